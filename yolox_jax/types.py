@@ -1,0 +1,54 @@
+"""The arrays that travel between the parts: one dataclass for each boundary.
+
+Shapes: B images, H and W pixels, A anchor points of all levels, G ground-truth slots, C classes, D detection slots.
+Boxes are float32 in input pixels, x before y. A mask is True where a slot holds something real.
+"""
+
+import flax.struct
+import jax
+
+
+@flax.struct.dataclass
+class Batch:
+    """What one training step sees."""
+
+    images: jax.Array  # [B, H, W, 3] uint8, BGR
+    gt_boxes: jax.Array  # [B, G, 4] float32, xyxy
+    gt_labels: jax.Array  # [B, G] int32
+    gt_mask: jax.Array  # [B, G] bool
+
+
+@flax.struct.dataclass
+class Anchors:
+    """The anchor points of all levels: stride 8, 16, 32, row-major inside a level."""
+
+    centers: jax.Array  # [A, 2] float32, xy
+    strides: jax.Array  # [A] float32, pixels
+
+
+@flax.struct.dataclass
+class Predictions:
+    """The network's raw outputs: nothing decoded, no sigmoid."""
+
+    box_deltas: jax.Array  # [B, A, 4] float32: centre offset and log size, in strides
+    obj_logits: jax.Array  # [B, A] float32
+    cls_logits: jax.Array  # [B, A, C] float32
+
+
+@flax.struct.dataclass
+class Assignment:
+    """Which ground-truth box each anchor learns. `gt_index` and `iou` mean something only where `positive`."""
+
+    positive: jax.Array  # [A] bool
+    gt_index: jax.Array  # [A] int32
+    iou: jax.Array  # [A] float32: IoU of the anchor's predicted box with its ground-truth box
+
+
+@flax.struct.dataclass
+class Detections:
+    """What detection answers, best score first."""
+
+    boxes: jax.Array  # [B, D, 4] float32, xyxy
+    scores: jax.Array  # [B, D] float32
+    labels: jax.Array  # [B, D] int32
+    mask: jax.Array  # [B, D] bool
