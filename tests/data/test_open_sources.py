@@ -1,0 +1,99 @@
+import json
+
+import cv2
+import numpy as np
+import pytest
+
+from yolox_jax.data.open_sources import open_split
+from yolox_jax.data.sources.shapes import ShapesSource
+
+SHAPES = {"kind": "shapes", "shapes": {"num_train": 5, "num_val": 3, "seed": 0}}
+COCO = {
+    "kind": "coco",
+    "root": "set",
+    "train": "train.json",
+    "train_images": "images",
+    "val": "val.json",
+    "val_images": "images",
+}
+
+
+@pytest.fixture
+def coco_dir(tmp_path, monkeypatch):
+    """A working directory with the data set of `COCO` in it: one image to train, two to validate."""
+    (tmp_path / "set" / "images").mkdir(parents=True)
+    images = [{"id": number, "file_name": f"{number}.png", "width": 8, "height": 8} for number in (1, 2)]
+    for image in images:
+        cv2.imwrite(str(tmp_path / "set" / "images" / image["file_name"]), np.zeros((8, 8, 3), np.uint8))
+    for name, listed in (("train", images[:1]), ("val", images)):
+        content = {"images": listed, "annotations": [], "categories": [{"id": 1, "name": "thing"}]}
+        (tmp_path / "set" / f"{name}.json").write_text(json.dumps(content))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_shapes_splits_have_their_own_numbers_and_pictures():
+    train, val = open_split(SHAPES, "train"), open_split(SHAPES, "val")
+    assert (len(train), len(val)) == (5, 3)
+    assert not np.array_equal(train[0].image[:90, :90], val[0].image[:90, :90])
+
+
+def test_no_seeds_training_pictures_are_another_seeds_validation_pictures():
+    def plans(split, seed):
+        source = open_split({"kind": "shapes", "shapes": SHAPES["shapes"] | {"seed": seed}}, split)
+        assert isinstance(source, ShapesSource)
+        return {tuple(source.plan(index).background) for index in range(len(source))}
+
+    trained, validated = (set().union(*(plans(split, seed) for seed in range(4))) for split in ("train", "val"))
+    assert (len(trained), len(validated)) == (20, 12)
+    assert not trained & validated
+
+
+def test_relative_paths_are_under_root_and_root_under_the_working_directory(coco_dir):
+    assert len(open_split(COCO, "train")) == 1
+    assert len(open_split(COCO, "val")) == 2
+
+
+def test_absolute_paths_and_an_absolute_root_are_taken_as_they_are(coco_dir, monkeypatch):
+    monkeypatch.chdir("/")
+    assert len(open_split(COCO | {"root": str(coco_dir / "set")}, "train")) == 1
+    absolute = {"root": "nowhere", "val": str(coco_dir / "set/val.json"), "val_images": str(coco_dir / "set/images")}
+    assert len(open_split(COCO | absolute, "val")) == 2
+
+
+def test_a_tilde_is_the_home_folder(coco_dir, monkeypatch):
+    monkeypatch.setenv("HOME", str(coco_dir))
+    monkeypatch.chdir("/")
+    assert len(open_split(COCO | {"root": "~/set"}, "train")) == 1
+    assert len(open_split(COCO | {"root": "", "val": "~/set/val.json", "val_images": "~/set/images"}, "val")) == 2
+
+
+def test_an_unknown_kind_is_told_the_known_ones():
+    with pytest.raises(ValueError, match=r"config\.data\.kind is 'cocoa'; known kinds: coco, shapes"):
+        open_split({"kind": "cocoa"}, "train")
+
+
+def test_an_unknown_split_is_told_the_known_ones():
+    with pytest.raises(ValueError, match="unknown split 'test'; known: train, val"):
+        open_split(SHAPES, "test")
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({}, r"config\.data\.kind is missing"),
+        (COCO | {"train": ""}, r"config\.data\.train is empty"),
+        (COCO | {"train_images": None}, r"config\.data\.train_images is empty"),
+        ({"kind": "shapes"}, r"config\.data\.shapes is missing"),
+        ({"kind": "shapes", "shapes": {"num_val": 3, "seed": 0}}, r"config\.data\.shapes\.num_train is missing"),
+    ],
+)
+def test_a_missing_or_empty_field_is_named(data, message):
+    with pytest.raises(ValueError, match=message):
+        open_split(data, "train")
+
+
+@pytest.mark.parametrize(("field", "wrong"), [("val", "val.jsn"), ("val_images", "image")])
+def test_a_path_that_does_not_exist_is_named_with_its_field(coco_dir, field, wrong):
+    with pytest.raises(FileNotFoundError, match=f"config\\.data\\.{field}: .*{coco_dir}/set/{wrong};"):
+        open_split(COCO | {field: wrong}, "val")

@@ -1,0 +1,233 @@
+"""The AP against pycocotools, and against the reference's own number."""
+
+import contextlib
+import copy
+import io
+import json
+import logging
+import os
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from yolox_jax.evaluation.coco_ap import STAT_NAMES, evaluate, to_coco
+
+ROOT = Path(__file__).resolve().parents[2]
+MATERIAL = Path(os.environ.get("YOLOX_JAX_MATERIAL", ROOT.parent / "shared"))
+CATEGORY_IDS = [7, 2, 9, 4]  # neither sorted nor dense; the last has no boxes
+
+
+def random_case(seed, num_images=12):
+    """Boxes of all sizes, crowds, images without boxes, a class without boxes, and many equal scores."""
+    rng = np.random.default_rng(seed)
+    annotations, detections = [], []
+    for image_id in rng.permutation(num_images) * 3 + 5:
+        for _ in range(rng.integers(0, 7)):
+            x, y, w, h = rng.uniform([0, 0, 4, 4], [300, 300, 200, 200])
+            category_id = int(rng.choice(CATEGORY_IDS[:3]))
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": int(image_id),
+                    "category_id": category_id,
+                    "bbox": [x, y, w, h],
+                    "area": w * h * 0.7,
+                    "iscrowd": int(rng.random() < 0.15),
+                }
+            )
+            for _ in range(rng.integers(0, 4)):
+                bbox = (np.array([x, y, w, h]) + rng.normal(0, 0.08 * min(w, h), 4)).tolist()
+                found_category = category_id if rng.random() < 0.8 else int(rng.choice(CATEGORY_IDS))
+                detections.append({"image_id": int(image_id), "category_id": found_category, "bbox": bbox})
+    for detection in detections:
+        detection["score"] = float(np.round(rng.random(), 1))
+    images = [{"id": i * 3 + 5, "file_name": f"{i}.jpg", "width": 500, "height": 500} for i in range(num_images)]
+    categories = [{"id": i, "name": f"class {i}"} for i in CATEGORY_IDS]
+    return {"images": images, "annotations": annotations, "categories": categories}, detections
+
+
+def by_pycocotools(ground_truth, detections):
+    """The twelve numbers, and {category id: (AP, AP50)}."""
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        from pycocotools.coco import COCO
+        from pycocotools.cocoeval import COCOeval
+
+        truth = COCO()
+        truth.dataset = copy.deepcopy(ground_truth)
+        truth.createIndex()
+        coco_eval = COCOeval(truth, truth.loadRes(copy.deepcopy(detections)), "bbox")
+        coco_eval.evaluate()
+        coco_eval.accumulate()
+        coco_eval.summarize()
+    per_class = {}
+    for k, category_id in enumerate(coco_eval.params.catIds):
+        precisions = coco_eval.eval["precision"][:, :, k, 0, -1], coco_eval.eval["precision"][0, :, k, 0, -1]
+        per_class[category_id] = tuple(p[p > -1].mean() if (p > -1).any() else -1 for p in precisions)
+    return coco_eval.stats, per_class
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_the_numbers_are_those_of_pycocotools(seed):
+    ground_truth, detections = random_case(seed)
+    expected, expected_per_class = by_pycocotools(ground_truth, detections)
+    result = evaluate(ground_truth, detections)
+    np.testing.assert_allclose([result.stats[name] for name in STAT_NAMES], expected, atol=1e-6)
+    for category, of_class in zip(ground_truth["categories"], result.per_class, strict=True):
+        assert of_class.name == category["name"]
+        np.testing.assert_allclose((of_class.AP, of_class.AP50), expected_per_class[category["id"]], atol=1e-6)
+
+
+def test_more_than_a_hundred_detections_of_an_image_count_as_pycocotools_counts_them():
+    ground_truth, detections = random_case(3, num_images=2)
+    rng = np.random.default_rng(0)
+    crowd = [{**detections[0], "score": float(score)} for score in rng.random(150)]
+    expected, _ = by_pycocotools(ground_truth, detections + crowd)
+    np.testing.assert_allclose(list(evaluate(ground_truth, detections + crowd).stats.values()), expected, atol=1e-6)
+
+
+def test_perfect_detections_have_ap_one_even_where_an_id_is_zero():
+    ground_truth, _ = random_case(1)
+    for i, annotation in enumerate(ground_truth["annotations"]):
+        annotation.update(id=i, iscrowd=0)
+    detections = [{**annotation, "score": 0.5} for annotation in ground_truth["annotations"]]
+    assert evaluate(ground_truth, detections).stats["AP"] == pytest.approx(1)
+
+
+def test_image_ids_may_be_names():
+    ground_truth, detections = random_case(2)
+    expected = evaluate(ground_truth, detections)
+    for record in (*ground_truth["annotations"], *detections):
+        record["image_id"] = f"image-{record['image_id']:03}"
+    for image in ground_truth["images"]:
+        image["id"] = f"image-{image['id']:03}"
+    assert evaluate(ground_truth, detections) == expected
+
+
+def test_without_detections_the_ap_is_zero():
+    ground_truth, _ = random_case(0)
+    assert set(evaluate(ground_truth, []).stats.values()) == {0.0}
+
+
+def test_without_boxes_to_find_the_ap_is_undefined():
+    ground_truth, detections = random_case(0)
+    result = evaluate({**ground_truth, "annotations": []}, detections)
+    assert set(result.stats.values()) == {-1.0}
+    assert {(of_class.AP, of_class.AP50, of_class.num_boxes) for of_class in result.per_class} == {(-1.0, -1.0, 0)}
+    assert set(evaluate({"images": [], "annotations": [], "categories": []}, []).stats.values()) == {-1.0}
+
+
+def test_an_annotation_without_area_has_that_of_its_box():
+    ground_truth, detections = random_case(4)
+    for annotation in ground_truth["annotations"]:
+        annotation["area"] = annotation["bbox"][2] * annotation["bbox"][3]
+    expected = evaluate(ground_truth, detections)
+    for annotation in ground_truth["annotations"]:
+        del annotation["area"]
+    assert evaluate(ground_truth, detections) == expected
+
+
+def test_crowds_do_not_count_as_boxes():
+    ground_truth, detections = random_case(5)
+    for of_class, category in zip(
+        evaluate(ground_truth, detections).per_class, ground_truth["categories"], strict=True
+    ):
+        real = [a for a in ground_truth["annotations"] if a["category_id"] == category["id"] and not a["iscrowd"]]
+        assert of_class.num_boxes == len(real)
+
+
+def test_evaluation_changes_nothing_and_prints_nothing(capfd, caplog):
+    caplog.set_level(logging.DEBUG)
+    ground_truth, detections = random_case(6)
+    before = copy.deepcopy((ground_truth, detections))
+    evaluate(ground_truth, detections)
+    assert (ground_truth, detections) == before
+    assert capfd.readouterr() == ("", "")
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda truth, found: truth["images"].append(truth["images"][0]), "image id 5 occurs twice"),
+        (lambda truth, found: truth["categories"].append(truth["categories"][0]), "category id 7 occurs twice"),
+        (lambda truth, found: found[3].update(image_id=999), "detection 3 has image_id 999"),
+        (lambda truth, found: found[3].update(category_id=999), "detection 3 has category_id 999"),
+        (lambda truth, found: truth["annotations"][2].update(image_id=999), "annotation 2 has image_id 999"),
+    ],
+)
+def test_ids_that_do_not_fit_are_named(change, message):
+    ground_truth, detections = random_case(7)
+    change(ground_truth, detections)
+    with pytest.raises(ValueError, match=message):
+        evaluate(ground_truth, detections)
+
+
+def test_the_result_reads_as_a_table_and_writes_as_json():
+    ground_truth, detections = random_case(0)
+    result = evaluate(ground_truth, detections)
+    written = json.loads(json.dumps(result.as_dict()))
+    assert written["AP"] == result.stats["AP"]
+    assert written["per_class"][1]["name"] == "class 2"
+    assert written["per_class"][1]["num_boxes"] == result.per_class[1].num_boxes
+    stats_1, stats_2, blank, header, row, last_row = result.table().splitlines()
+    assert f"AP {100 * result.stats['AP']:5.1f}" in stats_1
+    assert f"AR_large {100 * result.stats['AR_large']:5.1f}" in stats_2
+    assert not blank
+    assert header.count("AP50") == row.count("class ") == 3
+    assert last_row.split() == ["class", "4", "-", "-", "0"]
+
+
+def test_to_coco_divides_by_the_ratio_and_skips_padding():
+    rng = np.random.default_rng(0)
+    B, D = 3, 4
+    boxes = np.sort(rng.uniform(-20, 400, (B, D, 2, 2)), axis=2).reshape(B, D, 4).astype(np.float32)
+    scores = rng.random((B, D)).astype(np.float32)
+    labels = rng.integers(0, 4, (B, D)).astype(np.int32)
+    mask = np.array([[1, 1, 0, 0], [0, 0, 0, 0], [1, 0, 1, 1]], bool)
+    ratios = np.array([0.5, 1.0, 2.0], np.float32)
+    image_ids = np.array([11, 12, 13])
+
+    expected = []
+    for b in range(B):
+        for d in range(D):
+            if mask[b, d]:
+                x1, y1, x2, y2 = (float(value) / float(ratios[b]) for value in boxes[b, d])
+                expected.append((image_ids[b], CATEGORY_IDS[labels[b, d]], [x1, y1, x2 - x1, y2 - y1], scores[b, d]))
+    found = to_coco(boxes, scores, labels, mask, ratios, image_ids, CATEGORY_IDS)
+    assert len(found) == len(expected)
+    for one, (image_id, category_id, bbox, score) in zip(found, expected, strict=True):
+        assert (one["image_id"], one["category_id"], one["score"]) == (image_id, category_id, score)
+        assert one["bbox"] == pytest.approx(bbox)
+    json.dumps(found)
+
+
+def test_to_coco_of_nothing_is_empty():
+    zeros = np.zeros((2, 3))
+    assert to_coco(np.zeros((2, 3, 4)), zeros, zeros.astype(int), zeros.astype(bool), np.ones(2), [1, 2], [1]) == []
+
+
+def test_to_coco_refuses_an_image_twice_and_a_label_without_category():
+    boxes, scores, labels, mask = np.ones((2, 1, 4)), np.ones((2, 1)), np.array([[0], [3]]), np.ones((2, 1), bool)
+    with pytest.raises(ValueError, match="image id 'a' occurs twice"):
+        to_coco(boxes, scores, labels, mask, np.ones(2), ["a", "a"], CATEGORY_IDS)
+    padded = np.array([[True], [False]])
+    assert len(to_coco(boxes, scores, labels, padded, np.ones(2), ["a", "a"], CATEGORY_IDS)) == 1
+    for label in (-1, 4):
+        with pytest.raises(ValueError, match="but there are 4 categories"):
+            to_coco(boxes, scores, np.full((2, 1), label), mask, np.ones(2), ["a", "b"], CATEGORY_IDS)
+
+
+def test_the_reference_detections_have_the_reference_ap():
+    folder = MATERIAL / "data" / "coco_val100"
+    if not folder.exists():
+        pytest.skip(f"the 100 COCO images' annotations are not at {folder}")
+    ground_truth = json.loads((folder / "annotations.json").read_text())
+    detections = json.loads((folder / "reference_detections_nano.json").read_text())
+    result = evaluate(ground_truth, detections)
+    expected, _ = by_pycocotools(ground_truth, detections)
+    np.testing.assert_allclose(list(result.stats.values()), expected, atol=1e-6)
+    found = [result.stats[name] for name in ("AP", "AP50", "AP75")]
+    np.testing.assert_allclose(found, [0.3262, 0.5133, 0.3401], atol=6e-5)

@@ -1,0 +1,43 @@
+"""Training at changing sizes: which size at which step, and the resize on the device."""
+
+import dataclasses
+
+import jax
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class MultiscaleConfig:
+    """A new size every so many steps; the reference's random_resize."""
+
+    every_steps: int = 10
+    min_units: int = 15  # of 32 pixels of height; the width keeps the input's aspect
+    max_units: int = 25
+
+    def size_at(self, step: int, base_hw: tuple[int, int], seed: int) -> tuple[int, int]:
+        """The size of step `step`, a pure function of (seed, step); the first `every_steps` run at the base size."""
+        round_number = step // self.every_steps
+        if round_number == 0:
+            return base_hw
+        units = int(np.random.default_rng((seed, round_number)).integers(self.min_units, self.max_units + 1))
+        return self._size(units, base_hw)
+
+    def sizes(self, base_hw: tuple[int, int]) -> list[tuple[int, int]]:
+        """Every size that can occur: as many programs are compiled."""
+        drawn = [self._size(units, base_hw) for units in range(self.min_units, self.max_units + 1)]
+        return sorted({base_hw, *drawn})
+
+    def _size(self, units: int, base_hw: tuple[int, int]) -> tuple[int, int]:
+        height, width = base_hw
+        return 32 * units, 32 * int(units * width / height)
+
+
+def resize(images_BHW3: jax.Array, gt_boxes_BG4: jax.Array, size_hw: tuple[int, int]) -> tuple[jax.Array, jax.Array]:
+    """Images and boxes at another size; torch's bilinear interpolate with align_corners=False, without antialias."""
+    batch, height, width, channels = images_BHW3.shape
+    if (height, width) == size_hw:
+        return images_BHW3, gt_boxes_BG4
+    shape = (batch, *size_hw, channels)
+    images_BHW3 = jax.image.resize(images_BHW3, shape, "linear", antialias=False)
+    scale_y, scale_x = size_hw[0] / height, size_hw[1] / width
+    return images_BHW3, gt_boxes_BG4 * np.array([scale_x, scale_y, scale_x, scale_y], np.float32)[None, None]

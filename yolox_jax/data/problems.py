@@ -1,0 +1,70 @@
+"""What is wrong in a data set's files: found once when it is opened, kept as a list, and logged, never passed over."""
+
+import collections
+import dataclasses
+import logging
+import math
+from collections.abc import Iterable
+
+logger = logging.getLogger("yolox_jax.data")
+
+MISSING_FILE = "missing image file"
+UNKNOWN_IMAGE = "annotation of an image that is not listed"
+UNKNOWN_CATEGORY = "annotation of a category that is not listed"
+NO_AREA = "area is not a positive number"
+NOT_FOUR_NUMBERS = "box is not four finite numbers"
+NO_SIZE = "box has no size"
+OUTSIDE = "box is wholly outside its image"
+PARTLY_OUTSIDE = "box is partly outside its image"
+
+_OVERHANG = 1.0  # pixels: annotation tools round outwards, so a box may pass the border by this much without a word
+_LINES_PER_KIND = 10  # a data set with one systematic fault has it in every record
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """One fault of one record and what was done about it."""
+
+    kind: str  # one of the constants above: what the log counts by
+    file: str
+    record: str  # "annotation 17"
+    found: str
+    action: str
+
+    def __str__(self) -> str:
+        return f"{self.file}: {self.record}: {self.kind}: {self.found}; {self.action}"
+
+
+def log_problems(problems: Iterable[Problem]) -> None:
+    """Warns of each problem, at most ten lines of a kind and then one line with the number of the rest."""
+    by_kind: dict[str, list[Problem]] = collections.defaultdict(list)
+    for problem in problems:
+        by_kind[problem.kind].append(problem)
+    for kind, of_kind in by_kind.items():
+        for problem in of_kind[:_LINES_PER_KIND]:
+            logger.warning("%s", problem)
+        num_rest = len(of_kind) - _LINES_PER_KIND
+        if num_rest > 0:
+            logger.warning("%s: %s: %d more like these", of_kind[0].file, kind, num_rest)
+
+
+def box_fault(xywh: object, width: int, height: int) -> str | None:
+    """The fault of a box (x, y of its top left corner, w, h; pixels) in an image of that size, or None.
+
+    A box `PARTLY_OUTSIDE` is usable once clipped. Every other fault makes it useless.
+    """
+    if not (isinstance(xywh, list | tuple) and len(xywh) == 4 and all(map(is_finite, xywh))):
+        return NOT_FOUR_NUMBERS
+    x, y, w, h = xywh
+    if w <= 0 or h <= 0:
+        return NO_SIZE
+    if x >= width or y >= height or x + w <= 0 or y + h <= 0:
+        return OUTSIDE
+    if max(-x, -y, x + w - width, y + h - height) > _OVERHANG:
+        return PARTLY_OUTSIDE
+    return None
+
+
+def is_finite(value: object) -> bool:
+    """Whether a value from a json file is a number (not true or false), and neither NaN nor infinite."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

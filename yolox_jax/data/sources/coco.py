@@ -1,0 +1,233 @@
+"""A COCO data set: one json file of annotations and one folder of images."""
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from yolox_jax.data import problems
+from yolox_jax.data.example import Example
+from yolox_jax.data.problems import Problem
+
+_ANNOTATION = np.dtype(
+    [("image", np.int64), ("label", np.int32), ("xywh", np.float64, 4), ("area", np.float64), ("iscrowd", np.bool_)]
+)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Image:
+    id: int | str
+    path: str
+    width: int
+    height: int
+
+
+class CocoSource:
+    """The images of a COCO json that are on disk, in the file's order; those without boxes stay, as negatives.
+
+    Label k is the k-th category by id. Boxes to learn are the reference's: no crowds, area > 0, clipped to the image.
+    What is wrong in the file is in `problems`, and logged. A file that cannot be a COCO data set is a ValueError.
+    """
+
+    def __init__(self, annotations: str | Path, images: str | Path, split: str = "train"):
+        self.split = split
+        self.problems: list[Problem] = []
+        self._file = str(annotations)
+
+        content = _read_json(self._file)
+        categories = _by_id(content["categories"], "category", self._file)
+        self._category_ids = sorted(categories)
+        self.class_names = tuple(str(categories[id]["name"]) for id in self._category_ids)
+
+        listed = _by_id(content["images"], "image", self._file)
+        self._images = self._find_files(listed, str(images))
+        if not self._images:
+            raise ValueError(
+                f"{self._file} ({split}): none of its {len(listed)} images is in {images}; "
+                "check the folder, and that file_name in the json is relative to it"
+            )
+        self._annotations = self._read_annotations(content["annotations"], listed)
+        # Image i owns the annotations from _starts[i] to _starts[i + 1].
+        self._starts = np.searchsorted(self._annotations["image"], np.arange(len(self._images) + 1))
+        problems.log_problems(self.problems)
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __getitem__(self, index: int) -> Example:
+        if not 0 <= index < len(self):
+            raise IndexError(f"image {index} of {len(self)}")
+        image = self._images[index]
+        annotations = self._annotations[self._starts[index] : self._starts[index + 1]]
+        annotations = annotations[~annotations["iscrowd"]]
+        # Both corners are clipped. The reference clips x1 and then adds w, which moves x2 of a box that starts left of
+        # the image; such boxes overhang by a rounding error in COCO, so nothing else differs.
+        top_left, sides = annotations["xywh"][:, :2], annotations["xywh"][:, 2:]
+        boxes_xyxy = np.concatenate([top_left, top_left + sides], axis=1)
+        boxes_xyxy = np.clip(boxes_xyxy, 0, (image.width, image.height, image.width, image.height))
+        return Example(_decode(image), boxes_xyxy.astype(np.float32), annotations["label"].copy(), image.id)
+
+    def image_id(self, index: int) -> int | str:
+        return self._images[index].id
+
+    def ground_truth(self) -> dict[str, Any]:
+        """The usable images and annotations, crowds included, unclipped, with the file's image and category ids.
+
+        Annotations are numbered anew from 1: COCO evaluators take id 0 for "not matched", and files have it.
+        """
+        columns = (self._annotations[name].tolist() for name in ("image", "label", "xywh", "area", "iscrowd"))
+        return {
+            "images": [
+                {"id": image.id, "file_name": image.path, "width": image.width, "height": image.height}
+                for image in self._images
+            ],
+            "annotations": [
+                {
+                    "id": number,
+                    "image_id": self._images[image].id,
+                    "category_id": self._category_ids[label],
+                    "bbox": xywh,
+                    "area": area,
+                    "iscrowd": int(iscrowd),
+                }
+                for number, (image, label, xywh, area, iscrowd) in enumerate(zip(*columns, strict=True), 1)
+            ],
+            "categories": [
+                {"id": id, "name": name} for id, name in zip(self._category_ids, self.class_names, strict=True)
+            ],
+        }
+
+    def _find_files(self, listed: dict[int | str, dict[str, Any]], folder: str) -> list[_Image]:
+        """The listed images that exist, by one listing of each directory: 118,000 questions take minutes on a network."""
+        names_in: dict[str, frozenset[str]] = {}
+        found = []
+        for id, record in listed.items():
+            path = os.path.join(folder, record["file_name"])
+            directory, name = os.path.split(path)
+            if directory not in names_in:
+                names_in[directory] = frozenset(os.listdir(directory)) if os.path.isdir(directory) else frozenset()
+            if name in names_in[directory]:
+                found.append(_Image(id, path, int(record["width"]), int(record["height"])))
+            else:
+                self._add_problem(problems.MISSING_FILE, f"image {id}", path, "image and its annotations left out")
+        return found
+
+    def _read_annotations(self, records: list[Any], listed: dict[int | str, dict[str, Any]]) -> np.ndarray:
+        """The good annotations of the usable images as `_ANNOTATION` rows, ordered by image; the bad become problems."""
+        index_of = {image.id: index for index, image in enumerate(self._images)}
+        label_of = {id: label for label, id in enumerate(self._category_ids)}
+        rows = []
+        for number, record in enumerate(records):
+            image_id = _id(record, "image_id")
+            if image_id in listed and image_id not in index_of:
+                continue  # its image file is missing, which is a problem on the list already
+            image = self._images[index_of[image_id]] if image_id in index_of else None
+            fault = _fault(record, image, label_of)
+            if fault is not None:
+                kind, found = fault
+                usable = kind == problems.PARTLY_OUTSIDE
+                name = f"annotation {record['id']}" if "id" in record else f"annotations[{number}]"
+                self._add_problem(kind, name, found, "clipped for training" if usable else "annotation left out")
+                if not usable:
+                    continue
+            xywh = tuple(record["bbox"])
+            area = record.get("area", xywh[2] * xywh[3])
+            rows.append((index_of[image_id], label_of[record["category_id"]], xywh, area, bool(record.get("iscrowd"))))
+        annotations = np.array(rows, _ANNOTATION)
+        return annotations[np.argsort(annotations["image"], kind="stable")]  # stable: the file's order in an image
+
+    def _add_problem(self, kind: str, record: str, found: str, action: str) -> None:
+        self.problems.append(Problem(kind, self._file, record, found, action))
+
+
+def _fault(record: dict[str, Any], image: _Image | None, label_of: dict[int, int]) -> tuple[str, str] | None:
+    """The kind of the first fault of an annotation, and what was found; None if it is good."""
+    if image is None:
+        return problems.UNKNOWN_IMAGE, f"image_id {record.get('image_id')!r}"
+    if _id(record, "category_id") not in label_of:
+        return problems.UNKNOWN_CATEGORY, f"category_id {record.get('category_id')!r}"
+    kind = problems.box_fault(record.get("bbox"), image.width, image.height)
+    if kind is not None and kind != problems.PARTLY_OUTSIDE:
+        return kind, _found_box(record, image)
+    area = record.get("area", 1)
+    if not problems.is_finite(area) or area <= 0:
+        return problems.NO_AREA, f"area {area!r}"
+    return None if kind is None else (kind, _found_box(record, image))
+
+
+def _id(record: dict[str, Any], key: str) -> Any:
+    """None where the value is no id at all: a list could not even be looked up."""
+    value = record.get(key)
+    return value if isinstance(value, int | str) else None
+
+
+def _found_box(record: dict[str, Any], image: _Image) -> str:
+    return f"bbox {record.get('bbox')!r} in image {image.id} of {image.width}x{image.height} pixels"
+
+
+def _decode(image: _Image) -> np.ndarray:
+    """[h, w, 3] uint8 BGR of the size the json states. An unreadable image or another size is a ValueError."""
+    pixels = cv2.imread(image.path, cv2.IMREAD_COLOR)
+    if pixels is not None and pixels.shape[:2] == (image.width, image.height) != (image.height, image.width):
+        # OpenCV turns an image as its EXIF orientation says. The json's size tells that the boxes were drawn before.
+        pixels = cv2.imread(image.path, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    if pixels is None:
+        raise ValueError(
+            f"{image.path} (image {image.id}) cannot be decoded; replace the file or take it out of the json"
+        )
+    height, width = pixels.shape[:2]
+    if (height, width) != (image.height, image.width):
+        raise ValueError(
+            f"{image.path} (image {image.id}) is {width}x{height} pixels but {image.width}x{image.height} in the json, "
+            "so its boxes cannot be trusted; correct width and height, or put the annotated image back"
+        )
+    return pixels
+
+
+def _read_json(file: str) -> dict[str, Any]:
+    try:
+        with open(file, encoding="utf-8") as stream:
+            content = json.load(stream)
+    except ValueError as error:  # bad json and bad utf-8 both
+        raise ValueError(f"{file} is not valid json ({error}); was it copied whole?") from error
+    for key in ("images", "annotations", "categories"):
+        records = content.get(key) if isinstance(content, dict) else None
+        is_right = isinstance(records, list) and all(isinstance(record, dict) for record in records)
+        if not is_right:
+            raise ValueError(
+                f"{file} has no list of records {key!r} at its top level; give a COCO detection json (instances_*.json)"
+            )
+    return content
+
+
+# What a record must have to be understood at all, and when a value is right.
+_FIELDS = {
+    "category": {"id": lambda value: isinstance(value, int), "name": lambda value: isinstance(value, str)},
+    "image": {
+        "id": lambda value: isinstance(value, int | str),
+        "file_name": lambda value: isinstance(value, str) and value != "",
+        "width": lambda value: problems.is_finite(value) and value >= 1,
+        "height": lambda value: problems.is_finite(value) and value >= 1,
+    },
+}
+
+
+def _by_id(records: list[Any], kind: str, file: str) -> dict[Any, dict[str, Any]]:
+    """The records of a top-level list by their id, in the file's order."""
+    by_id: dict[Any, dict[str, Any]] = {}
+    for number, record in enumerate(records):
+        for field, is_right in _FIELDS[kind].items():
+            if not is_right(record.get(field)):
+                raise ValueError(
+                    f"{file}: {kind} number {number} has no usable {field!r}: {record!r}; correct the record"
+                )
+        if record["id"] in by_id:
+            raise ValueError(f"{file}: {kind} id {record['id']!r} occurs twice; give each {kind} an id of its own")
+        by_id[record["id"]] = record
+    if not by_id:
+        raise ValueError(f"{file} lists no {kind}; give a COCO detection json (instances_*.json)")
+    return by_id

@@ -1,0 +1,197 @@
+"""The data set inside the program: circles, squares, triangles and stars drawn on the fly, nothing to download.
+
+Picture i is a pure function of (seed, i). What is in it is planned first and drawn afterwards from a second random
+stream, so the boxes are known without a pixel drawn.
+"""
+
+import dataclasses
+import math
+from typing import Any
+
+import cv2
+import numpy as np
+
+from yolox_jax.data.example import Example
+
+CLASS_NAMES = ("circle", "square", "triangle", "star")
+
+_PLAN, _DRAWING = 0, 1  # the two random streams of a picture
+_SHORTEST_SIDE = 5 / 8  # of max_side: 160 at 256
+_NEGATIVES = 0.08  # pictures without a shape: the detector must learn to say nothing
+_MAX_SHAPES = 6
+_DIAMETERS = (0.14, 0.5)  # of the circle around a shape, in short sides of the picture
+_MIN_VISIBLE = 0.4  # a shape hidden further is not one to ask for
+_TRIES = 16  # to find a place for a shape, or a colour, before giving up
+_MIN_CONTRAST = 130.0  # BGR distance between a shape and the background's mean colour
+_MIN_DIFFERENCE = 60.0  # BGR distance between two shapes: overlaps must show
+_GRADIENT = 20  # grey levels by which the background's corners differ from its mean
+_NOISE = 12.0  # grey levels, uniform, plus and minus
+
+
+@dataclasses.dataclass(frozen=True)
+class Shape:
+    """A filled polygon with its outline. All its vertices are pixels, so its box is exactly theirs."""
+
+    label: int
+    polygon: np.ndarray  # [v, 2] int32, xy
+    color: np.ndarray  # [3] float64, BGR
+
+    @property
+    def box_xyxy(self) -> tuple[int, int, int, int]:
+        """Pixels; x2 and y2 are one past the last pixel drawn."""
+        (x1, y1), (x2, y2) = self.polygon.min(axis=0).tolist(), self.polygon.max(axis=0).tolist()
+        return x1, y1, x2 + 1, y2 + 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What a picture shows. A later shape lies over the earlier ones."""
+
+    height: int
+    width: int
+    background: np.ndarray  # [3] float64, BGR: the mean colour
+    shapes: tuple[Shape, ...]
+
+
+class ShapesSource:
+    """`num_images` pictures with sides of 5/8 `max_side` to `max_side` pixels and exact boxes."""
+
+    class_names: tuple[str, ...] = CLASS_NAMES
+
+    def __init__(self, num_images: int, seed: int, max_side: int = 256):
+        if num_images < 1 or seed < 0 or max_side < 64:
+            raise ValueError(
+                f"ShapesSource needs num_images >= 1, seed >= 0 and max_side >= 64, got {num_images}, {seed}, {max_side}"
+            )
+        self._num_images = num_images
+        self._seed = seed
+        self._max_side = max_side
+
+    def __len__(self) -> int:
+        return self._num_images
+
+    def __getitem__(self, index: int) -> Example:
+        plan = self.plan(index)
+        boxes_xyxy = np.array([shape.box_xyxy for shape in plan.shapes], np.float32).reshape(-1, 4)
+        labels = np.array([shape.label for shape in plan.shapes], np.int32)
+        return Example(draw(plan, self._rng(index, _DRAWING)), boxes_xyxy, labels, self.image_id(index))
+
+    def image_id(self, index: int) -> int:
+        return index + 1
+
+    def plan(self, index: int) -> Plan:
+        """What picture `index` shows, without drawing it."""
+        if not 0 <= index < self._num_images:
+            raise IndexError(f"picture {index} of {self._num_images}")
+        return _plan(self._rng(index, _PLAN), self._max_side)
+
+    def ground_truth(self) -> dict[str, Any]:
+        """All pictures in COCO's format. Category ids are 1..4 and areas are the boxes'."""
+        images: list[dict[str, Any]] = []
+        annotations: list[dict[str, Any]] = []
+        for index in range(self._num_images):
+            plan, image_id = self.plan(index), self.image_id(index)
+            images.append({"id": image_id, "width": plan.width, "height": plan.height, "file_name": f"shapes_{index}"})
+            for shape in plan.shapes:
+                x1, y1, x2, y2 = shape.box_xyxy
+                w, h = x2 - x1, y2 - y1
+                annotations.append(
+                    {
+                        "id": len(annotations) + 1,
+                        "image_id": image_id,
+                        "category_id": shape.label + 1,
+                        "bbox": [x1, y1, w, h],
+                        "area": w * h,
+                        "iscrowd": 0,
+                    }
+                )
+        categories = [{"id": label + 1, "name": name} for label, name in enumerate(CLASS_NAMES)]
+        return {"images": images, "annotations": annotations, "categories": categories}
+
+    def _rng(self, index: int, stream: int) -> np.random.Generator:
+        return np.random.default_rng(np.random.SeedSequence(self._seed, spawn_key=(index, stream)))
+
+
+def _plan(rng: np.random.Generator, max_side: int) -> Plan:
+    height, width = rng.integers(round(_SHORTEST_SIDE * max_side), max_side, size=2, endpoint=True).tolist()
+    background = rng.uniform(40, 215, size=3)
+    num_shapes = 0 if rng.random() < _NEGATIVES else int(rng.integers(1, _MAX_SHAPES, endpoint=True))
+    shapes: list[Shape] = []
+    for _ in range(num_shapes):
+        color = _pick_color(rng, background, shapes)
+        label = int(rng.integers(len(CLASS_NAMES)))
+        radius = rng.uniform(*_DIAMETERS) * min(height, width) / 2
+        outline = _outline(label, angle=rng.uniform(0, 2 * math.pi)) * radius
+        for _ in range(_TRIES):
+            center = rng.uniform(radius, (width - 1 - radius, height - 1 - radius))
+            shape = Shape(label, np.rint(outline + center).astype(np.int32), color)
+            if _leaves_visible(shape, shapes):
+                shapes.append(shape)
+                break
+    return Plan(height, width, background, tuple(shapes))
+
+
+def _leaves_visible(shape: Shape, shapes: list[Shape]) -> bool:
+    """Whether every earlier shape surely keeps `_MIN_VISIBLE` of its pixels once this one is drawn too.
+
+    What covers a shape is less than the boxes' intersections, and its pixels are more than its polygon's area.
+    """
+    for position, below in enumerate(shapes):
+        covered = sum(_intersection(below.box_xyxy, above.box_xyxy) for above in (*shapes[position + 1 :], shape))
+        if covered > (1 - _MIN_VISIBLE) * cv2.contourArea(below.polygon):
+            return False
+    return True
+
+
+def _intersection(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> int:
+    width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
+    return max(0, width) * max(0, height)
+
+
+def _pick_color(rng: np.random.Generator, background: np.ndarray, shapes: list[Shape]) -> np.ndarray:
+    """[3] BGR, clear of the background and, where a few tries find one, of the other shapes' colours."""
+    for _ in range(_TRIES):
+        color = rng.uniform(0, 255, size=3)
+        is_clear = math.dist(color, background) >= _MIN_CONTRAST
+        if is_clear and all(math.dist(color, shape.color) >= _MIN_DIFFERENCE for shape in shapes):
+            return color
+    # Each channel at the end that is further from the background, so at least 127 from it.
+    return np.where(background < 128, 255.0, 0.0)
+
+
+def _outline(label: int, angle: float) -> np.ndarray:
+    """[v, 2] float64: the class's polygon in the unit circle about (0, 0), turned by `angle` radians."""
+    num_vertices = {"circle": 40, "square": 4, "triangle": 3, "star": 10}[CLASS_NAMES[label]]
+    turns = angle + np.arange(num_vertices) * (2 * math.pi / num_vertices)
+    radii = np.ones(num_vertices)
+    if CLASS_NAMES[label] == "star":
+        radii[1::2] = 0.45
+    return np.stack([np.cos(turns), np.sin(turns)], axis=1) * radii[:, None]
+
+
+def draw(plan: Plan, rng: np.random.Generator) -> np.ndarray:
+    """The picture, [h, w, 3] uint8 BGR; `rng` decides background, clutter and noise."""
+    corners = plan.background + rng.uniform(-_GRADIENT, _GRADIENT, size=(2, 2, 3))
+    image = cv2.resize(corners.astype(np.uint8), (plan.width, plan.height), interpolation=cv2.INTER_LINEAR)
+    _draw_clutter(image, rng)
+    for shape in plan.shapes:
+        cv2.fillPoly(image, [shape.polygon], shape.color.tolist())
+    noise = np.frombuffer(rng.bytes(image.size), np.uint8).reshape(image.shape)
+    return cv2.addWeighted(image, 1.0, noise, 2 * _NOISE / 255, -_NOISE)
+
+
+def _draw_clutter(image: np.ndarray, rng: np.random.Generator) -> None:
+    """Thin marks without a label, drawn into the image: edges alone must not make a shape."""
+    height, width = image.shape[:2]
+    for mark in rng.integers(4, size=rng.integers(4, 12)).tolist():
+        color = rng.integers(256, size=3).tolist()
+        x, y, x_end, y_end = rng.integers(0, (width, height, width, height)).tolist()
+        size = min(height, width) // 10
+        if mark == 0:
+            cv2.line(image, (x, y), (x_end, y_end), color)
+        elif mark == 1:
+            cv2.circle(image, (x, y), 1 + x_end % 2, color, cv2.FILLED)
+        elif mark == 2:
+            cv2.ellipse(image, (x, y), (size + x_end % size, size + y_end % size), 0, x_end, x_end + 90, color)
+        else:
+            cv2.rectangle(image, (x, y), (x + size + x_end % size, y + size + y_end % size), color)

@@ -1,0 +1,58 @@
+"""Where the anchor points are, and how raw box outputs become boxes."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from yolox_jax.types import Anchors
+
+STRIDES = (8, 16, 32)
+
+
+@functools.lru_cache(maxsize=64)
+def _points(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    centers, strides = [], []
+    for stride in STRIDES:
+        y_hw, x_hw = np.mgrid[: height // stride, : width // stride]
+        centers.append((np.stack([x_hw, y_hw], axis=-1).reshape(-1, 2) + 0.5) * stride)
+        strides.append(np.full(len(centers[-1]), stride))
+    return np.concatenate(centers).astype(np.float32), np.concatenate(strides).astype(np.float32)
+
+
+def make_anchors(size_hw: tuple[int, int]) -> Anchors:
+    """The anchor points of an input of `size_hw` pixels.
+
+    Raises:
+      ValueError: a side is not a positive multiple of 32.
+    """
+    height, width = size_hw
+    if height <= 0 or width <= 0 or height % STRIDES[-1] or width % STRIDES[-1]:
+        raise ValueError(f"input size {height}x{width} (height x width): both must be positive multiples of 32")
+    centers_A2, strides_A = _points(height, width)
+    return Anchors(centers=jnp.asarray(centers_A2), strides=jnp.asarray(strides_A))
+
+
+def decode(box_deltas: jax.Array, anchors: Anchors) -> jax.Array:
+    """Raw box outputs [..., A, 4] to boxes [..., A, 4] as cxcywh in pixels.
+
+    Source: the reference's YOLOXHead.decode_outputs. Its grid index is our centre less half a stride, exactly.
+    """
+    lead = (1,) * (box_deltas.ndim - 2)
+    strides = anchors.strides.reshape(*lead, -1, 1)
+    index = anchors.centers.reshape(*lead, -1, 2) / strides - 0.5
+    center = (box_deltas[..., :2] + index) * strides
+    size = jnp.exp(box_deltas[..., 2:]) * strides
+    return jnp.concatenate([center, size], axis=-1)
+
+
+def encode(boxes_cxcywh: jax.Array, anchors: Anchors) -> jax.Array:
+    """The inverse of `decode`: boxes [A, 4], cxcywh in pixels, to the raw outputs that would make them.
+
+    Source: the reference's get_l1_target, with its 1e-8 inside the logarithm.
+    """
+    strides_A1 = anchors.strides[:, None]
+    offset_A2 = boxes_cxcywh[:, :2] / strides_A1 - (anchors.centers / strides_A1 - 0.5)
+    log_size_A2 = jnp.log(boxes_cxcywh[:, 2:] / strides_A1 + 1e-8)
+    return jnp.concatenate([offset_A2, log_size_A2], axis=-1)

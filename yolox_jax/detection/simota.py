@@ -1,0 +1,97 @@
+"""Which anchor learns which box: SimOTA, with fixed shapes, for one image.
+
+Source: YOLOX (arXiv 2107.08430) section 2.3; the reference's YOLOXHead.get_assignments and simota_matching.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from yolox_jax.detection.boxes import pairwise_iou
+from yolox_jax.types import Anchors, Assignment
+
+_LOG_FLOOR = -100.0  # torch's binary_cross_entropy clamps log(p) here
+
+
+@dataclasses.dataclass(frozen=True)
+class SimOtaConfig:
+    """The tunables of the assignment; the defaults are the reference's."""
+
+    center_radius: float = 1.5  # strides: a box may claim anchors this near its centre, in x and in y
+    num_candidates: int = 10  # IoUs summed for the dynamic k, and so the most anchors one box can take
+    iou_weight: float = 3.0
+    outside_penalty: float = 1e6  # cost of a candidate that is not near this box's own centre
+
+
+def assign(
+    gt_xyxy_G4: jax.Array,
+    gt_label_G: jax.Array,
+    gt_mask_G: jax.Array,
+    pred_xyxy_A4: jax.Array,
+    cls_logit_AC: jax.Array,
+    obj_logit_A: jax.Array,
+    anchors: Anchors,
+    config: SimOtaConfig = SimOtaConfig(),
+) -> Assignment:
+    """Gives every real box its k cheapest anchors, k being the sum of its best IoUs, and every anchor at most one box.
+
+    Slots where `gt_mask_G` is False change nothing. A box none of whose neighbours exist (its centre far outside the
+    image, alone) gets no anchor. Memory is O(G·A).
+    """
+    near_GA = _near_center(gt_xyxy_G4, anchors, config.center_radius) & gt_mask_G[:, None]
+    candidate_A = near_GA.any(axis=0)
+    real_GA = candidate_A[None, :] & gt_mask_G[:, None]
+
+    iou_GA = jnp.where(real_GA, pairwise_iou(gt_xyxy_G4, pred_xyxy_A4), 0.0)
+    cost_GA = (
+        _class_cost(cls_logit_AC, obj_logit_A, gt_label_G)
+        + config.iou_weight * -jnp.log(iou_GA + 1e-8)
+        + config.outside_penalty * ~near_GA
+    )
+    cost_GA = jnp.where(real_GA, cost_GA, jnp.inf)
+
+    # Dynamic k. A sum of num_candidates IoUs is at most num_candidates, so one top-k of that width serves every box.
+    width = min(config.num_candidates, anchors.strides.shape[0])
+    k_G = jnp.maximum(jax.lax.top_k(iou_GA, width)[0].sum(axis=1).astype(jnp.int32), 1)
+    negative_cost_GK, anchor_GK = jax.lax.top_k(-cost_GA, width)
+    taken_GK = (jnp.arange(width)[None, :] < k_G[:, None]) & jnp.isfinite(negative_cost_GK)
+
+    # Each anchor counts its takers and remembers one: the only one, unless it is contested.
+    gt_GK = jnp.broadcast_to(jnp.arange(len(gt_label_G), dtype=jnp.int32)[:, None], anchor_GK.shape)
+    zero_A = jnp.zeros_like(anchors.strides, dtype=jnp.int32)
+    num_takers_A = zero_A.at[anchor_GK].add(taken_GK.astype(jnp.int32))
+    taker_A = zero_A.at[anchor_GK].max(jnp.where(taken_GK, gt_GK, 0))
+    # A contested anchor goes to the box that finds it cheapest, whether that box took it or not, as in the reference.
+    cheapest_A = jnp.argmin(cost_GA, axis=0).astype(jnp.int32)
+    gt_index_A = jnp.where(num_takers_A > 1, cheapest_A, taker_A)
+
+    positive_A = num_takers_A > 0
+    iou_A = jnp.take_along_axis(iou_GA, gt_index_A[None, :], axis=0)[0]
+    return Assignment(positive=positive_A, gt_index=gt_index_A, iou=jnp.where(positive_A, iou_A, 0.0))
+
+
+def _near_center(gt_xyxy_G4: jax.Array, anchors: Anchors, radius: float) -> jax.Array:
+    """True [G, A] where the anchor lies strictly within `radius` strides of the box's centre, in x and in y."""
+    center_G2 = (gt_xyxy_G4[:, :2] + gt_xyxy_G4[:, 2:]) / 2
+    reach_1A = (anchors.strides * radius)[None, :]
+    near_GA = jnp.ones((len(gt_xyxy_G4), len(anchors.strides)), bool)
+    for axis in range(2):
+        center_G1, point_1A = center_G2[:, axis, None], anchors.centers[None, :, axis]
+        # Subtracted in the reference's order: whether a point lies on the edge is decided by the last bit.
+        near_GA &= (point_1A - (center_G1 - reach_1A) > 0) & ((center_G1 + reach_1A) - point_1A > 0)
+    return near_GA
+
+
+def _class_cost(cls_logit_AC: jax.Array, obj_logit_A: jax.Array, gt_label_G: jax.Array) -> jax.Array:
+    """Σ_c BCE(√(p_cls·p_obj), onehot(label)) as [G, A].
+
+    All classes but the box's own are taken as absent, so the sum is one number an anchor, corrected at the label:
+    no [G, A, C] array.
+    """
+    prob_AC = jnp.sqrt(jax.nn.sigmoid(cls_logit_AC) * jax.nn.sigmoid(obj_logit_A)[:, None])
+    log_present_AC = jnp.maximum(jnp.log(prob_AC), _LOG_FLOOR)
+    log_absent_AC = jnp.maximum(jnp.log1p(-prob_AC), _LOG_FLOOR)
+    all_absent_A = -log_absent_AC.sum(axis=1)
+    correction_GA = (log_absent_AC - log_present_AC).T[gt_label_G]
+    return all_absent_A[None, :] + correction_GA

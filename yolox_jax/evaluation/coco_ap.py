@@ -1,0 +1,185 @@
+"""Detections to COCO's average precision, by faster_coco_eval (C++); the numbers are those of pycocotools."""
+
+import dataclasses
+from collections import Counter
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from faster_coco_eval.core import COCO, COCOeval_faster
+
+# In the order of COCO's own summary.
+STAT_NAMES = (
+    *("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large"),
+    *("AR_1", "AR_10", "AR_100", "AR_small", "AR_medium", "AR_large"),
+)
+UNDEFINED = -1.0  # COCO's mark where there is no box to find
+_TABLE_COLUMNS = 3
+_MAX_NAME_WIDTH = 20
+
+
+class ClassAp(NamedTuple):
+    """AP and AP50 in [0, 1], UNDEFINED for a class without boxes; crowds do not count as boxes."""
+
+    name: str
+    AP: float
+    AP50: float
+    num_boxes: int
+
+
+@dataclasses.dataclass(frozen=True)
+class ApResult:
+    """The twelve numbers of COCO by STAT_NAMES, in [0, 1] or UNDEFINED, and every class in the order of its label."""
+
+    stats: dict[str, float]
+    per_class: tuple[ClassAp, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For results.json."""
+        return {**self.stats, "per_class": [of_class._asdict() for of_class in self.per_class]}
+
+    def table(self) -> str:
+        """The twelve numbers and the classes' APs, in percent, as text for a person."""
+        names, values = STAT_NAMES, [_percent(self.stats[name]) for name in STAT_NAMES]
+        half = len(names) // 2
+        lines = [
+            "  ".join(f"{name:>9} {value:>5}" for name, value in zip(names[part], values[part], strict=True))
+            for part in (slice(half), slice(half, None))
+        ]
+        width = max([len("class"), *(len(of_class.name) for of_class in self.per_class)])
+        width = min(width, _MAX_NAME_WIDTH)
+        columns = min(_TABLE_COLUMNS, len(self.per_class))
+        cells = [f"{'class':<{width}} {'AP':>5} {'AP50':>5} {'boxes':>6}"] * columns
+        for of_class in self.per_class:
+            numbers = f"{_percent(of_class.AP):>5} {_percent(of_class.AP50):>5} {of_class.num_boxes:>6}"
+            cells.append(f"{of_class.name[:width]:<{width}} {numbers}")
+        rows = [cells[i : i + columns] for i in range(0, len(cells), columns or 1)]
+        return "\n".join([*lines, "", *("   ".join(row) for row in rows)])
+
+
+def evaluate(ground_truth: Mapping[str, Any], detections: Sequence[Mapping[str, Any]]) -> ApResult:
+    """The AP of `detections` (COCO's image_id, category_id, bbox xywh, score), of which the best 100 an image count.
+
+    `ground_truth` is a COCO annotation dict; a box without an `area` has width times height. Neither is changed.
+    Images and boxes are numbered anew here, so any ids will do: COCO's code loses a box whose id is 0.
+    Raises ValueError for an id that occurs twice or is not in the ground truth.
+    """
+    # In the order of the ids, as pycocotools goes: it decides between equal scores.
+    image_numbers = _number("image", sorted(image["id"] for image in ground_truth["images"]))
+    categories = ground_truth["categories"]
+    category_numbers = _number("category", (category["id"] for category in categories))
+
+    def located(kind: str, index: int, box: Mapping[str, Any]) -> dict[str, Any]:
+        for key, known in (("image_id", image_numbers), ("category_id", category_numbers)):
+            if box[key] not in known:
+                raise ValueError(f"{kind} {index} has {key} {box[key]!r}, which the ground truth does not list")
+        x, y, width, height = map(float, box["bbox"])
+        return {
+            "id": index + 1,
+            "image_id": image_numbers[box["image_id"]],
+            "category_id": category_numbers[box["category_id"]],
+            "bbox": [x, y, width, height],
+            "area": width * height,
+            "iscrowd": 0,
+        }
+
+    truth = []
+    for i, annotation in enumerate(ground_truth["annotations"]):
+        box = located("annotation", i, annotation)
+        box["area"] = float(annotation.get("area", box["area"]))
+        box["iscrowd"] = int(annotation.get("iscrowd", 0))
+        truth.append(box)
+    found = [{**located("detection", i, box), "score": float(box["score"])} for i, box in enumerate(detections)]
+
+    num_boxes = Counter(box["category_id"] for box in truth if not box["iscrowd"])
+    stats, class_ap, class_ap50 = _coco_eval(len(image_numbers), len(category_numbers), truth, found)
+    return ApResult(
+        stats=dict(zip(STAT_NAMES, stats, strict=True)),
+        per_class=tuple(
+            ClassAp(str(category["name"]), class_ap[i], class_ap50[i], num_boxes[i + 1])
+            for i, category in enumerate(categories)
+        ),
+    )
+
+
+def to_coco(
+    boxes_xyxy: np.ndarray,
+    scores: np.ndarray,
+    labels: np.ndarray,
+    mask: np.ndarray,
+    ratios: np.ndarray,
+    image_ids: Sequence[int | str],
+    category_ids: Sequence[int],
+) -> list[dict[str, Any]]:
+    """COCO detections in each image's own pixels, from padded arrays in letterboxed input pixels.
+
+    boxes_xyxy [B, D, 4]; scores, labels, mask [B, D]; ratios [B] = letterboxed size / own size; category_ids [C] by label.
+    Boxes are not clipped to the image, as in the reference. Raises ValueError for a label without a category, or
+    detections for the same image twice; a row without detections may repeat an id, so a padded batch can be given whole.
+    """
+    ids = np.asarray(image_ids).tolist()  # Python's own numbers: json writes no numpy ones
+    categories = np.asarray(category_ids).tolist()
+    image_D, slot_D = np.nonzero(mask)
+    label_D = np.asarray(labels)[image_D, slot_D]
+    if label_D.size and not 0 <= label_D.min() <= label_D.max() < len(category_ids):
+        raise ValueError(
+            f"labels reach from {label_D.min()} to {label_D.max()}, but there are {len(category_ids)} categories"
+        )
+    _number("image", [ids[row] for row in np.unique(image_D)])
+
+    xyxy_D4 = np.asarray(boxes_xyxy)[image_D, slot_D].astype(np.float64) / np.asarray(ratios, np.float64)[image_D, None]
+    xywh_D4 = np.concatenate([xyxy_D4[:, :2], xyxy_D4[:, 2:] - xyxy_D4[:, :2]], axis=1)
+    columns = (image_D, label_D, xywh_D4, np.asarray(scores)[image_D, slot_D])
+    return [
+        {"image_id": ids[row], "category_id": categories[label], "bbox": xywh, "score": score}
+        for row, label, xywh, score in zip(*(column.tolist() for column in columns), strict=True)
+    ]
+
+
+def _number(kind: str, ids: Iterable[Hashable]) -> dict[Any, int]:
+    """The ids with their places, from 1. Raises ValueError where one occurs twice."""
+    numbers: dict[Hashable, int] = {}
+    for number, each in enumerate(ids, start=1):
+        if numbers.setdefault(each, number) != number:
+            raise ValueError(f"{kind} id {each!r} occurs twice")
+    return numbers
+
+
+def _coco_eval(
+    num_images: int, num_classes: int, truth: list[dict[str, Any]], found: list[dict[str, Any]]
+) -> tuple[list[float], list[float], list[float]]:
+    """COCO's twelve numbers, and the AP and AP50 of each class."""
+    coco_truth, coco_found = (
+        COCO(
+            {
+                "images": [{"id": i + 1} for i in range(num_images)],
+                "categories": [{"id": i + 1} for i in range(num_classes)],
+                "annotations": boxes,
+            },
+            print_function=_silent,
+        )
+        for boxes in (truth, found)
+    )
+    coco_eval = COCOeval_faster(coco_truth, coco_found, iouType="bbox", print_function=_silent)
+    coco_eval.run()
+
+    precision_TRKAM = coco_eval.eval["precision"]  # IoU threshold, recall, class, area range, max detections
+    precision_KTR = np.asarray(precision_TRKAM)[:, :, :, 0, -1].transpose(2, 0, 1)
+    return (
+        [float(value) for value in coco_eval.stats],
+        [_mean(precision_TR) for precision_TR in precision_KTR],
+        [_mean(precision_TR[0]) for precision_TR in precision_KTR],  # the first threshold is 0.5
+    )
+
+
+def _silent(*_: object) -> None:
+    """Takes what faster_coco_eval would log."""
+
+
+def _mean(precision: np.ndarray) -> float:
+    defined = precision[precision > UNDEFINED]
+    return float(defined.mean()) if defined.size else UNDEFINED
+
+
+def _percent(value: float) -> str:
+    return "-" if value == UNDEFINED else f"{100 * value:.1f}"

@@ -1,0 +1,54 @@
+"""CSPDarknet, the backbone of YOLOX-nano to -x."""
+
+import functools
+
+import flax.linen as nn
+import jax
+
+from yolox_jax.models.layers import BlockConfig, ConvBlock, CSPLayer, Numbered, SPPBottleneck, spatial_block
+
+
+class Focus(nn.Module):
+    """Every 2×2 pixels become one of four times the channels, then a 3×3 ConvBlock."""
+
+    features: int
+    config: BlockConfig
+
+    @nn.compact
+    def __call__(self, x_BHWC: jax.Array, train: bool) -> jax.Array:
+        batch, height, width, channels = x_BHWC.shape
+        x = x_BHWC.reshape(batch, height // 2, 2, width // 2, 2, channels)
+        # Column before row: the reference's order is top left, bottom left, top right, bottom right.
+        x = x.transpose(0, 1, 3, 4, 2, 5).reshape(batch, height // 2, width // 2, 4 * channels)
+        return ConvBlock(self.features, 3, 1, self.config, name="conv")(x, train)
+
+
+class CSPDarknet(nn.Module):
+    """Images [B, H, W, 3] to features at stride 8, 16 and 32, with 4, 8 and 16 times `base_features` channels.
+
+    Source: the reference's yolox/models/darknet.py.
+    """
+
+    base_features: int
+    base_depth: int
+    config: BlockConfig
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> tuple[jax.Array, jax.Array, jax.Array]:
+        width, depth, config = self.base_features, self.base_depth, self.config
+
+        def stage(name: str, features: int, depth: int) -> nn.Module:
+            down = functools.partial(spatial_block, features, 2, config)
+            return Numbered((down, functools.partial(CSPLayer, features, depth, True, config)), name=name)
+
+        x = Focus(width, config, name="stem")(x, train)
+        x = stage("dark2", 2 * width, depth)(x, train)
+        stride8 = stage("dark3", 4 * width, 3 * depth)(x, train)
+        stride16 = stage("dark4", 8 * width, 3 * depth)(stride8, train)
+        dark5 = (
+            functools.partial(spatial_block, 16 * width, 2, config),
+            functools.partial(SPPBottleneck, 16 * width, config),
+            functools.partial(CSPLayer, 16 * width, depth, False, config),
+        )
+        stride32 = Numbered(dark5, name="dark5")(stride16, train)
+        return stride8, stride16, stride32

@@ -1,0 +1,67 @@
+"""The decoupled head: one branch for the class, one for the box and whether there is an object."""
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from yolox_jax.models.layers import BlockConfig, Conv, ConvBlock, Numbered, spatial_block
+from yolox_jax.types import Predictions
+
+# So that every score starts at 0.01 and the many negatives do not swamp the first steps (RetinaNet, section 3.3).
+_PRIOR_PROB = 0.01
+_prior_bias = nn.initializers.constant(-math.log((1 - _PRIOR_PROB) / _PRIOR_PROB))
+
+
+def _conv2d_bias_init(fan_in: int) -> nn.initializers.Initializer:
+    """torch's default for the bias of a Conv2d: U(−1/√fan_in, 1/√fan_in)."""
+    bound = 1 / math.sqrt(fan_in)
+    return lambda key, shape, dtype: jax.random.uniform(key, shape, dtype, -bound, bound)
+
+
+class PerLevel(nn.Module):
+    """The same kind of block for each level, with its own parameters: "0", "1", "2" as in torch.nn.ModuleList."""
+
+    block: Callable[..., nn.Module]  # called with name=
+
+    @nn.compact
+    def __call__(self, levels: Sequence[jax.Array], *args: bool) -> list[jax.Array]:
+        return [self.block(name=str(number))(level, *args) for number, level in enumerate(levels)]
+
+
+class Head(nn.Module):
+    """Features of the three levels to raw predictions for every anchor point.
+
+    Source: the reference's YOLOXHead in yolox/models/yolo_head.py; YOLOX section 2.3.
+    """
+
+    num_classes: int
+    features: int
+    config: BlockConfig
+
+    @nn.compact
+    def __call__(self, levels: Sequence[jax.Array], train: bool) -> Predictions:
+        stem = functools.partial(ConvBlock, self.features, 1, 1, self.config)
+        spatial = functools.partial(spatial_block, self.features, 1, self.config)
+        branch = functools.partial(Numbered, (spatial, spatial))
+        # The prediction layers compute in float32 always: a box offset needs more than bfloat16's eight bits.
+        box_layer = functools.partial(Conv, 4, bias_init=_conv2d_bias_init(self.features))
+        obj_layer = functools.partial(Conv, 1, bias_init=_prior_bias)
+        cls_layer = functools.partial(Conv, self.num_classes, bias_init=_prior_bias)
+
+        levels = PerLevel(stem, name="stems")(levels, train)
+        cls_levels = PerLevel(branch, name="cls_convs")(levels, train)
+        box_levels = PerLevel(branch, name="reg_convs")(levels, train)
+        return Predictions(
+            box_deltas=_join_levels(PerLevel(box_layer, name="reg_preds")(box_levels)),
+            obj_logits=_join_levels(PerLevel(obj_layer, name="obj_preds")(box_levels))[..., 0],
+            cls_logits=_join_levels(PerLevel(cls_layer, name="cls_preds")(cls_levels)),
+        )
+
+
+def _join_levels(levels: Sequence[jax.Array]) -> jax.Array:
+    """[B, h, w, n] of each level to [B, A, n], row-major inside a level."""
+    return jnp.concatenate([x.reshape(x.shape[0], -1, x.shape[-1]) for x in levels], axis=1)

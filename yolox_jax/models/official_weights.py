@@ -1,0 +1,131 @@
+"""Official PyTorch checkpoints to this project's variables and back.
+
+Our modules bear the reference's names, so a tensor's name is its path joined by dots, with the leaf renamed.
+"""
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from yolox_jax.models.torch_file import load_pth
+from yolox_jax.models.yolox import YOLOX
+
+__all__ = ["from_state_dict", "load_pth", "num_classes_of", "to_state_dict"]
+
+Variables = dict[str, Any]  # {"params": …, "batch_stats": …}, nested by module name
+
+_TORCH_LEAF = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
+_COUNTER = "num_batches_tracked"  # torch's BatchNorm counts batches; with a fixed momentum nothing reads the count
+_CLASS_LAYERS = "head.cls_preds."  # the only tensors whose shape depends on the number of classes
+_MAX_NAMED = 5  # tensors named in one line of an error: another model's file differs in hundreds
+
+_log = logging.getLogger("yolox_jax.weights")
+
+
+def from_state_dict(state_dict: Mapping[str, np.ndarray], model: YOLOX, *, seed: int = 0) -> Variables:
+    """The model's variables, float32, from the tensors of an official checkpoint.
+
+    Where the checkpoint has another number of classes, the layers that predict the class keep their initial values,
+    drawn from `seed`, and a warning says so.
+
+    Raises:
+      ValueError: a tensor is missing, left over or of the wrong shape; the message names it.
+    """
+    paths = _torch_names(_abstract_variables(model))
+    names = {name: (path, shape) for path, (name, shape) in paths.items()}
+    given = {name: tensor for name, tensor in state_dict.items() if not name.endswith(_COUNTER)}
+
+    keep: set[str] = set()
+    found, wanted = num_classes_of(given), model.num_classes
+    if found is not None and found != wanted:
+        keep = {name for name in names if name.startswith(_CLASS_LAYERS)}
+        _log.warning(
+            "the weights have %d classes, the model %d: %s* keep their initial values", found, wanted, _CLASS_LAYERS
+        )
+    _check_names_and_shapes({n: shape for n, (_, shape) in names.items() if n not in keep}, given, ignored=keep)
+
+    initial = _initial_class_layers(model, seed) if keep else {}
+    flat = {}
+    for name, (path, _) in names.items():
+        flat[path] = initial[path] if name in keep else jnp.asarray(_from_torch_layout(given[name]), jnp.float32)
+    return unflatten_dict(flat)
+
+
+def to_state_dict(variables: Variables, model: YOLOX) -> dict[str, np.ndarray]:
+    """The inverse of `from_state_dict`, bit for bit: official names and layouts, the batch counters 0.
+
+    Raises:
+      ValueError: the variables are not the model's.
+    """
+    names = _torch_names(_abstract_variables(model))
+    flat = flatten_dict({collection: variables[collection] for collection in ("params", "batch_stats")})
+    if flat.keys() != names.keys():
+        odd = sorted("/".join(path) for path in flat.keys() ^ names.keys())
+        raise ValueError(f"the variables are not this model's: {', '.join(odd[:_MAX_NAMED])} …")
+    state_dict: dict[str, np.ndarray] = {}
+    for path, (name, _) in names.items():
+        state_dict[name] = _to_torch_layout(np.asarray(flat[path]))
+        if name.endswith("running_var"):
+            state_dict[name.removesuffix("running_var") + _COUNTER] = np.zeros((), np.int64)
+    return state_dict
+
+
+def num_classes_of(state_dict: Mapping[str, np.ndarray]) -> int | None:
+    """The number of classes a state dict predicts; None where it has no such layer."""
+    bias = state_dict.get(f"{_CLASS_LAYERS}0.bias")
+    return None if bias is None else len(bias)
+
+
+def _abstract_variables(model: YOLOX) -> Variables:
+    return jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3))))
+
+
+def _initial_class_layers(model: YOLOX, seed: int) -> dict[tuple[str, ...], jax.Array]:
+    @jax.jit  # compiled, all but these few layers is dead code
+    def draw() -> Variables:
+        variables = model.init(jax.random.key(seed), jnp.zeros((1, 32, 32, 3)))
+        return {"params": {"head": {"cls_preds": variables["params"]["head"]["cls_preds"]}}}
+
+    return flatten_dict(draw())
+
+
+def _torch_names(variables: Variables) -> dict[tuple[str, ...], tuple[str, tuple[int, ...]]]:
+    """(collection, module …, leaf) to the official name and shape."""
+    names = {}
+    for path, array in flatten_dict(variables).items():
+        name = ".".join((*path[1:-1], _TORCH_LEAF[path[-1]]))
+        shape = tuple(array.shape)
+        names[path] = (name, (shape[3], shape[2], shape[0], shape[1]) if len(shape) == 4 else shape)
+    return names
+
+
+def _from_torch_layout(tensor: np.ndarray) -> np.ndarray:
+    return tensor.transpose(2, 3, 1, 0) if tensor.ndim == 4 else tensor  # OIHW to HWIO
+
+
+def _to_torch_layout(array: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(array.transpose(3, 2, 0, 1)) if array.ndim == 4 else array
+
+
+def _check_names_and_shapes(
+    expected: Mapping[str, tuple[int, ...]], given: Mapping[str, np.ndarray], *, ignored: set[str]
+) -> None:
+    missing = [name for name in expected if name not in given]
+    left_over = [name for name in given if name not in expected and name not in ignored]
+    wrong_shape = [
+        f"{name} is {tuple(given[name].shape)}, not {shape}"
+        for name, shape in expected.items()
+        if name in given and tuple(given[name].shape) != shape
+    ]
+    problems = [
+        f"{len(found)} {what}: {', '.join(found[:_MAX_NAMED])}{' …' if len(found) > _MAX_NAMED else ''}"
+        for what, found in (("missing", missing), ("left over", left_over), ("of the wrong shape", wrong_shape))
+        if found
+    ]
+    if problems:
+        raise ValueError("the weights are not of this model; tensors " + "; ".join(problems))

@@ -1,0 +1,41 @@
+"""The neck of YOLOX-nano to -x: features flow down the pyramid, then up again."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from yolox_jax.models.csp_darknet import CSPDarknet
+from yolox_jax.models.layers import BlockConfig, ConvBlock, CSPLayer, spatial_block, upsample2
+
+
+class PAFPN(nn.Module):
+    """Images [B, H, W, 3] to features at stride 8, 16 and 32; the backbone is inside, as in the reference's names.
+
+    Source: the reference's yolox/models/yolo_pafpn.py.
+    """
+
+    base_features: int
+    base_depth: int
+    config: BlockConfig
+
+    @nn.compact
+    def __call__(self, images: jax.Array, train: bool) -> tuple[jax.Array, jax.Array, jax.Array]:
+        config = self.config
+        backbone = CSPDarknet(self.base_features, self.base_depth, config, name="backbone")
+        stride8, stride16, stride32 = backbone(images, train)
+        narrow, middle, wide = (level.shape[-1] for level in (stride8, stride16, stride32))
+
+        def join(name: str, features: int, *parts: jax.Array) -> jax.Array:
+            layer = CSPLayer(features, self.base_depth, False, config, name=name)
+            return layer(jnp.concatenate(parts, axis=-1), train)
+
+        lateral32 = ConvBlock(middle, 1, 1, config, name="lateral_conv0")(stride32, train)
+        down16 = join("C3_p4", middle, upsample2(lateral32), stride16)
+        lateral16 = ConvBlock(narrow, 1, 1, config, name="reduce_conv1")(down16, train)
+        out8 = join("C3_p3", narrow, upsample2(lateral16), stride8)
+
+        up16 = spatial_block(narrow, 2, config, name="bu_conv2")(out8, train)
+        out16 = join("C3_n3", middle, up16, lateral16)
+        up32 = spatial_block(middle, 2, config, name="bu_conv1")(out16, train)
+        out32 = join("C3_n4", wide, up32, lateral32)
+        return out8, out16, out32

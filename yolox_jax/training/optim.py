@@ -1,0 +1,78 @@
+"""How the weights move: the learning rate at each step, the optimiser, the running average."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+_EMA_RAMP = 2000  # updates over which the average's memory grows (the reference's ModelEMA)
+
+
+@dataclasses.dataclass(frozen=True)
+class Schedule:
+    """What changes over time, as functions of the step: nothing to restore, nothing flipped by a hook.
+
+    Source: the reference's yolox_warm_cos_lr.
+    """
+
+    base_lr: float  # for the global batch
+    steps_per_epoch: int
+    epochs: int
+    warmup_epochs: int
+    no_aug_epochs: int
+    min_lr_ratio: float
+
+    @property
+    def total_steps(self) -> int:
+        return self.epochs * self.steps_per_epoch
+
+    @property
+    def no_aug_step(self) -> int:
+        """The first step of the last epochs: plain images, L1 loss, the least learning rate."""
+        return self.total_steps - self.no_aug_epochs * self.steps_per_epoch
+
+    def learning_rate(self, step: jax.Array | int) -> jax.Array:
+        """Rises as the square of the step from 0, falls as a cosine, stays at its least for the last epochs."""
+        step = jnp.asarray(step, jnp.float32)
+        warmup_steps = self.warmup_epochs * self.steps_per_epoch
+        min_lr = self.base_lr * self.min_lr_ratio
+        warm = self.base_lr * (step / max(warmup_steps, 1)) ** 2
+        progress = (step - warmup_steps) / max(self.no_aug_step - warmup_steps, 1)
+        cosine = min_lr + 0.5 * (self.base_lr - min_lr) * (1 + jnp.cos(jnp.pi * progress))
+        after_warmup = jnp.where(step >= self.no_aug_step, min_lr, cosine)
+        return jnp.where((step <= warmup_steps) & (warmup_steps > 0), warm, after_warmup)
+
+    def l1_weight(self, step: jax.Array | int) -> jax.Array:
+        """1 in the last epochs, before them 0."""
+        return (jnp.asarray(step) >= self.no_aug_step).astype(jnp.float32)
+
+
+def sgd(momentum: float, weight_decay: float) -> optax.GradientTransformation:
+    """torch's SGD with Nesterov momentum, less the learning rate, which the step applies."""
+    return optax.chain(
+        optax.add_decayed_weights(weight_decay, mask=decay_mask),
+        optax.trace(decay=momentum, nesterov=True),
+    )
+
+
+def adamw(weight_decay: float) -> optax.GradientTransformation:
+    """AdamW with optax's defaults, less the learning rate, which the step applies."""
+    return optax.chain(optax.scale_by_adam(), optax.add_decayed_weights(weight_decay, mask=decay_mask))
+
+
+def decay_mask(params: Any) -> Any:
+    """True for convolution kernels: no BatchNorm and no bias of any kind decays (the reference's get_optimizer)."""
+    return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == "kernel", params)
+
+
+def ema_decay(num_updates: jax.Array | int, decay: float) -> jax.Array:
+    """How much of the average the update number `num_updates` (from 1) keeps."""
+    return decay * (1 - jnp.exp(-jnp.asarray(num_updates, jnp.float32) / _EMA_RAMP))
+
+
+def update_ema(average: Any, new: Any, num_updates: jax.Array | int, decay: float) -> Any:
+    """The running average of a pytree after one more update."""
+    keep = ema_decay(num_updates, decay)
+    return jax.tree.map(lambda old, value: keep * old + (1 - keep) * value, average, new)

@@ -1,0 +1,36 @@
+"""All that a training step changes. Arrays only: config, class names and data position are saved beside it."""
+
+from typing import Any
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+
+
+@flax.struct.dataclass
+class TrainState:
+    """One training run at one moment."""
+
+    step: jax.Array  # [] int32: steps done
+    params: Any
+    batch_stats: Any
+    ema: Any  # {"params": …, "batch_stats": …}: the running average, ready for model.apply
+    opt_state: optax.OptState
+
+
+def init_variables(model: nn.Module, seed: int) -> Any:
+    """Freshly drawn {"params", "batch_stats"}."""
+    return jax.jit(model.init)(jax.random.key(seed), jnp.zeros((1, 32, 32, 3)))
+
+
+def create(variables: Any, optimizer: optax.GradientTransformation) -> TrainState:
+    """The state before the first step; the average starts as a copy, so that both can be donated."""
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=variables["params"],
+        batch_stats=variables["batch_stats"],
+        ema=jax.tree.map(jnp.copy, {"params": variables["params"], "batch_stats": variables["batch_stats"]}),
+        opt_state=optimizer.init(variables["params"]),
+    )
