@@ -4,9 +4,9 @@ import os
 
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 
-import jax  # noqa: E402  XLA reads the flag above when it is imported
+import jax
 
-from tests.material import ROOT  # noqa: E402
+from tests.material import ROOT
 
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_numpy_rank_promotion", "raise")

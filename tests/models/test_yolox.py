@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.material import GOLDEN, golden, golden_shapes, golden_state_dict, material
+from tests.material import GOLDEN, golden, golden_shapes, golden_state_dict
 from yolox_jax.models import official_weights, yolox
 from yolox_jax.types import Predictions
 

@@ -25,6 +25,20 @@ def open_split(data: Mapping[str, Any], split: str) -> Source:
     return _OPENERS[kind](data, split)
 
 
+def check_classes(num_classes: int | None, train_names: tuple[str, ...], val_names: tuple[str, ...]) -> None:
+    """Raises ValueError where config.num_classes, if given, or the two splits contradict each other."""
+    if num_classes is not None and num_classes != len(train_names):
+        raise ValueError(
+            f"config.num_classes is {num_classes}, but the data set lists {len(train_names)} classes: "
+            f"{', '.join(train_names)}; leave config.num_classes out, or correct the data set"
+        )
+    if train_names != val_names:
+        raise ValueError(
+            "the classes of the two splits differ; "
+            f"train: {', '.join(train_names)}; val: {', '.join(val_names)}; give both files the same categories"
+        )
+
+
 def _open_coco(data: Mapping[str, Any], split: str) -> CocoSource:
     annotations, images = _path(data, split), _path(data, f"{split}_images")
     if not annotations.is_file():

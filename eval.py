@@ -1,0 +1,61 @@
+"""Counts the AP of weights on a data set: python eval.py --config=configs/yolox_s.py --weights=yolox_s [--config.data.…]
+
+Weights are a run directory, a checkpoint, an official .pth file or the name of one.
+"""
+
+import json
+from pathlib import Path
+
+from absl import app, flags
+from ml_collections import ConfigDict, config_flags
+
+from yolox_jax.data.open_sources import check_classes, open_split
+from yolox_jax.evaluation.evaluate import EvalConfig, EvalResult, evaluate, make_predict
+from yolox_jax.models import yolox
+from yolox_jax.tools.terminal import print_progress, quiet_libraries, user_errors
+from yolox_jax.training import parallel
+from yolox_jax.training.weights import load_weights
+
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "The model and data set: a file of configs/.", lock_config=True
+)
+_WEIGHTS = flags.DEFINE_string("weights", None, "A run directory, a checkpoint, a .pth file, or a name like yolox_s.")
+_OUTPUT = flags.DEFINE_string("output", None, "A json for the numbers.")
+_DETECTIONS = flags.DEFINE_string("detections", None, "A json for all detections, in COCO's result format.")
+
+
+def run(config: ConfigDict, weights: str) -> EvalResult:
+    """The weights' detections and AP on the validation split of the config's data set."""
+    mesh = parallel.make_mesh()
+    parallel.check_batch_size("eval.batch_size", config.eval.batch_size, mesh)
+    source = open_split(config.data, "val")
+    check_classes(config.num_classes, source.class_names, source.class_names)
+
+    model = yolox.create(config.model, len(source.class_names), yolox.compute_dtype(config.dtype))
+    variables = parallel.replicate(load_weights(weights, config.model, source.class_names), mesh)
+    return evaluate(
+        make_predict(model, mesh, EvalConfig(**config.eval.detect)),
+        variables,
+        source,
+        size_hw=tuple(config.input_size),
+        batch_size=config.eval.batch_size,
+        progress=print_progress,
+    )
+
+
+def main(argv: list[str]) -> None:
+    if len(argv) > 1:
+        raise app.UsageError(f"unknown argument {argv[1]!r}: config fields are set by --config.name=value")
+    quiet_libraries()
+    with user_errors():
+        result = run(_CONFIG.value, str(_WEIGHTS.value))
+        print(f"\n{result.ap.table()}\n\n{result.num_images} images, {result.images_per_second:.1f} images/s")
+        if _OUTPUT.value:
+            result.write(Path(_OUTPUT.value))
+        if _DETECTIONS.value:
+            Path(_DETECTIONS.value).write_text(json.dumps(result.detections))
+
+
+if __name__ == "__main__":
+    flags.mark_flags_as_required(["config", "weights"])
+    app.run(main)

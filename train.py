@@ -1,0 +1,217 @@
+"""Trains a detector: python train.py --config=configs/yolox_s.py [--workdir=DIR] [--config.field=value …]
+
+Read it from top to bottom: setup, data, model and optimiser, restore, loop, finish.
+"""
+
+import functools
+import math
+from pathlib import Path
+from typing import Any
+
+import jax
+from absl import app, flags
+from jax.sharding import Mesh
+from ml_collections import ConfigDict, config_flags
+
+from yolox_jax.augment.colour import HsvConfig
+from yolox_jax.augment.multiscale import MultiscaleConfig
+from yolox_jax.data.example import Source
+from yolox_jax.data.open_sources import check_classes, open_split
+from yolox_jax.data.pipeline import train_loader
+from yolox_jax.detection.simota import SimOtaConfig
+from yolox_jax.evaluation.evaluate import EvalConfig, EvalResult, Predict, evaluate, make_predict
+from yolox_jax.models import yolox
+from yolox_jax.tools import draw
+from yolox_jax.tools.terminal import print_progress, quiet_libraries, user_errors
+from yolox_jax.training import checkpoint, optim, parallel, state
+from yolox_jax.training.logging import RunLog
+from yolox_jax.training.step import StepConfig, train_step
+from yolox_jax.training.weights import load_weights
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "What to train: a file of configs/.", lock_config=True)
+_WORKDIR = flags.DEFINE_string("workdir", None, "Where everything is written; runs/<config name> by default.")
+
+
+def train(config: ConfigDict, workdir: Path) -> EvalResult:
+    """Runs the training that `config` describes, or goes on with the one in `workdir`; the last evaluation."""
+    # ---------------------------------------------- setup ----------------------------------------------
+    workdir.mkdir(parents=True, exist_ok=True)
+    mesh = parallel.make_mesh()
+    parallel.check_batch_size("batch_size", config.batch_size, mesh)
+    parallel.check_batch_size("eval.batch_size", config.eval.batch_size, mesh)
+
+    # ---------------------------------------------- data -----------------------------------------------
+    train_source, val_source = open_split(config.data, "train"), open_split(config.data, "val")
+    class_names = train_source.class_names
+    check_classes(config.num_classes, class_names, val_source.class_names)
+    steps_per_epoch = math.ceil(len(train_source) / config.batch_size)
+    size_hw = tuple(config.input_size)
+    multiscale = MultiscaleConfig(**_enabled(config.multiscale)) if config.multiscale.enabled else None
+
+    # --------------------------------------- model and optimiser ---------------------------------------
+    model = yolox.create(config.model, len(class_names), yolox.compute_dtype(config.dtype))
+    optimizer = optim.create(config.optimizer, momentum=config.momentum, weight_decay=config.weight_decay)
+    schedule = optim.Schedule(
+        base_lr=config.lr_per_image * config.batch_size,
+        steps_per_epoch=steps_per_epoch,
+        epochs=config.epochs,
+        warmup_epochs=config.warmup_epochs,
+        no_aug_epochs=config.no_aug_epochs,
+        min_lr_ratio=config.min_lr_ratio,
+    )
+    step_config = StepConfig(
+        schedule=schedule,
+        ema_decay=config.ema_decay,
+        hsv=HsvConfig(**_enabled(config.hsv)) if config.hsv.enabled else None,
+        assignment=SimOtaConfig(**config.assignment),
+        seed=config.seed,
+    )
+    step_of_size = functools.cache(
+        lambda size: parallel.map_step(
+            functools.partial(train_step, model=model, optimizer=optimizer, config=step_config, size_hw=size),
+            mesh,
+            config.parallel.kind,
+        )
+    )
+    predict = make_predict(model, mesh, EvalConfig(**config.eval.detect))
+
+    # --------------------------------------------- restore ---------------------------------------------
+    if config.init_from:
+        variables = load_weights(config.init_from, config.model, class_names, transfer=True)
+    else:
+        variables = state.init_variables(model, config.seed)
+    train_state = parallel.replicate(state.create(variables, optimizer), mesh)
+    checkpoints = checkpoint.Checkpoints(workdir, config.keep_checkpoints)
+    first_step = checkpoints.latest_step() or 0
+    if first_step:
+        train_state, _ = checkpoints.restore(first_step, like=train_state)
+        print(f"going on from step {first_step} of {workdir}")
+    _print_summary(config, workdir, mesh, train_state, (train_source, val_source), schedule)
+
+    # ---------------------------------------------- loop -----------------------------------------------
+    loader = train_loader(
+        train_source,
+        size_hw=size_hw,
+        global_batch=config.batch_size,
+        num_slots=config.data.max_boxes,
+        flip_prob=config.flip_prob,
+        seed=config.seed,
+        start_step=first_step,
+        num_steps=schedule.total_steps - first_step,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+        threads=config.data.threads,
+        prefetch=config.data.prefetch,
+    )
+    log = RunLog(
+        workdir,
+        total_steps=schedule.total_steps,
+        steps_per_epoch=steps_per_epoch,
+        batch_size=config.batch_size,
+        max_bad_steps=config.max_bad_steps,
+    )
+    result = None
+    for step, loaded in zip(range(first_step, schedule.total_steps), loader, strict=True):
+        size = multiscale.size_at(step, size_hw, config.seed) if multiscale else size_hw
+        batch = parallel.shard_batch(loaded.batch, mesh)
+        train_state, metrics = step_of_size(size)(train_state, batch)
+        log.add(step, metrics, loaded.image_ids)
+        log.warn_of_dropped_boxes(step, loaded.num_dropped_boxes, config.data.max_boxes)
+        if (step + 1) % config.log_every_steps == 0:
+            log.report()
+        if _evaluation_is_due(step, schedule, config.eval.every_epochs):
+            log.report()
+            result = _evaluate(config, predict, train_state, val_source)
+            log.write({"step": step, "event": "evaluation", **result.ap.stats})
+            meta = checkpoint.Meta(config.model, class_names, step + 1, result.ap.stats["AP"], config.to_dict())
+            checkpoints.save(train_state, meta)
+            log.pause()
+
+    # --------------------------------------------- finish ----------------------------------------------
+    if result is None:  # the run was finished before
+        result = _evaluate(config, predict, train_state, val_source)
+    checkpoints.close()
+    log.close()
+    result.write(workdir / "results.json")
+    draw.write_predictions(workdir / "predictions.jpg", val_source, result.detections)
+    return result
+
+
+def _evaluate(config: ConfigDict, predict: Predict, train_state: state.TrainState, source: Source) -> EvalResult:
+    result = evaluate(
+        predict,
+        train_state.ema,
+        source,
+        size_hw=tuple(config.input_size),
+        batch_size=config.eval.batch_size,
+        progress=print_progress,
+    )
+    print(
+        f"AP {result.ap.stats['AP']:.4f}  AP50 {result.ap.stats['AP50']:.4f} on {result.num_images} images", flush=True
+    )
+    return result
+
+
+def _evaluation_is_due(step: int, schedule: optim.Schedule, every_epochs: int) -> bool:
+    """At the end of every so many epochs, of each of the last plain ones, and of the run."""
+    epoch, place = divmod(step + 1, schedule.steps_per_epoch)
+    plain = epoch > schedule.epochs - schedule.no_aug_epochs
+    return place == 0 and (epoch % every_epochs == 0 or plain or epoch == schedule.epochs)
+
+
+def _enabled(section: ConfigDict) -> dict[str, Any]:
+    """The fields of a section that can be switched off, without the switch."""
+    return {name: value for name, value in section.items() if name != "enabled"}
+
+
+def _print_summary(
+    config: ConfigDict,
+    workdir: Path,
+    mesh: Mesh,
+    train_state: state.TrainState,
+    sources: tuple[Source, Source],
+    schedule: optim.Schedule,
+) -> None:
+    num_params = sum(leaf.size for leaf in jax.tree.leaves(train_state.params))
+    train_source, val_source = sources
+    names = ", ".join(train_source.class_names[:8]) + (" …" if len(train_source.class_names) > 8 else "")
+    print(
+        f"YOLOX-{config.model}, {num_params:,} parameters, {yolox.compute_dtype(config.dtype)} "
+        f"on {mesh.size} {jax.default_backend()} device(s)\n"
+        f"{len(train_source)} training and {len(val_source)} validation images, "
+        f"{len(train_source.class_names)} classes: {names}\n"
+        f"{schedule.total_steps} steps of {config.batch_size} images at {config.input_size[0]}x{config.input_size[1]}, "
+        f"{schedule.epochs} epochs; everything is written to {workdir}\n"
+        "the first step compiles the program, which takes a while",
+        flush=True,
+    )
+
+
+def _print_finish(result: EvalResult, workdir: Path, config_path: str) -> None:
+    print(
+        f"\n{result.ap.table()}\n\n"
+        f"Written to {workdir}: checkpoints/, metrics.jsonl, results.json, predictions.jpg (eight validation images)\n\n"
+        "Evaluate these weights again:\n"
+        f"  python eval.py --config={config_path} --weights={workdir}\n"
+        "Train on your own data, a COCO json and a folder of images:\n"
+        "  python train.py --config=configs/yolox_s.py --workdir=runs/mine --config.init_from=yolox_s "
+        "--config.data.root=DIR \\\n"
+        "    --config.data.train=train.json --config.data.train_images=images "
+        "--config.data.val=val.json --config.data.val_images=images"
+    )
+
+
+def main(argv: list[str]) -> None:
+    if len(argv) > 1:
+        raise app.UsageError(f"unknown argument {argv[1]!r}: config fields are set by --config.name=value")
+    config_path = config_flags.get_config_filename(flags.FLAGS["config"])
+    workdir = Path(_WORKDIR.value or Path("runs") / Path(config_path).stem)
+    quiet_libraries()
+    with user_errors():
+        result = train(_CONFIG.value, workdir)
+        _print_finish(result, workdir, config_path)
+
+
+if __name__ == "__main__":
+    flags.mark_flag_as_required("config")
+    app.run(main)

@@ -1,0 +1,111 @@
+"""A network on a whole split: predict on all devices, map back to the images, count AP."""
+
+import dataclasses
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from yolox_jax.data.example import Source
+from yolox_jax.data.pipeline import eval_loader
+from yolox_jax.detection.anchors import make_anchors
+from yolox_jax.detection.postprocess import detect
+from yolox_jax.evaluation import coco_ap
+from yolox_jax.types import Detections, Predictions
+
+Predict = Callable[[Any, Any], Detections]
+
+
+@dataclasses.dataclass(frozen=True)
+class EvalConfig:
+    """How detections are made for counting AP; the defaults are the reference's."""
+
+    conf: float = 0.001
+    iou: float = 0.65
+    max_detections: int = 500
+    num_candidates: int = 2000
+
+
+@dataclasses.dataclass(frozen=True)
+class EvalResult:
+    """What an evaluation found."""
+
+    ap: coco_ap.ApResult
+    detections: list[dict[str, Any]]  # COCO form, in each image's own pixels
+    num_images: int
+    images_per_second: float  # without the first batch, which compiles
+
+    def write(self, path: Path) -> None:
+        """results.json: the twelve numbers, each class, and how many images how fast."""
+        content = {**self.ap.as_dict(), "num_images": self.num_images, "images_per_second": self.images_per_second}
+        path.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def make_predict(model: nn.Module, mesh: Mesh, config: EvalConfig) -> Predict:
+    """The compiled function of (variables, images [B, H, W, 3] uint8) to Detections: images divided over the mesh."""
+
+    def predict(variables: Any, images_BHW3: jax.Array) -> Detections:
+        predictions = cast(Predictions, model.apply(variables, images_BHW3.astype(jnp.float32), train=False))
+        anchors = make_anchors(images_BHW3.shape[1:3])
+        return detect(predictions, anchors, config.conf, config.iou, config.max_detections, config.num_candidates)
+
+    axis = mesh.axis_names[0]
+    # Mapped, not partitioned: each device runs NMS on its own images until those are done.
+    mapped = jax.shard_map(predict, mesh=mesh, in_specs=(P(), P(axis)), out_specs=P(axis), check_vma=False)
+    divided = NamedSharding(mesh, P(axis))
+    return jax.jit(mapped, in_shardings=(NamedSharding(mesh, P()), divided), out_shardings=divided)
+
+
+def evaluate(
+    predict: Predict,
+    variables: Any,
+    source: Source,
+    *,
+    size_hw: tuple[int, int],
+    batch_size: int,
+    ground_truth: dict[str, Any] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> EvalResult:
+    """Detects in every image of the source once and counts AP.
+
+    Args:
+      predict: from `make_predict`.
+      variables: {"params", "batch_stats"}: the averaged ones in training.
+      source: with boxes.
+      size_hw: the input size; images are letterboxed as in the reference.
+      batch_size: images at a time, a multiple of the number of devices; the last batch is padded.
+      ground_truth: source.ground_truth(), where the caller has it already.
+      progress: called with the number of images done and to do.
+    """
+    ground_truth = ground_truth or source.ground_truth()
+    category_ids = [category["id"] for category in ground_truth["categories"]]
+    detections: list[dict[str, Any]] = []
+    num_done, timed_from = 0, None
+    for batch in eval_loader(source, size_hw=size_hw, batch=batch_size):
+        found = jax.device_get(predict(variables, batch.images))
+        image_ids = [source.image_id(int(index)) for index in batch.indices]
+        kept = found.mask & batch.mask[:, None]
+        detections += coco_ap.to_coco(
+            found.boxes, found.scores, found.labels, kept, batch.ratios, image_ids, category_ids
+        )
+        if timed_from is None:
+            timed_from = (time.perf_counter(), int(batch.mask.sum()))
+        num_done += int(np.sum(batch.mask))
+        if progress is not None:
+            progress(num_done, len(source))
+    seconds = time.perf_counter() - timed_from[0] if timed_from else 0.0
+    num_timed = num_done - timed_from[1] if timed_from else 0
+    return EvalResult(
+        ap=coco_ap.evaluate(ground_truth, detections),
+        detections=detections,
+        num_images=num_done,
+        images_per_second=num_timed / seconds if num_timed else 0.0,
+    )

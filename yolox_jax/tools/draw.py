@@ -1,0 +1,71 @@
+"""Boxes on pictures, and pictures on a sheet."""
+
+import colorsys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from yolox_jax.data.example import Source
+
+_GOLDEN_ANGLE = 0.618034  # hues this far apart round the circle stay apart however many classes there are
+_TEXT_HEIGHT = 14  # pixels
+_MIN_SHOWN_SCORE = 0.3
+
+
+def class_colour(label: int) -> tuple[int, int, int]:
+    """A BGR colour of a class's own."""
+    red, green, blue = colorsys.hsv_to_rgb((label * _GOLDEN_ANGLE) % 1, 0.9, 0.9)
+    return int(255 * blue), int(255 * green), int(255 * red)
+
+
+def draw_boxes(
+    image_HW3: np.ndarray, boxes_xyxy_N4: np.ndarray, label_N: Sequence[int], caption_N: Sequence[str]
+) -> np.ndarray:
+    """A copy of a BGR image with its boxes, each with a caption in its class's colour."""
+    image = image_HW3.copy()
+    for (x1, y1, x2, y2), label, caption in zip(
+        np.rint(boxes_xyxy_N4).astype(int).tolist(), label_N, caption_N, strict=True
+    ):
+        colour = class_colour(label)
+        cv2.rectangle(image, (x1, y1), (x2, y2), colour, 2)
+        (width, _), _ = cv2.getTextSize(caption, cv2.FONT_HERSHEY_SIMPLEX, 0.4, 1)
+        top = max(y1, _TEXT_HEIGHT)  # inside the picture even where the box touches its top
+        cv2.rectangle(image, (x1, top - _TEXT_HEIGHT), (x1 + width, top), colour, cv2.FILLED)
+        cv2.putText(image, caption, (x1, top - 4), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (255, 255, 255), 1, cv2.LINE_AA)
+    return image
+
+
+def sheet(images: Sequence[np.ndarray], columns: int = 4, cell: int = 320) -> np.ndarray:
+    """Images of any sizes in a grid of square cells, grey where nothing is."""
+    rows = -(-len(images) // columns)
+    canvas = np.full((rows * cell, min(columns, len(images)) * cell, 3), 114, np.uint8)
+    for place, image in enumerate(images):
+        scale = cell / max(image.shape[:2])
+        size = max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))
+        small = cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+        y, x = place // columns * cell, place % columns * cell
+        canvas[y : y + small.shape[0], x : x + small.shape[1]] = small
+    return canvas
+
+
+def write_predictions(path: Path, source: Source, detections: Sequence[dict[str, Any]], num_images: int = 8) -> None:
+    """A sheet of images spread over the source with what was found in them above a score of 0.3.
+
+    `detections` are in COCO form, in each image's own pixels.
+    """
+    label_of = {category["id"]: label for label, category in enumerate(source.ground_truth()["categories"])}
+    chosen = np.linspace(0, len(source) - 1, min(num_images, len(source))).astype(int)
+    pictures = []
+    for index in chosen.tolist():
+        image_id = source.image_id(index)
+        shown = [d for d in detections if d["image_id"] == image_id and d["score"] >= _MIN_SHOWN_SCORE]
+        xywh = np.array([d["bbox"] for d in shown], np.float64).reshape(-1, 4)
+        labels = [label_of[d["category_id"]] for d in shown]
+        captions = [f"{source.class_names[label]} {d['score']:.2f}" for label, d in zip(labels, shown, strict=True)]
+        boxes_xyxy = np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1)
+        pictures.append(draw_boxes(source[index].image, boxes_xyxy, labels, captions))
+    if not cv2.imwrite(str(path), sheet(pictures)):
+        raise OSError(f"could not write the picture {path}")

@@ -1,0 +1,36 @@
+"""How the programs speak to a person at a terminal."""
+
+import contextlib
+import sys
+from collections.abc import Iterator
+
+from absl import flags, logging
+
+from yolox_jax.data.pipeline import SampleError
+from yolox_jax.training.logging import TrainingBrokeDown
+
+_DEBUG = flags.DEFINE_boolean("debug", False, "Show where in the code an error arose.")
+
+
+def quiet_libraries() -> None:
+    """Leaves the terminal to the program: the libraries' news of every checkpoint file is for their developers."""
+    logging.set_verbosity(logging.WARNING)
+
+
+@contextlib.contextmanager
+def user_errors() -> Iterator[None]:
+    """Turns an error that names what is wrong and what to do into that message and exit code 1; --debug shows all."""
+    try:
+        yield
+    except (ValueError, OSError, SampleError, TrainingBrokeDown) as error:
+        if _DEBUG.value:
+            raise
+        sys.exit(f"error: {error}")
+
+
+def print_progress(num_done: int, num_all: int) -> None:
+    """Tells how many images are evaluated: one changing line on a terminal, elsewhere a line at the end."""
+    if sys.stdout.isatty():
+        print(f"\revaluated {num_done}/{num_all} images", end="\n" if num_done == num_all else "", flush=True)
+    elif num_done == num_all:
+        print(f"evaluated {num_done}/{num_all} images", flush=True)

@@ -1,0 +1,99 @@
+"""What a run tells: a line on the terminal, a record in metrics.jsonl, and a stop where training has broken down."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+
+_LOSS_TERMS = ("loss", "loss_iou", "loss_obj", "loss_cls", "loss_l1")
+
+
+class TrainingBrokeDown(RuntimeError):
+    """Too many steps in a row had a loss or gradient that is not finite."""
+
+
+class RunLog:
+    """Collects what steps answer without waiting for the device, and reports every so many steps."""
+
+    def __init__(self, workdir: Path, *, total_steps: int, steps_per_epoch: int, batch_size: int, max_bad_steps: int):
+        self._file = (workdir / "metrics.jsonl").open("a")
+        self._total_steps = total_steps
+        self._steps_per_epoch = steps_per_epoch
+        self._batch_size = batch_size
+        self._max_bad_steps = max_bad_steps
+        self._pending: list[tuple[int, dict[str, jax.Array], tuple[int | str, ...]]] = []
+        self._num_dropped_boxes = 0
+        self._bad_in_a_row = 0
+        self._since = time.perf_counter()
+
+    def add(self, step: int, metrics: dict[str, jax.Array], image_ids: tuple[int | str, ...]) -> None:
+        """Keeps the metrics of a step, still on the device, until the next report."""
+        self._pending.append((step, metrics, image_ids))
+
+    def warn_of_dropped_boxes(self, step: int, num_boxes: int, num_slots: int) -> None:
+        """Counts boxes beyond the slots; says so at the first."""
+        if num_boxes and not self._num_dropped_boxes:
+            print(f"step {step}: {num_boxes} boxes beyond the {num_slots} slots an image: raise config.data.max_boxes")
+        self._num_dropped_boxes += num_boxes
+
+    def report(self) -> None:
+        """Fetches what is pending, writes and prints the last step's metrics, and judges every step.
+
+        Raises:
+          TrainingBrokeDown: max_bad_steps in a row changed nothing, their loss or gradient not being finite.
+        """
+        if not self._pending:
+            return
+        fetched = jax.device_get([metrics for _, metrics, _ in self._pending])
+        for (step, _, image_ids), metrics in zip(self._pending, fetched, strict=True):
+            self._judge(step, metrics, image_ids)
+        now = time.perf_counter()
+        images_per_second = len(fetched) * self._batch_size / (now - self._since)
+        step, last = self._pending[-1][0], {name: float(value) for name, value in fetched[-1].items()}
+        self.write(
+            {"step": step, **last, "images_per_second": images_per_second, "num_dropped_boxes": self._num_dropped_boxes}
+        )
+        self._print_progress(step, last, images_per_second)
+        self._pending.clear()
+        self._since = now
+
+    def pause(self) -> None:
+        """Call after other work (evaluation, compilation): its time is not training time."""
+        self._since = time.perf_counter()
+
+    def write(self, record: dict[str, Any]) -> None:
+        """One line of metrics.jsonl."""
+        self._file.write(json.dumps(record) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _judge(self, step: int, metrics: dict[str, Any], image_ids: tuple[int | str, ...]) -> None:
+        if not metrics["skipped"]:
+            self._bad_in_a_row = 0
+            return
+        self._bad_in_a_row += 1
+        shown = f"loss {metrics['loss']}, gradient norm {metrics['grad_norm']}"
+        print(f"step {step}: {shown}: update skipped ({self._bad_in_a_row} in a row). Images {list(image_ids)}")
+        self.write({"step": step, "event": "skipped", "image_ids": list(image_ids)})
+        if self._bad_in_a_row >= self._max_bad_steps:
+            raise TrainingBrokeDown(
+                f"{self._bad_in_a_row} steps in a row up to step {step} had a loss or gradient that is not finite "
+                f"({shown}). The weights are those before them. Lower config.lr_per_image, or look at the images named "
+                "above; config.max_bad_steps sets how many such steps are borne."
+            )
+
+    def _print_progress(self, step: int, metrics: dict[str, float], images_per_second: float) -> None:
+        done = step + 1
+        seconds_left = (self._total_steps - done) * self._batch_size / images_per_second
+        epoch = step // self._steps_per_epoch + 1
+        num_epochs = self._total_steps // self._steps_per_epoch
+        terms = " ".join(f"{name} {metrics[name]:.3f}" for name in _LOSS_TERMS)
+        print(
+            f"step {done}/{self._total_steps} epoch {epoch}/{num_epochs}  {terms}  lr {metrics['learning_rate']:.2e}  "
+            f"{images_per_second:.1f} images/s  ETA {int(seconds_left) // 60}:{int(seconds_left) % 60:02d}",
+            flush=True,
+        )

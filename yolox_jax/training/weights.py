@@ -1,0 +1,65 @@
+"""Weights from wherever a user names them: a run, a checkpoint, an official file or the name of one."""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+
+from yolox_jax.models import official_weights, release, yolox
+from yolox_jax.models.official_weights import Variables
+from yolox_jax.training import checkpoint
+
+
+def load_weights(spec: str, model_name: str, class_names: tuple[str, ...], *, transfer: bool = False) -> Variables:
+    """The variables of model `model_name` for these classes.
+
+    Args:
+      spec: a run directory (its last checkpoint), a checkpoint directory, an official .pth file, or a name such as
+        yolox_s, which is downloaded once.
+      model_name: a key of yolox.VARIANTS.
+      class_names: of the data, in the order of the labels.
+      transfer: accept weights of other classes. With another number of them, the layers that predict the class keep
+        their initial values.
+    Raises:
+      ValueError: the weights are of another model or, without `transfer`, of other classes; the message shows both.
+    """
+    model = yolox.create(model_name, len(class_names))
+    found = checkpoint.find(Path(spec))
+    if found is None:
+        return _from_official(spec, model, class_names, transfer)
+
+    meta = checkpoint.read_meta(found)
+    if meta.model != model_name:
+        raise ValueError(f"{found} holds a YOLOX-{meta.model}, config.model is {model_name!r}")
+    if meta.class_names != class_names and not transfer:
+        raise ValueError(
+            f"{found} was trained on the {len(meta.class_names)} classes {_listed(meta.class_names)}; "
+            f"the data set has the {len(class_names)} classes {_listed(class_names)}"
+        )
+    trained = yolox.create(model_name, len(meta.class_names))
+    abstract = jax.eval_shape(lambda: trained.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3))))
+    variables = checkpoint.read_ema(found, abstract)
+    if len(meta.class_names) == len(class_names):
+        return variables
+    return official_weights.from_state_dict(official_weights.to_state_dict(variables, trained), model)
+
+
+def _from_official(spec: str, model: yolox.YOLOX, class_names: tuple[str, ...], transfer: bool) -> Variables:
+    path = Path(spec)
+    if path.is_dir():
+        raise ValueError(f"{spec} is a folder without checkpoints: give a run directory, a checkpoint or a .pth file")
+    if not path.is_file():
+        if path.suffix or len(path.parts) > 1:
+            raise FileNotFoundError(f"there is no file or folder {spec}")
+        path = release.fetch_official(spec)
+    state_dict = official_weights.load_pth(path)
+    num_classes = official_weights.num_classes_of(state_dict)
+    if num_classes != len(class_names) and not transfer:
+        raise ValueError(
+            f"{spec} predicts {num_classes} classes; the data set has {len(class_names)}: {_listed(class_names)}"
+        )
+    return official_weights.from_state_dict(state_dict, model)
+
+
+def _listed(names: tuple[str, ...], most: int = 5) -> str:
+    return ", ".join(names[:most]) + (" …" if len(names) > most else "")
