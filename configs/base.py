@@ -65,7 +65,7 @@ def get_config() -> ConfigDict:
     config.eval.detect = ConfigDict()
     config.eval.detect.conf = 0.001  # --conf 0.001 in the reference's README
     config.eval.detect.iou = 0.65  # exp.nmsthre
-    config.eval.detect.max_detections = 500  # slots an image; docs/architecture.md says how AP depends on the last two
+    config.eval.detect.max_detections = 1000  # slots an image; docs/architecture.md says how AP depends on the last two
     config.eval.detect.num_candidates = 2000  # boxes an image that enter NMS
 
     # Running

@@ -2,12 +2,15 @@
 
 import json
 
+import cv2
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.material import GOLDEN, golden, golden_shapes, golden_state_dict
+from tests.material import GOLDEN, golden, golden_shapes, golden_state_dict, material
+from yolox_jax.data.geometry import letterbox
+from yolox_jax.detection.anchors import make_anchors
 from yolox_jax.models import official_weights, yolox
 from yolox_jax.types import Predictions
 
@@ -44,3 +47,66 @@ def test_raw_outputs_equal_the_references(name):
     raw = _reference_layout(jax.jit(model.apply)(variables, images))
     tolerance = 1e-4 if name == "darknet53" else 1e-5
     np.testing.assert_allclose(raw, arrays[f"{name}/raw"], rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize(("height", "width"), [(32, 32), (96, 64), (224, 416)])
+def test_any_multiple_of_32_gives_one_prediction_per_anchor_point(height, width):
+    model = yolox.create("nano", 3)
+    variables = _abstract(model)
+    images = jax.ShapeDtypeStruct((2, height, width, 3), jnp.float32)
+    predictions = jax.eval_shape(model.apply, variables, images)
+    num_anchors = len(make_anchors((height, width)).strides)
+    assert predictions.box_deltas.shape == (2, num_anchors, 4)
+    assert predictions.obj_logits.shape == (2, num_anchors)
+    assert predictions.cls_logits.shape == (2, num_anchors, 3)
+
+
+@pytest.mark.parametrize(("height", "width"), [(100, 64), (64, 33)])
+def test_another_size_is_refused_with_the_size(height, width):
+    with pytest.raises(ValueError, match=f"{height}x{width}.*multiples of 32"):
+        jax.eval_shape(yolox.create("nano").init, jax.random.key(0), jnp.zeros((1, height, width, 3)))
+
+
+def test_an_unknown_model_is_refused_with_the_known_ones():
+    with pytest.raises(ValueError, match="'yolox_s'.*nano, tiny, s, m, l, x, darknet53"):
+        yolox.create("yolox_s")
+
+
+def test_scores_start_near_one_hundredth():
+    model = yolox.create("nano", 2)
+    variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+    for layers in (variables["params"]["head"]["cls_preds"], variables["params"]["head"]["obj_preds"]):
+        for layer in layers.values():
+            np.testing.assert_allclose(jax.nn.sigmoid(layer["bias"]), 0.01, rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_bfloat16_computes_near_float32_and_keeps_parameters_statistics_and_outputs_in_float32():
+    images = jnp.asarray(golden("models")["images_nchw"].transpose(0, 2, 3, 1))
+    state_dict = golden_state_dict(golden_shapes("nano"))
+    answers = {}
+    for dtype in (jnp.float32, jnp.bfloat16):
+        model = yolox.create("nano", 80, dtype)
+        variables = official_weights.from_state_dict(state_dict, model)
+        trained = jax.eval_shape(lambda v, m=model: m.apply(v, images, train=True, mutable=["batch_stats"]), variables)
+        answers[dtype] = jax.jit(model.apply)(variables, images).obj_logits
+        assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves((variables, trained, answers[dtype])))
+    error = np.abs(answers[jnp.float32] - answers[jnp.bfloat16]).mean()
+    assert 0 < error < 0.02  # of logits that spread by about 0.2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("file", ["yolox_nano_coco.pth", "yolox_nano_coco_fused.pth"])
+def test_real_weights_reproduce_the_onnx_files_outputs_on_photographs(file):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    session = onnxruntime.InferenceSession(str(material("weights/yolox_nano_coco.onnx")))
+    model = yolox.create("nano", 80)
+    variables = official_weights.from_state_dict(official_weights.load_pth(material(f"weights/{file}")), model)
+    photographs = sorted(material("data/coco_val100/images").glob("*.jpg"))[:3]
+    images = np.stack([letterbox(cv2.imread(str(path)), (416, 416))[0] for path in photographs]).astype(np.float32)
+    ours = _reference_layout(jax.jit(model.apply)(variables, images))
+    (name,) = [node.name for node in session.get_inputs()]
+    for image, raw in zip(images, ours, strict=True):
+        theirs = session.run(None, {name: image.transpose(2, 0, 1)[None]})[0][0]
+        np.testing.assert_allclose(raw[:, :4], theirs[:, :4], rtol=0, atol=1e-3)
+        np.testing.assert_allclose(raw[:, 4:], theirs[:, 4:], rtol=0, atol=1e-4)

@@ -30,7 +30,7 @@ class EvalConfig:
 
     conf: float = 0.001
     iou: float = 0.65
-    max_detections: int = 500
+    max_detections: int = 1000
     num_candidates: int = 2000
 
 

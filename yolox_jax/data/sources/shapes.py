@@ -16,16 +16,17 @@ from yolox_jax.data.example import Example
 CLASS_NAMES = ("circle", "square", "triangle", "star")
 
 _PLAN, _DRAWING = 0, 1  # the two random streams of a picture
-_SHORTEST_SIDE = 3 / 4  # of max_side
+_SHORTEST_SIDE = 3 / 4  # of max_side: 96 at 128
 _NEGATIVES = 0.08  # pictures without a shape: the detector must learn to say nothing
 _MAX_SHAPES = 6
-_DIAMETERS = (0.22, 0.5)  # of the circle around a shape, in short sides of the picture
+_DIAMETERS = (0.25, 0.5)  # of the circle around a shape, in short sides of the picture
 _MIN_VISIBLE = 0.4  # a shape hidden further is not one to ask for
+_MAX_TILT = math.radians(20)  # from upright, to either side
 _TRIES = 16  # to find a place for a shape, or a colour, before giving up
 _MIN_CONTRAST = 130.0  # BGR distance between a shape and the background's mean colour
 _MIN_DIFFERENCE = 60.0  # BGR distance between two shapes: overlaps must show
 _GRADIENT = 20  # grey levels by which the background's corners differ from its mean
-_NOISE = 12.0  # grey levels, uniform, plus and minus
+_NOISE = 8.0  # grey levels, uniform, plus and minus
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +55,7 @@ class Plan:
 
 
 class ShapesSource:
-    """`num_images` pictures with sides of 5/8 `max_side` to `max_side` pixels and exact boxes."""
+    """`num_images` pictures with sides of 3/4 `max_side` to `max_side` pixels and exact boxes."""
 
     class_names: tuple[str, ...] = CLASS_NAMES
 
@@ -121,7 +122,7 @@ def _plan(rng: np.random.Generator, max_side: int) -> Plan:
         color = _pick_color(rng, background, shapes)
         label = int(rng.integers(len(CLASS_NAMES)))
         radius = rng.uniform(*_DIAMETERS) * min(height, width) / 2
-        outline = _outline(label, angle=rng.uniform(0, 2 * math.pi)) * radius
+        outline = _outline(label, angle=rng.uniform(-_MAX_TILT, _MAX_TILT)) * radius
         for _ in range(_TRIES):
             center = rng.uniform(radius, (width - 1 - radius, height - 1 - radius))
             shape = Shape(label, np.rint(outline + center).astype(np.int32), color)
@@ -160,9 +161,10 @@ def _pick_color(rng: np.random.Generator, background: np.ndarray, shapes: list[S
 
 
 def _outline(label: int, angle: float) -> np.ndarray:
-    """[v, 2] float64: the class's polygon in the unit circle about (0, 0), turned by `angle` radians."""
+    """[v, 2] float64: the class's polygon in the unit circle about (0, 0), upright but for `angle` radians."""
     num_vertices = {"circle": 40, "square": 4, "triangle": 3, "star": 10}[CLASS_NAMES[label]]
-    turns = angle + np.arange(num_vertices) * (2 * math.pi / num_vertices)
+    first = math.pi / 4 if CLASS_NAMES[label] == "square" else -math.pi / 2  # a flat side, or a tip, is up
+    turns = first + angle + np.arange(num_vertices) * (2 * math.pi / num_vertices)
     radii = np.ones(num_vertices)
     if CLASS_NAMES[label] == "star":
         radii[1::2] = 0.45
@@ -183,7 +185,7 @@ def draw(plan: Plan, rng: np.random.Generator) -> np.ndarray:
 def _draw_clutter(image: np.ndarray, rng: np.random.Generator) -> None:
     """Thin marks without a label, drawn into the image: edges alone must not make a shape."""
     height, width = image.shape[:2]
-    for mark in rng.integers(4, size=rng.integers(4, 12)).tolist():
+    for mark in rng.integers(4, size=rng.integers(3, 9)).tolist():
         color = rng.integers(256, size=3).tolist()
         x, y, x_end, y_end = rng.integers(0, (width, height, width, height)).tolist()
         size = min(height, width) // 10

@@ -1,0 +1,130 @@
+"""Detection against a naive NMS, on random boxes and on what the reference found in real photographs."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.material import material
+from yolox_jax.detection import boxes, nms
+from yolox_jax.detection.anchors import decode, make_anchors
+from yolox_jax.detection.postprocess import detect
+from yolox_jax.types import Predictions
+
+keep_mask = jax.jit(nms.keep_mask)
+
+
+def naive_nms(boxes_xyxy: np.ndarray, labels: np.ndarray, iou: float) -> list[int]:
+    """Greedy, class by class, on boxes that come best first; the indices kept."""
+    kept: list[int] = []
+    for i, (x1, y1, x2, y2) in enumerate(boxes_xyxy):
+        for j in kept:
+            u1, v1, u2, v2 = boxes_xyxy[j]
+            inter = max(0, min(x2, u2) - max(x1, u1)) * max(0, min(y2, v2) - max(y1, v1))
+            union = (x2 - x1) * (y2 - y1) + (u2 - u1) * (v2 - v1) - inter
+            if labels[i] == labels[j] and inter > iou * union:
+                break
+        else:
+            kept.append(i)
+    return kept
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_nms_keeps_what_a_naive_loop_keeps(seed):
+    rng = np.random.default_rng(seed)
+    low = rng.uniform(0, 60, (300, 2))
+    boxes_xyxy = np.concatenate([low, low + rng.uniform(10, 50, (300, 2))], axis=1).astype(np.float32)
+    labels = rng.integers(0, 3, 300)
+    kept = np.flatnonzero(keep_mask(boxes_xyxy, labels, np.ones(300, bool), 0.5))
+    expected = naive_nms(boxes_xyxy, labels, 0.5)
+    assert 30 < len(expected) < 250
+    assert kept.tolist() == expected
+
+
+def test_a_chain_of_boxes_each_felling_the_next_is_judged_one_by_one():
+    # Each overlaps its neighbours only: every second one stays.
+    low = np.arange(40)[:, None] * np.array([[4.0, 0.0]])
+    boxes_xyxy = np.concatenate([low, low + 10], axis=1).astype(np.float32)
+    kept = keep_mask(boxes_xyxy, np.zeros(40, int), np.ones(40, bool), 0.4)
+    np.testing.assert_array_equal(kept, np.arange(40) % 2 == 0)
+
+
+def test_masked_boxes_neither_stay_nor_fell_others():
+    boxes_xyxy = np.array([[0, 0, 10, 10], [0, 0, 10, 10]], np.float32)
+    kept = keep_mask(boxes_xyxy, np.zeros(2, int), np.array([False, True]), 0.5)
+    np.testing.assert_array_equal(kept, [False, True])
+
+
+def test_boxes_of_different_classes_do_not_fell_each_other():
+    boxes_xyxy = np.array([[0, 0, 10, 10], [0, 0, 10, 10]], np.float32)
+    assert keep_mask(boxes_xyxy, np.array([0, 1]), np.ones(2, bool), 0.5).all()
+
+
+def _random_predictions(seed: int, num_anchors: int, num_classes: int = 4) -> Predictions:
+    rng = np.random.default_rng(seed)
+    return Predictions(
+        box_deltas=jnp.asarray(rng.normal(0, 1, (2, num_anchors, 4)), jnp.float32),
+        obj_logits=jnp.asarray(rng.normal(-1, 2, (2, num_anchors)), jnp.float32),
+        cls_logits=jnp.asarray(rng.normal(-1, 2, (2, num_anchors, num_classes)), jnp.float32),
+    )
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_detect_equals_decoding_scoring_and_nms_written_out(seed):
+    anchors = make_anchors((96, 64))
+    predictions = _random_predictions(seed, len(anchors.strides))
+    found = detect(predictions, anchors, conf=0.05, iou=0.5, max_detections=200, num_candidates=1000)
+    for image in range(2):
+        prob = jax.nn.sigmoid(predictions.cls_logits[image])
+        score = np.asarray(prob.max(axis=1) * jax.nn.sigmoid(predictions.obj_logits[image]))
+        order = np.argsort(-score, kind="stable")
+        order = order[score[order] >= 0.05]
+        xyxy = np.asarray(boxes.cxcywh_to_xyxy(decode(predictions.box_deltas[image], anchors)))[order]
+        labels = np.asarray(prob.argmax(axis=1))[order]
+        kept = naive_nms(xyxy, labels, 0.5)
+        mask = np.asarray(found.mask[image])
+        assert mask.sum() == len(kept) > 10
+        np.testing.assert_allclose(found.boxes[image][mask], xyxy[kept], rtol=1e-5, atol=1e-4)
+        np.testing.assert_allclose(found.scores[image][mask], score[order][kept], rtol=1e-5)
+        np.testing.assert_array_equal(found.labels[image][mask], labels[kept])
+
+
+def test_the_answer_has_all_its_slots_even_from_a_tiny_input():
+    anchors = make_anchors((32, 32))
+    found = detect(_random_predictions(0, 21), anchors, conf=0.0, iou=0.5, max_detections=100)
+    assert found.boxes.shape == (2, 100, 4)
+    assert 0 < found.mask.sum(axis=1).max() <= 21
+
+
+def test_more_detections_than_slots_keeps_the_best():
+    anchors = make_anchors((96, 64))
+    predictions = _random_predictions(0, len(anchors.strides))
+    many = detect(predictions, anchors, 0.01, 0.9, max_detections=100)
+    few = detect(predictions, anchors, 0.01, 0.9, max_detections=7)
+    np.testing.assert_array_equal(few.scores, many.scores[:, :7])
+
+
+def test_nothing_above_the_threshold_is_an_empty_mask():
+    anchors = make_anchors((64, 64))
+    assert not detect(_random_predictions(0, len(anchors.strides)), anchors, 1.1, 0.5, 10).mask.any()
+
+
+def test_nms_on_real_detections_keeps_what_a_naive_loop_keeps():
+    detections = json.loads(material("data/coco_val100/reference_detections_nano.json").read_text())
+    by_image: dict[int, list[dict]] = {}
+    for detection in detections:
+        by_image.setdefault(detection["image_id"], []).append(detection)
+    for of_image in list(by_image.values())[:10]:
+        of_image.sort(key=lambda detection: -detection["score"])
+        xywh = np.array([detection["bbox"] for detection in of_image], np.float32)
+        xyxy = np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1)
+        labels = np.array([detection["category_id"] for detection in of_image])
+        padded = np.zeros((700, 4), np.float32)
+        padded[: len(xyxy)] = xyxy
+        padded_labels = np.zeros(700, int)
+        padded_labels[: len(xyxy)] = labels
+        # A lower threshold than the one they passed, so that many fall.
+        kept = keep_mask(padded, padded_labels, np.arange(700) < len(xyxy), 0.3)
+        assert np.flatnonzero(kept).tolist() == naive_nms(xyxy, labels, 0.3)

@@ -1,0 +1,98 @@
+"""The hand-written forms of layers against XLA's own and against the definitions."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from yolox_jax.models import layers
+
+
+def _grouped_convolution(x, kernel, stride):
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        (stride, stride),
+        [(kernel.shape[0] // 2,) * 2] * 2,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=x.shape[-1],
+    )
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("size", [3, 5])
+def test_depthwise_convolution_and_its_gradients_equal_xlas_grouped_convolution(size, stride):
+    rng = np.random.default_rng(size + stride)
+    x = jnp.asarray(rng.normal(size=(2, 8, 12, 6)), jnp.float32)
+    kernel = jnp.asarray(rng.normal(size=(size, size, 1, 6)), jnp.float32)
+    weight = jnp.asarray(rng.normal(size=(2, 8 // stride, 12 // stride, 6)), jnp.float32)
+
+    def run(convolution):
+        value, gradients = jax.value_and_grad(lambda x, k: (convolution(x, k, stride) * weight).sum(), (0, 1))(
+            x, kernel
+        )
+        return convolution(x, kernel, stride), value, gradients
+
+    ours, expected = run(layers.depthwise_conv), run(_grouped_convolution)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), ours, expected)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_both_forms_of_the_filter_gradient_agree(stride):
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.normal(size=(3, 8, 8, 4)), jnp.float32)
+    grad = jnp.asarray(rng.normal(size=(3, 8 // stride, 8 // stride, 4)), jnp.float32)
+    plain = layers._depthwise_filter_grad(x, grad, size=3, stride=stride)
+    unrolled = layers._depthwise_filter_grad_unrolled(x, grad, size=3, stride=stride)
+    np.testing.assert_allclose(plain, unrolled, rtol=1e-4, atol=1e-5)
+
+
+def test_normalize_and_its_gradients_equal_autodiff_of_the_definition():
+    rng = np.random.default_rng(0)
+    x, weight = (jnp.asarray(rng.normal(3, 2, (2, 4, 5, 6)), jnp.float32) for _ in range(2))
+    scale, bias = (jnp.asarray(rng.normal(size=6), jnp.float32) for _ in range(2))
+
+    def definition(x, scale, bias):
+        mean, var = x.mean((0, 1, 2)), x.var((0, 1, 2))
+        y = (x - mean[None, None, None]) / jnp.sqrt(var + layers.BN_EPSILON)[None, None, None]
+        return y * scale[None, None, None] + bias[None, None, None], mean, var
+
+    def run(function):
+        gradients = jax.grad(lambda *args: (function(*args)[0] * weight).sum(), (0, 1, 2))(x, scale, bias)
+        return function(x, scale, bias), gradients
+
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), run(layers.normalize), run(definition)
+    )
+
+
+def test_running_variance_is_the_unbiased_one_and_moves_by_three_hundredths():
+    x = jnp.asarray(np.random.default_rng(0).normal(5, 2, (1, 2, 3, 1)), jnp.float32)
+    module = layers.BatchNorm()
+    variables = module.init(jax.random.key(0), x, False)
+    _, updated = module.apply(variables, x, True, mutable=["batch_stats"])
+    np.testing.assert_allclose(updated["batch_stats"]["mean"], [0.03 * x.mean()], rtol=1e-5)
+    np.testing.assert_allclose(updated["batch_stats"]["var"], [0.97 + 0.03 * x.var(ddof=1)], rtol=1e-5)
+
+
+def test_cascaded_pooling_is_pooling_over_wider_windows():
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(1, 16, 16, 2)), jnp.float32)
+    once = nn.max_pool(x, (5, 5), padding="SAME")
+    twice = nn.max_pool(once, (5, 5), padding="SAME")
+    np.testing.assert_array_equal(twice, nn.max_pool(x, (9, 9), padding="SAME"))
+    thrice = nn.max_pool(twice, (5, 5), padding="SAME")
+    np.testing.assert_array_equal(thrice, nn.max_pool(x, (13, 13), padding="SAME"))
+
+
+def test_kernels_start_as_torch_starts_them():
+    kernel = layers.kernel_init(jax.random.key(0), (3, 3, 64, 64), jnp.float32)
+    bound = 1 / np.sqrt(3 * 3 * 64)
+    assert 0.99 * bound < jnp.abs(kernel).max() <= bound
+    np.testing.assert_allclose(kernel.std(), bound / np.sqrt(3), rtol=0.02)
+
+
+def test_upsampling_repeats_each_pixel():
+    x = jnp.arange(6.0).reshape(1, 2, 3, 1)
+    np.testing.assert_array_equal(layers.upsample2(x)[0, :, :, 0], np.kron(x[0, :, :, 0], np.ones((2, 2))))

@@ -1,0 +1,50 @@
+"""The smallest network a training step can drive: a BatchNorm'ed convolution a level. It compiles in a second."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from yolox_jax.models.layers import BlockConfig, Conv, ConvBlock
+from yolox_jax.training import optim, state
+from yolox_jax.types import Batch, Predictions
+
+NUM_CLASSES = 3
+SIZE = 64
+SCHEDULE = optim.Schedule(0.05, 4, 5, warmup_epochs=0, no_aug_epochs=1, min_lr_ratio=0.05)
+OPTIMIZER = optim.sgd(0.9, 5e-4)
+
+
+class ToyDetector(nn.Module):
+    """One strided convolution for each level, then raw predictions."""
+
+    @nn.compact
+    def __call__(self, images: jax.Array, train: bool = False) -> Predictions:
+        levels = []
+        for stride in (8, 16, 32):
+            pooled = nn.avg_pool(images / 255, (stride, stride), (stride, stride))
+            features = ConvBlock(8, 3, 1, BlockConfig())(pooled, train)
+            raw = Conv(5 + NUM_CLASSES, bias_init=nn.initializers.constant(-1.0))(features)
+            levels.append(raw.reshape(raw.shape[0], -1, 5 + NUM_CLASSES))
+        raw = jnp.concatenate(levels, axis=1)
+        return Predictions(raw[..., :4], raw[..., 4], raw[..., 5:])
+
+
+MODEL = ToyDetector()
+
+
+def create_state() -> state.TrainState:
+    variables = MODEL.init(jax.random.key(0), jnp.zeros((1, SIZE, SIZE, 3)))
+    return state.create(variables, OPTIMIZER)
+
+
+def random_batch(seed: int, batch_size: int = 16) -> Batch:
+    """Images without a pattern, with none to four boxes."""
+    rng = np.random.default_rng(seed)
+    low = rng.uniform(0, 40, (batch_size, 4, 2))
+    return Batch(
+        images=rng.integers(0, 256, (batch_size, SIZE, SIZE, 3)).astype(np.uint8),
+        gt_boxes=np.concatenate([low, low + rng.uniform(8, 24, low.shape)], axis=2).astype(np.float32),
+        gt_labels=rng.integers(0, NUM_CLASSES, (batch_size, 4)).astype(np.int32),
+        gt_mask=rng.random((batch_size, 4)) < 0.6,
+    )
