@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,6 +18,7 @@ from yolox_jax.data.pipeline import eval_loader
 from yolox_jax.detection.anchors import make_anchors
 from yolox_jax.detection.postprocess import detect
 from yolox_jax.evaluation import coco_ap
+from yolox_jax.models.yolox import YOLOX
 from yolox_jax.types import Detections, Predictions
 
 Predict = Callable[[Any, Any], Detections]
@@ -49,7 +49,7 @@ class EvalResult:
         path.write_text(json.dumps(content, indent=2) + "\n")
 
 
-def make_predict(model: nn.Module, mesh: Mesh, config: EvalConfig) -> Predict:
+def make_predict(model: YOLOX, mesh: Mesh, config: EvalConfig) -> Predict:
     """The compiled function of (variables, images [B, H, W, 3] uint8) to Detections: images divided over the mesh."""
 
     def predict(variables: Any, images_BHW3: jax.Array) -> Detections:

@@ -2,11 +2,12 @@
 
 from typing import Any
 
-import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
+
+from yolox_jax.models.yolox import YOLOX
 
 
 @flax.struct.dataclass
@@ -20,7 +21,7 @@ class TrainState:
     opt_state: optax.OptState
 
 
-def init_variables(model: nn.Module, seed: int) -> Any:
+def init_variables(model: YOLOX, seed: int) -> Any:
     """Freshly drawn {"params", "batch_stats"}."""
     return jax.jit(model.init)(jax.random.key(seed), jnp.zeros((1, 32, 32, 3)))
 

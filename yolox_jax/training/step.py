@@ -3,7 +3,6 @@
 import dataclasses
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
@@ -14,6 +13,7 @@ from yolox_jax.augment.multiscale import resize
 from yolox_jax.detection import losses
 from yolox_jax.detection.anchors import make_anchors
 from yolox_jax.detection.simota import SimOtaConfig
+from yolox_jax.models.yolox import YOLOX
 from yolox_jax.training.optim import Schedule, update_ema
 from yolox_jax.training.state import TrainState
 from yolox_jax.types import Batch
@@ -36,7 +36,7 @@ def train_step(
     state: TrainState,
     batch: Batch,
     *,
-    model: nn.Module,
+    model: YOLOX,
     optimizer: optax.GradientTransformation,
     config: StepConfig,
     size_hw: tuple[int, int] | None = None,

@@ -1,0 +1,82 @@
+"""The import rules of docs/architecture.md, read from the source."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from tests.material import ROOT
+
+# What each part may import of the others; nothing imports upwards.
+_MAY_IMPORT = {
+    "types": set(),
+    "detection": {"types"},
+    "models": {"types"},
+    "augment": {"types"},
+    "data": {"types"},
+    "evaluation": {"types", "models", "detection", "augment", "data"},
+    "training": {"types", "models", "detection", "augment", "data", "evaluation"},
+    "tools": {"types", "models", "detection", "augment", "data", "evaluation", "training"},
+}
+# Which places may import a fenced library; a place is a path prefix.
+_FENCES = {
+    "flax.linen": ("yolox_jax/models/",),
+    "optax": ("yolox_jax/training/",),
+    "orbax": ("yolox_jax/training/checkpoint.py",),
+    "tensorflow_datasets": ("yolox_jax/data/",),
+    "grain": ("yolox_jax/data/",),
+    "cv2": ("yolox_jax/data/", "yolox_jax/tools/"),
+    "ml_collections": ("configs/", "train.py", "eval.py", "yolox_jax/tools/"),
+}
+_SOURCES = sorted(
+    path.relative_to(ROOT).as_posix()
+    for path in [*ROOT.glob("*.py"), *ROOT.glob("configs/*.py"), *ROOT.glob("yolox_jax/**/*.py")]
+)
+
+
+def _imports(file: str) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse((ROOT / file).read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file} imports relatively: say the whole path"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def _within(name: str, module: str) -> bool:
+    return name == module or name.startswith(f"{module}.")
+
+
+@pytest.mark.parametrize("file", [file for file in _SOURCES if file.startswith("yolox_jax/")])
+def test_imports_point_down(file):
+    part = file.split("/")[1].removesuffix(".py")
+    for name in _imports(file):
+        if _within(name, "yolox_jax") and part in _MAY_IMPORT:
+            other = name.split(".")[1]
+            assert other == part or other in _MAY_IMPORT[part], f"{file} imports {name}: {part} may not import {other}"
+
+
+@pytest.mark.parametrize("file", _SOURCES)
+def test_fenced_libraries_stay_behind_their_fences(file):
+    for name in _imports(file):
+        for library, places in _FENCES.items():
+            if _within(name, library):
+                assert file.startswith(places), f"{file} imports {name}: only {', '.join(places)} may"
+
+
+@pytest.mark.parametrize("file", [file for file in _SOURCES if file.startswith(("yolox_jax/", "configs/"))])
+def test_only_programs_and_tools_know_configs_and_flags(file):
+    if not file.startswith(("configs/", "yolox_jax/tools/")):
+        for name in _imports(file):
+            assert not _within(name, "absl") and not _within(name, "configs"), f"{file} imports {name}"
+
+
+def test_no_file_is_a_drawer_for_everything():
+    names = {Path(file).stem for file in _SOURCES}
+    assert not names & {"utils", "util", "common", "helpers", "misc"}
+
+
+def test_train_py_stays_readable():
+    assert len((ROOT / "train.py").read_text().splitlines()) <= 350

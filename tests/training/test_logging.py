@@ -1,0 +1,71 @@
+"""What a run writes down, and when it gives up."""
+
+import json
+
+import numpy as np
+import pytest
+
+from yolox_jax.training.logging import RunLog, TrainingBrokeDown
+
+_METRICS = {"loss": 3.0, "loss_iou": 1.0, "loss_obj": 1.0, "loss_cls": 1.0, "loss_l1": 0.0}
+_METRICS |= {"num_fg_per_gt": 2.0, "learning_rate": 0.1, "grad_norm": 5.0, "skipped": 0.0}
+
+
+@pytest.fixture
+def log(tmp_path):
+    log = RunLog(tmp_path, total_steps=100, steps_per_epoch=10, batch_size=2, max_bad_steps=3)
+    yield log
+    log.close()
+
+
+def _add(log: RunLog, step: int, bad: bool = False):
+    metrics = _METRICS | ({"loss": np.nan, "skipped": 1.0} if bad else {})
+    log.add(step, metrics, (f"image{step}", 7))
+
+
+def _records(tmp_path):
+    return [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_a_report_tells_the_last_step_with_its_losses_speed_and_time_left(log, tmp_path, capsys):
+    for step in range(10):
+        _add(log, step)
+    log.report()
+    (record,) = _records(tmp_path)
+    assert record["step"] == 9 and record["loss"] == 3.0 and record["images_per_second"] > 0
+    line = capsys.readouterr().out
+    for part in ("step 10/100", "epoch 1/10", "loss_iou 1.000", "lr 1.00e-01", "images/s", "ETA"):
+        assert part in line
+
+
+def test_a_skipped_step_is_told_with_its_images(log, tmp_path, capsys):
+    _add(log, 0)
+    _add(log, 1, bad=True)
+    _add(log, 2)
+    log.report()
+    assert "step 1" in capsys.readouterr().out
+    assert {"step": 1, "event": "skipped", "image_ids": ["image1", 7]} in _records(tmp_path)
+
+
+def test_enough_bad_steps_in_a_row_stop_the_run_even_over_reports(log):
+    _add(log, 0, bad=True)
+    _add(log, 1, bad=True)
+    log.report()
+    _add(log, 2, bad=True)
+    with pytest.raises(TrainingBrokeDown, match="3 steps in a row up to step 2"):
+        log.report()
+
+
+def test_a_good_step_between_bad_ones_starts_the_count_anew(log):
+    for step in range(12):
+        _add(log, step, bad=step % 3 != 0)
+    log.report()
+
+
+def test_boxes_beyond_the_slots_are_counted_and_told_once(log, tmp_path, capsys):
+    for step, dropped in enumerate((0, 4, 3)):
+        log.warn_of_dropped_boxes(step, dropped, num_slots=120)
+        _add(log, step)
+    log.report()
+    assert capsys.readouterr().out.count("beyond the 120 slots") == 1
+    assert _records(tmp_path)[-1]["num_dropped_boxes"] == 7
