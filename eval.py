@@ -39,6 +39,7 @@ def run(config: ConfigDict, weights: str) -> EvalResult:
         source,
         size_hw=tuple(config.input_size),
         batch_size=config.eval.batch_size,
+        threads=config.data.threads,
         progress=print_progress,
     )
 

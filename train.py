@@ -76,17 +76,20 @@ def train(config: ConfigDict, workdir: Path) -> EvalResult:
     predict = make_predict(model, mesh, EvalConfig(**config.eval.detect))
 
     # --------------------------------------------- restore ---------------------------------------------
-    if config.init_from:
-        variables = load_weights(config.init_from, config.model, class_names, transfer=True)
-    else:
-        variables = state.init_variables(model, config.seed)
-    train_state = parallel.replicate(state.create(variables, optimizer), mesh)
     checkpoints = checkpoint.Checkpoints(workdir, config.keep_checkpoints)
     first_step = checkpoints.latest_step() or 0
     if first_step:
-        train_state, _ = checkpoints.restore(first_step, like=train_state)
+        _check_same_run(config, class_names, checkpoints.read_meta(first_step), workdir)
+    if config.init_from and not first_step:
+        variables = load_weights(config.init_from, config.model, class_names, transfer=True, seed=config.seed)
+    else:
+        variables = state.init_variables(model, config.seed)
+    train_state = parallel.replicate(state.create(variables, optimizer), mesh)
+    if first_step:
+        train_state = checkpoints.restore(first_step, like=train_state)
         print(f"going on from step {first_step} of {workdir}")
-    _print_summary(config, workdir, mesh, train_state, (train_source, val_source), schedule)
+    num_sizes = len(multiscale.sizes(size_hw)) if multiscale else 1
+    _print_summary(config, workdir, mesh, train_state, (train_source, val_source), schedule, num_sizes)
 
     # ---------------------------------------------- loop -----------------------------------------------
     loader = train_loader(
@@ -110,22 +113,24 @@ def train(config: ConfigDict, workdir: Path) -> EvalResult:
         batch_size=config.batch_size,
         max_bad_steps=config.max_bad_steps,
     )
-    result = None
+    result, compiled_sizes = None, set()
     for step, loaded in zip(range(first_step, schedule.total_steps), loader, strict=True):
         size = multiscale.size_at(step, size_hw, config.seed) if multiscale else size_hw
         batch = parallel.shard_batch(loaded.batch, mesh)
-        train_state, metrics = step_of_size(size)(train_state, batch)
+        with log.untimed(when=size not in compiled_sizes):
+            train_state, metrics = step_of_size(size)(train_state, batch)
+        compiled_sizes.add(size)
         log.add(step, metrics, loaded.image_ids)
         log.warn_of_dropped_boxes(step, loaded.num_dropped_boxes, config.data.max_boxes)
         if (step + 1) % config.log_every_steps == 0:
             log.report()
         if _evaluation_is_due(step, schedule, config.eval.every_epochs):
             log.report()
-            result = _evaluate(config, predict, train_state, val_source)
-            log.write({"step": step, "event": "evaluation", **result.ap.stats})
-            meta = checkpoint.Meta(config.model, class_names, step + 1, result.ap.stats["AP"], config.to_dict())
-            checkpoints.save(train_state, meta)
-            log.pause()
+            with log.untimed():
+                result = _evaluate(config, predict, train_state, val_source)
+                log.write({"step": step, "event": "evaluation", **result.ap.stats})
+                meta = checkpoint.Meta(config.model, class_names, step + 1, result.ap.stats["AP"], config.to_dict())
+                checkpoints.save(train_state, meta)
 
     # --------------------------------------------- finish ----------------------------------------------
     if result is None:  # the run was finished before
@@ -144,12 +149,27 @@ def _evaluate(config: ConfigDict, predict: Predict, train_state: state.TrainStat
         source,
         size_hw=tuple(config.input_size),
         batch_size=config.eval.batch_size,
+        threads=config.data.threads,
         progress=print_progress,
     )
     print(
         f"AP {result.ap.stats['AP']:.4f}  AP50 {result.ap.stats['AP50']:.4f} on {result.num_images} images", flush=True
     )
     return result
+
+
+def _check_same_run(config: ConfigDict, class_names: tuple[str, ...], meta: checkpoint.Meta, workdir: Path) -> None:
+    """Refuses to go on with a run that this config could not have begun."""
+    before = {"model": meta.model, "classes": meta.class_names}
+    now = {"model": config.model, "classes": class_names}
+    for field in ("batch_size", "seed"):  # with another, a step would see other images
+        before[field], now[field] = meta.config[field], config[field]
+    differing = [f"{name}: {before[name]} there, {now[name]} here" for name in now if before[name] != now[name]]
+    if differing:
+        raise ValueError(
+            f"{workdir} holds a run that this config cannot go on with ({'; '.join(differing)}): "
+            f"choose another --workdir; --config.init_from={workdir} starts from its weights"
+        )
 
 
 def _evaluation_is_due(step: int, schedule: optim.Schedule, every_epochs: int) -> bool:
@@ -171,6 +191,7 @@ def _print_summary(
     train_state: state.TrainState,
     sources: tuple[Source, Source],
     schedule: optim.Schedule,
+    num_sizes: int,
 ) -> None:
     num_params = sum(leaf.size for leaf in jax.tree.leaves(train_state.params))
     train_source, val_source = sources
@@ -182,7 +203,7 @@ def _print_summary(
         f"{len(train_source.class_names)} classes: {names}\n"
         f"{schedule.total_steps} steps of {config.batch_size} images at {config.input_size[0]}x{config.input_size[1]}, "
         f"{schedule.epochs} epochs; everything is written to {workdir}\n"
-        "the first step compiles the program, which takes a while",
+        f"{num_sizes} image size(s): the first step at each compiles its program, which takes a while",
         flush=True,
     )
 

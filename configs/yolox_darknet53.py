@@ -1,6 +1,6 @@
 """python train.py --config=configs/yolox_darknet53.py --config.data.root=…/coco
 
-Expected on COCO val2017: 47.7 AP with the official weights, which an older recipe made.
+The official weights of this model, which an older recipe made, have 47.7 AP on COCO val2017.
 """
 
 from ml_collections import ConfigDict

@@ -1,6 +1,6 @@
 """python train.py --config=configs/yolox_x.py --config.data.root=…/coco
 
-Expected on COCO val2017: 51.1 AP with the official weights, which an older recipe made.
+The official weights of this model, which an older recipe made, have 51.1 AP on COCO val2017.
 """
 
 from ml_collections import ConfigDict

@@ -19,11 +19,13 @@ from yolox_jax.training.step import StepConfig, train_step
 
 @pytest.mark.slow
 def test_the_first_steps_in_float32_follow_the_reference():
-    """Rounding grows about a thousandfold a step here: the reference run twice, with and without MKL-DNN, parts from
+    """Rounding grows a hundredfold in the first update: the reference run twice, with and without MKL-DNN, parts from
     itself by 4e-4 at the third step. So float32 is held to it for three steps, and float64 (below) for all eight."""
     history, _ = trajectory.run(num_steps=3)
     arrays = golden("trajectory")
-    np.testing.assert_allclose([m["loss"] for m in history], arrays["loss"][:3], rtol=1e-4)
+    losses = [m["loss"] for m in history]
+    np.testing.assert_allclose(losses[:2], arrays["loss"][:2], rtol=1e-5)
+    np.testing.assert_allclose(losses[2], arrays["loss"][2], rtol=1e-3)
     np.testing.assert_allclose([m["num_fg_per_gt"] for m in history], arrays["num_fg"][:3], rtol=1e-6)
     np.testing.assert_allclose([m["learning_rate"] for m in history], arrays["lr"][:3], rtol=1e-6)
 

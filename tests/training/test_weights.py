@@ -50,9 +50,10 @@ def test_transfer_takes_all_but_the_class_layers_from_a_run_of_other_classes(run
     assert ours["head.cls_preds.0.bias"].shape == (2,)
 
 
-def test_transfer_to_as_many_other_classes_takes_everything(run):
+def test_transfer_to_as_many_other_classes_takes_everything_and_says_so(run, caplog):
     workdir, variables = run
     loaded = weights.load_weights(str(workdir), "nano", tuple("tuvwxyz"), transfer=True)
+    assert "a, b, c, d, e … becomes t, u, v, w, x …" in caplog.text
     jax.tree.map(np.testing.assert_array_equal, loaded, variables)
 
 

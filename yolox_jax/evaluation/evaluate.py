@@ -16,10 +16,12 @@ from jax.sharding import PartitionSpec as P
 from yolox_jax.data.example import Source
 from yolox_jax.data.pipeline import eval_loader
 from yolox_jax.detection.anchors import make_anchors
-from yolox_jax.detection.postprocess import detect
+from yolox_jax.detection.postprocess import DEFAULT_NUM_CANDIDATES, detect
 from yolox_jax.evaluation import coco_ap
 from yolox_jax.models.yolox import YOLOX
 from yolox_jax.types import Detections, Predictions
+
+_PREFETCH = 2  # batches read ahead: enough to keep a device busy, little memory at 640 pixels
 
 Predict = Callable[[Any, Any], Detections]
 
@@ -31,7 +33,7 @@ class EvalConfig:
     conf: float = 0.001
     iou: float = 0.65
     max_detections: int = 1000
-    num_candidates: int = 2000
+    num_candidates: int = DEFAULT_NUM_CANDIDATES
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +73,7 @@ def evaluate(
     *,
     size_hw: tuple[int, int],
     batch_size: int,
-    ground_truth: dict[str, Any] | None = None,
+    threads: int = 2,
     progress: Callable[[int, int], None] | None = None,
 ) -> EvalResult:
     """Detects in every image of the source once and counts AP.
@@ -82,14 +84,14 @@ def evaluate(
       source: with boxes.
       size_hw: the input size; images are letterboxed as in the reference.
       batch_size: images at a time, a multiple of the number of devices; the last batch is padded.
-      ground_truth: source.ground_truth(), where the caller has it already.
+      threads: that read images.
       progress: called with the number of images done and to do.
     """
-    ground_truth = ground_truth or source.ground_truth()
+    ground_truth = source.ground_truth()
     category_ids = [category["id"] for category in ground_truth["categories"]]
     detections: list[dict[str, Any]] = []
     num_done, timed_from = 0, None
-    for batch in eval_loader(source, size_hw=size_hw, batch=batch_size):
+    for batch in eval_loader(source, size_hw=size_hw, batch=batch_size, threads=threads, prefetch=_PREFETCH):
         found = jax.device_get(predict(variables, batch.images))
         image_ids = [source.image_id(int(index)) for index in batch.indices]
         kept = found.mask & batch.mask[:, None]

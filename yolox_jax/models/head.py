@@ -47,7 +47,7 @@ class Head(nn.Module):
         stem = functools.partial(ConvBlock, self.features, 1, 1, self.config)
         spatial = functools.partial(spatial_block, self.features, 1, self.config)
         branch = functools.partial(Numbered, (spatial, spatial))
-        # The prediction layers compute in float32 always: a box offset needs more than bfloat16's eight bits.
+        # The prediction layers take and give float32 always: a box offset needs more than bfloat16's eight bits.
         box_layer = functools.partial(Conv, 4, bias_init=_conv2d_bias_init(self.features))
         obj_layer = functools.partial(Conv, 1, bias_init=_prior_bias)
         cls_layer = functools.partial(Conv, self.num_classes, bias_init=_prior_bias)

@@ -73,6 +73,9 @@ def _depthwise_bwd(stride: int, saved: tuple[jax.Array, jax.Array], grad: jax.Ar
     return grad_x, grad_kernel.reshape(kernel.shape).astype(kernel.dtype)
 
 
+_MAX_CHAIN = 8
+
+
 def _depthwise_filter_grad(x: jax.Array, grad: jax.Array, *, size: int, stride: int) -> jax.Array:
     products = (tap.astype(jnp.float32) * grad.astype(jnp.float32) for tap in _taps(x, size, stride))
     return jnp.stack([product.sum(axis=(0, 1, 2)) for product in products])
@@ -85,9 +88,11 @@ def _depthwise_filter_grad_unrolled(x: jax.Array, grad: jax.Array, *, size: int,
     it from joining the two sums again.
     """
     x, grad = x.astype(jnp.float32), grad.astype(jnp.float32)
-    per_tap = [sum(tap[b] * grad[b] for b in range(x.shape[0])) for tap in _taps(x, size, stride)]
+    # Every `links`-th image together: a longer chain only takes longer to compile.
+    links = max(n for n in range(1, _MAX_CHAIN + 1) if x.shape[0] % n == 0)
+    per_tap = [sum(tap[b::links] * grad[b::links] for b in range(links)) for tap in _taps(x, size, stride)]
     rows = lax.optimization_barrier(jnp.concatenate(per_tap))
-    return rows.reshape(size * size, *grad.shape[1:]).sum(axis=1).sum(axis=1)
+    return rows.reshape(size * size, -1, *grad.shape[2:]).sum(axis=1).sum(axis=1)
 
 
 depthwise_conv.defvjp(_depthwise_fwd, _depthwise_bwd)

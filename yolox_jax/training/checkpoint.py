@@ -70,17 +70,19 @@ class Checkpoints:
         )
         self._manager.save(meta.step, args=items, metrics={"AP": meta.AP})
 
-    def restore(self, step: int, like: TrainState) -> tuple[TrainState, Meta]:
+    def read_meta(self, step: int) -> Meta:
+        """What the checkpoint of a step says of itself."""
+        return read_meta(Path(self._manager.directory) / str(step))
+
+    def restore(self, step: int, like: TrainState) -> TrainState:
         """The state of a step, laid out on the devices as `like` is."""
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
         items = ocp.args.Composite(
             ema=ocp.args.StandardRestore(abstract.ema),
             train=ocp.args.StandardRestore(_without_ema(abstract)),
-            meta=ocp.args.JsonRestore(),
         )
         restored = self._manager.restore(step, args=items)
-        state = TrainState(ema=restored["ema"], **restored["train"])
-        return state, Meta.from_json(restored["meta"], self._manager.directory / str(step))
+        return TrainState(ema=restored["ema"], **restored["train"])
 
     def close(self) -> None:
         """Waits until all is written."""

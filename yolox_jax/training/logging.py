@@ -1,7 +1,10 @@
 """What a run tells: a line on the terminal, a record in metrics.jsonl, and a stop where training has broken down."""
 
+import contextlib
 import json
+import math
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -59,12 +62,17 @@ class RunLog:
         self._pending.clear()
         self._since = now
 
-    def pause(self) -> None:
-        """Call after other work (evaluation, compilation): its time is not training time."""
-        self._since = time.perf_counter()
+    @contextlib.contextmanager
+    def untimed(self, when: bool = True) -> Iterator[None]:
+        """For other work than training (evaluation, compilation): its time does not count in images a second."""
+        start = time.perf_counter()
+        yield
+        if when:
+            self._since += time.perf_counter() - start
 
     def write(self, record: dict[str, Any]) -> None:
-        """One line of metrics.jsonl."""
+        """One line of metrics.jsonl; json has no NaN, so a number that is not finite is written as a word."""
+        record = {k: str(v) if isinstance(v, float) and not math.isfinite(v) else v for k, v in record.items()}
         self._file.write(json.dumps(record) + "\n")
         self._file.flush()
 
@@ -82,8 +90,8 @@ class RunLog:
         if self._bad_in_a_row >= self._max_bad_steps:
             raise TrainingBrokeDown(
                 f"{self._bad_in_a_row} steps in a row up to step {step} had a loss or gradient that is not finite "
-                f"({shown}). The weights are those before them. Lower config.lr_per_image, or look at the images named "
-                "above; config.max_bad_steps sets how many such steps are borne."
+                f"({shown}). Lower config.lr_per_image, or look at the images named above; config.max_bad_steps sets how "
+                "many such steps are borne. The same command goes on from the last checkpoint."
             )
 
     def _print_progress(self, step: int, metrics: dict[str, float], images_per_second: float) -> None:

@@ -24,6 +24,13 @@ class Schedule:
     no_aug_epochs: int
     min_lr_ratio: float
 
+    def __post_init__(self) -> None:
+        if self.warmup_epochs + self.no_aug_epochs > self.epochs:
+            raise ValueError(
+                f"config.warmup_epochs {self.warmup_epochs} and config.no_aug_epochs {self.no_aug_epochs} do not fit "
+                f"into config.epochs {self.epochs}: lower the first two, or train longer"
+            )
+
     @property
     def total_steps(self) -> int:
         return self.epochs * self.steps_per_epoch

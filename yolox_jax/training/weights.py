@@ -1,5 +1,6 @@
 """Weights from wherever a user names them: a run, a checkpoint, an official file or the name of one."""
 
+import logging
 from pathlib import Path
 
 import jax
@@ -9,8 +10,12 @@ from yolox_jax.models import official_weights, release, yolox
 from yolox_jax.models.official_weights import Variables
 from yolox_jax.training import checkpoint
 
+_log = logging.getLogger("yolox_jax.weights")
 
-def load_weights(spec: str, model_name: str, class_names: tuple[str, ...], *, transfer: bool = False) -> Variables:
+
+def load_weights(
+    spec: str, model_name: str, class_names: tuple[str, ...], *, transfer: bool = False, seed: int = 0
+) -> Variables:
     """The variables of model `model_name` for these classes.
 
     Args:
@@ -19,14 +24,15 @@ def load_weights(spec: str, model_name: str, class_names: tuple[str, ...], *, tr
       model_name: a key of yolox.VARIANTS.
       class_names: of the data, in the order of the labels.
       transfer: accept weights of other classes. With another number of them, the layers that predict the class keep
-        their initial values.
+        their initial values, drawn from `seed`.
+      seed: see `transfer`.
     Raises:
       ValueError: the weights are of another model or, without `transfer`, of other classes; the message shows both.
     """
     model = yolox.create(model_name, len(class_names))
     found = checkpoint.find(Path(spec))
     if found is None:
-        return _from_official(spec, model, class_names, transfer)
+        return _from_official(spec, model, class_names, transfer, seed)
 
     meta = checkpoint.read_meta(found)
     if meta.model != model_name:
@@ -39,12 +45,18 @@ def load_weights(spec: str, model_name: str, class_names: tuple[str, ...], *, tr
     trained = yolox.create(model_name, len(meta.class_names))
     abstract = jax.eval_shape(lambda: trained.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3))))
     variables = checkpoint.read_ema(found, abstract)
-    if len(meta.class_names) == len(class_names):
-        return variables
-    return official_weights.from_state_dict(official_weights.to_state_dict(variables, trained), model)
+    if len(meta.class_names) != len(class_names):
+        state_dict = official_weights.to_state_dict(variables, trained)
+        return official_weights.from_state_dict(state_dict, model, seed=seed)
+    if meta.class_names != class_names:
+        _log.warning(
+            "%s was trained on as many classes of other names: its class layers are kept (%s becomes %s)",
+            *(found, _listed(meta.class_names), _listed(class_names)),
+        )
+    return variables
 
 
-def _from_official(spec: str, model: yolox.YOLOX, class_names: tuple[str, ...], transfer: bool) -> Variables:
+def _from_official(spec: str, model: yolox.YOLOX, class_names: tuple[str, ...], transfer: bool, seed: int) -> Variables:
     path = Path(spec)
     if path.is_dir():
         raise ValueError(f"{spec} is a folder without checkpoints: give a run directory, a checkpoint or a .pth file")
@@ -58,7 +70,7 @@ def _from_official(spec: str, model: yolox.YOLOX, class_names: tuple[str, ...], 
         raise ValueError(
             f"{spec} predicts {num_classes} classes; the data set has {len(class_names)}: {_listed(class_names)}"
         )
-    return official_weights.from_state_dict(state_dict, model)
+    return official_weights.from_state_dict(state_dict, model, seed=seed)
 
 
 def _listed(names: tuple[str, ...], most: int = 5) -> str:

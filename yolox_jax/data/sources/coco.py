@@ -135,7 +135,7 @@ class CocoSource:
                 if not usable:
                     continue
             xywh = tuple(record["bbox"])
-            area = record.get("area", xywh[2] * xywh[3])
+            area = xywh[2] * xywh[3] if record.get("area") is None else record["area"]
             rows.append((index_of[image_id], label_of[record["category_id"]], xywh, area, bool(record.get("iscrowd"))))
         annotations = np.array(rows, _ANNOTATION)
         return annotations[np.argsort(annotations["image"], kind="stable")]  # stable: the file's order in an image
@@ -153,7 +153,7 @@ def _fault(record: dict[str, Any], image: _Image | None, label_of: dict[int, int
     kind = problems.box_fault(record.get("bbox"), image.width, image.height)
     if kind is not None and kind != problems.PARTLY_OUTSIDE:
         return kind, _found_box(record, image)
-    area = record.get("area", 1)
+    area = 1 if record.get("area") is None else record["area"]
     if not problems.is_finite(area) or area <= 0:
         return problems.NO_AREA, f"area {area!r}"
     return None if kind is None else (kind, _found_box(record, image))
