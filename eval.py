@@ -10,6 +10,7 @@ from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
 from yolox_jax.data.open_sources import check_classes, open_split
+from yolox_jax.detection.anchors import check_size
 from yolox_jax.evaluation.evaluate import EvalConfig, EvalResult, evaluate, make_predict
 from yolox_jax.models import yolox
 from yolox_jax.tools.terminal import print_progress, quiet_libraries, user_errors
@@ -28,6 +29,7 @@ def run(config: ConfigDict, weights: str) -> EvalResult:
     """The weights' detections and AP on the validation split of the config's data set."""
     mesh = parallel.make_mesh()
     parallel.check_batch_size("eval.batch_size", config.eval.batch_size, mesh)
+    size_hw = check_size(config.input_size)
     source = open_split(config.data, "val")
     check_classes(config.num_classes, source.class_names, source.class_names)
 
@@ -37,7 +39,7 @@ def run(config: ConfigDict, weights: str) -> EvalResult:
         make_predict(model, mesh, EvalConfig(**config.eval.detect)),
         variables,
         source,
-        size_hw=tuple(config.input_size),
+        size_hw=size_hw,
         batch_size=config.eval.batch_size,
         threads=config.data.threads,
         progress=print_progress,

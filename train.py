@@ -18,6 +18,7 @@ from yolox_jax.augment.multiscale import MultiscaleConfig
 from yolox_jax.data.example import Source
 from yolox_jax.data.open_sources import check_classes, open_split
 from yolox_jax.data.pipeline import train_loader
+from yolox_jax.detection.anchors import check_size
 from yolox_jax.detection.simota import SimOtaConfig
 from yolox_jax.evaluation.evaluate import EvalConfig, EvalResult, Predict, evaluate, make_predict
 from yolox_jax.models import yolox
@@ -39,13 +40,13 @@ def train(config: ConfigDict, workdir: Path) -> EvalResult:
     mesh = parallel.make_mesh()
     parallel.check_batch_size("batch_size", config.batch_size, mesh)
     parallel.check_batch_size("eval.batch_size", config.eval.batch_size, mesh)
+    size_hw = check_size(config.input_size)
 
     # ---------------------------------------------- data -----------------------------------------------
     train_source, val_source = open_split(config.data, "train"), open_split(config.data, "val")
     class_names = train_source.class_names
     check_classes(config.num_classes, class_names, val_source.class_names)
     steps_per_epoch = math.ceil(len(train_source) / config.batch_size)
-    size_hw = tuple(config.input_size)
     multiscale = MultiscaleConfig(**_enabled(config.multiscale)) if config.multiscale.enabled else None
 
     # --------------------------------------- model and optimiser ---------------------------------------

@@ -34,7 +34,7 @@ def data(tmp_path_factory):
     return root
 
 
-def _arguments(data) -> list[str]:
+def _arguments(data, size: str = "(64, 64)") -> list[str]:
     return [
         f"--config={ROOT / 'configs' / 'quickstart.py'}",
         "--config.data.kind=coco",
@@ -43,7 +43,7 @@ def _arguments(data) -> list[str]:
         "--config.data.train_images=images",
         "--config.data.val=all.json",
         "--config.data.val_images=images",
-        "--config.input_size=(64, 64)",
+        f"--config.input_size={size}",  # said twice, a tuple grows instead of changing
         "--config.batch_size=4",
         "--config.eval.batch_size=8",
         "--config.eval.every_epochs=1",
@@ -120,7 +120,6 @@ def test_a_finished_run_started_again_says_so_and_gives_the_same_results(run, da
         ("--config.data.kind=cocoo", "config.data.kind is 'cocoo'"),
         ("--config.data.train=absent.json", "config.data.train: there is no file"),
         ("--config.model=yolox_s", "no model named 'yolox_s'"),
-        ("--config.input_size=(100, 64)", "100x64"),
         ("--config.optimizer=lion", "config.optimizer is 'lion': choose one of sgd, adamw"),
         ("--config.dtype=float16", "config.dtype is 'float16'"),
         ("--config.init_from=absent.pth", "there is no file or folder absent.pth"),
@@ -131,6 +130,14 @@ def test_a_users_mistake_is_one_message_and_exit_code_one(data, tmp_path, argume
     assert finished.returncode == 1
     assert message in finished.stderr
     assert "Traceback" not in finished.stderr
+
+
+@pytest.mark.parametrize("size", ["(100, 64)", "(64,)", "(64, 64, 64, 64)"])
+def test_an_input_size_that_is_not_two_multiples_of_32_is_one_message(data, tmp_path, size):
+    for program, extra in (("train.py", "--workdir=run"), ("eval.py", "--weights=yolox_nano")):
+        finished = _run(program, [*_arguments(data, size), extra], tmp_path)
+        assert finished.returncode == 1
+        assert f"input size {size.strip('(,)').replace(', ', 'x')} (height x width)" in finished.stderr
 
 
 def test_a_word_that_is_no_flag_is_refused(data, tmp_path):

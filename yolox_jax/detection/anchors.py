@@ -12,6 +12,15 @@ from yolox_jax.types import Anchors
 STRIDES = (8, 16, 32)
 
 
+def check_size(size_hw: Sequence[int]) -> tuple[int, int]:
+    """The size as height and width; ValueError where it is not two positive multiples of 32."""
+    if len(size_hw) != 2 or min(size_hw) <= 0 or any(side % STRIDES[-1] for side in size_hw):
+        raise ValueError(
+            f"input size {'x'.join(map(str, size_hw))} (height x width): both must be positive multiples of {STRIDES[-1]}"
+        )
+    return size_hw[0], size_hw[1]
+
+
 @functools.lru_cache(maxsize=64)
 def _points(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
     centers, strides = [], []
@@ -28,9 +37,7 @@ def make_anchors(size_hw: Sequence[int]) -> Anchors:
     Raises:
       ValueError: a side is not a positive multiple of 32.
     """
-    height, width = size_hw
-    if height <= 0 or width <= 0 or height % STRIDES[-1] or width % STRIDES[-1]:
-        raise ValueError(f"input size {height}x{width} (height x width): both must be positive multiples of 32")
+    height, width = check_size(size_hw)
     centers_A2, strides_A = _points(height, width)
     return Anchors(centers=jnp.asarray(centers_A2), strides=jnp.asarray(strides_A))
 
