@@ -24,6 +24,7 @@ def get_config() -> ConfigDict:
     config.data.train_images = "train2017"
     config.data.val = "annotations/instances_val2017.json"
     config.data.val_images = "val2017"
+    config.data.shapes = ConfigDict({"num_train": 1000, "num_val": 200, "seed": 0})  # for kind "shapes"
     config.data.threads = 2  # that decode and augment, a process
     config.data.prefetch = 4  # batches made ahead
     config.data.max_boxes = 120  # slots an image (exp: TrainTransform max_labels=120 with mosaic)

@@ -13,7 +13,6 @@ def get_config() -> ConfigDict:
     config = base.get_config()
     config.model = "nano"
     config.data.kind = "shapes"
-    config.data.shapes = ConfigDict({"num_train": 1000, "num_val": 200, "seed": 0})
     config.data.threads = 1  # drawing is Python: more threads would only wait for each other
     config.data.max_boxes = 8  # a picture has six shapes at most
     config.input_size = (96, 96)  # small pictures, small batches: what counts in few minutes is the number of steps
