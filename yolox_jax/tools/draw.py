@@ -13,6 +13,7 @@ from yolox_jax.data.example import Source
 _GOLDEN_ANGLE = 0.618034  # hues this far apart round the circle stay apart however many classes there are
 _TEXT_HEIGHT = 14  # pixels
 _MIN_SHOWN_SCORE = 0.3
+_CELL = 320  # pixels a side of one image on a sheet
 
 
 def class_colour(label: int) -> tuple[int, int, int]:
@@ -32,22 +33,27 @@ def draw_boxes(
         colour = class_colour(label)
         cv2.rectangle(image, (x1, y1), (x2, y2), colour, 2)
         (width, _), _ = cv2.getTextSize(caption, cv2.FONT_HERSHEY_SIMPLEX, 0.4, 1)
-        top = max(y1, _TEXT_HEIGHT)  # inside the picture even where the box touches its top
-        cv2.rectangle(image, (x1, top - _TEXT_HEIGHT), (x1 + width, top), colour, cv2.FILLED)
-        cv2.putText(image, caption, (x1, top - 4), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (255, 255, 255), 1, cv2.LINE_AA)
+        # Inside the picture even where the box touches its top or right side.
+        top, left = max(y1, _TEXT_HEIGHT), max(min(x1, image.shape[1] - width), 0)
+        cv2.rectangle(image, (left, top - _TEXT_HEIGHT), (left + width, top), colour, cv2.FILLED)
+        cv2.putText(image, caption, (left, top - 4), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (255, 255, 255), 1, cv2.LINE_AA)
     return image
 
 
-def sheet(images: Sequence[np.ndarray], columns: int = 4, cell: int = 320) -> np.ndarray:
-    """Images of any sizes in a grid of square cells, grey where nothing is."""
+def fit(image_HW3: np.ndarray, cell: int = _CELL) -> tuple[np.ndarray, float]:
+    """The image with `cell` pixels on its longer side, and how many times as large it is now."""
+    scale = cell / max(image_HW3.shape[:2])
+    size = max(1, round(image_HW3.shape[1] * scale)), max(1, round(image_HW3.shape[0] * scale))
+    return cv2.resize(image_HW3, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR), scale
+
+
+def sheet(images: Sequence[np.ndarray], columns: int = 4, cell: int = _CELL) -> np.ndarray:
+    """Images of at most `cell` pixels a side in a grid, grey where nothing is."""
     rows = -(-len(images) // columns)
     canvas = np.full((rows * cell, min(columns, len(images)) * cell, 3), 114, np.uint8)
     for place, image in enumerate(images):
-        scale = cell / max(image.shape[:2])
-        size = max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))
-        small = cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
         y, x = place // columns * cell, place % columns * cell
-        canvas[y : y + small.shape[0], x : x + small.shape[1]] = small
+        canvas[y : y + image.shape[0], x : x + image.shape[1]] = image
     return canvas
 
 
@@ -66,6 +72,8 @@ def write_predictions(path: Path, source: Source, detections: Sequence[dict[str,
         labels = [label_of[d["category_id"]] for d in shown]
         captions = [f"{source.class_names[label]} {d['score']:.2f}" for label, d in zip(labels, shown, strict=True)]
         boxes_xyxy = np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1)
-        pictures.append(draw_boxes(source[index].image, boxes_xyxy, labels, captions))
+        # Enlarged or reduced first: lines and captions are then as thick and as large on every image.
+        image, scale = fit(source[index].image)
+        pictures.append(draw_boxes(image, boxes_xyxy * scale, labels, captions))
     if not cv2.imwrite(str(path), sheet(pictures)):
         raise OSError(f"could not write the picture {path}")
