@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from yolox_jax.models import layers
+from yolox_jax.models import blocks, layers
 
 
 def _grouped_convolution(x, kernel, stride):
@@ -95,4 +95,4 @@ def test_kernels_start_as_torch_starts_them():
 
 def test_upsampling_repeats_each_pixel():
     x = jnp.arange(6.0).reshape(1, 2, 3, 1)
-    np.testing.assert_array_equal(layers.upsample2(x)[0, :, :, 0], np.kron(x[0, :, :, 0], np.ones((2, 2))))
+    np.testing.assert_array_equal(blocks.upsample2(x)[0, :, :, 0], np.kron(x[0, :, :, 0], np.ones((2, 2))))

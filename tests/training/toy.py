@@ -5,7 +5,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from yolox_jax.models.layers import BlockConfig, Conv, ConvBlock
+from yolox_jax.models.blocks import BlockConfig, ConvBlock
+from yolox_jax.models.layers import Conv
 from yolox_jax.training import optim, state
 from yolox_jax.types import Batch, Predictions
 

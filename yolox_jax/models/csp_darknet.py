@@ -5,7 +5,7 @@ import functools
 import flax.linen as nn
 import jax
 
-from yolox_jax.models.layers import BlockConfig, ConvBlock, CSPLayer, Numbered, SPPBottleneck, spatial_block
+from yolox_jax.models.blocks import BlockConfig, ConvBlock, CSPLayer, Numbered, SPPBottleneck, spatial_block
 
 
 class Focus(nn.Module):

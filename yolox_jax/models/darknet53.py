@@ -5,7 +5,7 @@ import functools
 import flax.linen as nn
 import jax
 
-from yolox_jax.models.layers import BlockConfig, ConvBlock, Numbered, SPPBottleneck
+from yolox_jax.models.blocks import BlockConfig, ConvBlock, Numbered, SPPBottleneck
 
 _STEM_FEATURES = 32
 

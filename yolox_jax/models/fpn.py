@@ -6,8 +6,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from yolox_jax.models.blocks import BlockConfig, ConvBlock, Numbered, upsample2
 from yolox_jax.models.darknet53 import Darknet53
-from yolox_jax.models.layers import BlockConfig, ConvBlock, Numbered, upsample2
 
 
 class FPN(nn.Module):

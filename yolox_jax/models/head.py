@@ -8,7 +8,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from yolox_jax.models.layers import BlockConfig, Conv, ConvBlock, Numbered, spatial_block
+from yolox_jax.models.blocks import BlockConfig, ConvBlock, Numbered, spatial_block
+from yolox_jax.models.layers import Conv
 from yolox_jax.types import Predictions
 
 # So that every score starts at 0.01 and the many negatives do not swamp the first steps (RetinaNet, section 3.3).

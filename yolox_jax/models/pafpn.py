@@ -4,8 +4,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from yolox_jax.models.blocks import BlockConfig, ConvBlock, CSPLayer, spatial_block, upsample2
 from yolox_jax.models.csp_darknet import CSPDarknet
-from yolox_jax.models.layers import BlockConfig, ConvBlock, CSPLayer, spatial_block, upsample2
 
 
 class PAFPN(nn.Module):

@@ -6,9 +6,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from yolox_jax.models.blocks import BlockConfig
 from yolox_jax.models.fpn import FPN
 from yolox_jax.models.head import Head
-from yolox_jax.models.layers import BlockConfig
 from yolox_jax.models.pafpn import PAFPN
 from yolox_jax.types import Predictions
 

@@ -1,0 +1,134 @@
+"""The blocks all the networks are made of.
+
+Every module and parameter bears the reference's name (yolox/models/network_blocks.py), so that official_weights.py can
+map a checkpoint by joining paths.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from yolox_jax.models.layers import BatchNorm, Conv
+
+ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "silu": nn.silu,
+    "leaky_relu": functools.partial(nn.leaky_relu, negative_slope=0.1),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class BlockConfig:
+    """What all blocks of one network share."""
+
+    act: str = "silu"
+    depthwise: bool = False  # 3×3 convolutions become depthwise 3×3 and 1×1 (YOLOX-nano)
+    dtype: jnp.dtype = jnp.float32  # of the computation; parameters and statistics are float32
+
+
+class ConvBlock(nn.Module):
+    """Convolution, BatchNorm, activation: the reference's BaseConv."""
+
+    features: int
+    kernel_size: int
+    stride: int
+    config: BlockConfig
+    depthwise: bool = False
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        dtype = self.config.dtype
+        x = Conv(self.features, self.kernel_size, self.stride, self.depthwise, dtype=dtype, name="conv")(x)
+        x = BatchNorm(dtype, name="bn")(x, train)
+        return ACTIVATIONS[self.config.act](x)
+
+
+class DepthwiseBlock(nn.Module):
+    """A depthwise 3×3 ConvBlock and a 1×1 one: the reference's DWConv."""
+
+    features: int
+    stride: int
+    config: BlockConfig
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        x = ConvBlock(x.shape[-1], 3, self.stride, self.config, depthwise=True, name="dconv")(x, train)
+        return ConvBlock(self.features, 1, 1, self.config, name="pconv")(x, train)
+
+
+def spatial_block(features: int, stride: int, config: BlockConfig, name: str) -> nn.Module:
+    """The network's 3×3 block: plain, or depthwise where the network is."""
+    if config.depthwise:
+        return DepthwiseBlock(features, stride, config, name=name)
+    return ConvBlock(features, 3, stride, config, name=name)
+
+
+class Numbered(nn.Module):
+    """Blocks in a row, named "0", "1", … as torch.nn.Sequential names them."""
+
+    blocks: tuple[Callable[..., nn.Module], ...]  # each called with name=
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        for number, block in enumerate(self.blocks):
+            x = block(name=str(number))(x, train)
+        return x
+
+
+class Bottleneck(nn.Module):
+    """1×1 then 3×3, around which a shortcut may go."""
+
+    features: int
+    shortcut: bool
+    config: BlockConfig
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        y = ConvBlock(self.features, 1, 1, self.config, name="conv1")(x, train)
+        y = spatial_block(self.features, 1, self.config, name="conv2")(y, train)
+        return x + y if self.shortcut else y
+
+
+class CSPLayer(nn.Module):
+    """Half of the channels pass through `depth` bottlenecks, the other half around them."""
+
+    features: int
+    depth: int
+    shortcut: bool
+    config: BlockConfig
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        hidden = self.features // 2
+        bottleneck = functools.partial(Bottleneck, hidden, self.shortcut, self.config)
+        through = ConvBlock(hidden, 1, 1, self.config, name="conv1")(x, train)
+        around = ConvBlock(hidden, 1, 1, self.config, name="conv2")(x, train)
+        through = Numbered((bottleneck,) * self.depth, name="m")(through, train)
+        return ConvBlock(self.features, 1, 1, self.config, name="conv3")(
+            jnp.concatenate([through, around], axis=-1), train
+        )
+
+
+class SPPBottleneck(nn.Module):
+    """Spatial pyramid pooling: max over 5×5, 9×9 and 13×13 neighbourhoods beside the input."""
+
+    features: int
+    config: BlockConfig
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        x = ConvBlock(x.shape[-1] // 2, 1, 1, self.config, name="conv1")(x, train)
+        pyramid = [x]
+        for _ in range(3):  # a 5×5 maximum of a 5×5 maximum is a 9×9 one, and again 13×13
+            pyramid.append(nn.max_pool(pyramid[-1], (5, 5), padding="SAME"))
+        return ConvBlock(self.features, 1, 1, self.config, name="conv2")(jnp.concatenate(pyramid, axis=-1), train)
+
+
+def upsample2(x_BHWC: jax.Array) -> jax.Array:
+    """Each pixel becomes 2×2: [B, H, W, C] to [B, 2H, 2W, C]."""
+    batch, height, width, features = x_BHWC.shape
+    x = jnp.broadcast_to(x_BHWC[:, :, None, :, None], (batch, height, 2, width, 2, features))
+    return x.reshape(batch, 2 * height, 2 * width, features)

@@ -1,0 +1,176 @@
+"""What the pickle of a PyTorch .pth file may ask for, and what it gets instead: descriptions, never a call.
+
+A pickle is a program, so nothing it names is looked up: each name a YOLOX checkpoint needs stands for a small function
+of this file that checks its arguments, and any other name ends the reading.
+"""
+
+import dataclasses
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+BFLOAT16 = "BFloat16Storage"
+STORAGE_DTYPES: dict[str, np.dtype[Any]] = {
+    "DoubleStorage": np.dtype(np.float64),
+    "FloatStorage": np.dtype(np.float32),
+    "HalfStorage": np.dtype(np.float16),
+    BFLOAT16: np.dtype(np.uint16),  # numpy has no bfloat16: its bits
+    "LongStorage": np.dtype(np.int64),
+    "IntStorage": np.dtype(np.int32),
+    "ShortStorage": np.dtype(np.int16),
+    "CharStorage": np.dtype(np.int8),
+    "ByteStorage": np.dtype(np.uint8),
+    "BoolStorage": np.dtype(np.bool_),
+}
+_SCALAR_DTYPES = ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1")
+
+
+class _Sealed:
+    """Refuses BUILD, the pickle instruction that sets attributes of an object."""
+
+    def __setstate__(self, state: object) -> None:
+        raise ValueError(f"it changes {self}")
+
+
+@dataclasses.dataclass(frozen=True)
+class _StorageType(_Sealed):
+    name: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Storage(_Sealed):
+    """A run of `count` numbers, in the member data/<key>."""
+
+    type: _StorageType
+    key: str
+    count: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Tensor(_Sealed):
+    """A view of a storage; offset and strides count numbers, not bytes."""
+
+    storage: Storage
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+
+class _OrderedDict(dict[Any, Any]):
+    def __setstate__(self, state: object) -> None:
+        """Drops the attributes: torch hangs `_metadata`, version numbers of its modules, on a state dict."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _ScalarType:
+    code: str
+
+    def __setstate__(self, state: object) -> None:
+        """Accepts what numpy writes for a plain little-endian number, which is no change."""
+        if not (isinstance(state, tuple) and state[1:] in [(order, None, None, None, -1, -1, 0) for order in "<|"]):
+            raise ValueError(f"it describes a number type by {state!r}")
+
+
+@dataclasses.dataclass(frozen=True)
+class _StandIn(_Sealed):
+    """What the pickle gets for the name of a function or class: calling it calls ours."""
+
+    name: str
+    build: Callable[..., object]
+
+    def __call__(self, *arguments: object) -> object:
+        try:
+            return self.build(*arguments)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise ValueError(f"it calls {self.name} in a way no checkpoint does ({error})") from error
+
+
+def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, requires_grad: Any, hooks: Any, *_: Any) -> Tensor:
+    """For torch._utils._rebuild_tensor_v2."""
+    _expect(isinstance(storage, Storage), "storage", storage)
+    _expect(_is_count(offset), "offset", offset)
+    _expect(isinstance(shape, tuple) and all(map(_is_count, shape)), "shape", shape)
+    _expect(isinstance(strides, tuple) and all(map(_is_count, strides)), "strides", strides)
+    _expect(len(strides) == len(shape), "strides", strides)
+    return Tensor(storage, offset, shape, strides)
+
+
+def _parameter(tensor: Any, requires_grad: Any, hooks: Any) -> Tensor:
+    """For torch._utils._rebuild_parameter."""
+    _expect(isinstance(tensor, Tensor), "tensor", tensor)
+    return tensor
+
+
+def _ordered_dict(items: Any = ()) -> _OrderedDict:
+    """For collections.OrderedDict."""
+    _expect(isinstance(items, list | tuple), "items", items)
+    return _OrderedDict(items)
+
+
+def _size(shape: Any) -> tuple[int, ...]:
+    """For torch.Size."""
+    _expect(isinstance(shape, list | tuple) and all(map(_is_count, shape)), "shape", shape)
+    return tuple(shape)
+
+
+def _scalar_type(code: Any, align: Any, copy: Any) -> _ScalarType:
+    """For numpy.dtype."""
+    _expect(code in _SCALAR_DTYPES, "type", code)
+    return _ScalarType(code)
+
+
+def _scalar(scalar_type: Any, value: Any) -> float | int | bool:
+    """For numpy's scalar(): YOLOX's trainer saves `best_ap` as one."""
+    _expect(isinstance(scalar_type, _ScalarType), "type", scalar_type)
+    dtype = np.dtype(scalar_type.code).newbyteorder("<")
+    _expect(isinstance(value, bytes) and len(value) == dtype.itemsize, "value", value)
+    return np.frombuffer(value, dtype)[0].item()
+
+
+def _latin1_bytes(text: Any, encoding: Any) -> bytes:
+    """For _codecs.encode, by which protocol 2 writes bytes."""
+    _expect(isinstance(text, str), "text", text)
+    _expect(encoding == "latin1", "encoding", encoding)
+    return text.encode("latin1")
+
+
+def _is_count(value: object) -> bool:
+    return type(value) is int and value >= 0
+
+
+def _expect(condition: bool, what: str, found: object) -> None:
+    if not condition:
+        raise ValueError(f"{what} {found!r}")
+
+
+_ALLOWED: dict[str, _Sealed] = {
+    stand_in.name: stand_in
+    for stand_in in (
+        _StandIn("collections.OrderedDict", _ordered_dict),
+        _StandIn("torch._utils._rebuild_tensor_v2", _tensor),
+        _StandIn("torch._utils._rebuild_parameter", _parameter),
+        _StandIn("torch.Size", _size),
+        _StandIn("numpy.dtype", _scalar_type),
+        _StandIn("numpy.core.multiarray.scalar", _scalar),
+        _StandIn("numpy._core.multiarray.scalar", _scalar),  # its name from numpy 2 on
+        _StandIn("_codecs.encode", _latin1_bytes),
+    )
+} | {f"torch.{name}": _StorageType(name) for name in STORAGE_DTYPES}
+
+
+class Unpickler(pickle.Unpickler):
+    """Makes descriptions of tensors out of a pickle, and finds no name but those of `_ALLOWED`."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        wanted = f"{module}.{name}"
+        if wanted not in _ALLOWED:
+            raise ValueError(f"it asks to run {wanted}: not a weights file")
+        return _ALLOWED[wanted]
+
+    def persistent_load(self, pid: Any) -> Storage:
+        match pid:
+            case ("storage", _StorageType() as storage_type, str(key), str(), count) if _is_count(count):
+                return Storage(storage_type, key, count)
+        raise ValueError(f"it refers to {pid!r}, which is not a tensor's storage")
