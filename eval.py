@@ -52,7 +52,8 @@ def main(argv: list[str]) -> None:
     quiet_libraries()
     with user_errors():
         result = run(_CONFIG.value, str(_WEIGHTS.value))
-        print(f"\n{result.ap.table()}\n\n{result.num_images} images, {result.images_per_second:.1f} images/s")
+        speed = f"{result.images_per_second:.1f}" if result.images_per_second else "too few to measure"
+        print(f"\n{result.ap.table()}\n\n{result.num_images} images, {speed} images/s")
         if _OUTPUT.value:
             result.write(Path(_OUTPUT.value))
         if _DETECTIONS.value:

@@ -5,6 +5,8 @@ Read it from top to bottom: setup, data, model and optimiser, restore, loop, fin
 
 import functools
 import math
+import shlex
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -163,7 +165,7 @@ def _check_same_run(config: ConfigDict, class_names: tuple[str, ...], meta: chec
     """Refuses to go on with a run that this config could not have begun."""
     before = {"model": meta.model, "classes": meta.class_names}
     now = {"model": config.model, "classes": class_names}
-    for field in ("batch_size", "seed"):  # with another, a step would see other images
+    for field in ("optimizer", "batch_size", "seed"):  # with another seed or batch a step would see other images
         before[field], now[field] = meta.config[field], config[field]
     differing = [f"{name}: {before[name]} there, {now[name]} here" for name in now if before[name] != now[name]]
     if differing:
@@ -210,11 +212,13 @@ def _print_summary(
 
 
 def _print_finish(result: EvalResult, workdir: Path, config_path: str) -> None:
+    overrides = [argument for argument in sys.argv[1:] if argument.startswith("--config.")]
+    again = ["python", "eval.py", f"--config={config_path}", f"--weights={workdir}", *overrides]
     print(
         f"\n{result.ap.table()}\n\n"
         f"Written to {workdir}: checkpoints/, metrics.jsonl, results.json, predictions.jpg (eight validation images)\n\n"
         "Evaluate these weights again:\n"
-        f"  python eval.py --config={config_path} --weights={workdir}\n"
+        f"  {shlex.join(again)}\n"
         "Train on your own data, a COCO json and a folder of images:\n"
         "  python train.py --config=configs/yolox_s.py --workdir=runs/mine --config.init_from=yolox_s "
         "--config.data.root=DIR \\\n"

@@ -1,4 +1,4 @@
-"""Every number of the recipe, with its source: the official PyTorch YOLOX at its HEAD of 2025 ("exp" below is its
+"""The numbers of the recipe, with their source: the official PyTorch YOLOX at its HEAD of 2025 ("exp" below is its
 yolox/exp/yolox_base.py) unless a comment says otherwise.
 
 Numbers and strings only. What follows from them is derived in train.py, after --config.x=… had its say.
@@ -36,8 +36,9 @@ def get_config() -> ConfigDict:
     config.multiscale = ConfigDict()  # exp.random_resize
     config.multiscale.enabled = True
     config.multiscale.every_steps = 10
-    config.multiscale.min_units = 15  # of 32 pixels: exp.multiscale_range 5 around 640 / 32 = 20
-    config.multiscale.max_units = 25
+    config.multiscale.range_units = 5  # exp.multiscale_range: of 32 pixels, around the input's height
+    config.multiscale.min_units = placeholder(int)  # exp.random_size, where an exp sets it: instead of the range
+    config.multiscale.max_units = placeholder(int)
 
     # Schedule and optimiser
     config.batch_size = 64  # global (tools/train.py in the reference's README: -b 64 over 8 GPUs)

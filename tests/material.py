@@ -13,14 +13,16 @@ from yolox_jax.models import official_weights, yolox
 ROOT = Path(__file__).resolve().parent.parent
 GOLDEN = ROOT / "tests" / "golden"
 # Official weights and photographs stay out of the repository (licences, size): checks that need them skip without.
-MATERIAL = Path(os.environ.get("YOLOX_JAX_MATERIAL", ROOT.parent / "shared"))
+_MATERIAL = os.environ.get("YOLOX_JAX_MATERIAL", "")
 
 
 def material(relative: str) -> Path:
     """A file or folder that is not part of the repository; skips the test where it is absent."""
-    path = MATERIAL / relative
-    if not path.exists():
-        pytest.skip(f"needs {relative}, which is not part of the repository (looked in {MATERIAL})")
+    path = Path(_MATERIAL) / relative
+    if not _MATERIAL or not path.exists():
+        pytest.skip(
+            f"needs {relative}, not part of the repository: YOLOX_JAX_MATERIAL ({_MATERIAL!r}) names its folder"
+        )
     return path
 
 

@@ -63,6 +63,12 @@ def test_sizes_change_every_ten_steps_and_depend_on_seed_and_step_alone():
     assert sizes != [config.size_at(step, (640, 640), seed=2) for step in range(2000)]
 
 
+def test_nanos_sizes_are_given_and_others_lie_around_the_input():
+    given = multiscale.MultiscaleConfig(min_units=10, max_units=20)
+    assert set(given.sizes((416, 416))) == {(32 * k, 32 * k) for k in range(10, 21)}
+    assert set(multiscale.MultiscaleConfig().sizes((320, 320))) == {(32 * k, 32 * k) for k in range(5, 16)}
+
+
 def test_sizes_keep_the_inputs_aspect():
     config = multiscale.MultiscaleConfig()
     assert all(height % 32 == width % 32 == 0 and width == 2 * height for height, width in config.sizes((320, 640)))

@@ -5,17 +5,14 @@ import copy
 import io
 import json
 import logging
-import os
 import warnings
-from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tests.material import material
 from yolox_jax.evaluation.coco_ap import STAT_NAMES, evaluate, to_coco
 
-ROOT = Path(__file__).resolve().parents[2]
-MATERIAL = Path(os.environ.get("YOLOX_JAX_MATERIAL", ROOT.parent / "shared"))
 CATEGORY_IDS = [7, 2, 9, 4]  # neither sorted nor dense; the last has no boxes
 
 
@@ -221,9 +218,7 @@ def test_to_coco_refuses_an_image_twice_and_a_label_without_category():
 
 
 def test_the_reference_detections_have_the_reference_ap():
-    folder = MATERIAL / "data" / "coco_val100"
-    if not folder.exists():
-        pytest.skip(f"the 100 COCO images' annotations are not at {folder}")
+    folder = material("data/coco_val100")
     ground_truth = json.loads((folder / "annotations.json").read_text())
     detections = json.loads((folder / "reference_detections_nano.json").read_text())
     result = evaluate(ground_truth, detections)

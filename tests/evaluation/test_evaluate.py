@@ -1,15 +1,21 @@
 """Evaluation of a whole split, with a network that knows the answer."""
 
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.material import material
 from tests.training import toy
 from yolox_jax.data.geometry import letterbox
+from yolox_jax.data.sources.coco import CocoSource
 from yolox_jax.data.sources.shapes import ShapesSource
 from yolox_jax.evaluation.evaluate import EvalConfig, evaluate, make_predict
+from yolox_jax.models import yolox
 from yolox_jax.training import parallel
+from yolox_jax.training.weights import load_weights
 from yolox_jax.types import Detections
 
 _SIZE = (96, 96)
@@ -77,10 +83,21 @@ def test_eight_devices_find_what_one_finds():
 
 
 def test_results_are_written_as_json(source, tmp_path):
-    import json
-
     result = evaluate(Oracle(source), None, source, size_hw=_SIZE, batch_size=4)
     result.write(tmp_path / "results.json")
     content = json.loads((tmp_path / "results.json").read_text())
     assert content["AP50"] == pytest.approx(1.0)
     assert [row["name"] for row in content["per_class"]] == list(source.class_names)
+
+
+@pytest.mark.slow
+def test_the_official_nano_has_the_references_ap_on_photographs():
+    folder = material("data/coco_val100")
+    source = CocoSource(folder / "annotations.json", folder / "images")
+    weights = str(material("weights/yolox_nano_coco.pth"))
+    mesh = parallel.make_mesh(1)
+    variables = parallel.replicate(load_weights(weights, "nano", source.class_names), mesh)
+    predict = make_predict(yolox.create("nano", 80), mesh, EvalConfig())
+    result = evaluate(predict, variables, source, size_hw=(416, 416), batch_size=10)
+    assert result.ap.stats["AP"] == pytest.approx(0.3262, abs=0.001)
+    assert result.ap.stats["AP50"] == pytest.approx(0.5133, abs=0.001)

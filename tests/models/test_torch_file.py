@@ -1,22 +1,18 @@
 """Checkpoints written by hand, instruction by instruction: PyTorch is not needed, and wrong files can be made too."""
 
 import builtins
-import json
 import os
 import pickle
 import struct
 import subprocess
 import zipfile
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pytest
 
+from tests.material import golden_shapes, material
 from yolox_jax.models.torch_file import load_pth, verify_pth
-
-ROOT = Path(__file__).resolve().parents[2]
-MATERIAL = Path(os.environ.get("YOLOX_JAX_MATERIAL", ROOT.parent / "shared"))
 
 # --- A pickle writer -------------------------------------------------------------------------------------------------
 
@@ -439,10 +435,6 @@ def test_a_missing_file_is_an_ordinary_error(path):
 
 @pytest.mark.parametrize("name", ["yolox_nano_coco.pth", "yolox_nano_coco_fused.pth"])
 def test_the_official_nano_has_the_names_and_shapes_of_the_reference(name):
-    weights, shapes = MATERIAL / "weights" / name, MATERIAL / "golden" / "models.json"
-    if not weights.exists() or not shapes.exists():
-        pytest.skip(f"the official weights are not at {weights}")
-    expected = json.loads(shapes.read_text())["nano"]["state_dict"]
-    arrays = load_pth(weights)
-    assert [(key, list(array.shape)) for key, array in arrays.items()] == list(expected.items())
+    arrays = load_pth(material(f"weights/{name}"))
+    assert [(key, array.shape) for key, array in arrays.items()] == list(golden_shapes("nano").items())
     assert all(np.isfinite(array).all() and array.flags.owndata for array in arrays.values())

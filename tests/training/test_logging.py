@@ -45,6 +45,7 @@ def test_a_skipped_step_is_told_with_its_images(log, tmp_path, capsys):
     log.report()
     assert "step 1" in capsys.readouterr().out
     assert {"step": 1, "event": "skipped", "image_ids": ["image1", 7]} in _records(tmp_path)
+    assert _records(tmp_path)[-1]["num_skipped"] == 1
 
 
 def test_enough_bad_steps_in_a_row_stop_the_run_even_over_reports(log):

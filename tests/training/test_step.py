@@ -14,7 +14,7 @@ import pytest
 from tests.material import GOLDEN, ROOT, golden
 from tests.training import toy, trajectory
 from yolox_jax.training import parallel
-from yolox_jax.training.step import StepConfig, train_step
+from yolox_jax.training.step import StepConfig, augment, train_step
 
 
 @pytest.mark.slow
@@ -78,6 +78,10 @@ def test_training_at_another_size_scales_the_boxes_with_the_images():
     mesh = parallel.make_mesh(1)
     config = StepConfig(toy.SCHEDULE)
     losses = {}
+    batch = toy.random_batch(0)
+    images, boxes = augment(batch, jax.random.key(0), None, (128, 96))
+    assert images.shape == (16, 128, 96, 3)
+    np.testing.assert_allclose(boxes, batch.gt_boxes * np.array([1.5, 2, 1.5, 2]), rtol=1e-6)
     for size in (64, 128):
         step = functools.partial(
             train_step, model=toy.MODEL, optimizer=toy.OPTIMIZER, config=config, size_hw=(size, size)

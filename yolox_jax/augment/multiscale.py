@@ -11,21 +11,28 @@ class MultiscaleConfig:
     """A new size every so many steps; the reference's random_resize."""
 
     every_steps: int = 10
-    min_units: int = 15  # of 32 pixels of height; the width keeps the input's aspect
-    max_units: int = 25
+    range_units: int = 5  # of 32 pixels of height, to either side of the input's; the width keeps the input's aspect
+    min_units: int | None = None  # where given, instead
+    max_units: int | None = None
 
     def size_at(self, step: int, base_hw: tuple[int, int], seed: int) -> tuple[int, int]:
         """The size of step `step`, a pure function of (seed, step); the first `every_steps` run at the base size."""
         round_number = step // self.every_steps
         if round_number == 0:
             return base_hw
-        units = int(np.random.default_rng((seed, round_number)).integers(self.min_units, self.max_units + 1))
-        return self._size(units, base_hw)
+        units = self._units(base_hw)
+        return self._size(units[np.random.default_rng((seed, round_number)).integers(len(units))], base_hw)
 
     def sizes(self, base_hw: tuple[int, int]) -> list[tuple[int, int]]:
         """Every size that can occur: as many programs are compiled."""
-        drawn = [self._size(units, base_hw) for units in range(self.min_units, self.max_units + 1)]
+        drawn = [self._size(units, base_hw) for units in self._units(base_hw)]
         return sorted({base_hw, *drawn})
+
+    def _units(self, base_hw: tuple[int, int]) -> range:
+        base = base_hw[0] // 32
+        first = max(1, base - self.range_units) if self.min_units is None else self.min_units
+        last = base + self.range_units if self.max_units is None else self.max_units
+        return range(first, last + 1)
 
     def _size(self, units: int, base_hw: tuple[int, int]) -> tuple[int, int]:
         height, width = base_hw

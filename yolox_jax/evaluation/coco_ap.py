@@ -65,7 +65,9 @@ def evaluate(ground_truth: Mapping[str, Any], detections: Sequence[Mapping[str, 
     Raises ValueError for an id that occurs twice or is not in the ground truth.
     """
     # In the order of the ids, as pycocotools goes: it decides between equal scores.
-    image_numbers = _number("image", sorted(image["id"] for image in ground_truth["images"]))
+    image_numbers = _number(
+        "image", sorted((image["id"] for image in ground_truth["images"]), key=lambda id: (isinstance(id, str), id))
+    )
     categories = ground_truth["categories"]
     category_numbers = _number("category", (category["id"] for category in categories))
 

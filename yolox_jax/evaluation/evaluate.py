@@ -43,7 +43,7 @@ class EvalResult:
     ap: coco_ap.ApResult
     detections: list[dict[str, Any]]  # COCO form, in each image's own pixels
     num_images: int
-    images_per_second: float  # without the first batch, which compiles
+    images_per_second: float | None  # padding counted, the first batch, which compiles, not; None of one batch alone
 
     def write(self, path: Path) -> None:
         """results.json: the twelve numbers, each class, and how many images how fast."""
@@ -90,7 +90,7 @@ def evaluate(
     ground_truth = source.ground_truth()
     category_ids = [category["id"] for category in ground_truth["categories"]]
     detections: list[dict[str, Any]] = []
-    num_done, timed_from = 0, None
+    num_done, num_batches, start = 0, 0, 0.0
     for batch in eval_loader(source, size_hw=size_hw, batch=batch_size, threads=threads, prefetch=_PREFETCH):
         found = jax.device_get(predict(variables, batch.images))
         image_ids = [source.image_id(int(index)) for index in batch.indices]
@@ -98,16 +98,16 @@ def evaluate(
         detections += coco_ap.to_coco(
             found.boxes, found.scores, found.labels, kept, batch.ratios, image_ids, category_ids
         )
-        if timed_from is None:
-            timed_from = (time.perf_counter(), int(batch.mask.sum()))
+        if num_batches == 0:
+            start = time.perf_counter()
+        num_batches += 1
         num_done += int(np.sum(batch.mask))
         if progress is not None:
             progress(num_done, len(source))
-    seconds = time.perf_counter() - timed_from[0] if timed_from else 0.0
-    num_timed = num_done - timed_from[1] if timed_from else 0
+    seconds = time.perf_counter() - start
     return EvalResult(
         ap=coco_ap.evaluate(ground_truth, detections),
         detections=detections,
         num_images=num_done,
-        images_per_second=num_timed / seconds if num_timed else 0.0,
+        images_per_second=(num_batches - 1) * batch_size / seconds if num_batches > 1 else None,
     )

@@ -109,6 +109,8 @@ def _download(url: str, file: IO[bytes], progress: "_Progress") -> None:
 
     with response:
         goes_on = response.status == http.HTTPStatus.PARTIAL_CONTENT
+        if goes_on and not validator:
+            raise ConnectionError("the server sent a part of the file without being asked for one")
         if goes_on and not _continues(response.headers, have, validator):
             _restart(file)
             return _download(url, file, progress)

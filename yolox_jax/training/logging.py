@@ -1,6 +1,7 @@
 """What a run tells: a line on the terminal, a record in metrics.jsonl, and a stop where training has broken down."""
 
 import contextlib
+import datetime
 import json
 import math
 import time
@@ -29,6 +30,7 @@ class RunLog:
         self._pending: list[tuple[int, dict[str, jax.Array], tuple[int | str, ...]]] = []
         self._num_dropped_boxes = 0
         self._bad_in_a_row = 0
+        self._num_skipped = 0
         self._since = time.perf_counter()
 
     def add(self, step: int, metrics: dict[str, jax.Array], image_ids: tuple[int | str, ...]) -> None:
@@ -56,7 +58,13 @@ class RunLog:
         images_per_second = len(fetched) * self._batch_size / (now - self._since)
         step, last = self._pending[-1][0], {name: float(value) for name, value in fetched[-1].items()}
         self.write(
-            {"step": step, **last, "images_per_second": images_per_second, "num_dropped_boxes": self._num_dropped_boxes}
+            {
+                "step": step,
+                **last,
+                "images_per_second": images_per_second,
+                "num_skipped": self._num_skipped,
+                "num_dropped_boxes": self._num_dropped_boxes,
+            }
         )
         self._print_progress(step, last, images_per_second)
         self._pending.clear()
@@ -84,6 +92,7 @@ class RunLog:
             self._bad_in_a_row = 0
             return
         self._bad_in_a_row += 1
+        self._num_skipped += 1
         shown = f"loss {metrics['loss']}, gradient norm {metrics['grad_norm']}"
         print(f"step {step}: {shown}: update skipped ({self._bad_in_a_row} in a row). Images {list(image_ids)}")
         self.write({"step": step, "event": "skipped", "image_ids": list(image_ids)})
@@ -91,7 +100,7 @@ class RunLog:
             raise TrainingBrokeDown(
                 f"{self._bad_in_a_row} steps in a row up to step {step} had a loss or gradient that is not finite "
                 f"({shown}). Lower config.lr_per_image, or look at the images named above; config.max_bad_steps sets how "
-                "many such steps are borne. The same command goes on from the last checkpoint."
+                "many such steps are borne."
             )
 
     def _print_progress(self, step: int, metrics: dict[str, float], images_per_second: float) -> None:
@@ -102,6 +111,6 @@ class RunLog:
         terms = " ".join(f"{name} {metrics[name]:.3f}" for name in _LOSS_TERMS)
         print(
             f"step {done}/{self._total_steps} epoch {epoch}/{num_epochs}  {terms}  lr {metrics['learning_rate']:.2e}  "
-            f"{images_per_second:.1f} images/s  ETA {int(seconds_left) // 60}:{int(seconds_left) % 60:02d}",
+            f"{images_per_second:.1f} images/s  ETA {datetime.timedelta(seconds=int(seconds_left))}",
             flush=True,
         )

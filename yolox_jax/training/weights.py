@@ -66,7 +66,7 @@ def _from_official(spec: str, model: yolox.YOLOX, class_names: tuple[str, ...], 
         path = release.fetch_official(spec)
     state_dict = official_weights.load_pth(path)
     num_classes = official_weights.num_classes_of(state_dict)
-    if num_classes != len(class_names) and not transfer:
+    if num_classes not in (None, len(class_names)) and not transfer:
         raise ValueError(
             f"{spec} predicts {num_classes} classes; the data set has {len(class_names)}: {_listed(class_names)}"
         )
