@@ -74,7 +74,7 @@ def _ap_lines(text: str) -> list[str]:
 
 
 @pytest.mark.slow
-def test_training_tells_its_progress_and_leaves_results_behind(run):
+def test_training_tells_its_progress_and_leaves_results_behind(run, data):
     cwd, output = run
     assert "4 classes: circle, square, triangle, star" in output
     assert re.search(r"step 6/6 epoch 2/2  loss \d.*images/s  ETA 0:00:00", output)
