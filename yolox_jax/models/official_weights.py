@@ -15,7 +15,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from yolox_jax.models.torch_file import load_pth
 from yolox_jax.models.yolox import YOLOX
 
-__all__ = ["from_state_dict", "load_pth", "num_classes_of", "to_state_dict"]
+__all__ = ["abstract_variables", "from_state_dict", "load_pth", "num_classes_of", "to_state_dict"]
 
 Variables = dict[str, Any]  # {"params": …, "batch_stats": …}, nested by module name
 
@@ -36,7 +36,7 @@ def from_state_dict(state_dict: Mapping[str, np.ndarray], model: YOLOX, *, seed:
     Raises:
       ValueError: a tensor is missing, left over or of the wrong shape; the message names it.
     """
-    paths = _torch_names(_abstract_variables(model))
+    paths = _torch_names(abstract_variables(model))
     names = {name: (path, shape) for path, (name, shape) in paths.items()}
     given = {name: tensor for name, tensor in state_dict.items() if not name.endswith(_COUNTER)}
 
@@ -62,7 +62,7 @@ def to_state_dict(variables: Variables, model: YOLOX) -> dict[str, np.ndarray]:
     Raises:
       ValueError: the variables are not the model's.
     """
-    names = _torch_names(_abstract_variables(model))
+    names = _torch_names(abstract_variables(model))
     flat = flatten_dict({collection: variables[collection] for collection in ("params", "batch_stats")})
     if flat.keys() != names.keys():
         odd = sorted("/".join(path) for path in flat.keys() ^ names.keys())
@@ -81,7 +81,8 @@ def num_classes_of(state_dict: Mapping[str, np.ndarray]) -> int | None:
     return None if bias is None else len(bias)
 
 
-def _abstract_variables(model: YOLOX) -> Variables:
+def abstract_variables(model: YOLOX) -> Variables:
+    """The shapes and types of the model's variables, nothing computed."""
     return jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3))))
 
 

@@ -3,9 +3,6 @@
 import logging
 from pathlib import Path
 
-import jax
-import jax.numpy as jnp
-
 from yolox_jax.models import official_weights, release, yolox
 from yolox_jax.models.official_weights import Variables
 from yolox_jax.training import checkpoint
@@ -43,8 +40,7 @@ def load_weights(
             f"the data set has the {len(class_names)} classes {_listed(class_names)}"
         )
     trained = yolox.create(model_name, len(meta.class_names))
-    abstract = jax.eval_shape(lambda: trained.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3))))
-    variables = checkpoint.read_ema(found, abstract)
+    variables = checkpoint.read_ema(found, official_weights.abstract_variables(trained))
     if len(meta.class_names) != len(class_names):
         state_dict = official_weights.to_state_dict(variables, trained)
         return official_weights.from_state_dict(state_dict, model, seed=seed)
