@@ -17,7 +17,10 @@ class Example:
 
 
 class Source(Protocol):
-    """A data set by random access. `source[i]` is a pure function of i and safe to call from several threads."""
+    """A data set by random access. `source[i]` is a pure function of i and safe to call from several threads.
+
+    An image that cannot be read is an images.ImageError.
+    """
 
     class_names: tuple[str, ...]
 
@@ -27,6 +30,9 @@ class Source(Protocol):
 
     def image_id(self, index: int) -> int | str:
         """The id of image `index`, without decoding it."""
+
+    def num_boxes(self, index: int) -> int:
+        """How many boxes to learn image `index` has, without decoding it."""
 
     def ground_truth(self) -> dict[str, Any]:
         """The split in COCO's annotation format, crowds included; category k of `categories` is label k."""

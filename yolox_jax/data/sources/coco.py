@@ -6,11 +6,11 @@ import os
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
-from yolox_jax.data import problems
+from yolox_jax.data import images, problems
 from yolox_jax.data.example import Example
+from yolox_jax.data.images import ImageError
 from yolox_jax.data.problems import Problem
 
 _ANNOTATION = np.dtype(
@@ -73,6 +73,9 @@ class CocoSource:
 
     def image_id(self, index: int) -> int | str:
         return self._images[index].id
+
+    def num_boxes(self, index: int) -> int:
+        return int((~self._annotations["iscrowd"][self._starts[index] : self._starts[index + 1]]).sum())
 
     def ground_truth(self) -> dict[str, Any]:
         """The usable images and annotations, crowds included, unclipped, with the file's image and category ids.
@@ -170,18 +173,14 @@ def _found_box(record: dict[str, Any], image: _Image) -> str:
 
 
 def _decode(image: _Image) -> np.ndarray:
-    """[h, w, 3] uint8 BGR of the size the json states. An unreadable image or another size is a ValueError."""
-    pixels = cv2.imread(image.path, cv2.IMREAD_COLOR)
-    if pixels is not None and pixels.shape[:2] == (image.width, image.height) != (image.height, image.width):
-        # OpenCV turns an image as its EXIF orientation says. The json's size tells that the boxes were drawn before.
-        pixels = cv2.imread(image.path, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-    if pixels is None:
-        raise ValueError(
-            f"{image.path} (image {image.id}) cannot be decoded; replace the file or take it out of the json"
-        )
+    """[h, w, 3] uint8 BGR of the size the json states; an ImageError where there is none."""
+    pixels = images.read(image.path)
+    if pixels.shape[:2] == (image.width, image.height) != (image.height, image.width):
+        # Turned as its EXIF orientation says. The json's size tells that the boxes were drawn before.
+        pixels = images.read(image.path, ignore_orientation=True)
     height, width = pixels.shape[:2]
     if (height, width) != (image.height, image.width):
-        raise ValueError(
+        raise ImageError(
             f"{image.path} (image {image.id}) is {width}x{height} pixels but {image.width}x{image.height} in the json, "
             "so its boxes cannot be trusted; correct width and height, or put the annotated image back"
         )

@@ -80,6 +80,9 @@ class ShapesSource:
     def image_id(self, index: int) -> int:
         return index + 1
 
+    def num_boxes(self, index: int) -> int:
+        return len(self.plan(index).shapes)
+
     def plan(self, index: int) -> Plan:
         """What picture `index` shows, without drawing it."""
         if not 0 <= index < self._num_images:
