@@ -236,3 +236,7 @@ def test_an_image_turned_by_its_exif_is_read_as_the_json_saw_it(open_source, con
     assert image.shape == (height, width, 3)
     bright = image[: height // 2 - 8, : width // 2 - 8].mean(), image[height // 2 + 8 :, : width // 2 - 8].mean()
     assert (bright[0] > 200, bright[1] > 200) == (True, as_stored)
+
+
+def test_encoded_is_the_file(open_source, content, tmp_path):
+    assert open_source(content).encoded(1) == (tmp_path / "images" / "sub" / "b.png").read_bytes()

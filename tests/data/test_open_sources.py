@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from yolox_jax.data.open_sources import open_split
+from yolox_jax.data.open_sources import check_classes, open_split
 from yolox_jax.data.sources.shapes import ShapesSource
 
 SHAPES = {"kind": "shapes", "shapes": {"num_train": 5, "num_val": 3, "seed": 0}}
@@ -69,7 +69,9 @@ def test_a_tilde_is_the_home_folder(coco_dir, monkeypatch):
 
 
 def test_an_unknown_kind_is_told_the_known_ones():
-    with pytest.raises(ValueError, match=r"config\.data\.kind is 'cocoa'; known kinds: coco, shapes"):
+    with pytest.raises(
+        ValueError, match=r"config\.data\.kind is 'cocoa'; known kinds: coco, shapes, tfds, voc, yolo_txt"
+    ):
         open_split({"kind": "cocoa"}, "train")
 
 
@@ -97,3 +99,87 @@ def test_a_missing_or_empty_field_is_named(data, message):
 def test_a_path_that_does_not_exist_is_named_with_its_field(coco_dir, field, wrong):
     with pytest.raises(FileNotFoundError, match=f"config\\.data\\.{field}: .*{coco_dir}/set/{wrong};"):
         open_split(COCO | {field: wrong}, "val")
+
+
+@pytest.fixture
+def voc_dir(tmp_path, monkeypatch):
+    """A working directory with VOCdevkit in it: two folders of one image each."""
+    for folder, name in (("VOC2007", "ant"), ("VOC2012", "bee")):
+        base = tmp_path / "VOCdevkit" / folder
+        for part in ("ImageSets/Main", "JPEGImages", "Annotations"):
+            (base / part).mkdir(parents=True)
+        cv2.imwrite(str(base / "JPEGImages" / "1.jpg"), np.zeros((8, 8, 3), np.uint8))
+        (base / "ImageSets" / "Main" / "trainval.txt").write_text("1\n")
+        (base / "Annotations" / "1.xml").write_text(
+            "<annotation><size><width>8</width><height>8</height></size>"
+            f"<object><name>{name}</name><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>8</xmax><ymax>8</ymax></bndbox>"
+            "</object></annotation>"
+        )
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+VOC = {"kind": "voc", "root": "VOCdevkit", "train": "VOC2007/trainval"}
+
+
+@pytest.mark.parametrize("lists", ["VOC2007/trainval, VOC2012/trainval", ("VOC2007/trainval", "VOC2012/trainval")])
+def test_voc_lists_are_one_string_with_commas_or_a_sequence(voc_dir, lists):
+    source = open_split(VOC | {"train": lists}, "train")
+    assert [source.image_id(0), source.image_id(1)] == ["VOC2007/1", "VOC2012/1"]
+    assert source.class_names == ("ant", "bee")
+
+
+@pytest.mark.parametrize("names", ["wasp, ant", ["wasp", "ant"]])
+def test_class_names_are_one_string_with_commas_or_a_sequence(voc_dir, names):
+    source = open_split(VOC | {"class_names": names}, "train")
+    assert source.class_names == ("wasp", "ant")
+    assert source[0].labels.tolist() == [1]
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"train": None}, ValueError, r"config\.data\.train is empty"),
+        ({"train": " ,"}, ValueError, r"config\.data\.train names no list; give FOLDER/SPLIT"),
+        ({"train": "trainval"}, ValueError, r"config\.data\.train: 'trainval' is not FOLDER/SPLIT, such as VOC2007"),
+        ({"train": "VOC2007/tranval"}, FileNotFoundError, r"config\.data\.train: .*VOCdevkit/VOC2007/.*/tranval\.txt"),
+        ({"root": "VOC"}, FileNotFoundError, r"config\.data\.train: .* or config\.data\.root"),
+        ({"class_names": "ant,bee,ant"}, ValueError, r"config\.data\.class_names has a name twice: ant, bee, ant"),
+    ],
+)
+def test_a_wrong_field_of_voc_is_named(voc_dir, changes, error, message):
+    with pytest.raises(error, match=message):
+        open_split(VOC | changes, "train")
+
+
+@pytest.mark.parametrize("part", ["JPEGImages", "Annotations"])
+def test_a_voc_folder_without_images_or_annotations_is_named(voc_dir, part):
+    (voc_dir / "VOCdevkit" / "VOC2007" / part).rename(voc_dir / "elsewhere")
+    with pytest.raises(FileNotFoundError, match=rf"config\.data\.train: .*/VOC2007 has no folder {part}"):
+        open_split(VOC, "train")
+
+
+def test_splits_of_voc_with_other_classes_are_told_what_to_do(voc_dir):
+    train, val = (open_split(VOC | {"train": f"{folder}/trainval"}, "train") for folder in ("VOC2007", "VOC2012"))
+    with pytest.raises(ValueError, match=r"train: ant; val: bee; .*config\.data\.class_names"):
+        check_classes(None, train.class_names, val.class_names)
+
+
+@pytest.fixture
+def yolo_dir(tmp_path, monkeypatch):
+    """A working directory with a data set in YOLO's format in it, with one training image."""
+    (tmp_path / "set" / "images" / "train").mkdir(parents=True)
+    cv2.imwrite(str(tmp_path / "set" / "images" / "train" / "1.png"), np.zeros((8, 8, 3), np.uint8))
+    for name in ("data.yaml", "other.yaml"):
+        (tmp_path / "set" / name).write_text(f"train: images/train\nnames: [{name}]\n")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_the_yaml_is_data_yaml_unless_named(yolo_dir):
+    data = {"kind": "yolo_txt", "root": "set"}
+    assert open_split(data, "train").class_names == ("data.yaml",)
+    assert open_split(data | {"yaml": "other.yaml"}, "train").class_names == ("other.yaml",)
+    assert open_split(data | {"root": "", "yaml": str(yolo_dir / "set/other.yaml")}, "train").class_names
+    with pytest.raises(FileNotFoundError, match=r"config\.data\.yaml: there is no file .*/set/gone\.yaml"):
+        open_split(data | {"yaml": "gone.yaml"}, "train")

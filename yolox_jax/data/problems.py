@@ -9,6 +9,11 @@ from collections.abc import Iterable
 logger = logging.getLogger("yolox_jax.data")
 
 MISSING_FILE = "missing image file"
+REPEATED_IMAGE = "image is listed more than once"
+NOT_AN_IMAGE = "not a known kind of image file"
+NO_IMAGE_SIZE = "no size of the image"
+MISSING_ANNOTATIONS = "missing annotation file"
+UNREADABLE_ANNOTATIONS = "annotation file cannot be read"
 UNKNOWN_IMAGE = "annotation of an image that is not listed"
 UNKNOWN_CATEGORY = "annotation of a category that is not listed"
 NO_AREA = "area is not a positive number"
@@ -16,6 +21,10 @@ NOT_FOUR_NUMBERS = "box is not four finite numbers"
 NO_SIZE = "box has no size"
 OUTSIDE = "box is wholly outside its image"
 PARTLY_OUTSIDE = "box is partly outside its image"
+NOT_NUMBERS = "line is not of numbers"
+NOT_A_BOX = "line is neither a box nor a polygon"
+NOT_NORMALISED = "coordinate is not a fraction of the image's side"
+NOT_A_FLAG = "flag is neither 0 nor 1"
 
 _OVERHANG = 1.0  # pixels: annotation tools round outwards, so a box may pass the border by this much without a word
 _LINES_PER_KIND = 10  # a data set with one systematic fault has it in every record

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from absl import flags, logging
 
-from yolox_jax.data.pipeline import SampleError
+from yolox_jax.data.reading import SampleError
 from yolox_jax.training.logging import TrainingBrokeDown
 
 _DEBUG = flags.DEFINE_boolean("debug", False, "Show where in the code an error arose.")
@@ -28,9 +28,9 @@ def user_errors() -> Iterator[None]:
         sys.exit(f"error: {error}")
 
 
-def print_progress(num_done: int, num_all: int) -> None:
-    """Tells how many images are evaluated: one changing line on a terminal, elsewhere a line at the end."""
+def print_progress(num_done: int, num_all: int, what: str = "evaluated") -> None:
+    """Tells how many images are done: one changing line on a terminal, elsewhere a line at the end."""
     if sys.stdout.isatty():
-        print(f"\revaluated {num_done}/{num_all} images", end="\n" if num_done == num_all else "", flush=True)
+        print(f"\r{what} {num_done}/{num_all} images", end="\n" if num_done == num_all else "", flush=True)
     elif num_done == num_all:
-        print(f"evaluated {num_done}/{num_all} images", flush=True)
+        print(f"{what} {num_done}/{num_all} images", flush=True)

@@ -10,7 +10,6 @@ import numpy as np
 
 from yolox_jax.data import images, problems
 from yolox_jax.data.example import Example
-from yolox_jax.data.images import ImageError
 from yolox_jax.data.problems import Problem
 
 _ANNOTATION = np.dtype(
@@ -69,13 +68,18 @@ class CocoSource:
         top_left, sides = annotations["xywh"][:, :2], annotations["xywh"][:, 2:]
         boxes_xyxy = np.concatenate([top_left, top_left + sides], axis=1)
         boxes_xyxy = np.clip(boxes_xyxy, 0, (image.width, image.height, image.width, image.height))
-        return Example(_decode(image), boxes_xyxy.astype(np.float32), annotations["label"].copy(), image.id)
+        pixels = images.read_annotated(image.path, image.width, image.height, f"image {image.id}", "the json")
+        return Example(pixels, boxes_xyxy.astype(np.float32), annotations["label"].copy(), image.id)
 
     def image_id(self, index: int) -> int | str:
         return self._images[index].id
 
     def num_boxes(self, index: int) -> int:
         return int((~self._annotations["iscrowd"][self._starts[index] : self._starts[index + 1]]).sum())
+
+    def encoded(self, index: int) -> bytes:
+        """The image file as it is."""
+        return images.read_bytes(self._images[index].path)
 
     def ground_truth(self) -> dict[str, Any]:
         """The usable images and annotations, crowds included, unclipped, with the file's image and category ids.
@@ -105,15 +109,12 @@ class CocoSource:
         }
 
     def _find_files(self, listed: dict[int | str, dict[str, Any]], folder: str) -> list[_Image]:
-        """The listed images that exist, by one listing of each directory: 118,000 questions take minutes on a network."""
-        names_in: dict[str, frozenset[str]] = {}
+        """The listed images that exist."""
+        folders = images.Folders()
         found = []
         for id, record in listed.items():
             path = os.path.join(folder, record["file_name"])
-            directory, name = os.path.split(path)
-            if directory not in names_in:
-                names_in[directory] = frozenset(os.listdir(directory)) if os.path.isdir(directory) else frozenset()
-            if name in names_in[directory]:
+            if folders.have(path):
                 found.append(_Image(id, path, int(record["width"]), int(record["height"])))
             else:
                 self._add_problem(problems.MISSING_FILE, f"image {id}", path, "image and its annotations left out")
@@ -170,21 +171,6 @@ def _id(record: dict[str, Any], key: str) -> Any:
 
 def _found_box(record: dict[str, Any], image: _Image) -> str:
     return f"bbox {record.get('bbox')!r} in image {image.id} of {image.width}x{image.height} pixels"
-
-
-def _decode(image: _Image) -> np.ndarray:
-    """[h, w, 3] uint8 BGR of the size the json states; an ImageError where there is none."""
-    pixels = images.read(image.path)
-    if pixels.shape[:2] == (image.width, image.height) != (image.height, image.width):
-        # Turned as its EXIF orientation says. The json's size tells that the boxes were drawn before.
-        pixels = images.read(image.path, ignore_orientation=True)
-    height, width = pixels.shape[:2]
-    if (height, width) != (image.height, image.width):
-        raise ImageError(
-            f"{image.path} (image {image.id}) is {width}x{height} pixels but {image.width}x{image.height} in the json, "
-            "so its boxes cannot be trusted; correct width and height, or put the annotated image back"
-        )
-    return pixels
 
 
 def _read_json(file: str) -> dict[str, Any]:

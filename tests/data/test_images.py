@@ -1,0 +1,187 @@
+"""Decoding is compared with Pillow, another decoder on top of libjpeg and zlib."""
+
+import io
+import struct
+import zlib
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+
+from yolox_jax.data import images
+from yolox_jax.data.images import ImageError
+
+HEIGHT, WIDTH = 48, 64
+ORIENTATION = 0x0112  # EXIF's tag
+
+
+def smooth(channels=3, seed=0):
+    """A picture without sharp edges, which two decoders of a JPEG agree on."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (4, 5, channels), np.uint8)
+    return cv2.resize(coarse, (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC)
+
+
+def encoded(picture, format, **options):
+    stream = io.BytesIO()
+    picture.save(stream, format, **options)
+    return stream.getvalue()
+
+
+def pillow_bgr(data):
+    """As a person sees it, by Pillow."""
+    picture = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
+    return np.asarray(picture.convert("RGB"))[..., ::-1]
+
+
+def assert_close(image, expected, levels):
+    assert image.dtype == np.uint8
+    assert image.shape == expected.shape
+    assert np.abs(image.astype(int) - expected).max() <= levels
+
+
+def test_a_grey_jpeg_becomes_three_equal_channels():
+    data = encoded(Image.fromarray(smooth()[..., 0]), "JPEG", quality=95)
+    assert_close(images.decode(data, "grey"), pillow_bgr(data), levels=1)
+
+
+def test_a_cmyk_jpeg_becomes_the_colours_pillow_sees():
+    data = encoded(Image.fromarray(smooth(4), "CMYK"), "JPEG", quality=95)
+    assert_close(images.decode(data, "cmyk"), pillow_bgr(data), levels=4)
+
+
+@pytest.mark.parametrize("shape", [(HEIGHT, WIDTH), (HEIGHT, WIDTH, 3)])
+def test_a_png_of_16_bits_keeps_the_upper_eight(shape):
+    levels = np.random.default_rng(0).integers(0, 2**16, shape, np.uint16)
+    image = images.decode(cv2.imencode(".png", levels)[1].tobytes(), "deep")
+    upper = (levels >> 8).reshape(HEIGHT, WIDTH, -1)
+    np.testing.assert_array_equal(image, np.broadcast_to(upper, (HEIGHT, WIDTH, 3)))
+
+
+@pytest.mark.parametrize("options", [{}, {"transparency": 3}])
+def test_a_palette_png_has_its_colours(options):
+    picture = Image.fromarray(smooth()).quantize(16)
+    image = images.decode(encoded(picture, "PNG", **options), "palette")
+    np.testing.assert_array_equal(image, np.asarray(picture.convert("RGB"))[..., ::-1])
+
+
+def test_transparency_is_dropped_and_the_colours_below_it_stay():
+    bgra = smooth(4)
+    bgra[:9, :9, 3] = 0
+    image = images.decode(cv2.imencode(".png", bgra)[1].tobytes(), "transparent")
+    np.testing.assert_array_equal(image, bgra[..., :3])
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_an_image_is_turned_as_its_exif_orientation_says(orientation, format):
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    data = encoded(Image.fromarray(smooth()), format, exif=exif)
+    assert_close(images.decode(data, "turned"), pillow_bgr(data), levels=1)
+    as_stored = np.asarray(Image.open(io.BytesIO(data)))[..., ::-1]
+    assert_close(images.decode(data, "turned", ignore_orientation=True), as_stored, levels=1)
+
+
+def test_an_image_of_63_million_pixels_is_read():
+    data = encoded(Image.new("RGB", (9000, 7000), (1, 2, 3)), "PNG", compress_level=1)
+    image = images.decode(data, "large")
+    assert image.shape == (7000, 9000, 3)
+    assert (image[::999, ::999] == (3, 2, 1)).all()
+
+
+def png_chunk(kind, content):
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def test_an_image_that_opencv_thinks_too_large_is_an_error_that_says_so():
+    header = struct.pack(">IIBBBBB", 40_000, 40_000, 8, 2, 0, 0, 0)
+    pixels = zlib.compress(b"\0")
+    chunks = ((b"IHDR", header), (b"IDAT", pixels), (b"IEND", b""))
+    data = b"\x89PNG\r\n\x1a\n" + b"".join(png_chunk(*chunk) for chunk in chunks)
+    with pytest.raises(ImageError, match=r"huge\.png cannot be decoded .*make it smaller"):
+        images.decode(data, "huge.png")
+
+
+def with_thumbnail(jpeg):
+    """The JPEG with another, whole one in an EXIF segment: that one's markers are not the image's own."""
+    thumbnail = encoded(Image.fromarray(smooth(seed=1)), "JPEG")
+    segment = b"Exif\0\0" + thumbnail
+    return jpeg[:2] + b"\xff\xe1" + struct.pack(">H", len(segment) + 2) + segment + jpeg[2:]
+
+
+def files():
+    noise = np.random.default_rng(2).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
+    picture = Image.fromarray(noise)  # noise makes long scans, in which 0xff needs its stuffed zeros
+    jpeg = encoded(picture, "JPEG", quality=90)
+    return {
+        "jpeg": jpeg,
+        "jpeg with a thumbnail": with_thumbnail(jpeg),
+        "progressive jpeg": encoded(picture, "JPEG", progressive=True),
+        "progressive jpeg with a thumbnail": with_thumbnail(encoded(picture, "JPEG", progressive=True)),
+        "jpeg with restarts": encoded(picture, "JPEG", restart_marker_rows=1),
+        "png": encoded(picture, "PNG"),
+    }
+
+
+FILES = files()
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_truncated_file_is_an_error_wherever_it_is_cut(name):
+    data = FILES[name]
+    for length in [*range(10, len(data), 13), *range(len(data) - 20, len(data))]:
+        with pytest.raises(ImageError, match=rf"cut\.file is truncated after {length} bytes"):
+            images.decode(data[:length], "cut.file")
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_the_second_half_filled_with_zeros_is_truncated(name):
+    """What a download leaves that reserved its file's size first."""
+    data = FILES[name]
+    half = len(data) // 2
+    with pytest.raises(ImageError):
+        images.decode(data[:half] + bytes(len(data) - half), "zeros.file")
+
+
+# A camera's second image, cut or whole, and bytes that look like the start of a scan.
+@pytest.mark.parametrize("trailing", [bytes(200), b"\xff\xda\0\0", FILES["jpeg"], FILES["jpeg"][:900]])
+@pytest.mark.parametrize("name", FILES)
+def test_bytes_after_the_end_do_no_harm(name, trailing):
+    image = images.decode(FILES[name], "whole")
+    np.testing.assert_array_equal(images.decode(FILES[name] + trailing, "trailing"), image)
+
+
+def test_a_whole_file_with_a_thumbnail_is_the_image_and_not_the_thumbnail():
+    np.testing.assert_array_equal(
+        images.decode(FILES["jpeg with a thumbnail"], "with"), images.decode(FILES["jpeg"], "without")
+    )
+
+
+def test_changed_bytes_in_a_png_are_an_error():
+    data = bytearray(FILES["png"])
+    data[len(data) // 2] ^= 0xFF
+    with pytest.raises(ImageError, match=r"changed\.png cannot be decoded; replace the file"):
+        images.decode(bytes(data), "changed.png")
+
+
+@pytest.mark.parametrize("data", [b"", b"not a picture", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"])
+def test_what_is_no_image_is_an_error_that_names_the_file(data):
+    with pytest.raises(ImageError, match=r"some\.file (cannot be decoded|is truncated)"):
+        images.decode(data, "some.file")
+
+
+def test_a_file_that_cannot_be_opened_is_an_error_with_its_path_and_the_cause(tmp_path):
+    with pytest.raises(ImageError, match=r"gone\.jpg cannot be read \(No such file"):
+        images.read(tmp_path / "gone.jpg")
+    with pytest.raises(ImageError, match=r"cannot be read \(Is a directory\)"):
+        images.read_bytes(tmp_path)
+
+
+def test_folders_know_files_by_one_listing_of_each_folder(tmp_path):
+    (tmp_path / "a.jpg").touch()
+    folders = images.Folders()
+    assert folders.have(f"{tmp_path}/a.jpg")
+    (tmp_path / "late.jpg").touch()
+    assert not folders.have(f"{tmp_path}/late.jpg")
+    assert not folders.have(f"{tmp_path}/no such folder/a.jpg")

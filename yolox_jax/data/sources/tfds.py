@@ -1,0 +1,176 @@
+"""A data set prepared by TensorFlow Datasets (tfds), read without TensorFlow: ArrayRecord files of encoded images."""
+
+import collections
+import concurrent.futures
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from yolox_jax.data import images, problems
+from yolox_jax.data.example import Example
+from yolox_jax.data.images import ImageError
+from yolox_jax.data.problems import Problem
+from yolox_jax.data.sources import tfds_files
+
+_OBJECT = np.dtype([("label", np.int32), ("xywh", np.float64, 4), ("area", np.float64), ("iscrowd", np.bool_)])
+_LINES_PER_KIND = 10  # of the log: a data set with one systematic fault has it in every record
+
+
+class TfdsSource:
+    """A split of a tfds data set, in its own order. Label k is the k-th name of the label feature.
+
+    `root` is the folder of one version, or a folder above with one version in it; `split` may be a part, "train[:80%]".
+    `features` names those that are not called as in `tfds_files.FeatureNames`. Without ids an image's id is its index,
+    without crowds nothing is one, and without areas they are the boxes'. Boxes to learn are CocoSource's: no crowds,
+    area > 0, clipped. Records are read when asked for: what is wrong in one is logged then, once, and in `problems`.
+    """
+
+    def __init__(self, root: str | Path, split: str, features: Mapping[str, str] | None = None):
+        folder = tfds_files.find_version(Path(root))
+        builder = tfds_files.import_tfds().builder_from_directory(str(folder))
+        self.split = split
+        self.problems: list[Problem] = []
+        self._arguments = (str(folder), split, dict(features or {}))
+        self._name = f"{folder} ({split})"
+        self._names = tfds_files.feature_names(builder.info.features, self._arguments[2], folder)
+        of_object = builder.info.features[self._names.objects].feature
+        self.class_names = tuple(str(name) for name in of_object[self._names.label].names)
+        area = self._names.area
+        self._areas_are_whole = area is not None and np.issubdtype(of_object[area].np_dtype, np.integer)
+        self._records = tfds_files.open_records(builder, split, folder)
+        self._sizes_hw: dict[int, tuple[int, int]] = {}  # of the images decoded so far
+        self._seen: set[tuple[int, int]] = set()  # (record, object) of each problem
+        self._num_of_kind: collections.Counter[str] = collections.Counter()
+        self._lock = threading.Lock()
+
+    def __reduce__(self) -> tuple[Any, ...]:  # for worker processes: each opens the files itself
+        return TfdsSource, self._arguments
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __getitem__(self, index: int) -> Example:
+        record = self._record(index)
+        image = self._decode(index, record)
+        height, width = image.shape[:2]
+        objects = self._objects(index, record, (height, width))
+        objects = objects[~objects["iscrowd"]]
+        top_left, sides = objects["xywh"][:, :2], objects["xywh"][:, 2:]
+        boxes_xyxy = np.clip(np.concatenate([top_left, top_left + sides], axis=1), 0, (width, height, width, height))
+        return Example(image, boxes_xyxy.astype(np.float32), objects["label"].copy(), self._id(index, record))
+
+    def image_id(self, index: int) -> int | str:
+        return self._id(index, self._record(index))
+
+    def num_boxes(self, index: int) -> int:
+        # Whether a box is one to learn does not depend on the image's size, which only decoding would tell.
+        return int((~self._objects(index, self._record(index), (1, 1))["iscrowd"]).sum())
+
+    def encoded(self, index: int) -> bytes:
+        """The image as it is in the file: JPEG, PNG or what it was made of."""
+        return bytes(self._record(index)[self._names.image])
+
+    def ground_truth(self) -> dict[str, Any]:
+        """All records, crowds included, boxes unclipped. Category ids are label + 1, annotations count from 1.
+
+        Boxes are fractions of an image in the file, so every image is decoded that was not before: a few milliseconds
+        each and thread (COCO's validation split: 15 s on two cores). Later calls only read the records. An image that
+        cannot be decoded is listed as one pixel without boxes, and logged.
+        """
+        truth: dict[str, Any] = {"images": [], "annotations": []}
+        with concurrent.futures.ThreadPoolExecutor() as pool:
+            for index, (id, (height, width), objects) in enumerate(pool.map(self._annotated, range(len(self)))):
+                name = self._record_name(index)
+                truth["images"].append({"id": id, "file_name": name, "width": width, "height": height})
+                for label, xywh, area, iscrowd in objects.tolist():
+                    annotation = {"id": len(truth["annotations"]) + 1, "image_id": id, "category_id": label + 1}
+                    annotation |= {"bbox": list(xywh), "area": area, "iscrowd": int(iscrowd)}
+                    truth["annotations"].append(annotation)
+        ids = collections.Counter(image["id"] for image in truth["images"])
+        repeated = [id for id, count in ids.items() if count > 1]
+        if repeated:
+            raise ValueError(
+                f"{self._name}: image id {repeated[0]!r} occurs {ids[repeated[0]]} times ({len(repeated)} such ids); "
+                "name another feature by config.data.tfds.image_id"
+            )
+        truth["categories"] = [{"id": label + 1, "name": name} for label, name in enumerate(self.class_names)]
+        return truth
+
+    def _annotated(self, index: int) -> tuple[int | str, tuple[int, int], np.ndarray]:
+        record = self._record(index)
+        id = self._id(index, record)
+        if index not in self._sizes_hw:
+            try:
+                self._decode(index, record)
+            except ImageError as error:
+                problems.logger.warning("%s. Its boxes are left out of the ground truth", error)
+                return id, (1, 1), np.zeros(0, _OBJECT)
+        return id, self._sizes_hw[index], self._objects(index, record, self._sizes_hw[index])
+
+    def _record(self, index: int) -> dict[str, Any]:
+        if not 0 <= index < len(self):
+            raise IndexError(f"image {index} of {len(self)}")
+        try:
+            return self._records[index]
+        except Exception as error:  # array_record, protobuf and tfds each raise their own
+            raise ImageError(f"{self._record_name(index)} cannot be read ({error}); copy or write it again") from error
+
+    def _decode(self, index: int, record: dict[str, Any]) -> np.ndarray:
+        image = images.decode(record[self._names.image], self._record_name(index))
+        self._sizes_hw[index] = image.shape[:2]
+        return image
+
+    def _id(self, index: int, record: dict[str, Any]) -> int | str:
+        name = self._names.image_id
+        if name is None:
+            return index
+        id = record[name]
+        return id.decode() if isinstance(id, bytes) else int(id)
+
+    def _objects(self, index: int, record: dict[str, Any], size_hw: tuple[int, int]) -> np.ndarray:
+        """The good objects of a record as `_OBJECT` rows, in pixels of an image of that size; reports the others."""
+        height, width = size_hw
+        columns, names = record[self._names.objects], self._names
+        norm_yxyx = np.asarray(columns[names.bbox], np.float64).reshape(-1, 4)
+        rows = np.zeros(len(norm_yxyx), _OBJECT)
+        corners_xyxy = norm_yxyx[:, [1, 0, 3, 2]] * (width, height, width, height)
+        rows["xywh"] = np.concatenate([corners_xyxy[:, :2], corners_xyxy[:, 2:] - corners_xyxy[:, :2]], axis=1)
+        labels = np.asarray(columns[names.label], np.int64)
+        rows["label"] = labels
+        rows["iscrowd"] = False if names.is_crowd is None else columns[names.is_crowd]
+        box_areas = rows["xywh"][:, 2] * rows["xywh"][:, 3]
+        areas = box_areas if names.area is None else np.asarray(columns[names.area], np.float64)
+        # coco/2017 cuts its areas down to whole numbers, so 0 is an object of less than a pixel.
+        rows["area"] = np.where(areas == 0, box_areas, areas) if self._areas_are_whole else areas
+
+        good = np.ones(len(rows), np.bool_)
+        for number, (row, box) in enumerate(zip(rows, norm_yxyx.tolist(), strict=True)):
+            kind, found = problems.box_fault(row["xywh"].tolist(), width, height), f"ymin, xmin, ymax, xmax {box}"
+            usable = kind in (None, problems.PARTLY_OUTSIDE)
+            if not 0 <= labels[number] < len(self.class_names):
+                kind, found, usable = problems.UNKNOWN_CATEGORY, f"label {labels[number]}", False
+            elif usable and not (np.isfinite(row["area"]) and row["area"] > 0):
+                kind, found, usable = problems.NO_AREA, f"area {row['area']}", False
+            if kind is not None:
+                self._report(index, number, kind, found, "clipped for training" if usable else "object left out")
+            good[number] = usable
+        return rows[good]
+
+    def _report(self, index: int, number: int, kind: str, found: str, action: str) -> None:
+        with self._lock:
+            if (index, number) in self._seen:
+                return
+            self._seen.add((index, number))
+            problem = Problem(kind, self._name, f"record {index}, object {number}", found, action)
+            self.problems.append(problem)
+            self._num_of_kind[kind] += 1
+            if self._num_of_kind[kind] <= _LINES_PER_KIND:
+                problems.logger.warning("%s", problem)
+            elif self._num_of_kind[kind] == _LINES_PER_KIND + 1:
+                problems.logger.warning("%s: %s: more like these, not listed", self._name, kind)
+
+    def _record_name(self, index: int) -> str:
+        return f"{self._name}: record {index}"

@@ -1,0 +1,129 @@
+"""The yaml file of a data set in YOLO's text format: its classes, and the images of each split."""
+
+import dataclasses
+import os
+from pathlib import Path
+from typing import Any
+
+import yaml  # type: ignore[import-untyped]  # it ships no type information
+
+from yolox_jax.data import images, problems
+from yolox_jax.data.problems import Problem
+
+_IMAGE_SUFFIXES = {".bmp", ".dib", ".jp2", ".jpe", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+_KEYS = {"train": ("train",), "val": ("val", "valid")}
+
+
+@dataclasses.dataclass(frozen=True)
+class YoloYaml:
+    """What the file says. Paths are absolute."""
+
+    file: str
+    class_names: tuple[str, ...]
+    path: str  # the folder that the splits are relative to
+    splits: dict[str, tuple[str, ...]]  # by the key in the file: folders of images, and lists of image paths
+
+
+def read(file: str | Path) -> YoloYaml:
+    """Raises ValueError where the file is not one of a detection data set."""
+    file = os.path.abspath(file)
+    try:
+        with open(file, encoding="utf-8") as stream:
+            # Only strings: YAML would make a class named `no` the value false.
+            content = yaml.load(stream, yaml.BaseLoader)
+    except (yaml.YAMLError, ValueError) as error:
+        raise ValueError(f"{file} is not valid yaml: {error}") from error
+    is_mapping = isinstance(content, dict)
+    if not is_mapping:
+        raise ValueError(f"{file} has no keys such as train, val and names; give the yaml of a data set")
+    if "kpt_shape" in content:
+        raise ValueError(
+            f"{file}: kpt_shape: lines with keypoints cannot be told from polygons; "
+            "keep the first five numbers of each line in copies of the label files, and take kpt_shape out of the yaml"
+        )
+    folder = os.path.dirname(file)
+    path = os.path.normpath(os.path.join(folder, os.path.expanduser(str(content.get("path") or ""))))
+    splits = {}
+    for key in (key for keys in _KEYS.values() for key in keys if content.get(key)):
+        entries = content[key] if isinstance(content[key], list) else [content[key]]
+        splits[key] = tuple(_resolve(path, os.path.expanduser(str(entry))) for entry in entries)
+    return YoloYaml(file, _class_names(content, file), path, splits)
+
+
+def find_images(content: YoloYaml, split: str, found_problems: list[Problem]) -> list[str]:
+    """The paths of the images of "train" or "val", sorted, each once; appends what is wrong to `found_problems`."""
+    keys = _KEYS[split]
+    entries = next((content.splits[key] for key in keys if key in content.splits), None)
+    if entries is None:
+        raise ValueError(f"{content.file} has no {' or '.join(keys)}; name a folder of images or a list of them there")
+    paths: set[str] = set()
+    for entry in entries:
+        if os.path.isdir(entry):
+            paths |= _in_folder(entry, found_problems)
+        elif os.path.isfile(entry):
+            paths |= _in_list(entry, content.path, found_problems)
+        else:
+            raise ValueError(
+                f"{content.file}: {keys[0]}: there is no folder or file {entry}; "
+                f"correct {keys[0]}, or path, which its relative paths start from"
+            )
+    return sorted(paths)
+
+
+def _class_names(content: dict[str, Any], file: str) -> tuple[str, ...]:
+    names = content.get("names")
+    if isinstance(names, dict):
+        ids = [str(number) for number in range(len(names))]
+        if set(names) != set(ids):
+            raise ValueError(f"{file}: names: the ids are {', '.join(names)}; they must be 0 to {len(names) - 1}")
+        names = [names[id] for id in ids]
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) and name for name in names):
+        raise ValueError(f"{file}: names is {names!r}; give the list of the classes' names")
+    if "nc" in content and content["nc"] != str(len(names)):
+        raise ValueError(f"{file}: nc is {content['nc']}, but names has {len(names)}; correct one of them")
+    return tuple(names)
+
+
+def _resolve(path: str, entry: str) -> str:
+    resolved = os.path.normpath(os.path.join(path, entry))
+    # Exports of Roboflow say ../train/images for a folder beside the yaml.
+    beside = os.path.normpath(os.path.join(path, entry.removeprefix("../")))
+    return beside if not os.path.exists(resolved) and os.path.exists(beside) else resolved
+
+
+def _in_folder(folder: str, found_problems: list[Problem]) -> set[str]:
+    paths = set()
+    for directory, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = [name for name in folders if not name.startswith(".")]  # .ipynb_checkpoints has copies of images
+        for name in names:
+            suffix = os.path.splitext(name)[1].lower()
+            if suffix in _IMAGE_SUFFIXES and not name.startswith("."):
+                paths.add(os.path.join(directory, name))
+            elif suffix != ".txt" and not name.startswith("."):  # labels may lie beside their images
+                found_problems.append(Problem(problems.NOT_AN_IMAGE, directory, "file", name, "left out"))
+    return paths
+
+
+def _in_list(file: str, path: str, found_problems: list[Problem]) -> set[str]:
+    """A relative path in a list starts from the data set's path or from the list's own folder."""
+    paths: set[str] = set()
+    folders = images.Folders()
+    for number, entry in _lines(file):
+        candidates = [os.path.normpath(os.path.join(start, entry)) for start in (path, os.path.dirname(file))]
+        found = next((candidate for candidate in candidates if folders.have(candidate)), None)
+        where = (file, f"line {number}")
+        if found is None:
+            found_problems.append(Problem(problems.MISSING_FILE, *where, candidates[0], "image left out"))
+        elif found in paths:
+            found_problems.append(Problem(problems.REPEATED_IMAGE, *where, entry, "taken once"))
+        else:
+            paths.add(found)
+    return paths
+
+
+def _lines(file: str) -> list[tuple[int, str]]:
+    try:
+        with open(file, encoding="utf-8-sig") as stream:
+            return [(number, line.strip()) for number, line in enumerate(stream, 1) if line.strip()]
+    except ValueError as error:
+        raise ValueError(f"{file} is not a list of image paths ({error}); give a folder or a text file") from error

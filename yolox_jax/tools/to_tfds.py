@@ -1,0 +1,62 @@
+"""Writes a data set as one of TensorFlow Datasets, that kind "tfds" reads: few large files in place of many small ones.
+
+python -m yolox_jax.tools.to_tfds --config=configs/yolox_s.py [--config.data.…] --output=DIR [--name=NAME]
+
+The splits of the config become "train" and "validation" of DIR/NAME/1.0.0. Images that cannot be read are listed and
+left out, and the exit code stays 0. Needs tensorflow-datasets, but not TensorFlow.
+"""
+
+import functools
+import sys
+from pathlib import Path
+
+from absl import app, flags
+from ml_collections import ConfigDict, config_flags
+
+from yolox_jax.data import tfds_writer
+from yolox_jax.data.open_sources import check_classes, open_split
+from yolox_jax.tools.terminal import print_progress, quiet_libraries, user_errors
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "The data set: a file of configs/.", lock_config=True)
+_OUTPUT = flags.DEFINE_string("output", None, "The folder that gets NAME/1.0.0.")
+_NAME = flags.DEFINE_string("name", None, "The data set's name; config.data.kind if not given.")
+_MAX_SIDE = flags.DEFINE_integer(
+    "max_side", None, "Makes larger images this large, as JPEG. All are kept if not given."
+)
+
+
+def run(config: ConfigDict, output: Path, name: str, max_side: int | None = None) -> None:
+    """Writes both splits, and tells how to read them."""
+    splits = {"train": open_split(config.data, "train"), "validation": open_split(config.data, "val")}
+    check_classes(config.num_classes, splits["train"].class_names, splits["validation"].class_names)
+    folder, num_written = tfds_writer.write(
+        splits,
+        output,
+        name,
+        max_side=max_side,
+        threads=config.data.threads,
+        progress=functools.partial(print_progress, what="read"),
+    )
+    print(f"wrote {folder}: {', '.join(f'{split} {number} images' for split, number in num_written.items())}")
+    num_left_out = sum(map(len, splits.values())) - sum(num_written.values())
+    if num_left_out:
+        print(f"warning: {num_left_out} images could not be read and are not in it", file=sys.stderr)
+    print(f"to read it: --config.data.kind=tfds --config.data.root={folder.absolute()} ", end="")
+    print("--config.data.train=train --config.data.val=validation")
+
+
+def main(argv: list[str]) -> None:
+    if len(argv) > 1:
+        raise app.UsageError(f"unknown argument {argv[1]!r}: config fields are set by --config.name=value")
+    quiet_libraries()
+    config = _CONFIG.value
+    try:
+        with user_errors():
+            run(config, Path(str(_OUTPUT.value)).expanduser(), _NAME.value or config.data.kind, _MAX_SIDE.value)
+    except KeyboardInterrupt:
+        sys.exit("\ninterrupted; nothing is left behind")
+
+
+if __name__ == "__main__":
+    flags.mark_flags_as_required(["config", "output"])
+    app.run(main)
