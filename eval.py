@@ -9,10 +9,11 @@ from pathlib import Path
 from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
-from yolox_jax.data.open_sources import check_classes, open_split
+from yolox_jax.data.open_sources import check_classes
 from yolox_jax.detection.anchors import check_size
 from yolox_jax.evaluation.evaluate import EvalConfig, EvalResult, evaluate, make_predict
 from yolox_jax.models import yolox
+from yolox_jax.tools import from_config
 from yolox_jax.tools.terminal import print_progress, quiet_libraries, user_errors
 from yolox_jax.training import parallel
 from yolox_jax.training.weights import load_weights
@@ -30,7 +31,7 @@ def run(config: ConfigDict, weights: str) -> EvalResult:
     mesh = parallel.make_mesh()
     parallel.check_batch_size("eval.batch_size", config.eval.batch_size, mesh)
     size_hw = check_size(config.input_size)
-    source = open_split(config.data, "val")
+    source = from_config.open_source(config, "val")
     check_classes(config.num_classes, source.class_names, source.class_names)
 
     model = yolox.create(config.model, len(source.class_names), yolox.compute_dtype(config.dtype))

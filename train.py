@@ -4,7 +4,6 @@ Read it from top to bottom: setup, data, model and optimiser, restore, loop, fin
 """
 
 import functools
-import math
 import shlex
 import sys
 from pathlib import Path
@@ -15,16 +14,16 @@ from absl import app, flags
 from jax.sharding import Mesh
 from ml_collections import ConfigDict, config_flags
 
-from yolox_jax.augment.colour import HsvConfig
 from yolox_jax.augment.multiscale import MultiscaleConfig
 from yolox_jax.data.example import Source
-from yolox_jax.data.open_sources import check_classes, open_split
-from yolox_jax.data.pipeline import train_loader
+from yolox_jax.data.open_sources import check_classes
+from yolox_jax.data.pipeline import TrainLoader
+from yolox_jax.data.reading import Shard
 from yolox_jax.detection.anchors import check_size
 from yolox_jax.detection.simota import SimOtaConfig
 from yolox_jax.evaluation.evaluate import EvalConfig, EvalResult, Predict, evaluate, make_predict
 from yolox_jax.models import yolox
-from yolox_jax.tools import draw
+from yolox_jax.tools import draw, from_config
 from yolox_jax.tools.terminal import print_progress, quiet_libraries, user_errors
 from yolox_jax.training import checkpoint, optim, parallel, state
 from yolox_jax.training.logging import RunLog
@@ -45,10 +44,10 @@ def train(config: ConfigDict, workdir: Path) -> EvalResult:
     size_hw = check_size(config.input_size)
 
     # ---------------------------------------------- data -----------------------------------------------
-    train_source, val_source = open_split(config.data, "train"), open_split(config.data, "val")
+    train_source, val_source = (from_config.open_source(config, split) for split in ("train", "val"))
     class_names = train_source.class_names
     check_classes(config.num_classes, class_names, val_source.class_names)
-    steps_per_epoch = math.ceil(len(train_source) / config.batch_size)
+    steps_per_epoch = from_config.steps_per_epoch(config, len(train_source))
     multiscale = MultiscaleConfig(**_enabled(config.multiscale)) if config.multiscale.enabled else None
 
     # --------------------------------------- model and optimiser ---------------------------------------
@@ -65,9 +64,7 @@ def train(config: ConfigDict, workdir: Path) -> EvalResult:
     step_config = StepConfig(
         schedule=schedule,
         ema_decay=config.ema_decay,
-        hsv=HsvConfig(**_enabled(config.hsv)) if config.hsv.enabled else None,
         assignment=SimOtaConfig(**config.assignment),
-        seed=config.seed,
     )
     step_of_size = functools.cache(
         lambda size: parallel.map_step(
@@ -95,20 +92,15 @@ def train(config: ConfigDict, workdir: Path) -> EvalResult:
     _print_summary(config, workdir, mesh, train_state, (train_source, val_source), schedule, num_sizes)
 
     # ---------------------------------------------- loop -----------------------------------------------
-    loader = train_loader(
+    loader = TrainLoader(
         train_source,
-        size_hw=size_hw,
-        global_batch=config.batch_size,
-        num_slots=config.data.max_boxes,
-        flip_prob=config.flip_prob,
-        seed=config.seed,
-        start_step=first_step,
-        num_steps=schedule.total_steps - first_step,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
-        threads=config.data.threads,
-        prefetch=config.data.prefetch,
+        from_config.loader_config(config, size_hw, len(train_source)),
+        schedule.total_steps,
+        shard=Shard(jax.process_index(), jax.process_count()),
+        read=from_config.read_config(config),
     )
+    if first_step:
+        loader.set_state(checkpoints.read_meta(first_step).data_state)
     log = RunLog(
         workdir,
         total_steps=schedule.total_steps,
@@ -117,23 +109,25 @@ def train(config: ConfigDict, workdir: Path) -> EvalResult:
         max_bad_steps=config.max_bad_steps,
     )
     result, compiled_sizes = None, set()
-    for step, loaded in zip(range(first_step, schedule.total_steps), loader, strict=True):
-        size = multiscale.size_at(step, size_hw, config.seed) if multiscale else size_hw
-        batch = parallel.shard_batch(loaded.batch, mesh)
-        with log.untimed(when=size not in compiled_sizes):
-            train_state, metrics = step_of_size(size)(train_state, batch)
-        compiled_sizes.add(size)
-        log.add(step, metrics, loaded.image_ids)
-        log.warn_of_dropped_boxes(step, loaded.num_dropped_boxes, config.data.max_boxes)
-        if (step + 1) % config.log_every_steps == 0:
-            log.report()
-        if _evaluation_is_due(step, schedule, config.eval.every_epochs):
-            log.report()
-            with log.untimed():
-                result = _evaluate(config, predict, train_state, val_source)
-                log.write({"step": step, "event": "evaluation", **result.ap.stats})
-                meta = checkpoint.Meta(config.model, class_names, step + 1, result.ap.stats["AP"], config.to_dict())
-                checkpoints.save(train_state, meta)
+    with loader:
+        for step, loaded in zip(range(first_step, schedule.total_steps), log.time_waits(loader), strict=True):
+            size = multiscale.size_at(step, size_hw, config.seed) if multiscale else size_hw
+            batch = parallel.shard_batch(loaded.batch, mesh)
+            with log.untimed(when=size not in compiled_sizes):
+                train_state, metrics = step_of_size(size)(train_state, batch)
+            compiled_sizes.add(size)
+            log.add(step, metrics, loaded.image_ids)
+            log.warn_of_dropped_boxes(step, loaded.num_dropped_boxes, config.data.max_boxes)
+            if (step + 1) % config.log_every_steps == 0:
+                log.report()
+            if _evaluation_is_due(step, schedule, config.eval.every_epochs):
+                log.report()
+                with log.untimed():
+                    result = _evaluate(config, predict, train_state, val_source)
+                    log.write({"step": step, "event": "evaluation", **result.ap.stats})
+                    ap, data_state = result.ap.stats["AP"], loader.get_state()
+                    meta = checkpoint.Meta(config.model, class_names, step + 1, ap, config.to_dict(), data_state)
+                    checkpoints.save(train_state, meta)
 
     # --------------------------------------------- finish ----------------------------------------------
     if result is None:  # the run was finished before

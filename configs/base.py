@@ -18,19 +18,35 @@ def get_config() -> ConfigDict:
 
     # Data
     config.data = ConfigDict()
-    config.data.kind = "coco"
+    config.data.kind = "coco"  # or voc, yolo_txt, tfds, shapes: open_split in yolox_jax/data/open_sources.py tells all
     config.data.root = "datasets/coco"
     config.data.train = "annotations/instances_train2017.json"
     config.data.train_images = "train2017"
     config.data.val = "annotations/instances_val2017.json"
     config.data.val_images = "val2017"
+    config.data.yaml = "data.yaml"  # for kind "yolo_txt", instead of train and val
+    config.data.class_names = ""  # for kind "voc": a,b,c; where empty, the xml files say
+    # For kind "tfds": names of the features, coco/2017's.
+    config.data.tfds = ConfigDict({"image": "image", "image_id": "image/id", "objects": "objects", "bbox": "bbox"})
+    config.data.tfds.update({"label": "label", "is_crowd": "is_crowd", "area": "area"})
     config.data.shapes = ConfigDict({"num_train": 1000, "num_val": 200, "seed": 0})  # for kind "shapes"
+    config.data.bad_images = "replace"  # by empty ones, each named once; or refuse: read all at the start, stop if any
+    config.data.mosaic_window = 256  # positions of the shuffled order that mosaic partners come from; 0: the whole set
     config.data.threads = 2  # that decode and augment, a process
+    config.data.workers = 0  # processes that do so, with as many threads each; 0: the threads of this one
     config.data.prefetch = 4  # batches made ahead
+    config.data.cache_mb = 1024  # of decoded images, a process
     config.data.max_boxes = 120  # slots an image (exp: TrainTransform max_labels=120 with mosaic)
 
     # Input and augmentation
     config.input_size = (640, 640)  # height, width
+    config.mosaic = ConfigDict()
+    config.mosaic.prob = 1.0  # exp.mosaic_prob
+    config.mosaic.degrees = 10.0  # exp.degrees
+    config.mosaic.translate = 0.1  # exp.translate
+    config.mosaic.scale = (0.1, 2.0)  # exp.mosaic_scale
+    config.mosaic.shear = 2.0  # exp.shear
+    config.mixup = ConfigDict({"prob": 1.0, "scale": (0.5, 1.5)})  # exp.mixup_prob, exp.mixup_scale
     config.flip_prob = 0.5  # exp.flip_prob
     config.hsv = ConfigDict({"enabled": True, "hue": 5.0, "saturation": 30.0, "value": 30.0})  # augment_hsv
     config.multiscale = ConfigDict()  # exp.random_resize

@@ -16,6 +16,7 @@ def get_config() -> ConfigDict:
     config.data.threads = 1  # drawing is Python: more threads would only wait for each other
     config.data.max_boxes = 8  # a picture has six shapes at most
     config.input_size = (96, 96)  # small pictures, small batches: what counts in few minutes is the number of steps
+    config.mosaic.prob = 0.0  # a few hundred steps are too few to learn from pieces
     config.multiscale.enabled = False
     config.hsv.enabled = False  # the shapes' colours are random already
     config.batch_size = 8

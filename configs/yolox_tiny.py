@@ -14,4 +14,6 @@ def get_config() -> ConfigDict:
     config.input_size = (416, 416)  # the reference's exps/default/yolox_tiny.py
     config.multiscale.min_units = 10  # random_size (10, 20), same file
     config.multiscale.max_units = 20
+    config.mosaic.scale = (0.5, 1.5)  # mosaic_scale, same file
+    config.mixup.prob = 0.0  # enable_mixup = False, same file
     return config

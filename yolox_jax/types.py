@@ -16,6 +16,9 @@ class Batch:
     gt_boxes: jax.Array  # [B, G, 4] float32, xyxy
     gt_labels: jax.Array  # [B, G] int32
     gt_mask: jax.Array  # [B, G] bool
+    # The colour shift that is still to be done on the device; none where None.
+    hsv_shift: jax.Array | None = None  # [B, 3] float32, OpenCV's 8-bit levels
+    content_hw: jax.Array | None = None  # [B, 2] int32: rows and columns before the padding, which keeps its grey
 
 
 @flax.struct.dataclass

@@ -11,7 +11,7 @@ from yolox_jax.training import checkpoint, parallel
 
 
 def _meta(step: int, ap: float = 0.5) -> checkpoint.Meta:
-    return checkpoint.Meta("nano", ("cat", "dog"), step, ap, {"seed": 0})
+    return checkpoint.Meta("nano", ("cat", "dog"), step, ap, {"seed": 0}, {"next_step": step})
 
 
 @pytest.fixture
@@ -59,5 +59,5 @@ def test_a_folder_without_checkpoints_is_none(tmp_path):
 
 def test_another_format_version_is_refused_with_both(tmp_path):
     content = {**_meta(1).to_json(), "format_version": 99}
-    with pytest.raises(ValueError, match="format 99, this version of yolox_jax reads 1"):
+    with pytest.raises(ValueError, match="format 99, this version of yolox_jax reads 2"):
         checkpoint.Meta.from_json(json.loads(json.dumps(content)), tmp_path)

@@ -20,7 +20,7 @@ def log(tmp_path):
 
 def _add(log: RunLog, step: int, bad: bool = False):
     metrics = _METRICS | ({"loss": np.nan, "skipped": 1.0} if bad else {})
-    log.add(step, metrics, (f"image{step}", 7))
+    log.add(step, metrics, ((f"image{step}", 7),))
 
 
 def _records(tmp_path):
@@ -44,7 +44,7 @@ def test_a_skipped_step_is_told_with_its_images(log, tmp_path, capsys):
     _add(log, 2)
     log.report()
     assert "step 1" in capsys.readouterr().out
-    assert {"step": 1, "event": "skipped", "image_ids": ["image1", 7]} in _records(tmp_path)
+    assert {"step": 1, "event": "skipped", "image_ids": [["image1", 7]]} in _records(tmp_path)
     assert _records(tmp_path)[-1]["num_skipped"] == 1
 
 
@@ -70,3 +70,23 @@ def test_boxes_beyond_the_slots_are_counted_and_told_once(log, tmp_path, capsys)
     log.report()
     assert capsys.readouterr().out.count("beyond the 120 slots") == 1
     assert _records(tmp_path)[-1]["num_dropped_boxes"] == 7
+
+
+def test_the_share_of_time_waited_for_data_is_logged(tmp_path, monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr("yolox_jax.training.logging.time.perf_counter", lambda: clock[0])
+
+    def batches():
+        for wait in (1.0, 0.0, 3.0):
+            clock[0] += wait
+            yield wait
+
+    log = RunLog(tmp_path, total_steps=100, steps_per_epoch=10, batch_size=2, max_bad_steps=3)
+    for step, _ in enumerate(log.time_waits(batches())):
+        clock[0] += 2.0  # training
+        _add(log, step)
+        if step == 1:
+            log.report()
+    log.report()
+    log.close()
+    assert [record["data_wait"] for record in _records(tmp_path)] == [1 / 5, 3 / 5]

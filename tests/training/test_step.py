@@ -79,7 +79,7 @@ def test_training_at_another_size_scales_the_boxes_with_the_images():
     config = StepConfig(toy.SCHEDULE)
     losses = {}
     batch = toy.random_batch(0)
-    images, boxes = augment(batch, jax.random.key(0), None, (128, 96))
+    images, boxes = augment(batch, (128, 96))
     assert images.shape == (16, 128, 96, 3)
     np.testing.assert_allclose(boxes, batch.gt_boxes * np.array([1.5, 2, 1.5, 2]), rtol=1e-6)
     for size in (64, 128):

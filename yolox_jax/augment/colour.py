@@ -1,7 +1,5 @@
 """Hue, saturation and brightness shifts on the device, as OpenCV's 8-bit HSV would give them."""
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 
@@ -10,29 +8,12 @@ _FIXED_BITS = 12  # OpenCV's hsv_shift
 _CUT = 1e-3  # OpenCV cuts the fraction off; this keeps a whole level that float32 left a hair below itself
 
 
-@dataclasses.dataclass(frozen=True)
-class HsvConfig:
-    """The largest shift of each channel, in OpenCV's 8-bit levels; the reference's augment_hsv."""
-
-    hue: float = 5.0
-    saturation: float = 30.0
-    value: float = 30.0
-
-
-def draw_gains(key: jax.Array, config: HsvConfig) -> jax.Array:
-    """One image's shifts [3], whole levels: U(−1, 1) times the largest, each channel left alone half of the time."""
-    size_key, keep_key = jax.random.split(key)
-    largest_3 = jnp.array([config.hue, config.saturation, config.value])
-    gain_3 = jax.random.uniform(size_key, (3,), minval=-1.0, maxval=1.0) * largest_3
-    return jnp.trunc(gain_3 * jax.random.bernoulli(keep_key, 0.5, (3,)))
-
-
-def shift_hsv(image_HW3: jax.Array, gain_3: jax.Array) -> jax.Array:
+def shift_hsv(image_HW3: jax.Array, shift_3: jax.Array) -> jax.Array:
     """A BGR image of whole levels 0..255 with hue, saturation and value shifted by whole levels; float32 out."""
     hue, saturation, value = _bgr_to_hsv(image_HW3.astype(jnp.int32))
-    hue = (hue + gain_3[0]) % _HUE_LEVELS
-    saturation = jnp.clip(saturation + gain_3[1], 0.0, 255.0)
-    value = jnp.clip(value + gain_3[2], 0.0, 255.0)
+    hue = (hue + shift_3[0]) % _HUE_LEVELS
+    saturation = jnp.clip(saturation + shift_3[1], 0.0, 255.0)
+    value = jnp.clip(value + shift_3[2], 0.0, 255.0)
     return _hsv_to_bgr(hue, saturation, value)
 
 
@@ -63,7 +44,8 @@ def _hsv_to_bgr(hue: jax.Array, saturation: jax.Array, value: jax.Array) -> jax.
     return jnp.stack([channel(1.0), channel(3.0), channel(5.0)], axis=-1)
 
 
-def random_hsv(key: jax.Array, image_HW3: jax.Array, gt_mask_G: jax.Array, config: HsvConfig) -> jax.Array:
-    """One image with random shifts; an image without boxes is left alone, as in the reference's TrainTransform."""
-    gain_3 = draw_gains(key, config)
-    return jnp.where(gt_mask_G.any(), shift_hsv(image_HW3, gain_3), image_HW3.astype(jnp.float32))
+def shift_content(image_HW3: jax.Array, shift_3: jax.Array, content_2: jax.Array) -> jax.Array:
+    """`shift_hsv` of the first content_2 rows and columns; the padding beyond them keeps its grey."""
+    height, width = image_HW3.shape[:2]
+    in_content_HW = (jnp.arange(height)[:, None] < content_2[0]) & (jnp.arange(width)[None, :] < content_2[1])
+    return jnp.where(in_content_HW[:, :, None], shift_hsv(image_HW3, shift_3), image_HW3.astype(jnp.float32))

@@ -11,20 +11,37 @@ def fit_ratio(image_hw: tuple[int, int], size_hw: tuple[int, int]) -> float:
     return min(size_hw[0] / image_hw[0], size_hw[1] / image_hw[1])
 
 
-def letterbox(image: np.ndarray, size_hw: tuple[int, int]) -> tuple[np.ndarray, float]:
-    """The image at the largest scale that fits, in the top left corner of a grey [H, W, 3] canvas; and that scale.
-
-    Pixels of the image times the scale are pixels of the canvas. Exactly the reference's `preproc`.
-    """
-    height, width = image.shape[:2]
-    ratio = fit_ratio((height, width), size_hw)
+def scaled_hw(image_hw: tuple[int, int], size_hw: tuple[int, int]) -> tuple[int, int]:
+    """The rows and columns that the image has at that scale."""
+    ratio = fit_ratio(image_hw, size_hw)
     # At least one pixel: the reference fails on an image so thin that its short side rounds to nothing.
-    scaled_height, scaled_width = max(1, int(height * ratio)), max(1, int(width * ratio))
+    return max(1, int(image_hw[0] * ratio)), max(1, int(image_hw[1] * ratio))
+
+
+def fit(image: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
+    """The image [h, w, 3] at the largest scale that fits; itself where it fits already."""
+    height, width = scaled_hw(image.shape[:2], size_hw)
+    if image.shape[:2] == (height, width):
+        return image
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
+
+
+def pad(image: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
+    """The image in the top left corner of a grey [H, W, 3] canvas; itself where it fills it."""
+    height, width = image.shape[:2]
+    if (height, width) == size_hw:
+        return image
     canvas = np.full((*size_hw, 3), PAD_VALUE, np.uint8)
-    canvas[:scaled_height, :scaled_width] = cv2.resize(
-        image, (scaled_width, scaled_height), interpolation=cv2.INTER_LINEAR
-    )
-    return canvas, ratio
+    canvas[:height, :width] = image
+    return canvas
+
+
+def letterbox(image: np.ndarray, size_hw: tuple[int, int]) -> tuple[np.ndarray, float]:
+    """The image at the largest scale that fits, padded; and that scale. Exactly the reference's `preproc`.
+
+    Pixels of the image times the scale are pixels of the canvas.
+    """
+    return pad(fit(image, size_hw), size_hw), fit_ratio(image.shape[:2], size_hw)
 
 
 def flip_horizontal(image: np.ndarray, boxes_xyxy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,15 +1,19 @@
-"""One training sample: which image stands at a position, its random stream, and the image made ready with its boxes."""
+"""One training sample: images read, mixed and made ready with their boxes, every draw from one random stream."""
 
 import dataclasses
-import functools
+from collections.abc import Callable
 
 import numpy as np
 
-from yolox_jax.data import geometry
+from yolox_jax.data import draws, geometry
+from yolox_jax.data.draws import AugmentConfig
 from yolox_jax.data.example import Source
+from yolox_jax.data.mixup import mixup
+from yolox_jax.data.mosaic import mosaic
 
 _MIN_SIDE = 1.0  # input pixels: a box must be larger to be learnt (the reference's TrainTransform)
-_SHUFFLE, _SAMPLE = 0, 1  # the two families of random streams under a seed
+
+DrawPartner = Callable[[np.random.Generator], int]  # a random index into the source
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,8 +24,20 @@ class TrainSample:
     boxes: np.ndarray  # [G, 4] float32, xyxy input pixels
     labels: np.ndarray  # [G] int32
     mask: np.ndarray  # [G] bool
-    image_id: int | str
+    hsv_shift: np.ndarray | None  # [3] float32, levels: for the device to apply
+    content_hw: tuple[int, int]  # rows and columns before the padding
+    image_ids: tuple[int | str, ...]  # the position's own first, then its partners
     num_dropped_boxes: int
+
+
+@dataclasses.dataclass(frozen=True)
+class _Picture:
+    """An image with its boxes on the way to a sample."""
+
+    image: np.ndarray  # [h, w, 3] uint8, BGR
+    boxes_xyxy: np.ndarray  # [n, 4], pixels of `image`
+    labels: np.ndarray  # [n] int32
+    image_ids: tuple[int | str, ...]
 
 
 def train_sample(
@@ -31,50 +47,73 @@ def train_sample(
     *,
     size_hw: tuple[int, int],
     num_slots: int,
-    flip_prob: float,
+    augment: AugmentConfig,
+    draw_partner: DrawPartner,
 ) -> TrainSample:
-    """Image `index`, flipped by chance and letterboxed, its boxes in `num_slots` slots. Colour changes on the device.
+    """Image `index`, perhaps in a mosaic, flipped by chance and padded, its boxes in `num_slots` slots.
 
-    As in the reference, an image without boxes is not flipped, boxes of a pixel or less are left out, and where none is
-    larger the image stays as it was and keeps them all.
+    The source gives images fitted to `size_hw` (FittedSource).
+
+    As in the reference's TrainTransform, a picture without boxes is neither flipped nor recoloured, boxes of a pixel or
+    less are left out, and where none is larger the picture stays as it was and keeps them all.
     """
-    example = source[index]
-    image, boxes_xyxy, labels = example.image, example.boxes_xyxy, example.labels
-    flip = rng.random() < flip_prob
-    ratio = geometry.fit_ratio(image.shape[:2], size_hw)
-    large = geometry.min_sides(boxes_xyxy) * ratio > _MIN_SIDE
+    if rng.random() < augment.mosaic_prob:
+        picture = _mosaic_picture(source, index, rng, size_hw, augment, draw_partner)
+    else:
+        example = source[index]
+        picture = _Picture(example.image, example.boxes_xyxy, example.labels, (example.image_id,))
+
+    image, boxes_xyxy, labels = picture.image, picture.boxes_xyxy, picture.labels
+    hsv_shift = None if augment.hsv is None else draws.draw_hsv_shift(rng, augment.hsv)
+    flip = rng.random() < augment.flip_prob
+    large = geometry.min_sides(boxes_xyxy) > _MIN_SIDE
     if large.any():
         if flip:
             image, boxes_xyxy = geometry.flip_horizontal(image, boxes_xyxy)
         boxes_xyxy, labels = boxes_xyxy[large], labels[large]
-    image, _ = geometry.letterbox(image, size_hw)
+    elif hsv_shift is not None:
+        hsv_shift = np.zeros_like(hsv_shift)
 
     num_boxes = min(len(boxes_xyxy), num_slots)
     slots_xyxy = np.zeros((num_slots, 4), np.float32)
-    slots_xyxy[:num_boxes] = boxes_xyxy[:num_boxes] * ratio
+    slots_xyxy[:num_boxes] = boxes_xyxy[:num_boxes]
     slot_labels = np.zeros(num_slots, np.int32)
     slot_labels[:num_boxes] = labels[:num_boxes]
-    mask = np.arange(num_slots) < num_boxes
-    return TrainSample(image, slots_xyxy, slot_labels, mask, example.image_id, len(boxes_xyxy) - num_boxes)
+    return TrainSample(
+        image=geometry.pad(image, size_hw),
+        boxes=slots_xyxy,
+        labels=slot_labels,
+        mask=np.arange(num_slots) < num_boxes,
+        hsv_shift=hsv_shift,
+        content_hw=image.shape[:2],
+        image_ids=picture.image_ids,
+        num_dropped_boxes=len(boxes_xyxy) - num_boxes,
+    )
 
 
-def index_at(position: int, num_images: int, seed: int) -> int:
-    """The image at a position of the endless shuffled sequence: each epoch is all images in an order of its own."""
-    epoch, place = divmod(position, num_images)
-    return int(_permutation(seed, epoch, num_images)[place])
-
-
-def sample_rng(position: int, seed: int) -> np.random.Generator:
-    """The random stream of the sample at a position, and of nothing else."""
-    return _stream(seed, _SAMPLE, position)
-
-
-# Threads read across one border between epochs at a time, if that. The cache is safe to call from all of them, and a
-# permutation dropped too early is only made again.
-@functools.lru_cache(maxsize=4)
-def _permutation(seed: int, epoch: int, num_images: int) -> np.ndarray:
-    return _stream(seed, _SHUFFLE, epoch).permutation(num_images)
-
-
-def _stream(seed: int, *key: int) -> np.random.Generator:
-    return np.random.Generator(np.random.Philox(np.random.SeedSequence(seed, spawn_key=key)))
+def _mosaic_picture(
+    source: Source,
+    index: int,
+    rng: np.random.Generator,
+    size_hw: tuple[int, int],
+    augment: AugmentConfig,
+    draw_partner: DrawPartner,
+) -> _Picture:
+    """Image `index` and three partners warped together, and a fourth with boxes blended in if the four have any."""
+    parameters = draws.draw_mosaic(rng, size_hw, augment)
+    examples = [source[i] for i in (index, *(draw_partner(rng) for _ in range(3)))]
+    image, boxes = mosaic(
+        [example.image for example in examples], [example.boxes_xyxy for example in examples], size_hw, parameters
+    )
+    if len(boxes) and rng.random() < augment.mixup_prob:
+        # The four may be drawn again and have boxes, so a partner is found, however rare boxes are.
+        partner = draw_partner(rng)
+        while not source.num_boxes(partner):
+            partner = draw_partner(rng)
+        example = source[partner]
+        blend_parameters = draws.draw_mixup(rng, size_hw, augment)
+        image, blended_boxes = mixup(image, example.image, example.boxes_xyxy, blend_parameters)
+        examples.append(example)
+        boxes = np.concatenate([boxes, blended_boxes])
+    labels = np.concatenate([example.labels for example in examples])
+    return _Picture(image, boxes, labels, tuple(example.image_id for example in examples))

@@ -13,8 +13,8 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from yolox_jax.data.eval_pipeline import eval_loader
 from yolox_jax.data.example import Source
-from yolox_jax.data.pipeline import eval_loader
 from yolox_jax.detection.anchors import make_anchors
 from yolox_jax.detection.postprocess import DEFAULT_NUM_CANDIDATES, detect
 from yolox_jax.evaluation import coco_ap

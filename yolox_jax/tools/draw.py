@@ -75,5 +75,14 @@ def write_predictions(path: Path, source: Source, detections: Sequence[dict[str,
         # Enlarged or reduced first: lines and captions are then as thick and as large on every image.
         image, scale = fit(source[index].image)
         pictures.append(draw_boxes(image, boxes_xyxy * scale, labels, captions))
-    if not cv2.imwrite(str(path), sheet(pictures)):
+    write_picture(path, sheet(pictures))
+
+
+def write_picture(path: Path, image_HW3: np.ndarray) -> None:
+    """Writes a BGR image in the format that the path's ending names; an OSError where that fails."""
+    try:
+        written = cv2.imwrite(str(path), image_HW3)
+    except cv2.error as error:  # an ending that OpenCV does not know
+        raise OSError(f"could not write the picture {path}: {error.err}") from error
+    if not written:
         raise OSError(f"could not write the picture {path}")

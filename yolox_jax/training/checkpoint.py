@@ -15,7 +15,7 @@ from orbax.checkpoint import checkpoint_managers
 from yolox_jax.training.state import TrainState
 
 _FOLDER = "checkpoints"
-_FORMAT_VERSION = 1
+_FORMAT_VERSION = 2  # 2: with the position in the data
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +27,7 @@ class Meta:
     step: int
     AP: float
     config: dict[str, Any]
+    data_state: dict[str, int]  # where the training data goes on: TrainLoader.get_state
 
     def to_json(self) -> dict[str, Any]:
         return {"format_version": _FORMAT_VERSION, **dataclasses.asdict(self)}

@@ -7,9 +7,12 @@ import math
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
+
+_T = TypeVar("_T")
+ImageIds = tuple[tuple[int | str, ...], ...]  # of each row of a batch: its own image first, then those mixed with it
 
 _LOSS_TERMS = ("loss", "loss_iou", "loss_obj", "loss_cls", "loss_l1")
 
@@ -27,13 +30,24 @@ class RunLog:
         self._steps_per_epoch = steps_per_epoch
         self._batch_size = batch_size
         self._max_bad_steps = max_bad_steps
-        self._pending: list[tuple[int, dict[str, jax.Array], tuple[int | str, ...]]] = []
+        self._pending: list[tuple[int, dict[str, jax.Array], ImageIds]] = []
         self._num_dropped_boxes = 0
         self._bad_in_a_row = 0
         self._num_skipped = 0
         self._since = time.perf_counter()
+        self._waited = 0.0
 
-    def add(self, step: int, metrics: dict[str, jax.Array], image_ids: tuple[int | str, ...]) -> None:
+    def time_waits(self, batches: Iterator[_T]) -> Iterator[_T]:
+        """The batches, noting how long each is waited for."""
+        while True:
+            start = time.perf_counter()
+            batch = next(batches, None)
+            self._waited += time.perf_counter() - start
+            if batch is None:
+                return
+            yield batch
+
+    def add(self, step: int, metrics: dict[str, jax.Array], image_ids: ImageIds) -> None:
         """Keeps the metrics of a step, still on the device, until the next report."""
         self._pending.append((step, metrics, image_ids))
 
@@ -56,19 +70,22 @@ class RunLog:
             self._judge(step, metrics, image_ids)
         now = time.perf_counter()
         images_per_second = len(fetched) * self._batch_size / (now - self._since)
+        data_wait = self._waited / (now - self._since)
         step, last = self._pending[-1][0], {name: float(value) for name, value in fetched[-1].items()}
         self.write(
             {
                 "step": step,
                 **last,
                 "images_per_second": images_per_second,
+                "data_wait": data_wait,
                 "num_skipped": self._num_skipped,
                 "num_dropped_boxes": self._num_dropped_boxes,
             }
         )
-        self._print_progress(step, last, images_per_second)
+        self._print_progress(step, last, images_per_second, data_wait)
         self._pending.clear()
         self._since = now
+        self._waited = 0.0
 
     @contextlib.contextmanager
     def untimed(self, when: bool = True) -> Iterator[None]:
@@ -87,7 +104,7 @@ class RunLog:
     def close(self) -> None:
         self._file.close()
 
-    def _judge(self, step: int, metrics: dict[str, Any], image_ids: tuple[int | str, ...]) -> None:
+    def _judge(self, step: int, metrics: dict[str, Any], image_ids: ImageIds) -> None:
         if not metrics["skipped"]:
             self._bad_in_a_row = 0
             return
@@ -103,7 +120,7 @@ class RunLog:
                 "many such steps are borne."
             )
 
-    def _print_progress(self, step: int, metrics: dict[str, float], images_per_second: float) -> None:
+    def _print_progress(self, step: int, metrics: dict[str, float], images_per_second: float, data_wait: float) -> None:
         done = step + 1
         seconds_left = (self._total_steps - done) * self._batch_size / images_per_second
         epoch = step // self._steps_per_epoch + 1
@@ -111,6 +128,6 @@ class RunLog:
         terms = " ".join(f"{name} {metrics[name]:.3f}" for name in _LOSS_TERMS)
         print(
             f"step {done}/{self._total_steps} epoch {epoch}/{num_epochs}  {terms}  lr {metrics['learning_rate']:.2e}  "
-            f"{images_per_second:.1f} images/s  ETA {datetime.timedelta(seconds=int(seconds_left))}",
+            f"{images_per_second:.1f} images/s, {data_wait:.1%} waiting for data  ETA {datetime.timedelta(seconds=int(seconds_left))}",
             flush=True,
         )

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from yolox_jax.augment.colour import HsvConfig, random_hsv
+from yolox_jax.augment.colour import shift_content
 from yolox_jax.augment.multiscale import resize
 from yolox_jax.detection import losses
 from yolox_jax.detection.anchors import make_anchors
@@ -27,9 +27,7 @@ class StepConfig:
 
     schedule: Schedule
     ema_decay: float = 0.9998
-    hsv: HsvConfig | None = None  # no colour augmentation where None
     assignment: SimOtaConfig = SimOtaConfig()
-    seed: int = 0
 
 
 def train_step(
@@ -58,8 +56,7 @@ def train_step(
       The new state and metrics of the global batch: those of losses.detection_loss, learning_rate, grad_norm, and
       skipped, which is 1 where the step changed nothing.
     """
-    step_key = jax.random.fold_in(jax.random.key(config.seed), state.step)
-    images_BHW3, gt_xyxy_BG4 = augment(batch, step_key, config.hsv, size_hw)
+    images_BHW3, gt_xyxy_BG4 = augment(batch, size_hw)
     anchors = make_anchors(images_BHW3.shape[1:3])
 
     def loss_fn(params: Any) -> tuple[jax.Array, tuple[losses.Metrics, Any]]:
@@ -95,19 +92,11 @@ def train_step(
     return new_state, metrics
 
 
-def augment(
-    batch: Batch, key: jax.Array, hsv: HsvConfig | None, size_hw: tuple[int, int] | None
-) -> tuple[jax.Array, jax.Array]:
-    """The device's share of augmentation: float32 images 0..255 [B, H, W, 3] and boxes [B, G, 4] at the step's size.
-
-    Each image's draws depend on its place in the global batch, not on the number of devices.
-    """
+def augment(batch: Batch, size_hw: tuple[int, int] | None) -> tuple[jax.Array, jax.Array]:
+    """The device's share of augmentation: float32 images 0..255 [B, H, W, 3] and boxes [B, G, 4] at the step's size."""
     images_BHW3, gt_xyxy_BG4 = batch.images, batch.gt_boxes
-    if hsv is not None:
-        batch_size = images_BHW3.shape[0]
-        place_B = lax.axis_index(AXIS) * batch_size + jnp.arange(batch_size)
-        key_B = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, place_B)
-        images_BHW3 = jax.vmap(random_hsv, in_axes=(0, 0, 0, None))(key_B, images_BHW3, batch.gt_mask, hsv)
+    if batch.hsv_shift is not None and batch.content_hw is not None:
+        images_BHW3 = jax.vmap(shift_content)(images_BHW3, batch.hsv_shift, batch.content_hw)
     images_BHW3 = images_BHW3.astype(jnp.float32)
     if size_hw is not None:
         images_BHW3, gt_xyxy_BG4 = resize(images_BHW3, gt_xyxy_BG4, size_hw)

@@ -1,0 +1,61 @@
+"""Images at the size of the input, and the ones read lately kept."""
+
+import collections
+import dataclasses
+import threading
+from typing import Any
+
+import numpy as np
+
+from yolox_jax.data import geometry
+from yolox_jax.data.example import Example, Source, SourceView
+
+
+class FittedSource(SourceView):
+    """A source whose images are at the largest scale that fits `size_hw`, boxes with them.
+
+    Every use of a training image begins so, in a mosaic, in mixup or plain: done once, it need not be done again.
+    """
+
+    def __init__(self, source: Source, size_hw: tuple[int, int]):
+        super().__init__(source)
+        self._size_hw = size_hw
+
+    def __getitem__(self, index: int) -> Example:
+        example = super().__getitem__(index)
+        ratio = geometry.fit_ratio(example.image.shape[:2], self._size_hw)
+        boxes_xyxy = (example.boxes_xyxy * ratio).astype(np.float32)
+        return dataclasses.replace(example, image=geometry.fit(example.image, self._size_hw), boxes_xyxy=boxes_xyxy)
+
+
+class CachedSource(SourceView):
+    """A source that remembers its latest examples, up to `max_bytes` of pixels.
+
+    The examples are shared between samples: their images are made read-only.
+    """
+
+    def __init__(self, source: Source, max_bytes: int):
+        super().__init__(source)
+        self._max_bytes = max_bytes
+        self._num_bytes = 0
+        self._examples: collections.OrderedDict[int, Example] = collections.OrderedDict()
+        self._lock = threading.Lock()
+
+    def __getitem__(self, index: int) -> Example:
+        with self._lock:
+            if index in self._examples:
+                self._examples.move_to_end(index)
+                return self._examples[index]
+        example = super().__getitem__(index)  # two threads may decode the same image: rare, and both are right
+        example.image.flags.writeable = False
+        with self._lock:
+            if index not in self._examples:
+                self._examples[index] = example
+                self._num_bytes += example.image.nbytes
+            while self._num_bytes > self._max_bytes:
+                _, oldest = self._examples.popitem(last=False)
+                self._num_bytes -= oldest.image.nbytes
+        return example
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return CachedSource, (self._source, self._max_bytes)  # a worker process begins with an empty one

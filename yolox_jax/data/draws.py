@@ -1,0 +1,65 @@
+"""The random numbers of the augmentation, apart from the maths that uses them."""
+
+import dataclasses
+import math
+
+import numpy as np
+
+from yolox_jax.data.mixup import MixupParameters
+from yolox_jax.data.mosaic import MosaicParameters
+
+
+@dataclasses.dataclass(frozen=True)
+class AugmentConfig:
+    """How far each draw may go. The defaults are the reference's for tiny and larger models (yolox_base.py)."""
+
+    mosaic_prob: float = 1.0
+    degrees: float = 10.0  # rotation, to either side
+    translate: float = 0.1  # of the output's sides, to either side
+    scale: tuple[float, float] = (0.1, 2.0)
+    shear: float = 2.0  # degrees, to either side
+    mixup_prob: float = 1.0  # of the mosaics that have boxes
+    mixup_scale: tuple[float, float] = (0.5, 1.5)
+    flip_prob: float = 0.5
+    hsv: tuple[float, float, float] | None = (5.0, 30.0, 30.0)  # the largest shifts, OpenCV's 8-bit levels; None: none
+
+    def __post_init__(self) -> None:
+        for name in ("scale", "mixup_scale"):
+            low, high = getattr(self, name)
+            if not 0 < low <= high:
+                raise ValueError(
+                    f"augmentation {name} is ({low}, {high}): give the smallest and the largest factor, above 0"
+                )
+
+    def plain(self) -> "AugmentConfig":
+        """The last epochs': flip and colour only."""
+        return dataclasses.replace(self, mosaic_prob=0.0, mixup_prob=0.0)
+
+
+def draw_mosaic(rng: np.random.Generator, size_hw: tuple[int, int], config: AugmentConfig) -> MosaicParameters:
+    """A centre in the middle of the canvas of twice the size, and an affine map about its top left corner."""
+    height, width = size_hw
+    center_yx = int(rng.uniform(0.5, 1.5) * height), int(rng.uniform(0.5, 1.5) * width)
+    angle = math.radians(rng.uniform(-config.degrees, config.degrees))
+    scale = rng.uniform(*config.scale)
+    shear_x, shear_y = (math.tan(math.radians(rng.uniform(-config.shear, config.shear))) for _ in range(2))
+    shift_xy = rng.uniform(-config.translate, config.translate, 2) * (width, height)
+    row_x = scale * np.array([math.cos(angle), math.sin(angle)])  # anti-clockwise on the screen, as OpenCV turns
+    row_y = scale * np.array([-math.sin(angle), math.cos(angle)])
+    matrix = np.stack([row_x + shear_y * row_y, row_y + shear_x * row_x])
+    return MosaicParameters(center_yx, np.column_stack([matrix, shift_xy]))
+
+
+def draw_mixup(rng: np.random.Generator, size_hw: tuple[int, int], config: AugmentConfig) -> MixupParameters:
+    """A size for the second picture, a flip, and where the first lies on it if that is larger."""
+    scale = rng.uniform(*config.mixup_scale)
+    flip = bool(rng.random() < 0.5)
+    overhangs = [int(side * scale) - side for side in size_hw]
+    offset_y, offset_x = (int(rng.integers(overhang)) if overhang > 0 else 0 for overhang in overhangs)
+    return MixupParameters(scale, flip, (offset_y, offset_x))
+
+
+def draw_hsv_shift(rng: np.random.Generator, largest: tuple[float, float, float]) -> np.ndarray:
+    """[3] float32: hue, saturation and value in whole levels, each channel left alone half of the time."""
+    shift = rng.uniform(-1, 1, 3) * largest * rng.integers(0, 2, 3)
+    return np.trunc(shift).astype(np.float32)

@@ -1,0 +1,72 @@
+"""A source -> the batches of evaluation: each image once."""
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import grain
+import numpy as np
+
+from yolox_jax.data import geometry
+from yolox_jax.data.example import Source
+from yolox_jax.data.reading import ReadConfig, Shard, batches, naming_the_image, position_of
+
+
+@dataclasses.dataclass(frozen=True)
+class EvalBatch:
+    """One process's part of a step of evaluation. The last batches are filled up with grey images under a False mask."""
+
+    images: np.ndarray  # [B, H, W, 3] uint8, BGR
+    ratios: np.ndarray  # [B] float32: input pixels per image pixel
+    sizes_hw: np.ndarray  # [B, 2] int32: the images' own sizes
+    mask: np.ndarray  # [B] bool: True where there is an image
+    indices: np.ndarray  # [B] int64, into the source
+
+
+def eval_loader(
+    source: Source,
+    *,
+    size_hw: tuple[int, int],
+    batch: int,
+    shard: Shard = Shard(),
+    threads: int = 2,
+    prefetch: int = 8,
+) -> Iterable[EvalBatch]:
+    """Each image once, in the source's order, in batches of `batch` images a process; may be iterated again.
+
+    Step t of process i has the images from (t*P + i) * batch on. Every process gives the same number of batches, padded
+    and masked, since all hosts must run the same programs. A failing image is a SampleError.
+    """
+    num_batches = -(-len(source) // (batch * shard.process_count))
+    rows = grain.MapDataset.range(num_batches * batch).map(_ReadEvalRow(source, batch, shard, size_hw))
+    return batches(rows, batch, _stack_eval, ReadConfig(threads=threads, prefetch=prefetch))
+
+
+@dataclasses.dataclass(frozen=True)
+class _ReadEvalRow:
+    """One row of each of EvalBatch's arrays."""
+
+    source: Source
+    batch: int
+    shard: Shard
+    size_hw: tuple[int, int]
+
+    def __call__(self, element: int) -> tuple[Any, ...]:
+        index = position_of(element, self.batch, self.shard)
+        if index >= len(self.source):
+            return np.full((*self.size_hw, 3), geometry.PAD_VALUE, np.uint8), 1.0, self.size_hw, False, 0
+        with naming_the_image(self.source, index):
+            image = self.source[index].image
+            boxed, ratio = geometry.letterbox(image, self.size_hw)
+            return boxed, ratio, image.shape[:2], True, index
+
+
+def _stack_eval(rows: Sequence[tuple[Any, ...]]) -> EvalBatch:
+    images, ratios, sizes_hw, mask, indices = zip(*rows, strict=True)
+    return EvalBatch(
+        images=np.stack(images),
+        ratios=np.array(ratios, np.float32),
+        sizes_hw=np.array(sizes_hw, np.int32),
+        mask=np.array(mask, np.bool_),
+        indices=np.array(indices, np.int64),
+    )

@@ -1,0 +1,60 @@
+"""The parts of a config that say what the input pipeline does, as what it takes."""
+
+import functools
+import math
+
+from ml_collections import ConfigDict
+
+from yolox_jax.data import bad_images
+from yolox_jax.data.draws import AugmentConfig
+from yolox_jax.data.example import Source
+from yolox_jax.data.open_sources import open_split
+from yolox_jax.data.pipeline import LoaderConfig
+from yolox_jax.data.reading import ReadConfig
+from yolox_jax.tools.terminal import print_progress
+
+
+def open_source(config: ConfigDict, split: str) -> Source:
+    """The split "train" or "val", bad images dealt with as the config says."""
+    progress = functools.partial(print_progress, what=f"{split}: checked")
+    source = open_split(config.data, split)
+    return bad_images.apply_policy(source, config.data.bad_images, config.data.threads, progress)
+
+
+def steps_per_epoch(config: ConfigDict, num_images: int) -> int:
+    """Batches that see every training image; the last of an epoch begins the next."""
+    return math.ceil(num_images / config.batch_size)
+
+
+def loader_config(config: ConfigDict, size_hw: tuple[int, int], num_images: int) -> LoaderConfig:
+    """Which training batches, of a set of `num_images`."""
+    return LoaderConfig(
+        size_hw=size_hw,
+        global_batch=config.batch_size,
+        seed=config.seed,
+        num_slots=config.data.max_boxes,
+        augment=_augment_config(config),
+        plain_from_step=(config.epochs - config.no_aug_epochs) * steps_per_epoch(config, num_images),
+        mosaic_window=config.data.mosaic_window,
+    )
+
+
+def read_config(config: ConfigDict) -> ReadConfig:
+    """How they are read ahead."""
+    data = config.data
+    return ReadConfig(data.threads, data.workers, data.prefetch, cache_bytes=data.cache_mb << 20)
+
+
+def _augment_config(config: ConfigDict) -> AugmentConfig:
+    mosaic, mixup, hsv = config.mosaic, config.mixup, config.hsv
+    return AugmentConfig(
+        mosaic_prob=mosaic.prob,
+        degrees=mosaic.degrees,
+        translate=mosaic.translate,
+        scale=tuple(mosaic.scale),
+        shear=mosaic.shear,
+        mixup_prob=mixup.prob,
+        mixup_scale=tuple(mixup.scale),
+        flip_prob=config.flip_prob,
+        hsv=(hsv.hue, hsv.saturation, hsv.value) if hsv.enabled else None,
+    )
