@@ -1,0 +1,173 @@
+"""How many training samples a second one core makes, mosaic and mixup included, and where the time goes.
+
+python -m benchmarks.input_pipeline --annotations=train.json --images=DIR [--peer=PATH]
+
+"jpeg" decodes every sample's own image: the cache holds the mosaic window and no more. "cold" is its beginning, cache
+empty and files dropped from the system's memory. "ram" has every image decoded beforehand. --peer runs the official
+PyTorch YOLOX from a checkout turn by turn with ours, in the same process and on the same core; it needs PyTorch.
+"""
+
+import argparse
+import contextlib
+import functools
+import importlib.util
+import os
+import random
+import statistics
+import sys
+import tempfile
+import time
+import types
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import cv2
+
+from yolox_jax.data import cache, samples
+from yolox_jax.data.pipeline import LoaderConfig, TrainLoader
+from yolox_jax.data.reading import ReadConfig
+from yolox_jax.data.sources import coco
+
+_WINDOW = 32  # positions: small against the photographs, so that "jpeg" cannot live from its cache
+_BATCH = 8
+_SIZES = (640, 416)
+
+# What is timed, as (where it is looked up, its name there, what it is called in the table).
+_STAGES = (
+    (coco.images, "read_annotated", "decode"),
+    (cache.geometry, "fit", "fit"),
+    (samples, "mosaic", "mosaic"),
+    (samples, "mixup", "mixup"),
+)
+
+
+def loader(source: coco.CocoSource, size: int, cache_images: int) -> TrainLoader:
+    """Endless batches by the recipe of yolox_s, read in this thread."""
+    config = LoaderConfig((size, size), _BATCH, seed=0, mosaic_window=_WINDOW)
+    read = ReadConfig(threads=0, prefetch=0, cache_bytes=cache_images * size * size * 3)
+    return TrainLoader(source, config, num_steps=10**9, read=read)
+
+
+def drop_from_memory(source: coco.CocoSource) -> None:
+    """Asks the system to forget the files' contents."""
+    for image in source.ground_truth()["images"]:
+        with open(image["file_name"], "rb") as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def samples_per_second(make_one: Callable[[], Any], num: int, per_call: int = 1) -> float:
+    start = time.perf_counter()
+    for _ in range(num // per_call):
+        make_one()
+    return num / (time.perf_counter() - start)
+
+
+@contextlib.contextmanager
+def stage_times() -> Iterator[dict[str, float]]:
+    """Seconds in each stage while the context lasts."""
+    spent = {stage: 0.0 for *_, stage in _STAGES}
+
+    def timed(function: Callable[..., Any], stage: str) -> Callable[..., Any]:
+        def run(*args: Any, **kwargs: Any) -> Any:
+            start = time.perf_counter()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                spent[stage] += time.perf_counter() - start
+
+        return run
+
+    with contextlib.ExitStack() as patches:
+        for module, name, stage in _STAGES:
+            patches.enter_context(mock.patch.object(module, name, timed(getattr(module, name), stage)))
+        yield spent
+
+
+def open_peer(checkout: Path, annotations: Path, images: Path) -> Callable[[int, bool], Callable[[], Any]]:
+    """(size, in RAM) -> a function that makes the official implementation's next sample."""
+    sys.path.insert(0, str(checkout))
+    if importlib.util.find_spec("torchvision") is None:  # imported there for NMS, which no sample needs
+        sys.modules["torchvision"] = types.ModuleType("torchvision")
+    torch = importlib.import_module("torch")
+    torch.set_num_threads(1)
+    data = importlib.import_module("yolox.data")
+    root = Path(tempfile.mkdtemp(prefix="yolox-peer-"))
+    (root / "annotations").mkdir()
+    (root / "annotations" / "train.json").symlink_to(annotations.absolute())
+    (root / "images").symlink_to(images.absolute(), target_is_directory=True)
+
+    def open_size(size: int, in_ram: bool) -> Callable[[], Any]:
+        dataset = data.COCODataset(str(root), "train.json", "images", (size, size))
+        if in_ram:
+            decoded = [dataset.load_image(index) for index in range(len(dataset))]
+            dataset.load_image = decoded.__getitem__  # what follows it writes into a resized copy
+        transform = data.TrainTransform(max_labels=120)
+        mosaics = data.MosaicDetection(dataset, (size, size), preproc=transform, mosaic_scale=(0.1, 2))
+        order = random.Random(0)
+        return lambda: mosaics[order.randrange(len(mosaics))]
+
+    return open_size
+
+
+def measure(source: coco.CocoSource, size: int, num: int, rounds: int, peer: Any) -> None:
+    """Prints one size's lines of the table."""
+    cold_rates = []
+    for _ in range(rounds):
+        drop_from_memory(source)
+        with loader(source, size, _WINDOW + _BATCH) as batches:
+            cold_rates.append(samples_per_second(functools.partial(next, batches), _WINDOW, _BATCH))
+    print(f"{size:>5}  cold  {statistics.median(cold_rates):>7.0f}")
+
+    for mode, cache_images in (("jpeg", _WINDOW + _BATCH), ("ram", len(source))):
+        with loader(source, size, cache_images) as batches:
+            make_ours = functools.partial(next, batches)
+            samples_per_second(make_ours, 2 * len(source), _BATCH)  # every file, and every image, once
+            with contextlib.redirect_stdout(sys.stderr):  # the peer's data set talks
+                make_peers = peer(size, mode == "ram") if peer else None
+            ours, peers = [], []
+            for _ in range(rounds):
+                ours.append(samples_per_second(make_ours, num, _BATCH))
+                if make_peers:
+                    peers.append(samples_per_second(make_peers, num // 2))
+            line = f"{size:>5}  {mode:<4}  {statistics.median(ours):>7.0f}"
+            if peers:
+                ratios = [our_rate / peer_rate for our_rate, peer_rate in zip(ours, peers, strict=True)]
+                line += f"  {statistics.median(peers):>8.0f}  {statistics.median(ratios):>5.2f}"
+                line += f"  ({min(ratios):.2f} to {max(ratios):.2f})"
+            print(line, flush=True)
+            with stage_times() as spent:
+                start = time.perf_counter()
+                samples_per_second(make_ours, num, _BATCH)
+                total = time.perf_counter() - start
+            shares = {stage: seconds / total for stage, seconds in spent.items()}
+            shares["rest"] = 1 - sum(shares.values())
+            print("             " + ", ".join(f"{stage} {share:.0%}" for stage, share in shares.items()))
+
+
+def main() -> None:
+    material = Path(os.environ.get("YOLOX_JAX_MATERIAL", "")) / "data" / "bccd"
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--annotations", type=Path, default=material / "train.json", help="a COCO json")
+    parser.add_argument("--images", type=Path, default=material / "images", help="the folder of its photographs")
+    parser.add_argument("--peer", type=Path, help="a checkout of the official PyTorch YOLOX")
+    parser.add_argument("--samples", type=int, default=160, help="of one measurement")
+    parser.add_argument("--rounds", type=int, default=5, help="measurements; the table has their medians")
+    arguments = parser.parse_args()
+    if not arguments.annotations.is_file():
+        parser.error(f"there is no file {arguments.annotations}: give --annotations and --images")
+
+    core = min(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {core})
+    cv2.setNumThreads(0)
+    source = coco.CocoSource(arguments.annotations, arguments.images)
+    peer = open_peer(arguments.peer, arguments.annotations, arguments.images) if arguments.peer else None
+    print(f"{len(source)} photographs, core {core} alone, OpenCV {cv2.__version__} without threads of its own")
+    print(" size  from     ours/s" + ("    peer/s  ratio" if peer else ""))
+    for size in _SIZES:
+        measure(source, size, arguments.samples, arguments.rounds, peer)
+
+
+if __name__ == "__main__":
+    main()
