@@ -3,6 +3,7 @@
 Read it from top to bottom: setup, data, model and optimiser, restore, loop, finish.
 """
 
+import contextlib
 import functools
 import shlex
 import sys
@@ -109,7 +110,7 @@ def train(config: ConfigDict, workdir: Path) -> EvalResult:
         max_bad_steps=config.max_bad_steps,
     )
     result, compiled_sizes = None, set()
-    with loader:
+    with loader, contextlib.closing(log), contextlib.closing(checkpoints):
         for step, loaded in zip(range(first_step, schedule.total_steps), log.time_waits(loader), strict=True):
             size = multiscale.size_at(step, size_hw, config.seed) if multiscale else size_hw
             batch = parallel.shard_batch(loaded.batch, mesh)
@@ -132,8 +133,6 @@ def train(config: ConfigDict, workdir: Path) -> EvalResult:
     # --------------------------------------------- finish ----------------------------------------------
     if result is None:  # the run was finished before
         result = _evaluate(config, predict, train_state, val_source)
-    checkpoints.close()
-    log.close()
     result.write(workdir / "results.json")
     draw.write_predictions(workdir / "predictions.jpg", val_source, result.detections)
     return result

@@ -4,6 +4,8 @@ import json
 import os
 import re
 import shlex
+import shutil
+import signal
 import subprocess
 import sys
 
@@ -54,11 +56,17 @@ def _arguments(data, size: str = "(64, 64)") -> list[str]:
     ]
 
 
-def _run(program: str, arguments: list[str], cwd) -> subprocess.CompletedProcess[str]:
+def _environment() -> dict[str, str]:
     cache = os.environ.get("YOLOX_JAX_TEST_CACHE", str(ROOT / ".jax_cache"))
-    environment = {**os.environ, "XLA_FLAGS": "", "JAX_PLATFORMS": "cpu", "JAX_COMPILATION_CACHE_DIR": cache}
-    command = [sys.executable, str(ROOT / program), *arguments]
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
+    ours = {"XLA_FLAGS": "", "JAX_PLATFORMS": "cpu", "JAX_COMPILATION_CACHE_DIR": cache, "PYTHONPATH": str(ROOT)}
+    return os.environ | ours
+
+
+def _run(program: str, arguments: list[str], cwd) -> subprocess.CompletedProcess[str]:
+    """Runs train.py, eval.py or, as "-m name", a tool."""
+    start = program.split() if program.startswith("-m ") else [str(ROOT / program)]
+    command = [sys.executable, *start, *arguments]
+    return subprocess.run(command, cwd=cwd, env=_environment(), capture_output=True, text=True, check=False)
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +85,7 @@ def _ap_lines(text: str) -> list[str]:
 def test_training_tells_its_progress_and_leaves_results_behind(run, data):
     cwd, output = run
     assert "4 classes: circle, square, triangle, star" in output
-    assert re.search(r"step 6/6 epoch 2/2  loss \d.*images/s  ETA 0:00:00", output)
+    assert re.search(r"step 6/6 epoch 2/2  loss \d.*images/s, \d+\.\d% waiting for data  ETA 0:00:00", output)
     workdir = cwd / "runs" / "first"
     results = json.loads((workdir / "results.json").read_text())
     assert 0 <= results["AP50"] <= 1 and results["num_images"] == _NUM_IMAGES
@@ -116,9 +124,53 @@ def test_a_finished_run_started_again_says_so_and_gives_the_same_results(run, da
     assert _ap_lines(finished.stdout) == _ap_lines(output)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [0, 1])
+def test_ctrl_c_ends_training_and_all_that_belongs_to_it(data, tmp_path, workers):
+    arguments = [*_arguments(data), "--workdir=run", "--config.epochs=5000", f"--config.data.workers={workers}"]
+    command = [sys.executable, str(ROOT / "train.py"), *arguments]
+    process = subprocess.Popen(
+        command, cwd=tmp_path, env=_environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    for line in process.stdout:
+        if line.startswith("step 2/"):
+            break
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=120)  # which also waits for every child that holds the pipes
+    assert process.returncode == 130
+    assert error.endswith("\ninterrupted\n")
+    assert "Traceback" not in error
+
+
+@pytest.mark.slow
+def test_an_unreadable_image_is_named_once_and_training_goes_on_or_is_refused(data, tmp_path):
+    shutil.copytree(data, tmp_path / "set")
+    (tmp_path / "set" / "images" / "5.png").write_bytes((data / "images" / "5.png").read_bytes()[:300])
+    finished = _run("train.py", [*_arguments(tmp_path / "set"), "--workdir=run"], tmp_path)
+    assert finished.returncode == 0, finished.stderr
+    # Two epochs and two evaluations, of two splits: one word for each split.
+    assert finished.stderr.count("5.png is truncated after 300 bytes") == 2
+    refused = [*_arguments(tmp_path / "set"), "--workdir=other", "--config.data.bad_images=refuse"]
+    finished = _run("train.py", refused, tmp_path)
+    assert finished.returncode == 1
+    assert "error: 1 images cannot be used" in finished.stderr and "5.png is truncated" in finished.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mosaic_prob", [0, 1])
+def test_show_batch_writes_a_sheet_of_the_training_images(data, tmp_path, mosaic_prob):
+    arguments = [*_arguments(data), f"--config.mosaic.prob={mosaic_prob}", "--config.hsv.enabled=true"]
+    finished = _run("-m yolox_jax.tools.show_batch", [*arguments, "--output=sheet.png", "--max_images=3"], tmp_path)
+    assert finished.returncode == 0, finished.stderr
+    assert re.fullmatch(r"sheet\.png: 4 images of step 0, \d+ boxes\n", finished.stdout)
+    assert cv2.imread(str(tmp_path / "sheet.png")).shape == (320, 3 * 320, 3)
+
+
 @pytest.mark.parametrize(
     ("argument", "message"),
     [
+        ("--config.data.bad_images=skip", "config.data.bad_images is 'skip': choose replace or refuse"),
+        ("--config.mosaic.scale=(2,)", "augmentation scale is"),
         ("--config.num_classes=7", "config.num_classes is 7, but the data set lists 4 classes: circle, square"),
         ("--config.data.kind=cocoo", "config.data.kind is 'cocoo'"),
         ("--config.data.train=absent.json", "config.data.train: there is no file"),

@@ -25,11 +25,9 @@ class AugmentConfig:
 
     def __post_init__(self) -> None:
         for name in ("scale", "mixup_scale"):
-            low, high = getattr(self, name)
-            if not 0 < low <= high:
-                raise ValueError(
-                    f"augmentation {name} is ({low}, {high}): give the smallest and the largest factor, above 0"
-                )
+            limits = getattr(self, name)
+            if len(limits) != 2 or not 0 < limits[0] <= limits[1]:
+                raise ValueError(f"augmentation {name} is {limits}: give the smallest and the largest factor, above 0")
 
     def plain(self) -> "AugmentConfig":
         """The last epochs': flip and colour only."""

@@ -1,6 +1,7 @@
 """How the programs speak to a person at a terminal."""
 
 import contextlib
+import signal
 import sys
 from collections.abc import Iterator
 
@@ -8,6 +9,8 @@ from absl import flags, logging
 
 from yolox_jax.data.reading import SampleError
 from yolox_jax.training.logging import TrainingBrokeDown
+
+_INTERRUPTED = 128 + signal.SIGINT  # as shells report it
 
 _DEBUG = flags.DEFINE_boolean("debug", False, "Show where in the code an error arose.")
 
@@ -19,13 +22,21 @@ def quiet_libraries() -> None:
 
 @contextlib.contextmanager
 def user_errors() -> Iterator[None]:
-    """Turns an error that names what is wrong and what to do into that message and exit code 1; --debug shows all."""
+    """Turns an error that names what is wrong and what to do into that message and exit code 1; --debug shows all.
+
+    Ctrl-C becomes one word and exit code 130.
+    """
     try:
         yield
     except (ValueError, OSError, SampleError, TrainingBrokeDown) as error:
         if _DEBUG.value:
             raise
         sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        if _DEBUG.value:
+            raise
+        print("\ninterrupted", file=sys.stderr)
+        sys.exit(_INTERRUPTED)
 
 
 def print_progress(num_done: int, num_all: int, what: str = "evaluated") -> None:

@@ -50,11 +50,8 @@ def main(argv: list[str]) -> None:
         raise app.UsageError(f"unknown argument {argv[1]!r}: config fields are set by --config.name=value")
     quiet_libraries()
     config = _CONFIG.value
-    try:
-        with user_errors():
-            run(config, Path(str(_OUTPUT.value)).expanduser(), _NAME.value or config.data.kind, _MAX_SIDE.value)
-    except KeyboardInterrupt:
-        sys.exit("\ninterrupted; nothing is left behind")
+    with user_errors():
+        run(config, Path(str(_OUTPUT.value)).expanduser(), _NAME.value or config.data.kind, _MAX_SIDE.value)
 
 
 if __name__ == "__main__":
