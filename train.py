@@ -27,7 +27,9 @@ from yolox_jax.models import yolox
 from yolox_jax.tools import draw, from_config
 from yolox_jax.tools.terminal import print_progress, quiet_libraries, user_errors
 from yolox_jax.training import checkpoint, optim, parallel, state
+from yolox_jax.training.interruption import Stopped, StopRequest, stop_request
 from yolox_jax.training.logging import RunLog
+from yolox_jax.training.run_directory import claim, set_aside
 from yolox_jax.training.step import StepConfig, train_step
 from yolox_jax.training.weights import load_weights
 
@@ -38,7 +40,8 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Where everything is written; ru
 def train(config: ConfigDict, workdir: Path) -> EvalResult:
     """Runs the training that `config` describes, or goes on with the one in `workdir`; the last evaluation."""
     # ---------------------------------------------- setup ----------------------------------------------
-    workdir.mkdir(parents=True, exist_ok=True)
+    if not config.resume and (former := set_aside(workdir)):
+        print(f"what {workdir} held is in {former} now")
     mesh = parallel.make_mesh()
     parallel.check_batch_size("batch_size", config.batch_size, mesh)
     parallel.check_batch_size("eval.batch_size", config.eval.batch_size, mesh)
@@ -77,22 +80,6 @@ def train(config: ConfigDict, workdir: Path) -> EvalResult:
     predict = make_predict(model, mesh, EvalConfig(**config.eval.detect))
 
     # --------------------------------------------- restore ---------------------------------------------
-    checkpoints = checkpoint.Checkpoints(workdir, config.keep_checkpoints)
-    first_step = checkpoints.latest_step() or 0
-    if first_step:
-        _check_same_run(config, class_names, checkpoints.read_meta(first_step), workdir)
-    if config.init_from and not first_step:
-        variables = load_weights(config.init_from, config.model, class_names, transfer=True, seed=config.seed)
-    else:
-        variables = state.init_variables(model, config.seed)
-    train_state = parallel.replicate(state.create(variables, optimizer), mesh)
-    if first_step:
-        train_state = checkpoints.restore(first_step, like=train_state)
-        print(f"going on from step {first_step} of {workdir}")
-    num_sizes = len(multiscale.sizes(size_hw)) if multiscale else 1
-    _print_summary(config, workdir, mesh, train_state, (train_source, val_source), schedule, num_sizes)
-
-    # ---------------------------------------------- loop -----------------------------------------------
     loader = TrainLoader(
         train_source,
         from_config.loader_config(config, size_hw, len(train_source)),
@@ -100,17 +87,46 @@ def train(config: ConfigDict, workdir: Path) -> EvalResult:
         shard=Shard(jax.process_index(), jax.process_count()),
         read=from_config.read_config(config),
     )
-    if first_step:
-        loader.set_state(checkpoints.read_meta(first_step).data_state)
+    checkpoints = checkpoint.Checkpoints(workdir, config.checkpoint.keep_last)
+    train_state = parallel.replicate(state.create(state.init_variables(model, config.seed), optimizer), mesh)
+    check = functools.partial(_check_same_run, config, class_names, loader.get_state(), schedule.total_steps, workdir)
+    restored = checkpoints.restore_latest(train_state, check)
+    first_step = 0
+    if restored is not None:
+        train_state, meta = restored
+        first_step = meta.step
+        loader.set_state(meta.data_state)
+        print(f"going on from step {first_step} of {workdir}")
+    elif config.init_from:
+        variables = load_weights(config.init_from, config.model, class_names, transfer=True, seed=config.seed)
+        train_state = parallel.replicate(state.create(variables, optimizer), mesh)
+    num_sizes = len(multiscale.sizes(size_hw)) if multiscale else 1
+    _print_summary(config, workdir, mesh, train_state, (train_source, val_source), schedule, num_sizes)
+
+    # ---------------------------------------------- loop -----------------------------------------------
     log = RunLog(
         workdir,
+        first_step=first_step,
+        first_is_evaluated=first_step in checkpoints.aps(),
         total_steps=schedule.total_steps,
         steps_per_epoch=steps_per_epoch,
         batch_size=config.batch_size,
         max_bad_steps=config.max_bad_steps,
     )
     result, compiled_sizes = None, set()
-    with loader, contextlib.closing(log), contextlib.closing(checkpoints):
+    save_due = checkpoint.SaveDue(config.checkpoint.every_steps, config.checkpoint.every_minutes)
+    with stop_request() as stop, loader, contextlib.closing(log), contextlib.closing(checkpoints):
+
+        def evaluate_step(step: int) -> EvalResult:
+            with log.untimed():
+                result = _evaluate(config, predict, train_state, val_source, stop)
+            log.write({"step": step, "event": "evaluation", **result.ap.stats})
+            checkpoints.record_ap(step + 1, result.ap.stats["AP"])
+            return result
+
+        is_due = functools.partial(_evaluation_is_due, schedule=schedule, every_epochs=config.eval.every_epochs)
+        if first_step and is_due(first_step - 1) and first_step not in checkpoints.aps():
+            result = evaluate_step(first_step - 1)  # the run ended before this evaluation did
         for step, loaded in zip(range(first_step, schedule.total_steps), log.time_waits(loader), strict=True):
             size = multiscale.size_at(step, size_hw, config.seed) if multiscale else size_hw
             batch = parallel.shard_batch(loaded.batch, mesh)
@@ -121,14 +137,19 @@ def train(config: ConfigDict, workdir: Path) -> EvalResult:
             log.warn_of_dropped_boxes(step, loaded.num_dropped_boxes, config.data.max_boxes)
             if (step + 1) % config.log_every_steps == 0:
                 log.report()
-            if _evaluation_is_due(step, schedule, config.eval.every_epochs):
-                log.report()
-                with log.untimed():
-                    result = _evaluate(config, predict, train_state, val_source)
-                    log.write({"step": step, "event": "evaluation", **result.ap.stats})
-                    ap, data_state = result.ap.stats["AP"], loader.get_state()
-                    meta = checkpoint.Meta(config.model, class_names, step + 1, ap, config.to_dict(), data_state)
-                    checkpoints.save(train_state, meta)
+            if stop or is_due(step) or save_due(step):
+                log.judge()  # a state that has broken down is not one to save
+                data_state = loader.get_state()
+                meta = checkpoint.Meta(
+                    config.model, class_names, step + 1, config.to_dict(), data_state, num_devices=mesh.size
+                )
+                checkpoints.save(train_state, meta)
+            if stop:
+                raise Stopped(
+                    f"{stop.signal_name}: saved at step {step + 1} of {workdir}; the same command goes on from there"
+                )
+            if is_due(step):
+                result = evaluate_step(step)
 
     # --------------------------------------------- finish ----------------------------------------------
     if result is None:  # the run was finished before
@@ -138,7 +159,16 @@ def train(config: ConfigDict, workdir: Path) -> EvalResult:
     return result
 
 
-def _evaluate(config: ConfigDict, predict: Predict, train_state: state.TrainState, source: Source) -> EvalResult:
+def _evaluate(
+    config: ConfigDict, predict: Predict, train_state: state.TrainState, source: Source, stop: StopRequest | None = None
+) -> EvalResult:
+    def progress(num_done: int, num_all: int) -> None:
+        print_progress(num_done, num_all)
+        if stop:
+            raise Stopped(
+                f"{stop.signal_name}: stopped while evaluating, saved before; the same command goes on with it"
+            )
+
     result = evaluate(
         predict,
         train_state.ema,
@@ -146,7 +176,7 @@ def _evaluate(config: ConfigDict, predict: Predict, train_state: state.TrainStat
         size_hw=tuple(config.input_size),
         batch_size=config.eval.batch_size,
         threads=config.data.threads,
-        progress=print_progress,
+        progress=progress,
     )
     print(
         f"AP {result.ap.stats['AP']:.4f}  AP50 {result.ap.stats['AP50']:.4f} on {result.num_images} images", flush=True
@@ -154,18 +184,42 @@ def _evaluate(config: ConfigDict, predict: Predict, train_state: state.TrainStat
     return result
 
 
-def _check_same_run(config: ConfigDict, class_names: tuple[str, ...], meta: checkpoint.Meta, workdir: Path) -> None:
-    """Refuses to go on with a run that this config could not have begun."""
-    before = {"model": meta.model, "classes": meta.class_names}
-    now = {"model": config.model, "classes": class_names}
-    for field in ("optimizer", "batch_size", "seed"):  # with another seed or batch a step would see other images
-        before[field], now[field] = meta.config[field], config[field]
+def _check_same_run(
+    config: ConfigDict,
+    class_names: tuple[str, ...],
+    data_state: dict[str, int],
+    total_steps: int,
+    workdir: Path,
+    meta: checkpoint.Meta,
+) -> None:
+    """Refuses to go on with a run that this config could not have begun, and tells what else has changed."""
+    before: dict[str, Any] = {"model": meta.model, "classes": meta.class_names, "optimizer": meta.config["optimizer"]}
+    now: dict[str, Any] = {"model": config.model, "classes": class_names, "optimizer": config.optimizer}
+    # With another data set, batch, seed or window a step would see other images.
+    before, now = before | meta.data_state, now | data_state | {"next_step": meta.data_state["next_step"]}
     differing = [f"{name}: {before[name]} there, {now[name]} here" for name in now if before[name] != now[name]]
+    if total_steps < meta.step:
+        differing.append(f"{meta.step} steps are done there, {total_steps} are all here")
     if differing:
         raise ValueError(
-            f"{workdir} holds a run that this config cannot go on with ({'; '.join(differing)}): "
-            f"choose another --workdir; --config.init_from={workdir} starts from its weights"
+            f"{workdir} holds a run that this config cannot go on with ({'; '.join(differing)}): choose another --workdir, "
+            f"perhaps with --config.init_from={workdir}, or start again here with --config.resume=false"
         )
+    former, present = _flat(meta.config), _flat(config.to_dict())
+    for name in sorted(former.keys() | present.keys()):
+        if former.get(name) != present.get(name):
+            print(f"config.{name} was {former.get(name)} and is {present.get(name)} from here on")
+
+
+def _flat(section: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Every field by its whole name; tuples as the lists that json makes of them."""
+    fields: dict[str, Any] = {}
+    for name, value in section.items():
+        if isinstance(value, dict):
+            fields |= _flat(value, f"{prefix}{name}.")
+        else:
+            fields[prefix + name] = list(value) if isinstance(value, tuple) else value
+    return fields
 
 
 def _evaluation_is_due(step: int, schedule: optim.Schedule, every_epochs: int) -> bool:
@@ -226,7 +280,7 @@ def main(argv: list[str]) -> None:
     config_path = config_flags.get_config_filename(flags.FLAGS["config"])
     workdir = Path(_WORKDIR.value or Path("runs") / Path(config_path).stem)
     quiet_libraries()
-    with user_errors():
+    with user_errors(), claim(workdir):
         result = train(_CONFIG.value, workdir)
         _print_finish(result, workdir, config_path)
 

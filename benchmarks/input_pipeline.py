@@ -1,6 +1,6 @@
 """How many training samples a second one core makes, mosaic and mixup included, and where the time goes.
 
-python -m benchmarks.input_pipeline --annotations=train.json --images=DIR [--peer=PATH]
+python -m benchmarks.input_pipeline --annotations=train.json --images=DIR [--peer=PATH | --epochs=N]
 
 "jpeg" decodes every sample's own image: the cache holds the mosaic window and no more. "cold" is its beginning, cache
 empty and files dropped from the system's memory. "ram" has every image decoded beforehand. --peer runs the official
@@ -146,6 +146,17 @@ def measure(source: coco.CocoSource, size: int, num: int, rounds: int, peer: Any
             print("             " + ", ".join(f"{stage} {share:.0%}" for stage, share in shares.items()))
 
 
+def watch_memory(source: coco.CocoSource, epochs: int) -> None:
+    """Prints this process's memory after each epoch, read as train.py reads."""
+    config = LoaderConfig((_SIZES[0], _SIZES[0]), _BATCH, seed=0)
+    steps = -(-len(source) // _BATCH)
+    with TrainLoader(source, config, epochs * steps) as batches:
+        for step, _ in enumerate(batches, 1):
+            if step % steps == 0:
+                pages = int(Path("/proc/self/statm").read_text().split()[1])
+                print(f"epoch {step // steps:>3}: {pages * os.sysconf('SC_PAGE_SIZE') / 2**20:.0f} MiB", flush=True)
+
+
 def main() -> None:
     material = Path(os.environ.get("YOLOX_JAX_MATERIAL", "")) / "data" / "bccd"
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -154,10 +165,14 @@ def main() -> None:
     parser.add_argument("--peer", type=Path, help="a checkout of the official PyTorch YOLOX")
     parser.add_argument("--samples", type=int, default=160, help="of one measurement")
     parser.add_argument("--rounds", type=int, default=5, help="measurements; the table has their medians")
+    parser.add_argument("--epochs", type=int, help="instead: watch the memory over so many epochs")
     arguments = parser.parse_args()
     if not arguments.annotations.is_file():
         parser.error(f"there is no file {arguments.annotations}: give --annotations and --images")
 
+    if arguments.epochs:
+        watch_memory(coco.CocoSource(arguments.annotations, arguments.images), arguments.epochs)
+        return
     core = min(os.sched_getaffinity(0))
     os.sched_setaffinity(0, {core})
     cv2.setNumThreads(0)

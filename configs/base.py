@@ -89,5 +89,9 @@ def get_config() -> ConfigDict:
     # Running
     config.parallel = ConfigDict({"kind": "shard_map"})  # or pmap
     config.log_every_steps = 10
-    config.keep_checkpoints = 2  # the last ones, and the best by AP besides
+    config.checkpoint = ConfigDict()  # besides at every evaluation
+    config.checkpoint.every_steps = placeholder(int)
+    config.checkpoint.every_minutes = 10.0
+    config.checkpoint.keep_last = 2  # and the best by AP besides
+    config.resume = True  # go on with what the run directory holds; where False, start again there
     return config

@@ -1,5 +1,6 @@
 """train.py and eval.py as a user starts them, on a small COCO data set on disk."""
 
+import fcntl
 import json
 import os
 import re
@@ -125,21 +126,59 @@ def test_a_finished_run_started_again_says_so_and_gives_the_same_results(run, da
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("workers", [0, 1])
-def test_ctrl_c_ends_training_and_all_that_belongs_to_it(data, tmp_path, workers):
+@pytest.mark.parametrize(("signal_name", "workers"), [("SIGTERM", 0), ("SIGINT", 1)])
+def test_a_run_asked_to_stop_saves_ends_all_that_belongs_to_it_and_goes_on(data, tmp_path, signal_name, workers):
     arguments = [*_arguments(data), "--workdir=run", "--config.epochs=5000", f"--config.data.workers={workers}"]
     command = [sys.executable, str(ROOT / "train.py"), *arguments]
-    process = subprocess.Popen(
-        command, cwd=tmp_path, env=_environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    for line in process.stdout:
-        if line.startswith("step 2/"):
-            break
-    process.send_signal(signal.SIGINT)
-    _, error = process.communicate(timeout=120)  # which also waits for every child that holds the pipes
-    assert process.returncode == 130
-    assert error.endswith("\ninterrupted\n")
-    assert "Traceback" not in error
+    for restart in range(2):
+        process = subprocess.Popen(
+            command, cwd=tmp_path, env=_environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        told = []
+        for line in process.stdout:
+            told.append(line)
+            if line.startswith("step "):
+                break
+        process.send_signal(getattr(signal, signal_name))
+        output, error = process.communicate(timeout=120)  # which also waits for every child that holds the pipes
+        assert process.returncode == 75, error
+        assert "Traceback" not in error
+        (saved,) = re.findall(
+            rf"^{signal_name}: saved at step (\d+) of run; the same command goes on", output, re.MULTILINE
+        )
+        if restart:
+            assert f"going on from step {saved_before} of run\n" in told
+            assert int(saved) > int(saved_before)
+            assert told[-1].startswith(f"step {int(saved_before) + 1}/")
+        saved_before = saved
+    steps = [json.loads(line)["step"] for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert steps == list(range(len(steps)))
+
+
+@pytest.mark.slow
+def test_a_second_run_in_a_directory_is_refused(data, tmp_path):
+    (tmp_path / "run").mkdir()
+    with (tmp_path / "run" / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        finished = _run("train.py", [*_arguments(data), "--workdir=run"], tmp_path)
+    assert finished.returncode == 1
+    assert finished.stderr.endswith("another run is writing to run: wait for it, or choose another --workdir\n")
+
+
+@pytest.mark.slow
+def test_another_configuration_is_refused_with_what_differs_and_the_way_out(run, data):
+    cwd, _ = run
+    for changed, message in (
+        ("--config.seed=1", "seed: 0 there, 1 here"),
+        ("--config.batch_size=6", "global_batch: 4 there, 6 here"),
+        ("--config.optimizer=sgd", "optimizer: adamw there, sgd here"),
+        ("--config.epochs=1", "6 steps are done there, 3 are all here"),
+    ):
+        extra = ["--config.warmup_epochs=0", "--config.no_aug_epochs=0"]
+        finished = _run("train.py", [*_arguments(data), "--workdir=runs/first", *extra, changed], cwd)
+        assert finished.returncode == 1
+        assert message in finished.stderr
+        assert "--config.resume=false" in finished.stderr and "--config.init_from=runs/first" in finished.stderr
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """What is saved comes back bit for bit, and what cannot be read says so."""
 
 import json
+import logging
 
 import jax
 import numpy as np
@@ -10,8 +11,20 @@ from tests.training import toy
 from yolox_jax.training import checkpoint, parallel
 
 
-def _meta(step: int, ap: float = 0.5) -> checkpoint.Meta:
-    return checkpoint.Meta("nano", ("cat", "dog"), step, ap, {"seed": 0}, {"next_step": step})
+def _meta(step: int) -> checkpoint.Meta:
+    return checkpoint.Meta("nano", ("cat", "dog"), step, {"seed": 0}, {"next_step": step})
+
+
+def _accept(meta: checkpoint.Meta) -> None:
+    """Any meta will do."""
+
+
+def _restore(workdir, like=None, check=_accept):
+    checkpoints = checkpoint.Checkpoints(workdir)
+    try:
+        return checkpoints.restore_latest(like or toy.create_state(), check)
+    finally:
+        checkpoints.close()
 
 
 @pytest.fixture
@@ -21,22 +34,89 @@ def run(tmp_path):
     state = toy.create_state()
     for step, ap in ((1, 0.1), (2, 0.9), (3, 0.2), (4, 0.3)):
         state = state.replace(ema=jax.tree.map(lambda x: x + 1, state.ema))
-        checkpoints.save(state, _meta(step, ap))
+        checkpoints.save(state, _meta(step))
+        checkpoints.record_ap(step, ap)
     checkpoints.close()
     return tmp_path, state
 
 
 def test_a_state_comes_back_bit_for_bit_on_another_mesh(run):
     workdir, state = run
-    mesh = parallel.make_mesh(8)
-    like = parallel.replicate(toy.create_state(), mesh)
-    checkpoints = checkpoint.Checkpoints(workdir)
-    restored = checkpoints.restore(checkpoints.latest_step(), like)
-    meta = checkpoints.read_meta(checkpoints.latest_step())
-    checkpoints.close()
+    restored, meta = _restore(workdir, parallel.replicate(toy.create_state(), parallel.make_mesh(8)))
     jax.tree.map(np.testing.assert_array_equal, restored, state)
     assert all(len(leaf.devices()) == 8 for leaf in jax.tree.leaves(restored))
-    assert meta == _meta(4, 0.3)
+    assert meta == _meta(4)
+    assert meta.packages["jax"] == jax.__version__
+
+
+def test_where_nothing_was_saved_nothing_is_restored(tmp_path):
+    assert _restore(tmp_path) is None
+
+
+def test_what_the_check_refuses_is_not_taken_for_damage(run):
+    workdir, _ = run
+
+    def refuse(meta):
+        raise ValueError("another run")
+
+    with pytest.raises(ValueError, match="another run"):
+        _restore(workdir, check=refuse)
+
+
+def _files(checkpoint_dir, part):
+    return [path for path in (checkpoint_dir / part).rglob("*") if path.is_file() and path.stat().st_size > 0]
+
+
+@pytest.mark.parametrize("part", ["ema", "train", "meta"])
+@pytest.mark.parametrize("damage", ["truncated", "a bit turned", "deleted"])
+def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_is_used(run, part, damage, caplog):
+    workdir, _ = run
+    newest = workdir / "checkpoints" / "4"
+    for path in _files(newest, part):
+        content = path.read_bytes()
+        if damage == "truncated":
+            path.write_bytes(content[: len(content) // 2])
+        elif damage == "a bit turned":
+            middle = len(content) // 2
+            path.write_bytes(content[:middle] + bytes([content[middle] ^ 0x80]) + content[middle + 1 :])
+        else:
+            path.unlink()
+    left = sorted(workdir.rglob("*"))
+    with caplog.at_level(logging.WARNING):
+        _, meta = _restore(workdir)
+    assert meta.step == 3
+    assert f"{newest} cannot be read" in caplog.text
+    assert sorted(workdir.rglob("*")) == left
+
+
+def test_where_all_are_damaged_all_are_named(run):
+    workdir, _ = run
+    for step in (2, 3, 4):
+        (workdir / "checkpoints" / str(step) / "meta" / "metadata").write_text("{")
+    with pytest.raises(checkpoint.CheckpointError, match=r"none of the checkpoints .*/4, .*/3, .*/2 can be read"):
+        _restore(workdir)
+
+
+def test_a_step_that_is_saved_already_is_left_as_it_is(run):
+    workdir, state = run
+    checkpoints = checkpoint.Checkpoints(workdir)
+    checkpoints.save(toy.create_state(), _meta(4))
+    checkpoints.close()
+    restored, _ = _restore(workdir)
+    jax.tree.map(np.testing.assert_array_equal, restored, state)
+
+
+def test_a_state_is_due_every_so_many_steps_and_minutes(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr("yolox_jax.training.checkpoint.time.monotonic", lambda: clock[0])
+    due = checkpoint.SaveDue(every_steps=4, every_minutes=1.0)
+    found = []
+    for step in range(12):
+        clock[0] += 25.0
+        if due(step):
+            found.append(step)
+    assert found == [2, 3, 6, 7, 10, 11]
+    assert not any(checkpoint.SaveDue(None, None)(step) for step in range(100))
 
 
 def test_the_last_two_and_the_best_are_kept(run):
@@ -59,5 +139,5 @@ def test_a_folder_without_checkpoints_is_none(tmp_path):
 
 def test_another_format_version_is_refused_with_both(tmp_path):
     content = {**_meta(1).to_json(), "format_version": 99}
-    with pytest.raises(ValueError, match="format 99, this version of yolox_jax reads 2"):
+    with pytest.raises(checkpoint.NewerFormatError, match="format 99, this version of yolox_jax reads 2"):
         checkpoint.Meta.from_json(json.loads(json.dumps(content)), tmp_path)

@@ -17,7 +17,7 @@ def run(tmp_path_factory):
     _, variables = nano_of_seven_classes()
     checkpoints = checkpoint.Checkpoints(workdir)
     train_state = state.create(variables, optim.sgd(0.9, 0.0))
-    checkpoints.save(train_state, checkpoint.Meta("nano", _SEVEN, 3, 0.5, {}))
+    checkpoints.save(train_state, checkpoint.Meta("nano", _SEVEN, 3, {}, {}))
     checkpoints.close()
     return workdir, variables
 

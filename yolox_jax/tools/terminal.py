@@ -8,7 +8,10 @@ from collections.abc import Iterator
 from absl import flags, logging
 
 from yolox_jax.data.reading import SampleError
+from yolox_jax.training.checkpoint import CheckpointError
+from yolox_jax.training.interruption import EXIT_CODE, Stopped
 from yolox_jax.training.logging import TrainingBrokeDown
+from yolox_jax.training.run_directory import RunDirectoryError
 
 _INTERRUPTED = 128 + signal.SIGINT  # as shells report it
 
@@ -24,14 +27,17 @@ def quiet_libraries() -> None:
 def user_errors() -> Iterator[None]:
     """Turns an error that names what is wrong and what to do into that message and exit code 1; --debug shows all.
 
-    Ctrl-C becomes one word and exit code 130.
+    A run that was asked to stop and saved ends with code 75, Ctrl-C elsewhere with one word and 130.
     """
     try:
         yield
-    except (ValueError, OSError, SampleError, TrainingBrokeDown) as error:
+    except (ValueError, OSError, SampleError, TrainingBrokeDown, CheckpointError, RunDirectoryError) as error:
         if _DEBUG.value:
             raise
         sys.exit(f"error: {error}")
+    except Stopped as stopped:
+        print(stopped)
+        sys.exit(EXIT_CODE)
     except KeyboardInterrupt:
         if _DEBUG.value:
             raise

@@ -1,10 +1,16 @@
 """Checkpoints on disk: the only user of orbax.
 
 A run directory holds checkpoints/<step>/ with three items: `ema`, the averaged weights, which is all that evaluation
-reads; `train`, the rest of the state; and `meta`, a json of what the arrays cannot say.
+reads; `train`, the rest of the state; and `meta`, a json of what the arrays cannot say. Beside them ap.json has the AP of
+the steps that were evaluated: a state is saved before its evaluation, so that none is lost to a death in between.
 """
 
 import dataclasses
+import importlib.metadata
+import json
+import logging
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +18,22 @@ import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
+from yolox_jax.training.run_directory import write_atomically
 from yolox_jax.training.state import TrainState
 
+logger = logging.getLogger("yolox_jax.training")
+
 _FOLDER = "checkpoints"
-_FORMAT_VERSION = 2  # 2: with the position in the data
+_FORMAT_VERSION = 2  # 2: with the position in the data, and APs beside
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "opencv-python-headless")
+
+
+class CheckpointError(RuntimeError):
+    """Checkpoints could not be written or read. Says which, and what is left."""
+
+
+class NewerFormatError(CheckpointError):
+    """A checkpoint of another version of this program: sound, but not to be read here."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,10 +42,11 @@ class Meta:
 
     model: str
     class_names: tuple[str, ...]
-    step: int
-    AP: float
+    step: int  # steps done
     config: dict[str, Any]
     data_state: dict[str, int]  # where the training data goes on: TrainLoader.get_state
+    num_devices: int = 1  # it was written on
+    packages: dict[str, str] = dataclasses.field(default_factory=lambda: _package_versions())
 
     def to_json(self) -> dict[str, Any]:
         return {"format_version": _FORMAT_VERSION, **dataclasses.asdict(self)}
@@ -37,7 +56,7 @@ class Meta:
         content = dict(content)
         version = content.pop("format_version", None)
         if version != _FORMAT_VERSION:
-            raise ValueError(
+            raise NewerFormatError(
                 f"{path} has checkpoint format {version}, this version of yolox_jax reads {_FORMAT_VERSION}: "
                 "open it with the version that wrote it"
             )
@@ -45,38 +64,92 @@ class Meta:
         return cls(**content)
 
 
+class SaveDue:
+    """Every so many steps and every so many minutes, whichever is given."""
+
+    def __init__(self, every_steps: int | None, every_minutes: float | None):
+        self._every_steps = every_steps
+        self._every_seconds = None if every_minutes is None else 60 * every_minutes
+        self._since = time.monotonic()  # not the wall clock, which may go backwards
+
+    def __call__(self, step: int) -> bool:
+        """Whether the state is to be saved after step `step`, counted from 0."""
+        by_steps = self._every_steps is not None and (step + 1) % self._every_steps == 0
+        by_time = self._every_seconds is not None and time.monotonic() - self._since >= self._every_seconds
+        if by_steps or by_time:
+            self._since = time.monotonic()
+        return by_steps or by_time
+
+
 class Checkpoints:
     """The checkpoints of one run: written in the background, the last few and the best by AP kept."""
 
     def __init__(self, workdir: Path, keep_last: int = 2):
-        policies = checkpoint_managers.AnyPreservationPolicy(
-            [
-                checkpoint_managers.LatestN(keep_last),
-                checkpoint_managers.BestN(get_metric_fn=lambda metrics: metrics["AP"], n=1),
-            ]
+        self._directory = (workdir / _FOLDER).absolute()
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=_LatestAndBest(keep_last, self.aps),
+            cleanup_tmp_directories=True,  # what a killed run left half-written
         )
-        options = ocp.CheckpointManagerOptions(preservation_policy=policies)
-        self._manager = ocp.CheckpointManager((workdir / _FOLDER).absolute(), options=options)
+        self._manager = ocp.CheckpointManager(self._directory, options=options)
 
-    def latest_step(self) -> int | None:
-        """The step of the newest complete checkpoint."""
-        return self._manager.latest_step()
+    def steps(self) -> list[int]:
+        """The steps of the complete checkpoints, the oldest first."""
+        return sorted(self._manager.all_steps())
 
     def save(self, state: TrainState, meta: Meta) -> None:
-        """Starts to write; the arrays are copied before this returns, so the state may be donated."""
+        """Starts to write; the arrays are copied before this returns, so the state may be donated.
+
+        A step that is saved already is left as it is. Raises CheckpointError where this or the last save failed.
+        """
+        if meta.step in self._manager.all_steps():
+            return
         items = ocp.args.Composite(
             ema=ocp.args.StandardSave(state.ema),
             train=ocp.args.StandardSave(_without_ema(state)),
             meta=ocp.args.JsonSave(meta.to_json()),
         )
-        self._manager.save(meta.step, args=items, metrics={"AP": meta.AP})
+        self._explain(lambda: self._manager.save(meta.step, args=items))
 
-    def read_meta(self, step: int) -> Meta:
-        """What the checkpoint of a step says of itself."""
-        return read_meta(Path(self._manager.directory) / str(step))
+    def record_ap(self, step: int, ap: float) -> None:
+        """Notes the AP of a saved step, by which the best one is kept."""
+        write_atomically(self._directory / "ap.json", json.dumps({**self.aps(), step: ap}))
 
-    def restore(self, step: int, like: TrainState) -> TrainState:
-        """The state of a step, laid out on the devices as `like` is."""
+    def aps(self) -> dict[int, float]:
+        """The AP of each step that was evaluated."""
+        return read_aps(self._directory)
+
+    def restore_latest(self, like: TrainState, check: Callable[[Meta], None]) -> tuple[TrainState, Meta] | None:
+        """The newest readable state, laid out on the devices as `like` is, and its meta; None where nothing was saved.
+
+        `check` is called with each meta before its arrays are read, and may raise. A checkpoint that cannot be read is
+        warned of and stays where it is; the one before is taken.
+
+        Raises:
+          CheckpointError: there are checkpoints, but none can be read.
+        """
+        bad = []
+        for step in reversed(self.steps()):
+            path = self._directory / str(step)
+            try:
+                meta = read_meta(path)
+            except NewerFormatError:
+                raise
+            except Exception as error:  # noqa: BLE001  (orbax and what is below it raise all kinds)
+                bad.append(_warn_unreadable(path, error))
+                continue
+            check(meta)
+            try:
+                return self._restore(step, like), meta
+            except Exception as error:  # noqa: BLE001  (orbax and what is below it raise all kinds)
+                bad.append(_warn_unreadable(path, error))
+        if bad:
+            raise CheckpointError(
+                f"none of the checkpoints {', '.join(bad)} can be read: restore one from a copy, choose another --workdir, "
+                "or start again with --config.resume=false"
+            )
+        return None
+
+    def _restore(self, step: int, like: TrainState) -> TrainState:
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
         items = ocp.args.Composite(
             ema=ocp.args.StandardRestore(abstract.ema),
@@ -86,8 +159,37 @@ class Checkpoints:
         return TrainState(ema=restored["ema"], **restored["train"])
 
     def close(self) -> None:
-        """Waits until all is written."""
-        self._manager.close()
+        """Waits until all is written. Raises CheckpointError where it could not be."""
+        self._explain(self._manager.close)
+
+    def _explain(self, write: Callable[[], Any]) -> None:
+        try:
+            write()
+        except Exception as error:
+            whole = [step for step in self.steps() if (self._directory / str(step)).is_dir()]
+            left = f"the last whole one is {self._directory / str(whole[-1])}" if whole else "there is none yet"
+            raise CheckpointError(
+                f"a checkpoint could not be written to {self._directory} ({_first_line(error)}); {left}. "
+                "Make room or choose another --workdir; the same command goes on from there"
+            ) from error
+
+
+@dataclasses.dataclass
+class _LatestAndBest(checkpoint_managers.PreservationPolicy):
+    """Keeps the last `num_latest` checkpoints and the one of the highest AP."""
+
+    num_latest: int
+    aps: Callable[[], dict[int, float]]
+
+    def should_preserve(
+        self, checkpoints: Sequence[Any], *, context: checkpoint_managers.PreservationContext
+    ) -> Sequence[bool]:
+        steps = sorted(info.step for info in checkpoints)
+        evaluated = {step: ap for step, ap in self.aps().items() if step in steps}
+        keep = set(steps[-self.num_latest :])
+        if evaluated:
+            keep.add(max(evaluated, key=lambda step: (evaluated[step], step)))
+        return [info.step in keep for info in checkpoints]
 
 
 def find(path: Path) -> Path | None:
@@ -115,5 +217,24 @@ def read_ema(checkpoint: Path, abstract_variables: Any) -> Any:
         return reader.restore((checkpoint / "ema").absolute(), like)
 
 
+def read_aps(directory: Path) -> dict[int, float]:
+    """The AP of each evaluated step of a folder of checkpoints."""
+    file = directory / "ap.json"
+    return {int(step): ap for step, ap in json.loads(file.read_text()).items()} if file.exists() else {}
+
+
 def _without_ema(state: TrainState) -> dict[str, Any]:
     return {field.name: getattr(state, field.name) for field in dataclasses.fields(state) if field.name != "ema"}
+
+
+def _package_versions() -> dict[str, str]:
+    return {name: importlib.metadata.version(name) for name in _PACKAGES}
+
+
+def _warn_unreadable(path: Path, error: Exception) -> str:
+    logger.warning("%s cannot be read (%s); the checkpoint before it is tried", path, _first_line(error))
+    return str(path)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0][:200]

@@ -11,6 +11,8 @@ from typing import Any, TypeVar
 
 import jax
 
+from yolox_jax.training.run_directory import write_atomically
+
 _T = TypeVar("_T")
 ImageIds = tuple[tuple[int | str, ...], ...]  # of each row of a batch: its own image first, then those mixed with it
 
@@ -24,16 +26,34 @@ class TrainingBrokeDown(RuntimeError):
 class RunLog:
     """Collects what steps answer without waiting for the device, and reports every so many steps."""
 
-    def __init__(self, workdir: Path, *, total_steps: int, steps_per_epoch: int, batch_size: int, max_bad_steps: int):
-        self._file = (workdir / "metrics.jsonl").open("a")
+    def __init__(
+        self,
+        workdir: Path,
+        *,
+        first_step: int = 0,
+        first_is_evaluated: bool = False,
+        total_steps: int,
+        steps_per_epoch: int,
+        batch_size: int,
+        max_bad_steps: int,
+    ):
+        """A run that goes on from `first_step` forgets what was written of later steps, which come again.
+
+        `first_is_evaluated`: whether the evaluation of that state, if it was due, is done.
+        """
+        path = workdir / "metrics.jsonl"
+        kept = _records_before(path, first_step, first_is_evaluated)
+        write_atomically(path, "".join(json.dumps(record) + "\n" for record in kept))
+        self._file = path.open("a")
         self._total_steps = total_steps
         self._steps_per_epoch = steps_per_epoch
         self._batch_size = batch_size
         self._max_bad_steps = max_bad_steps
         self._pending: list[tuple[int, dict[str, jax.Array], ImageIds]] = []
-        self._num_dropped_boxes = 0
+        self._judged: list[tuple[int, dict[str, float]]] = []
+        self._num_dropped_boxes = max((record.get("num_dropped_boxes", 0) for record in kept), default=0)
         self._bad_in_a_row = 0
-        self._num_skipped = 0
+        self._num_skipped = sum(record.get("event") == "skipped" for record in kept)
         self._since = time.perf_counter()
         self._waited = 0.0
 
@@ -57,21 +77,27 @@ class RunLog:
             print(f"step {step}: {num_boxes} boxes beyond the {num_slots} slots an image: raise config.data.max_boxes")
         self._num_dropped_boxes += num_boxes
 
-    def report(self) -> None:
-        """Fetches what is pending, writes and prints the last step's metrics, and judges every step.
+    def judge(self) -> None:
+        """Fetches what is pending and judges every step.
 
         Raises:
           TrainingBrokeDown: max_bad_steps in a row changed nothing, their loss or gradient not being finite.
         """
-        if not self._pending:
-            return
         fetched = jax.device_get([metrics for _, metrics, _ in self._pending])
         for (step, _, image_ids), metrics in zip(self._pending, fetched, strict=True):
             self._judge(step, metrics, image_ids)
+            self._judged.append((step, {name: float(value) for name, value in metrics.items()}))
+        self._pending.clear()
+
+    def report(self) -> None:
+        """Judges what is pending, and writes and prints the last step's metrics. Raises as `judge` does."""
+        self.judge()
+        if not self._judged:
+            return
         now = time.perf_counter()
-        images_per_second = len(fetched) * self._batch_size / (now - self._since)
+        images_per_second = len(self._judged) * self._batch_size / (now - self._since)
         data_wait = self._waited / (now - self._since)
-        step, last = self._pending[-1][0], {name: float(value) for name, value in fetched[-1].items()}
+        step, last = self._judged[-1]
         self.write(
             {
                 "step": step,
@@ -83,7 +109,7 @@ class RunLog:
             }
         )
         self._print_progress(step, last, images_per_second, data_wait)
-        self._pending.clear()
+        self._judged.clear()
         self._since = now
         self._waited = 0.0
 
@@ -131,3 +157,17 @@ class RunLog:
             f"{images_per_second:.1f} images/s, {data_wait:.1%} waiting for data  ETA {datetime.timedelta(seconds=int(seconds_left))}",
             flush=True,
         )
+
+
+def _records_before(path: Path, first_step: int, first_is_evaluated: bool) -> list[dict[str, Any]]:
+    """What stands of earlier steps; a line that a killed run left unfinished is none."""
+    records = []
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue
+        unfinished = record.get("event") == "evaluation" and not first_is_evaluated
+        if record["step"] < first_step - unfinished:
+            records.append(record)
+    return records
