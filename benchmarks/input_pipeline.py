@@ -3,11 +3,13 @@
 python -m benchmarks.input_pipeline --annotations=train.json --images=DIR [--peer=PATH | --epochs=N]
 
 "jpeg" decodes every sample's own image: the cache holds the mosaic window and no more. "cold" is its beginning, cache
-empty and files dropped from the system's memory. "ram" has every image decoded beforehand. --peer runs the official
+empty and files dropped from the system's memory. "ram" has every image in memory: ours fitted to the
+input as its cache keeps them, the peer's decoded. --peer runs the official
 PyTorch YOLOX from a checkout turn by turn with ours, in the same process and on the same core; it needs PyTorch.
 """
 
 import argparse
+import atexit
 import contextlib
 import functools
 import importlib.util
@@ -93,7 +95,9 @@ def open_peer(checkout: Path, annotations: Path, images: Path) -> Callable[[int,
     torch = importlib.import_module("torch")
     torch.set_num_threads(1)
     data = importlib.import_module("yolox.data")
-    root = Path(tempfile.mkdtemp(prefix="yolox-peer-"))
+    folder = tempfile.TemporaryDirectory(prefix="yolox-peer-")
+    atexit.register(folder.cleanup)
+    root = Path(folder.name)
     (root / "annotations").mkdir()
     (root / "annotations" / "train.json").symlink_to(annotations.absolute())
     (root / "images").symlink_to(images.absolute(), target_is_directory=True)

@@ -33,7 +33,9 @@ def get_config() -> ConfigDict:
     config.data.bad_images = "replace"  # by empty ones, each named once; or refuse: read all at the start, stop if any
     config.data.mosaic_window = 256  # positions of the shuffled order that mosaic partners come from; 0: the whole set
     config.data.threads = 2  # that decode and augment, a process
-    config.data.workers = 0  # processes that do so, with as many threads each; 0: the threads of this one
+    # Processes that do so, with as many threads and a cache each; 0: the threads of this one. Several decode an image
+    # more than once: 1.9 times with two, 2.9 with four.
+    config.data.workers = 0
     config.data.prefetch = 4  # batches made ahead
     config.data.cache_mb = 1024  # of decoded images, a process
     config.data.max_boxes = 120  # slots an image (exp: TrainTransform max_labels=120 with mosaic)

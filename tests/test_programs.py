@@ -130,26 +130,34 @@ def test_a_finished_run_started_again_says_so_and_gives_the_same_results(run, da
 def test_a_run_asked_to_stop_saves_ends_all_that_belongs_to_it_and_goes_on(data, tmp_path, signal_name, workers):
     arguments = [*_arguments(data), "--workdir=run", "--config.epochs=5000", f"--config.data.workers={workers}"]
     command = [sys.executable, str(ROOT / "train.py"), *arguments]
+    saved_before = 0
     for restart in range(2):
         process = subprocess.Popen(
-            command, cwd=tmp_path, env=_environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            command,
+            cwd=tmp_path,
+            env=_environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
         )
         told = []
         for line in process.stdout:
             told.append(line)
             if line.startswith("step "):
                 break
-        process.send_signal(getattr(signal, signal_name))
+        os.killpg(process.pid, getattr(signal, signal_name))  # all of it, as a terminal and most schedulers do
         output, error = process.communicate(timeout=120)  # which also waits for every child that holds the pipes
         assert process.returncode == 75, error
         assert "Traceback" not in error
         (saved,) = re.findall(
             rf"^{signal_name}: saved at step (\d+) of run; the same command goes on", output, re.MULTILINE
         )
+        saved = int(saved)
         if restart:
             assert f"going on from step {saved_before} of run\n" in told
-            assert int(saved) > int(saved_before)
-            assert told[-1].startswith(f"step {int(saved_before) + 1}/")
+            assert saved > saved_before
+            assert told[-1].startswith(f"step {saved_before + 1}/")
         saved_before = saved
     steps = [json.loads(line)["step"] for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert steps == list(range(len(steps)))
@@ -209,7 +217,8 @@ def test_show_batch_writes_a_sheet_of_the_training_images(data, tmp_path, mosaic
     ("argument", "message"),
     [
         ("--config.data.bad_images=skip", "config.data.bad_images is 'skip': choose replace or refuse"),
-        ("--config.mosaic.scale=(2,)", "augmentation scale is"),
+        ("--config.mosaic.scale=(2,)", "config.mosaic.scale is (2,): give the smallest and the largest factor"),
+        ("--config.flip_prob=50.0", "config.flip_prob is 50.0: give a probability"),
         ("--config.num_classes=7", "config.num_classes is 7, but the data set lists 4 classes: circle, square"),
         ("--config.data.kind=cocoo", "config.data.kind is 'cocoo'"),
         ("--config.data.train=absent.json", "config.data.train: there is no file"),

@@ -18,7 +18,7 @@ class Batch:
     gt_mask: jax.Array  # [B, G] bool
     # The colour shift that is still to be done on the device; none where None.
     hsv_shift: jax.Array | None = None  # [B, 3] float32, OpenCV's 8-bit levels
-    content_hw: jax.Array | None = None  # [B, 2] int32: rows and columns before the padding, which keeps its grey
+    content_hw: jax.Array | None = None  # [B, 2] int32: the first rows and columns, which are shifted; padding is not
 
 
 @flax.struct.dataclass

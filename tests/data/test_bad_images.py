@@ -1,10 +1,13 @@
 import logging
+import pickle
 
 import pytest
 
 from tests.data.made_source import MadeSource, striped
-from yolox_jax.data.bad_images import apply_policy
-from yolox_jax.data.images import ImageError
+from yolox_jax.data import problems
+from yolox_jax.data.bad_images import TooManyBadImages, apply_policy
+from yolox_jax.data.images import ImageError, SizeError
+from yolox_jax.data.problems import Problem
 
 
 class DamagedSource(MadeSource):
@@ -65,3 +68,45 @@ def test_other_errors_are_not_taken_for_bad_images():
 def test_an_unknown_policy_is_told_the_known_ones(damaged):
     with pytest.raises(ValueError, match=r"config\.data\.bad_images is 'skip': choose replace or refuse"):
         apply_policy(damaged, "skip")
+
+
+def test_where_too_many_are_bad_the_run_stops(damaged):
+    source = apply_policy(damaged, "replace")
+    with pytest.raises(TooManyBadImages, match=r"11 of 70 images cannot be read, the last of them: set/30\.jpg"):
+        for index in range(70):
+            source[index]
+
+
+def test_an_image_of_another_size_than_annotated_is_never_replaced():
+    class Resized(MadeSource):
+        def __getitem__(self, index):
+            raise SizeError("a.jpg is 20x10 pixels but 40x20 in the json")
+
+    resized = Resized(striped(), [], length=2)
+    with pytest.raises(SizeError):
+        apply_policy(resized, "replace")[0]
+    with pytest.raises(ImageError, match="2 images cannot be used:\na.jpg is 20x10"):
+        apply_policy(resized, "refuse")
+
+
+def test_a_missing_file_is_refused_though_the_source_has_left_it_out():
+    whole = MadeSource(striped(), [], length=2)
+    whole.problems = [Problem(problems.MISSING_FILE, "train.json", "image 7", "images/7.jpg", "left out")]
+    with pytest.raises(ImageError, match=r"1 images cannot be used:\ntrain.json: image 7: .*images/7.jpg"):
+        apply_policy(whole, "refuse")
+
+
+def test_a_record_whose_boxes_cannot_be_read_has_none(damaged):
+    class Unreadable(DamagedSource):
+        def num_boxes(self, index):
+            if index % 3 == 0:
+                raise ImageError("record cannot be read")
+            return super().num_boxes(index)
+
+    source = apply_policy(Unreadable(striped(), [[2, 4, 12, 20]], length=9), "replace")
+    assert [source.num_boxes(index) for index in range(4)] == [0, 1, 1, 0]
+
+
+def test_a_source_with_stand_ins_can_be_sent_to_a_worker_process():
+    source = apply_policy(DamagedSource(striped(), [[2, 4, 12, 20]], length=9), "replace")
+    assert (pickle.loads(pickle.dumps(source))[0].image == 114).all()

@@ -120,5 +120,5 @@ def test_the_plain_epochs_keep_flip_and_colour_alone():
 
 @pytest.mark.parametrize("scale", [(0, 1), (2, 1), (-1, 1)])
 def test_an_impossible_scale_is_refused(scale):
-    with pytest.raises(ValueError, match="augmentation scale is"):
+    with pytest.raises(ValueError, match="config.mosaic.scale is"):
         AugmentConfig(scale=scale)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from tests.data.made_source import MadeSource, striped
+from yolox_jax.augment.colour import shift_content
 from yolox_jax.data.cache import FittedSource
 from yolox_jax.data.draws import AugmentConfig
 from yolox_jax.data.example import Example
@@ -98,7 +99,7 @@ def test_where_no_box_is_larger_the_image_keeps_its_side_its_colours_and_all_its
         np.testing.assert_array_equal(sample.image, striped())
         np.testing.assert_array_equal(sample.boxes[:2], [[0, 0, 1, 20], [4, 0, 20, 1]])
         assert sample.mask.sum() == 2
-        assert not sample.hsv_shift.any()
+        assert sample.content_hw == (0, 0)
 
 
 def test_an_image_without_boxes_is_a_negative_that_nothing_changes():
@@ -107,7 +108,14 @@ def test_an_image_without_boxes_is_a_negative_that_nothing_changes():
         sample = sample_of(MadeSource(striped(), []), augment, size_hw=(24, 32), seed=seed)
         np.testing.assert_array_equal(sample.image, striped())
         assert not sample.mask.any()
-        assert not sample.hsv_shift.any()
+        assert sample.content_hw == (0, 0)
+
+
+def test_what_is_not_to_be_shifted_leaves_the_device_as_it_came():
+    image = np.random.default_rng(0).integers(0, 256, (24, 32, 3)).astype(np.uint8)
+    for boxes in ([], [[0, 0, 1, 20]]):
+        sample = sample_of(MadeSource(image, boxes), size_hw=(24, 32))
+        np.testing.assert_array_equal(shift_content(sample.image, sample.hsv_shift, np.array(sample.content_hw)), image)
 
 
 def test_an_image_with_boxes_has_its_colours_shifted():
@@ -138,7 +146,7 @@ def test_a_mosaic_without_boxes_is_not_mixed_up():
     sample = sample_of(MixedSource([0, 0, 0, 0, 2]), AugmentConfig(), partners=[1, 2, 3])
     assert len(sample.image_ids) == 4
     assert not sample.mask.any()
-    assert not sample.hsv_shift.any()
+    assert sample.content_hw == (0, 0)
 
 
 @pytest.mark.parametrize(("mixup_prob", "low", "high"), [(0.0, 0, 0), (0.5, 70, 130), (1.0, 200, 200)])
@@ -154,7 +162,7 @@ def test_a_mosaic_whose_boxes_are_all_off_the_picture_keeps_them_as_the_referenc
     tiny = AugmentConfig(mixup_prob=0.0, scale=(0.02, 0.02), translate=0.0, flip_prob=1.0)
     sample = sample_of(MixedSource([1, 1]), tiny, num_slots=8)
     assert sample.mask.sum() == 4
-    assert not sample.hsv_shift.any()
+    assert sample.content_hw == (0, 0)
 
 
 def test_an_image_of_the_source_is_never_written_into():

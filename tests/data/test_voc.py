@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from yolox_jax.data import problems
-from yolox_jax.data.images import ImageError
+from yolox_jax.data.images import SizeError
 from yolox_jax.data.sources.voc import VocSource
 
 HEIGHT, WIDTH = 40, 60
@@ -275,7 +275,7 @@ def test_encoded_is_the_file(devkit):
 
 def test_an_image_of_another_size_than_the_xml_states_is_an_error_with_both_sizes(open_objects):
     source = open_objects(size=(WIDTH + 1, HEIGHT))
-    with pytest.raises(ImageError, match=r"000001\.jpg \(image 000001\) is 60x40 pixels but 61x40 in its xml"):
+    with pytest.raises(SizeError, match=r"000001\.jpg \(image 000001\) is 60x40 pixels but 61x40 in its xml"):
         source[0]
 
 

@@ -1,18 +1,26 @@
 """What to do with images that cannot be read: empty ones in their place, or a refusal before the start."""
 
 import logging
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
+from yolox_jax.data import problems
 from yolox_jax.data.example import Example, Source, SourceView
 from yolox_jax.data.geometry import PAD_VALUE
-from yolox_jax.data.images import ImageError
+from yolox_jax.data.images import ImageError, SizeError
 
 logger = logging.getLogger("yolox_jax.data")
 
 _LINES = 20  # of a refusal; a folder that was copied badly has thousands
+_MAX_REPLACED = 0.1  # of a data set; where more is bad, something else is wrong than a few files
+_ALWAYS_REPLACED = 10  # however small the data set
+
+
+class TooManyBadImages(ValueError):
+    """So many images cannot be read that training on the rest would be another training."""
 
 
 def apply_policy(
@@ -33,32 +41,58 @@ def apply_policy(
 
 
 class StandInSource(SourceView):
-    """A source whose unreadable images are grey and without boxes. Each is warned of once, by path."""
+    """A source whose unreadable images are grey and without boxes. Each is warned of once, by path.
+
+    More than ten of them that are more than a tenth of the data set are a TooManyBadImages.
+    """
 
     def __init__(self, source: Source):
         super().__init__(source)
-        self._reported: set[int] = set()
+        self._bad: set[int] = set()
+        self._lock = threading.Lock()
 
     def __getitem__(self, index: int) -> Example:
         try:
             return super().__getitem__(index)
         except ImageError as error:
-            if index not in self._reported:
-                self._reported.add(index)
-                logger.warning("%s. An empty image stands in its place", error)
+            self._note(index, error)
             grey = np.full((32, 32, 3), PAD_VALUE, np.uint8)
             return Example(grey, np.zeros((0, 4), np.float32), np.zeros(0, np.int32), self.image_id(index))
+
+    def num_boxes(self, index: int) -> int:
+        try:
+            return super().num_boxes(index)
+        except ImageError as error:
+            self._note(index, error)
+            return 0
+
+    def _note(self, index: int, error: ImageError) -> None:
+        with self._lock:
+            if index in self._bad:
+                return
+            self._bad.add(index)
+            num_bad = len(self._bad)
+        logger.warning("%s. An empty image stands in its place", error)
+        if num_bad > max(_ALWAYS_REPLACED, _MAX_REPLACED * len(self)):
+            raise TooManyBadImages(
+                f"{num_bad} of {len(self)} images cannot be read, the last of them: {error}. "
+                "Repair the data set; --config.data.bad_images=refuse lists all of them"
+            ) from error
+
+    def __reduce__(self) -> tuple[type, tuple[Source]]:
+        return StandInSource, (self._source,)  # a lock cannot be sent to a worker process
 
 
 def _refuse(source: Source, threads: int, progress: Callable[[int, int], None] | None) -> None:
     def fault(index: int) -> str | None:
         try:
             source[index]
-        except ImageError as error:
+        except (ImageError, SizeError) as error:
             return str(error)
         return None
 
-    faults = []
+    found_at_opening = getattr(source, "problems", [])
+    faults = [str(problem) for problem in found_at_opening if problem.kind == problems.MISSING_FILE]
     with ThreadPoolExecutor(max(threads, 1)) as pool:
         for num_done, found in enumerate(pool.map(fault, range(len(source))), 1):
             if found is not None:

@@ -23,9 +23,12 @@ class FittedSource(SourceView):
 
     def __getitem__(self, index: int) -> Example:
         example = super().__getitem__(index)
-        ratio = geometry.fit_ratio(example.image.shape[:2], self._size_hw)
-        boxes_xyxy = (example.boxes_xyxy * ratio).astype(np.float32)
-        return dataclasses.replace(example, image=geometry.fit(example.image, self._size_hw), boxes_xyxy=boxes_xyxy)
+        image, boxes_xyxy = example.image, example.boxes_xyxy.astype(np.float64)
+        # Twice, as in the reference: where rounding leaves the first a pixel short, the second makes it good.
+        for _ in range(2):
+            boxes_xyxy = boxes_xyxy * geometry.fit_ratio(image.shape[:2], self._size_hw)
+            image = geometry.fit(image, self._size_hw)
+        return dataclasses.replace(example, image=image, boxes_xyxy=boxes_xyxy.astype(np.float32))
 
 
 class CachedSource(SourceView):

@@ -24,10 +24,19 @@ class AugmentConfig:
     hsv: tuple[float, float, float] | None = (5.0, 30.0, 30.0)  # the largest shifts, OpenCV's 8-bit levels; None: none
 
     def __post_init__(self) -> None:
-        for name in ("scale", "mixup_scale"):
-            limits = getattr(self, name)
+        for field, limits in (("mosaic.scale", self.scale), ("mixup.scale", self.mixup_scale)):
             if len(limits) != 2 or not 0 < limits[0] <= limits[1]:
-                raise ValueError(f"augmentation {name} is {limits}: give the smallest and the largest factor, above 0")
+                raise ValueError(
+                    f"config.{field} is {limits}: give the smallest and the largest factor, above 0 "
+                    "(and once: a tuple that is given twice on the command line grows)"
+                )
+        for field, prob in (
+            ("mosaic.prob", self.mosaic_prob),
+            ("mixup.prob", self.mixup_prob),
+            ("flip_prob", self.flip_prob),
+        ):
+            if not 0 <= prob <= 1:
+                raise ValueError(f"config.{field} is {prob}: give a probability, from 0 to 1")
 
     def plain(self) -> "AugmentConfig":
         """The last epochs': flip and colour only."""

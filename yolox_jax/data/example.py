@@ -19,7 +19,7 @@ class Example:
 class Source(Protocol):
     """A data set by random access. `source[i]` is a pure function of i and safe to call from several threads.
 
-    An image that cannot be read is an images.ImageError.
+    An image that cannot be read is an images.ImageError, in `num_boxes` too.
     """
 
     class_names: tuple[str, ...]

@@ -15,7 +15,11 @@ _PNG_START, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND"
 
 
 class ImageError(ValueError):
-    """An image cannot be read, or is not the one that was annotated. Names the file and says what to do."""
+    """An image file is missing, cut off or no image. Names it and says what to do."""
+
+
+class SizeError(ValueError):
+    """An image is not of the size that its annotations state. Names it and says what to do."""
 
 
 class Folders:
@@ -32,10 +36,13 @@ class Folders:
 
 
 def read_bytes(path: str | Path) -> bytes:
-    """The file as it is. One that cannot be opened is an ImageError."""
+    """The file as it is. One that is not there, or not a file, or not to be read by us, is an ImageError.
+
+    Any other OSError is the machine's: the disk or the network may have the file in the next moment.
+    """
     try:
         return Path(path).read_bytes()
-    except OSError as error:
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError) as error:
         raise ImageError(
             f"{path} cannot be read ({error.strerror}); put it back or take it out of the data set"
         ) from error
@@ -47,7 +54,7 @@ def read(path: str | Path, ignore_orientation: bool = False) -> np.ndarray:
 
 
 def read_annotated(path: str | Path, width: int, height: int, record: str, stated_in: str) -> np.ndarray:
-    """`read` of an image with boxes, of the size stated with them; an ImageError where it is of another one.
+    """`read` of an image with boxes, of the size stated with them; a SizeError where it is of another one.
 
     `record` names the image and `stated_in` the annotations, for the error.
     """
@@ -56,7 +63,7 @@ def read_annotated(path: str | Path, width: int, height: int, record: str, state
         # Turned as its EXIF orientation says. The stated size tells that the boxes were drawn before.
         pixels = read(path, ignore_orientation=True)
     if pixels.shape[:2] != (height, width):
-        raise ImageError(
+        raise SizeError(
             f"{path} ({record}) is {pixels.shape[1]}x{pixels.shape[0]} pixels but {width}x{height} in {stated_in}, "
             "so its boxes cannot be trusted; correct width and height, or put the annotated image back"
         )

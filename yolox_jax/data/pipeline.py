@@ -7,6 +7,7 @@ run starts at changes what is learnt, and a restored run needs nothing but its s
 
 import dataclasses
 import functools
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Self
 
@@ -20,6 +21,8 @@ from yolox_jax.data.example import Source
 from yolox_jax.data.order import index_at, partner_at, sample_rng
 from yolox_jax.data.reading import NamingSource, ReadConfig, Shard, batches, naming_the_image, position_of
 from yolox_jax.data.samples import TrainSample, train_sample
+
+logger = logging.getLogger("yolox_jax.data")
 
 ImageIds = tuple[tuple[int | str, ...], ...]
 
@@ -48,15 +51,15 @@ class LoaderConfig:
     def __post_init__(self) -> None:
         if self.mosaic_window < 0 or self.num_slots < 1 or self.seed < 0:
             raise ValueError(
-                f"mosaic_window is {self.mosaic_window}, the slots for boxes {self.num_slots}, the seed {self.seed}: "
-                "give a window and a seed of at least 0 and at least one slot"
+                f"config.data.mosaic_window is {self.mosaic_window}, config.data.max_boxes {self.num_slots} and config.seed "
+                f"{self.seed}: give a window and a seed of at least 0 and at least one box"
             )
 
 
 class TrainLoader(Iterator[LoadedBatch]):
     """This process's rows of the batches of steps [start_step, num_steps). A failing image is a SampleError.
 
-    Its state is the next step and what the batches depend on. Close it, or use it in a `with`, to stop its threads.
+    Its state is the next step, and what tells other batches from these. Close it, or use it in a `with`, to stop its threads.
     """
 
     def __init__(
@@ -76,6 +79,7 @@ class TrainLoader(Iterator[LoadedBatch]):
         self._num_steps = num_steps
         self._next_step = start_step
         self._iterator: grain.DatasetIterator | None = None
+        self._warn_of_small_cache(len(source))
 
     def __next__(self) -> LoadedBatch:
         if self._iterator is None:
@@ -84,12 +88,14 @@ class TrainLoader(Iterator[LoadedBatch]):
             self._iterator = iter(batches(samples, rows, _stack, self._read))
         arrays, image_ids, num_dropped_boxes = next(self._iterator)
         self._next_step += 1
+        if self._read.workers:  # out of grain's shared memory, which does not live as long as a batch may
+            arrays = {name: np.array(array) for name, array in arrays.items()}
         # Any, since Batch says jax.Array and these stay numpy until the step puts them on its devices.
         fields: dict[str, Any] = arrays
         return LoadedBatch(types.Batch(**fields), image_ids, num_dropped_boxes)
 
     def get_state(self) -> dict[str, int]:
-        """A small json: fits any loader that gives the same batches, whatever its processes, threads and workers."""
+        """A small json: fits any loader of as many images with the same batch, seed and window, however it reads."""
         config = self._read_sample.config
         return {
             "next_step": self._next_step,
@@ -115,6 +121,17 @@ class TrainLoader(Iterator[LoadedBatch]):
             raise ValueError(f"the saved position belongs to other batches than these ({'; '.join(differing)})")
         self.close()
         self._next_step = state["next_step"]
+
+    def _warn_of_small_cache(self, num_images: int) -> None:
+        config, cache_bytes = self._read_sample.config, self._read.cache_bytes
+        window = min(config.mosaic_window or num_images, num_images)
+        needed = (window + config.global_batch) * config.size_hw[0] * config.size_hw[1] * 3
+        if config.augment.mosaic_prob > 0 and config.mosaic_window and needed > cache_bytes:
+            logger.warning(
+                "config.data.cache_mb is %d; to decode each image once, the mosaic's window needs %d: raise it, or lower "
+                "config.data.mosaic_window",
+                *(cache_bytes >> 20, -(-needed >> 20)),
+            )
 
     def close(self) -> None:
         """Stops reading ahead; the next batch would start it again."""
@@ -166,7 +183,7 @@ class _ReadTrainSample:
 
 
 def _stack(samples: Sequence[TrainSample]) -> tuple[dict[str, np.ndarray], ImageIds, int]:
-    """The fields of a LoadedBatch as plain containers: grain hands a worker's arrays over without copying them then."""
+    """The fields of a LoadedBatch as plain containers: what a worker process sends then goes through shared memory."""
     arrays = {
         "images": np.stack([sample.image for sample in samples]),
         "gt_boxes": np.stack([sample.boxes for sample in samples]),

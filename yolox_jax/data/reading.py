@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -42,7 +43,7 @@ class ReadConfig:
 
     def __post_init__(self) -> None:
         if min(self.threads, self.workers, self.prefetch, self.cache_bytes) < 0:
-            raise ValueError(f"{self}: give numbers of at least 0")
+            raise ValueError(f"{self}, from config.data.threads, workers, prefetch and cache_mb: none may be below 0")
 
 
 def position_of(element: int, rows: int, shard: Shard) -> int:
@@ -67,10 +68,15 @@ def batches(
         of_worker = grain.multiprocessing.MultiprocessingOptions(
             num_workers=read.workers, per_worker_buffer_size=max(1, read.prefetch // read.workers)
         )
-        return elements.batch(rows, batch_fn=stack).to_iter_dataset(options).mp_prefetch(of_worker)
+        return elements.batch(rows, batch_fn=stack).to_iter_dataset(options).mp_prefetch(of_worker, _ignore_ctrl_c)
     buffer = max(read.prefetch * rows, read.threads) if read.threads and read.prefetch else 0
     options = grain.ReadOptions(num_threads=read.threads, prefetch_buffer_size=buffer)
     return elements.to_iter_dataset(options).batch(rows, batch_fn=stack)
+
+
+def _ignore_ctrl_c(worker_index: int, worker_count: int) -> None:
+    """A terminal sends Ctrl-C to all; the main process decides, and then stops its workers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 class NamingSource(SourceView):
@@ -78,7 +84,11 @@ class NamingSource(SourceView):
 
     def __getitem__(self, index: int) -> Example:
         with naming_the_image(self._source, index):
-            return self._source[index]
+            return super().__getitem__(index)
+
+    def num_boxes(self, index: int) -> int:
+        with naming_the_image(self._source, index):
+            return super().num_boxes(index)
 
 
 @contextlib.contextmanager

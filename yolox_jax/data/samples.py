@@ -25,7 +25,7 @@ class TrainSample:
     labels: np.ndarray  # [G] int32
     mask: np.ndarray  # [G] bool
     hsv_shift: np.ndarray | None  # [3] float32, levels: for the device to apply
-    content_hw: tuple[int, int]  # rows and columns before the padding
+    content_hw: tuple[int, int]  # rows and columns to shift: those before the padding, or none
     image_ids: tuple[int | str, ...]  # the position's own first, then its partners
     num_dropped_boxes: int
 
@@ -71,8 +71,6 @@ def train_sample(
         if flip:
             image, boxes_xyxy = geometry.flip_horizontal(image, boxes_xyxy)
         boxes_xyxy, labels = boxes_xyxy[large], labels[large]
-    elif hsv_shift is not None:
-        hsv_shift = np.zeros_like(hsv_shift)
 
     num_boxes = min(len(boxes_xyxy), num_slots)
     slots_xyxy = np.zeros((num_slots, 4), np.float32)
@@ -85,7 +83,7 @@ def train_sample(
         labels=slot_labels,
         mask=np.arange(num_slots) < num_boxes,
         hsv_shift=hsv_shift,
-        content_hw=image.shape[:2],
+        content_hw=image.shape[:2] if large.any() else (0, 0),
         image_ids=picture.image_ids,
         num_dropped_boxes=len(boxes_xyxy) - num_boxes,
     )

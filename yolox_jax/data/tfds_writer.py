@@ -17,7 +17,7 @@ import numpy as np
 
 from yolox_jax.data import images
 from yolox_jax.data.example import Source
-from yolox_jax.data.images import ImageError
+from yolox_jax.data.images import ImageError, SizeError
 from yolox_jax.data.problems import logger
 from yolox_jax.data.sources.tfds_files import import_tfds
 
@@ -72,7 +72,7 @@ def write(
         options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads * _READ_AHEAD)
         for record in grain.MapDataset.range(len(splits[split])).map(read).to_iter_dataset(options):
             num_read += 1
-            if isinstance(record, ImageError):
+            if isinstance(record, ImageError | SizeError):
                 logger.warning("%s. Left out", record)
             else:
                 num_written[split] += 1
@@ -108,11 +108,11 @@ class _ReadRecord:
         for annotation in truth["annotations"]:
             self._annotations[annotation["image_id"]].append(annotation)
 
-    def __call__(self, index: int) -> dict[str, Any] | ImageError:
+    def __call__(self, index: int) -> dict[str, Any] | ImageError | SizeError:
         id = self._source.image_id(index)
         try:
             data, size_hw, shrink = self._encoded(index, self._listed[id])
-        except ImageError as error:
+        except (ImageError, SizeError) as error:
             return error
         annotations = self._annotations.get(id, [])
         learns_all = self._is_learnt and self._source.num_boxes(index) == len(annotations)

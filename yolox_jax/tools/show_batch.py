@@ -1,6 +1,7 @@
 """python -m yolox_jax.tools.show_batch --config=configs/yolox_s.py [--step=N] [--output=FILE] [--config.field=value …]
 
-A sheet of the training images of one step, as the network will see them, with their boxes and class names.
+A sheet of the training images of one step, augmented as the network will see them but for the step's image size, with
+their boxes and class names.
 """
 
 from pathlib import Path
@@ -14,7 +15,7 @@ from yolox_jax.augment.colour import shift_content
 from yolox_jax.data.pipeline import LoadedBatch, TrainLoader
 from yolox_jax.detection.anchors import check_size
 from yolox_jax.tools import draw, from_config
-from yolox_jax.tools.terminal import user_errors
+from yolox_jax.tools.terminal import quiet_libraries, user_errors
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "What is trained: a file of configs/.", lock_config=True)
 _STEP = flags.DEFINE_integer("step", 0, "The step whose batch is shown; a late one has no mosaic.", lower_bound=0)
@@ -49,6 +50,7 @@ def draw_sheet(loaded: LoadedBatch, class_names: tuple[str, ...], max_images: in
 def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unknown argument {argv[1]!r}: config fields are set by --config.name=value")
+    quiet_libraries()
     with user_errors():
         loaded, class_names = load(_CONFIG.value, _STEP.value)
         draw.write_picture(Path(_OUTPUT.value), draw_sheet(loaded, class_names, _MAX_IMAGES.value))

@@ -58,11 +58,18 @@ class RunLog:
         self._waited = 0.0
 
     def time_waits(self, batches: Iterator[_T]) -> Iterator[_T]:
-        """The batches, noting how long each is waited for."""
+        """The batches, noting how long the device had nothing to do but wait for each.
+
+        Steps run while the host is here already, so a wait counts where the last step was done at its end. Before it, the
+        step before that is awaited: the host is never further ahead, and batches do not pile up on the device.
+        """
         while True:
+            if len(self._pending) > 1:
+                jax.block_until_ready(self._pending[-2][1])
             start = time.perf_counter()
             batch = next(batches, None)
-            self._waited += time.perf_counter() - start
+            if not self._pending or _is_ready(self._pending[-1][1]):
+                self._waited += time.perf_counter() - start
             if batch is None:
                 return
             yield batch
@@ -157,6 +164,11 @@ class RunLog:
             f"{images_per_second:.1f} images/s, {data_wait:.1%} waiting for data  ETA {datetime.timedelta(seconds=int(seconds_left))}",
             flush=True,
         )
+
+
+def _is_ready(metrics: dict[str, jax.Array]) -> bool:
+    arrays: list[Any] = [leaf for leaf in metrics.values() if isinstance(leaf, jax.Array)]  # jax's types lack is_ready
+    return all(leaf.is_ready() for leaf in arrays)
 
 
 def _records_before(path: Path, first_step: int, first_is_evaluated: bool) -> list[dict[str, Any]]:

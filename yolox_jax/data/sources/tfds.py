@@ -42,6 +42,7 @@ class TfdsSource:
         self._areas_are_whole = area is not None and np.issubdtype(of_object[area].np_dtype, np.integer)
         self._records = tfds_files.open_records(builder, split, folder)
         self._sizes_hw: dict[int, tuple[int, int]] = {}  # of the images decoded so far
+        self._unreadable: set[int] = set()  # that the ground truth was told of
         self._seen: set[tuple[int, int]] = set()  # (record, object) of each problem
         self._num_of_kind: collections.Counter[str] = collections.Counter()
         self._lock = threading.Lock()
@@ -63,7 +64,11 @@ class TfdsSource:
         return Example(image, boxes_xyxy.astype(np.float32), objects["label"].copy(), self._id(index, record))
 
     def image_id(self, index: int) -> int | str:
-        return self._id(index, self._record(index))
+        """The id, or of a record that cannot be read the index."""
+        try:
+            return self._id(index, self._record(index))
+        except ImageError:
+            return index
 
     def num_boxes(self, index: int) -> int:
         # Whether a box is one to learn does not depend on the image's size, which only decoding would tell.
@@ -100,14 +105,16 @@ class TfdsSource:
         return truth
 
     def _annotated(self, index: int) -> tuple[int | str, tuple[int, int], np.ndarray]:
-        record = self._record(index)
-        id = self._id(index, record)
-        if index not in self._sizes_hw:
-            try:
+        try:
+            record = self._record(index)
+            if index not in self._sizes_hw:
                 self._decode(index, record)
-            except ImageError as error:
+        except ImageError as error:
+            if index not in self._unreadable:
+                self._unreadable.add(index)
                 problems.logger.warning("%s. Its boxes are left out of the ground truth", error)
-                return id, (1, 1), np.zeros(0, _OBJECT)
+            return self.image_id(index), (1, 1), np.zeros(0, _OBJECT)
+        id = self._id(index, record)
         return id, self._sizes_hw[index], self._objects(index, record, self._sizes_hw[index])
 
     def _record(self, index: int) -> dict[str, Any]:

@@ -30,7 +30,7 @@ _ADVICE = f"give the folder with a version's {_INFO}, like tensorflow_datasets/c
 
 
 def import_tfds() -> ModuleType:
-    """The package tensorflow_datasets; half a second, and not among the requirements, so only for those who use it."""
+    """The package tensorflow_datasets; it takes half a second to import, so only for those who use it."""
     try:
         import tensorflow_datasets
     except ImportError as error:
@@ -57,14 +57,19 @@ def find_version(root: Path) -> Path:
 
 
 def feature_names(features: Any, given: Mapping[str, str], folder: Path) -> FeatureNames:
-    """The names given, and the usual ones for the rest. An optional feature may be missing under its usual name."""
+    """The names given, and the usual ones for the rest. An optional feature may be missing under its usual
+    name, and is not read where its name is given as empty."""
     usual = dataclasses.asdict(FeatureNames())
     unknown = sorted(set(given) - set(usual))
     if unknown:
         raise ValueError(f"config.data.tfds.{unknown[0]} is not known; known: {', '.join(usual)}")
     names: dict[str, Any] = {}
     for key in usual:
-        name = given.get(key) or usual[key]
+        name = given.get(key, usual[key])
+        if not name and key in _OPTIONAL:
+            names[key] = None
+            continue
+        name = name or usual[key]
         there = features if key in _OF_THE_RECORD else features[names["objects"]].feature
         if name not in there:
             if name != usual[key] or key not in _OPTIONAL:

@@ -113,7 +113,7 @@ class YoloTxtSource:
                 self._sizes_hw[index] = images.read(self._paths[index]).shape[:2]
             except images.ImageError as error:
                 problems.logger.warning("%s: its boxes count as not found", error)
-                return _UNKNOWN_SIZE_HW
+                self._sizes_hw[index] = _UNKNOWN_SIZE_HW
         height, width = self._sizes_hw[index].tolist()
         return height, width
 
