@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tests.training import toy
+from yolox_jax.tools.checkpoints import table
 from yolox_jax.training import checkpoint, parallel
 
 
@@ -141,3 +142,17 @@ def test_another_format_version_is_refused_with_both(tmp_path):
     content = {**_meta(1).to_json(), "format_version": 99}
     with pytest.raises(checkpoint.NewerFormatError, match="format 99, this version of yolox_jax reads 2"):
         checkpoint.Meta.from_json(json.loads(json.dumps(content)), tmp_path)
+
+
+def test_a_list_tells_step_ap_size_devices_and_condition(run):
+    workdir, _ = run
+    folder = workdir / "checkpoints"
+    (folder / "5.orbax-checkpoint-tmp-1").mkdir()
+    (folder / "3" / "meta" / "metadata").write_text("{")
+    lines = table(workdir).splitlines()
+    columns = [line.split(maxsplit=4) for line in lines[1:]]
+    assert [(each[0], each[1]) for each in columns[:3]] == [("2", "0.9000"), ("3", "0.2000"), ("4", "0.3000")]
+    assert lines[1].endswith("1  best, complete") and lines[3].endswith("1  complete")
+    assert "cannot be read" in lines[2] and lines[4].endswith("half-written")
+    with pytest.raises(FileNotFoundError, match="has no checkpoints"):
+        table(folder)

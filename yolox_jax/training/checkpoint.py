@@ -192,6 +192,38 @@ class _LatestAndBest(checkpoint_managers.PreservationPolicy):
         return [info.step in keep for info in checkpoints]
 
 
+@dataclasses.dataclass(frozen=True)
+class Listed:
+    """What can be said of a checkpoint without reading its arrays."""
+
+    step: int
+    ap: float | None  # None where it was not evaluated
+    num_bytes: int
+    num_devices: int | None  # that wrote it; None where it does not say
+    condition: str  # "complete", or what is wrong
+
+
+def list_checkpoints(workdir: Path) -> list[Listed]:
+    """All that a run directory holds, the half-written too, the oldest first."""
+    folder, listed = workdir / _FOLDER, []
+    aps = read_aps(folder)
+    for path in folder.glob("*") if folder.is_dir() else []:
+        step, _, rest = path.name.partition(".")
+        if not step.isdigit():
+            continue
+        num_devices, condition = None, "complete"
+        if rest:  # orbax writes to <step>.orbax-checkpoint-tmp… and renames it
+            condition = "half-written"
+        else:
+            try:
+                num_devices = read_meta(path).num_devices
+            except Exception as error:  # noqa: BLE001  (orbax and what is below it raise all kinds)
+                condition = f"cannot be read: {_first_line(error)}"
+        num_bytes = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+        listed.append(Listed(int(step), None if rest else aps.get(int(step)), num_bytes, num_devices, condition))
+    return sorted(listed, key=lambda each: (each.step, each.condition))
+
+
 def find(path: Path) -> Path | None:
     """The checkpoint a path means: itself, or the newest one of a run directory; None where it is neither."""
     if (path / "ema").is_dir() and (path / "meta").is_dir():

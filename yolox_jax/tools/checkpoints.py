@@ -1,0 +1,38 @@
+"""Lists the checkpoints of a run: python -m yolox_jax.tools.checkpoints WORKDIR
+
+Step, AP if it was evaluated, size, whether it is complete, and the number of devices that wrote it.
+"""
+
+from pathlib import Path
+
+from absl import app
+
+from yolox_jax.tools.terminal import quiet_libraries, user_errors
+from yolox_jax.training import checkpoint
+
+
+def table(workdir: Path) -> str:
+    """A line for each checkpoint, the oldest first. A FileNotFoundError where there is none."""
+    listed = checkpoint.list_checkpoints(workdir)
+    if not listed:
+        raise FileNotFoundError(f"{workdir} has no checkpoints: give the directory of a run")
+    best = max((each.ap for each in listed if each.ap is not None), default=None)
+    lines = [f"{'step':>8}  {'AP':>7}  {'MB':>7}  {'devices':>7}  state"]
+    for each in listed:
+        ap = "" if each.ap is None else f"{each.ap:.4f}"
+        devices = "" if each.num_devices is None else str(each.num_devices)
+        marks = "best, " if each.ap is not None and each.ap == best else ""
+        lines.append(f"{each.step:>8}  {ap:>7}  {each.num_bytes / 1e6:>7.1f}  {devices:>7}  {marks}{each.condition}")
+    return "\n".join(lines)
+
+
+def main(argv: list[str]) -> None:
+    if len(argv) != 2:
+        raise app.UsageError("give one directory of a run")
+    quiet_libraries()
+    with user_errors():
+        print(table(Path(argv[1])))
+
+
+if __name__ == "__main__":
+    app.run(main)
