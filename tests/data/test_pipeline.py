@@ -8,6 +8,7 @@ import sys
 import textwrap
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -291,9 +292,15 @@ _INTERRUPTED = """
 """
 
 
+def _shared_memory() -> set[str]:
+    folder = Path("/dev/shm")
+    return {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_an_interrupt_ends_all_threads_and_processes(tmp_path, workers):
+    shared_before = _shared_memory()
     program = tmp_path / "program.py"
     program.write_text(textwrap.dedent(_INTERRUPTED).replace("WORKERS", str(workers)))
     process = subprocess.Popen(
@@ -308,7 +315,10 @@ def test_an_interrupt_ends_all_threads_and_processes(tmp_path, workers):
     os.killpg(process.pid, signal.SIGINT)  # to all of its processes, as a terminal does
     out, err = process.communicate(timeout=60)  # which also waits for every child that holds the pipes
     assert (process.returncode, out) == (0, "interrupted\n")
-    assert err == ""
+    # A batch on its way when grain stops its workers is freed by Python's resource tracker, which says so.
+    told = [line for line in err.splitlines() if "resource_tracker" not in line and "warnings.warn(" not in line]
+    assert told == []
+    assert _shared_memory() <= shared_before
 
 
 def test_the_steps_of_a_loader_end(source):
