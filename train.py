@@ -51,20 +51,12 @@ def train(config: ConfigDict, workdir: Path) -> EvalResult:
     train_source, val_source = (from_config.open_source(config, split) for split in ("train", "val"))
     class_names = train_source.class_names
     check_classes(config.num_classes, class_names, val_source.class_names)
-    steps_per_epoch = from_config.steps_per_epoch(config, len(train_source))
     multiscale = MultiscaleConfig(**_enabled(config.multiscale)) if config.multiscale.enabled else None
 
     # --------------------------------------- model and optimiser ---------------------------------------
     model = yolox.create(config.model, len(class_names), yolox.compute_dtype(config.dtype))
     optimizer = optim.create(config.optimizer, momentum=config.momentum, weight_decay=config.weight_decay)
-    schedule = optim.Schedule(
-        base_lr=config.lr_per_image * config.batch_size,
-        steps_per_epoch=steps_per_epoch,
-        epochs=config.epochs,
-        warmup_epochs=config.warmup_epochs,
-        no_aug_epochs=config.no_aug_epochs,
-        min_lr_ratio=config.min_lr_ratio,
-    )
+    schedule = from_config.schedule(config, len(train_source))
     step_config = StepConfig(
         schedule=schedule,
         ema_decay=config.ema_decay,
@@ -88,8 +80,12 @@ def train(config: ConfigDict, workdir: Path) -> EvalResult:
         read=from_config.read_config(config),
     )
     checkpoints = checkpoint.Checkpoints(workdir, config.checkpoint.keep_last)
-    train_state = parallel.replicate(state.create(state.init_variables(model, config.seed), optimizer), mesh)
-    check = functools.partial(_check_same_run, config, class_names, loader.get_state(), schedule.total_steps, workdir)
+    if config.init_from and not checkpoints.steps():
+        variables = load_weights(config.init_from, config.model, class_names, transfer=True, seed=config.seed)
+    else:
+        variables = state.init_variables(model, config.seed)
+    train_state = parallel.replicate(state.create(variables, optimizer), mesh)
+    check = functools.partial(_check_same_run, config, class_names, loader, schedule.total_steps, workdir)
     restored = checkpoints.restore_latest(train_state, check)
     first_step = 0
     if restored is not None:
@@ -97,9 +93,6 @@ def train(config: ConfigDict, workdir: Path) -> EvalResult:
         first_step = meta.step
         loader.set_state(meta.data_state)
         print(f"going on from step {first_step} of {workdir}")
-    elif config.init_from:
-        variables = load_weights(config.init_from, config.model, class_names, transfer=True, seed=config.seed)
-        train_state = parallel.replicate(state.create(variables, optimizer), mesh)
     num_sizes = len(multiscale.sizes(size_hw)) if multiscale else 1
     _print_summary(config, workdir, mesh, train_state, (train_source, val_source), schedule, num_sizes)
 
@@ -109,7 +102,7 @@ def train(config: ConfigDict, workdir: Path) -> EvalResult:
         first_step=first_step,
         first_is_evaluated=first_step in checkpoints.aps(),
         total_steps=schedule.total_steps,
-        steps_per_epoch=steps_per_epoch,
+        steps_per_epoch=schedule.steps_per_epoch,
         batch_size=config.batch_size,
         max_bad_steps=config.max_bad_steps,
     )
@@ -187,7 +180,7 @@ def _evaluate(
 def _check_same_run(
     config: ConfigDict,
     class_names: tuple[str, ...],
-    data_state: dict[str, int],
+    loader: TrainLoader,
     total_steps: int,
     workdir: Path,
     meta: checkpoint.Meta,
@@ -195,9 +188,8 @@ def _check_same_run(
     """Refuses to go on with a run that this config could not have begun, and tells what else has changed."""
     before: dict[str, Any] = {"model": meta.model, "classes": meta.class_names, "optimizer": meta.config["optimizer"]}
     now: dict[str, Any] = {"model": config.model, "classes": class_names, "optimizer": config.optimizer}
-    # With another data set, batch, seed or window a step would see other images.
-    before, now = before | meta.data_state, now | data_state | {"next_step": meta.data_state["next_step"]}
     differing = [f"{name}: {before[name]} there, {now[name]} here" for name in now if before[name] != now[name]]
+    differing += loader.differences(meta.data_state)  # by which a step would see other images
     if total_steps < meta.step:
         differing.append(f"{meta.step} steps are done there, {total_steps} are all here")
     if differing:

@@ -27,6 +27,18 @@ class MadeSource:
         return len(self.boxes_xyxy)
 
 
+class CountingSource(MadeSource):
+    """Notes the indices that are read."""
+
+    def __init__(self, image, boxes_xyxy, length=1):
+        super().__init__(image, boxes_xyxy, length)
+        self.read = []
+
+    def __getitem__(self, index):
+        self.read.append(index)
+        return super().__getitem__(index)
+
+
 def striped():
     """[24, 32, 3], no two columns alike."""
     return np.broadcast_to(np.arange(32, dtype=np.uint8)[None, :, None] * 7, (24, 32, 3)).copy()

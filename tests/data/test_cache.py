@@ -3,25 +3,19 @@ import logging
 import numpy as np
 import pytest
 
-from tests.data.made_source import MadeSource
+from tests.data.made_source import CountingSource, MadeSource
 from yolox_jax.data import geometry
 from yolox_jax.data.cache import CachedSource, FittedSource
 from yolox_jax.data.pipeline import LoaderConfig, TrainLoader
 from yolox_jax.data.reading import ReadConfig
 
 
-class CountingSource(MadeSource):
-    def __init__(self, length):
-        super().__init__(np.zeros((10, 10, 3), np.uint8), [], length)
-        self.read = []
-
-    def __getitem__(self, index):
-        self.read.append(index)
-        return super().__getitem__(index)
+def counting_source(length):
+    return CountingSource(np.zeros((10, 10, 3), np.uint8), [], length)
 
 
 def test_the_latest_images_are_kept_and_the_one_used_longest_ago_goes():
-    counting = CountingSource(5)
+    counting = counting_source(5)
     source = CachedSource(counting, max_bytes=3 * 300)
     for index in (0, 1, 2, 0, 3, 0, 1, 3):
         assert source[index].image_id == f"image {index}"
@@ -29,14 +23,14 @@ def test_the_latest_images_are_kept_and_the_one_used_longest_ago_goes():
 
 
 def test_an_image_larger_than_the_cache_is_read_each_time():
-    counting = CountingSource(1)
+    counting = counting_source(1)
     source = CachedSource(counting, max_bytes=299)
     assert source[0].image_id == source[0].image_id
     assert counting.read == [0, 0]
 
 
 def test_a_kept_image_cannot_be_written_into():
-    image = CachedSource(CountingSource(1), max_bytes=1000)[0].image
+    image = CachedSource(counting_source(1), max_bytes=1000)[0].image
     with pytest.raises(ValueError, match="read-only"):
         image[0] = 1
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.data.made_source import MadeSource, striped
+from tests.data.made_source import CountingSource, MadeSource, striped
 from tests.material import ROOT
 from yolox_jax.data.cache import FittedSource
 from yolox_jax.data.draws import AugmentConfig
@@ -119,18 +119,11 @@ def test_a_saved_state_goes_on_in_any_loader_of_the_run(source):
 
 
 def test_going_on_reads_nothing_of_what_came_before(source):
-    class Counting(MadeSource):
-        num_read = 0
-
-        def __getitem__(self, index):
-            self.num_read += 1
-            return super().__getitem__(index)
-
-    counting = Counting(striped(), [[2, 4, 12, 20]], length=1000)
+    counting = CountingSource(striped(), [[2, 4, 12, 20]], length=1000)
     loader = load(counting, num_steps=10**6, threads=0, mosaic_window=8)
     loader.set_state(loader.get_state() | {"next_step": 10**6 - 1})
     assert len(list(loader)) == 1
-    assert counting.num_read <= 4 * 5
+    assert len(counting.read) <= 4 * 5
 
 
 def test_a_state_of_other_batches_is_refused(source):
@@ -220,18 +213,11 @@ def test_partners_come_from_the_whole_set_where_the_window_is_0_or_as_large(wind
 
 
 def test_a_cache_of_the_window_decodes_each_image_once():
-    class Counting(MadeSource):
-        num_read = 0
-
-        def __getitem__(self, index):
-            self.num_read += 1
-            return super().__getitem__(index)
-
-    counting = Counting(striped(), [[2, 4, 12, 20]], length=400)
+    counting = CountingSource(striped(), [[2, 4, 12, 20]], length=400)
     cache = (8 + 4) * 48 * 64 * 3  # the window and what a thread may be ahead, in images fitted to the input
     batches = list(load(counting, num_steps=100, threads=0, mosaic_window=8, cache=cache))
     assert min(len(ids) for loaded in batches for ids in loaded.image_ids) == 5
-    assert counting.num_read <= 1.05 * 400
+    assert len(counting.read) <= 1.05 * 400
 
 
 def test_boxes_beyond_the_slots_are_counted():

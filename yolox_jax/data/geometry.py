@@ -51,6 +51,17 @@ def flip_horizontal(image: np.ndarray, boxes_xyxy: np.ndarray) -> tuple[np.ndarr
     return cv2.flip(image, 1), np.stack([width - x2, y1, width - x1, y2], axis=1)
 
 
+def clipped_xyxy(boxes_xywh: np.ndarray, width: int, height: int) -> np.ndarray:
+    """[n, 4] float32: the corners of boxes [n, 4] (x and y of the top left corner, w, h), clipped to the image.
+
+    Both corners are clipped. The reference clips x1 and then adds w, which moves x2 of a box that starts left of the
+    image; such boxes overhang by a rounding error in COCO, so nothing else differs.
+    """
+    top_left, sides = boxes_xywh[:, :2], boxes_xywh[:, 2:]
+    boxes_xyxy = np.concatenate([top_left, top_left + sides], axis=1)
+    return np.clip(boxes_xyxy, 0, (width, height, width, height)).astype(np.float32)
+
+
 def min_sides(boxes_xyxy: np.ndarray) -> np.ndarray:
     """[n]: the shorter side of each box [n, 4]."""
     return (boxes_xyxy[:, 2:] - boxes_xyxy[:, :2]).min(axis=1)

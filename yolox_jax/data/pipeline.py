@@ -24,7 +24,7 @@ from yolox_jax.data.samples import TrainSample, train_sample
 
 logger = logging.getLogger("yolox_jax.data")
 
-ImageIds = tuple[tuple[int | str, ...], ...]
+ImageIds = tuple[tuple[int | str, ...], ...]  # of each row of a batch: its own image first, then those mixed with it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +32,7 @@ class LoadedBatch:
     """One process's part of a global batch."""
 
     batch: types.Batch  # numpy arrays
-    image_ids: ImageIds  # of each row: its own first, then those mixed with it
+    image_ids: ImageIds
     num_dropped_boxes: int  # boxes beyond the G slots
 
 
@@ -73,7 +73,7 @@ class TrainLoader(Iterator[LoadedBatch]):
         read: ReadConfig = ReadConfig(),
     ):
         self._read_sample = _ReadTrainSample(
-            CachedSource(FittedSource(source, config.size_hw), read.cache_bytes), config, shard
+            NamingSource(CachedSource(FittedSource(source, config.size_hw), read.cache_bytes)), config, shard
         )
         self._read = read
         self._num_steps = num_steps
@@ -105,19 +105,22 @@ class TrainLoader(Iterator[LoadedBatch]):
             "mosaic_window": config.mosaic_window,
         }
 
+    def differences(self, state: Mapping[str, int]) -> list[str]:
+        """What tells the batches of a state's loader from these; empty where they are the same."""
+        own = self.get_state()
+        return [
+            f"{name}: {state.get(name)} there, {own[name]} here"
+            for name in own
+            if name != "next_step" and state.get(name) != own[name]
+        ]
+
     def set_state(self, state: Mapping[str, int]) -> None:
         """Goes on where the loader of a state stopped: reads nothing of what came before.
 
         Raises:
           ValueError: the state's loader gave other batches than this one; names the differences.
         """
-        own = self.get_state()
-        differing = [
-            f"{name}: {state.get(name)} there, {own[name]} here"
-            for name in own
-            if name != "next_step" and state.get(name) != own[name]
-        ]
-        if differing:
+        if differing := self.differences(state):
             raise ValueError(f"the saved position belongs to other batches than these ({'; '.join(differing)})")
         self.close()
         self._next_step = state["next_step"]
@@ -172,7 +175,7 @@ class _ReadTrainSample:
         index = index_at(position, num_images, config.seed)
         with naming_the_image(self.source, index):
             return train_sample(
-                NamingSource(self.source),
+                self.source,
                 index,
                 sample_rng(position, config.seed),
                 size_hw=config.size_hw,

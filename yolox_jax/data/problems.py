@@ -27,7 +27,7 @@ NOT_NORMALISED = "coordinate is not a fraction of the image's side"
 NOT_A_FLAG = "flag is neither 0 nor 1"
 
 _OVERHANG = 1.0  # pixels: annotation tools round outwards, so a box may pass the border by this much without a word
-_LINES_PER_KIND = 10  # a data set with one systematic fault has it in every record
+LINES_PER_KIND = 10  # of the log: a data set with one systematic fault has it in every record
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,9 +50,9 @@ def log_problems(problems: Iterable[Problem]) -> None:
     for problem in problems:
         by_kind[problem.kind].append(problem)
     for kind, of_kind in by_kind.items():
-        for problem in of_kind[:_LINES_PER_KIND]:
+        for problem in of_kind[:LINES_PER_KIND]:
             logger.warning("%s", problem)
-        num_rest = len(of_kind) - _LINES_PER_KIND
+        num_rest = len(of_kind) - LINES_PER_KIND
         if num_rest > 0:
             logger.warning("%s: %s: %d more like these", of_kind[0].file, kind, num_rest)
 

@@ -1,4 +1,4 @@
-"""The parts of a config that say what the input pipeline does, as what it takes."""
+"""The parts of a config that several programs need, as what the code inward takes."""
 
 import functools
 import math
@@ -12,6 +12,7 @@ from yolox_jax.data.open_sources import open_split
 from yolox_jax.data.pipeline import LoaderConfig
 from yolox_jax.data.reading import ReadConfig
 from yolox_jax.tools.terminal import print_progress
+from yolox_jax.training.optim import Schedule
 
 
 def open_source(config: ConfigDict, split: str) -> Source:
@@ -21,9 +22,16 @@ def open_source(config: ConfigDict, split: str) -> Source:
     return bad_images.apply_policy(source, config.data.bad_images, config.data.threads, progress)
 
 
-def steps_per_epoch(config: ConfigDict, num_images: int) -> int:
-    """Batches that see every training image; the last of an epoch begins the next."""
-    return math.ceil(num_images / config.batch_size)
+def schedule(config: ConfigDict, num_images: int) -> Schedule:
+    """What changes over the steps, for a training set of `num_images`; an epoch's last batch begins the next."""
+    return Schedule(
+        base_lr=config.lr_per_image * config.batch_size,
+        steps_per_epoch=math.ceil(num_images / config.batch_size),
+        epochs=config.epochs,
+        warmup_epochs=config.warmup_epochs,
+        no_aug_epochs=config.no_aug_epochs,
+        min_lr_ratio=config.min_lr_ratio,
+    )
 
 
 def loader_config(config: ConfigDict, size_hw: tuple[int, int], num_images: int) -> LoaderConfig:
@@ -34,7 +42,7 @@ def loader_config(config: ConfigDict, size_hw: tuple[int, int], num_images: int)
         seed=config.seed,
         num_slots=config.data.max_boxes,
         augment=_augment_config(config),
-        plain_from_step=(config.epochs - config.no_aug_epochs) * steps_per_epoch(config, num_images),
+        plain_from_step=schedule(config, num_images).no_aug_step,
         mosaic_window=config.data.mosaic_window,
     )
 

@@ -11,10 +11,10 @@ from typing import Any, TypeVar
 
 import jax
 
+from yolox_jax.data.pipeline import ImageIds
 from yolox_jax.training.run_directory import write_atomically
 
 _T = TypeVar("_T")
-ImageIds = tuple[tuple[int | str, ...], ...]  # of each row of a batch: its own image first, then those mixed with it
 
 _LOSS_TERMS = ("loss", "loss_iou", "loss_obj", "loss_cls", "loss_l1")
 

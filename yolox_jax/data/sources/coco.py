@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from yolox_jax.data import images, problems
+from yolox_jax.data import geometry, images, problems
 from yolox_jax.data.example import Example
 from yolox_jax.data.problems import Problem
 
@@ -63,13 +63,9 @@ class CocoSource:
         image = self._images[index]
         annotations = self._annotations[self._starts[index] : self._starts[index + 1]]
         annotations = annotations[~annotations["iscrowd"]]
-        # Both corners are clipped. The reference clips x1 and then adds w, which moves x2 of a box that starts left of
-        # the image; such boxes overhang by a rounding error in COCO, so nothing else differs.
-        top_left, sides = annotations["xywh"][:, :2], annotations["xywh"][:, 2:]
-        boxes_xyxy = np.concatenate([top_left, top_left + sides], axis=1)
-        boxes_xyxy = np.clip(boxes_xyxy, 0, (image.width, image.height, image.width, image.height))
+        boxes_xyxy = geometry.clipped_xyxy(annotations["xywh"], image.width, image.height)
         pixels = images.read_annotated(image.path, image.width, image.height, f"image {image.id}", "the json")
-        return Example(pixels, boxes_xyxy.astype(np.float32), annotations["label"].copy(), image.id)
+        return Example(pixels, boxes_xyxy, annotations["label"].copy(), image.id)
 
     def image_id(self, index: int) -> int | str:
         return self._images[index].id

@@ -9,14 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from yolox_jax.data import images, problems
+from yolox_jax.data import geometry, images, problems
 from yolox_jax.data.example import Example
 from yolox_jax.data.images import ImageError
 from yolox_jax.data.problems import Problem
 from yolox_jax.data.sources import tfds_files
 
 _OBJECT = np.dtype([("label", np.int32), ("xywh", np.float64, 4), ("area", np.float64), ("iscrowd", np.bool_)])
-_LINES_PER_KIND = 10  # of the log: a data set with one systematic fault has it in every record
 
 
 class TfdsSource:
@@ -59,9 +58,8 @@ class TfdsSource:
         height, width = image.shape[:2]
         objects = self._objects(index, record, (height, width))
         objects = objects[~objects["iscrowd"]]
-        top_left, sides = objects["xywh"][:, :2], objects["xywh"][:, 2:]
-        boxes_xyxy = np.clip(np.concatenate([top_left, top_left + sides], axis=1), 0, (width, height, width, height))
-        return Example(image, boxes_xyxy.astype(np.float32), objects["label"].copy(), self._id(index, record))
+        boxes_xyxy = geometry.clipped_xyxy(objects["xywh"], width, height)
+        return Example(image, boxes_xyxy, objects["label"].copy(), self._id(index, record))
 
     def image_id(self, index: int) -> int | str:
         """The id, or of a record that cannot be read the index."""
@@ -174,9 +172,9 @@ class TfdsSource:
             problem = Problem(kind, self._name, f"record {index}, object {number}", found, action)
             self.problems.append(problem)
             self._num_of_kind[kind] += 1
-            if self._num_of_kind[kind] <= _LINES_PER_KIND:
+            if self._num_of_kind[kind] <= problems.LINES_PER_KIND:
                 problems.logger.warning("%s", problem)
-            elif self._num_of_kind[kind] == _LINES_PER_KIND + 1:
+            elif self._num_of_kind[kind] == problems.LINES_PER_KIND + 1:
                 problems.logger.warning("%s: %s: more like these, not listed", self._name, kind)
 
     def _record_name(self, index: int) -> str:

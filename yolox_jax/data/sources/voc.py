@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from yolox_jax.data import coco_format, images, problems
+from yolox_jax.data import coco_format, geometry, images, problems
 from yolox_jax.data.example import Example
 from yolox_jax.data.problems import Problem
 from yolox_jax.data.sources import voc_xml
@@ -77,11 +77,9 @@ class VocSource:
             raise IndexError(f"image {index} of {len(self)}")
         image = self._images[index]
         boxes = self._boxes[self._starts[index] : self._starts[index + 1]]
-        top_left, sides = boxes["xywh"][:, :2], boxes["xywh"][:, 2:]
-        boxes_xyxy = np.concatenate([top_left, top_left + sides], axis=1)
-        boxes_xyxy = np.clip(boxes_xyxy, 0, (image.width, image.height, image.width, image.height))
+        boxes_xyxy = geometry.clipped_xyxy(boxes["xywh"], image.width, image.height)
         pixels = images.read_annotated(image.path, image.width, image.height, f"image {image.id}", "its xml")
-        return Example(pixels, boxes_xyxy.astype(np.float32), boxes["label"].copy(), image.id)
+        return Example(pixels, boxes_xyxy, boxes["label"].copy(), image.id)
 
     def image_id(self, index: int) -> str:
         return self._images[index].id
