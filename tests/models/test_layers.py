@@ -1,5 +1,7 @@
 """The hand-written forms of layers against XLA's own and against the definitions."""
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -66,6 +68,35 @@ def test_normalize_and_its_gradients_equal_autodiff_of_the_definition():
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), run(layers.normalize), run(definition)
     )
+
+
+def test_normalisation_over_an_axis_is_that_of_all_its_devices_images():
+    """Output, statistics and gradients; those of the parameters are each device's share of the whole."""
+    rng = np.random.default_rng(0)
+    x, weight = (jnp.asarray(rng.normal(3, 2, (8, 4, 5, 3)), jnp.float32) for _ in range(2))
+    scale, bias = (jnp.asarray(rng.normal(size=3), jnp.float32) for _ in range(2))
+
+    def run(x, weight, axis_name):
+        def loss(*args):
+            y, *statistics = layers.normalize(*args, axis_name)
+            return (y * weight).sum(), (y, statistics)
+
+        gradients, (y, statistics) = jax.grad(loss, (0, 1, 2), has_aux=True)(x, scale, bias)
+        return gradients, y, statistics
+
+    def divided(array):
+        return array.reshape(4, 2, *array.shape[1:])
+
+    (grad_x, *shares), y, statistics = jax.vmap(functools.partial(run, axis_name="data"), axis_name="data")(
+        divided(x), divided(weight)
+    )
+    (whole_grad_x, *whole_grads), whole_y, whole_statistics = run(x, weight, None)
+    for ours, whole in ((y, whole_y), (grad_x, whole_grad_x)):
+        np.testing.assert_allclose(ours.reshape(whole.shape), whole, rtol=1e-4, atol=1e-5)
+    for share, whole in zip(shares, whole_grads, strict=True):
+        np.testing.assert_allclose(share.sum(0), whole, rtol=1e-4, atol=1e-4)
+    for ours, whole in zip(statistics, whole_statistics, strict=True):
+        np.testing.assert_allclose(ours, np.broadcast_to(whole, ours.shape), rtol=1e-5)
 
 
 def test_running_variance_is_the_unbiased_one_and_moves_by_three_hundredths():

@@ -27,6 +27,9 @@ class BlockConfig:
     act: str = "silu"
     depthwise: bool = False  # 3×3 convolutions become depthwise 3×3 and 1×1 (YOLOX-nano)
     dtype: jnp.dtype = jnp.float32  # of the computation; parameters and statistics are float32
+    bn_axis: str | None = (
+        None  # the mapped axis whose devices share BatchNorm's statistics; each has its own where None
+    )
 
 
 class ConvBlock(nn.Module):
@@ -42,7 +45,7 @@ class ConvBlock(nn.Module):
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         dtype = self.config.dtype
         x = Conv(self.features, self.kernel_size, self.stride, self.depthwise, dtype=dtype, name="conv")(x)
-        x = BatchNorm(dtype, name="bn")(x, train)
+        x = BatchNorm(dtype, self.config.bn_axis, name="bn")(x, train)
         return ACTIVATIONS[self.config.act](x)
 
 

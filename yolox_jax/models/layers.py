@@ -115,9 +115,14 @@ class Conv(nn.Module):
 
 
 class BatchNorm(nn.Module):
-    """torch's BatchNorm2d: unlike Flax's, the running variance is the unbiased one."""
+    """torch's BatchNorm2d: unlike Flax's, the running variance is the unbiased one.
+
+    In training it sees the images of this device or, where `axis_name` names a mapped axis, of all its devices
+    (torch's SyncBatchNorm).
+    """
 
     dtype: jnp.dtype = jnp.float32
+    axis_name: str | None = None
 
     @nn.compact
     def __call__(self, x_BHWC: jax.Array, train: bool) -> jax.Array:
@@ -132,45 +137,62 @@ class BatchNorm(nn.Module):
             y_BHWC = (x_BHWC.astype(jnp.float32) - running_mean_C.value[None, None, None]) * factor_C[None, None, None]
             return (y_BHWC + bias_C[None, None, None]).astype(self.dtype)
 
-        y_BHWC, mean_C, var_C = normalize(x_BHWC, scale_C, bias_C)
+        y_BHWC, mean_C, var_C = normalize(x_BHWC, scale_C, bias_C, self.axis_name)
         if not self.is_initializing():
-            count = x_BHWC.size // x_BHWC.shape[-1]
+            count = _count(x_BHWC, self.axis_name)
             unbiased_C = var_C * (count / max(count - 1, 1))
             running_mean_C.value = BN_KEEP * running_mean_C.value + (1 - BN_KEEP) * mean_C
             running_var_C.value = BN_KEEP * running_var_C.value + (1 - BN_KEEP) * unbiased_C
         return y_BHWC.astype(self.dtype)
 
 
-@jax.custom_vjp
-def normalize(x_BHWC: jax.Array, scale_C: jax.Array, bias_C: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+def normalize(
+    x_BHWC: jax.Array, scale_C: jax.Array, bias_C: jax.Array, axis_name: str | None = None
+) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Normalises each channel by its own mean and (biased) variance: y as float32, mean [C], variance [C].
 
-    No gradient flows from the two statistics. The gradient is written out because autodiff reduces each array twice
-    as often as needed.
+    The statistics are those of all devices of the mapped axis `axis_name`, where given. No gradient flows from them. The
+    gradient is written out because autodiff reduces each array twice as often as needed.
     """
-    return _normalize_fwd(x_BHWC, scale_C, bias_C)[0]
+    return _normalize_fwd(x_BHWC, scale_C, bias_C, axis_name)[0]
 
 
-def _normalize_fwd(x_BHWC: jax.Array, scale_C: jax.Array, bias_C: jax.Array) -> tuple:
+def _normalize_fwd(x_BHWC: jax.Array, scale_C: jax.Array, bias_C: jax.Array, axis_name: str | None) -> tuple:
     x = x_BHWC.astype(jnp.float32)
     mean_C = x.mean(axis=(0, 1, 2))
     var_C = jnp.square(x - mean_C[None, None, None]).mean(axis=(0, 1, 2))
+    if axis_name is not None:
+        # From each device's own moments, not from E[x²] − E[x]², whose digits cancel.
+        mean_NC, var_NC = lax.all_gather((mean_C, var_C), axis_name)
+        mean_C = mean_NC.mean(axis=0)
+        var_C = (var_NC + jnp.square(mean_NC - mean_C[None])).mean(axis=0)
     per_std_C = lax.rsqrt(var_C + BN_EPSILON)
     y = (x - mean_C[None, None, None]) * (scale_C * per_std_C)[None, None, None] + bias_C[None, None, None]
     return (y, mean_C, var_C), (x_BHWC, scale_C, mean_C, per_std_C)
 
 
-def _normalize_bwd(saved: tuple, gradients: tuple) -> tuple[jax.Array, jax.Array, jax.Array]:
+def _normalize_bwd(axis_name: str | None, saved: tuple, gradients: tuple) -> tuple[jax.Array, jax.Array, jax.Array]:
     x_BHWC, scale_C, mean_C, per_std_C = saved
     grad, _, _ = gradients
     unit = (x_BHWC.astype(jnp.float32) - mean_C[None, None, None]) * per_std_C[None, None, None]
     grad_bias_C = grad.sum(axis=(0, 1, 2))
     grad_scale_C = (grad * unit).sum(axis=(0, 1, 2))
-    count = x_BHWC.size // x_BHWC.shape[-1]
-    along_mean_C, along_std_C = grad_bias_C / count, grad_scale_C / count
+    # The parameters get this device's share, which the step sums; what moves with the statistics is all devices'.
+    sum_C, sum_unit_C = grad_bias_C, grad_scale_C
+    if axis_name is not None:
+        sum_C, sum_unit_C = lax.psum((sum_C, sum_unit_C), axis_name)
+    count = _count(x_BHWC, axis_name)
+    along_mean_C, along_std_C = sum_C / count, sum_unit_C / count
     grad_x = grad - along_mean_C[None, None, None] - unit * along_std_C[None, None, None]
     grad_x = grad_x * (scale_C * per_std_C)[None, None, None]
     return grad_x.astype(x_BHWC.dtype), grad_scale_C, grad_bias_C
 
 
 normalize.defvjp(_normalize_fwd, _normalize_bwd)
+
+
+def _count(x_BHWC: jax.Array, axis_name: str | None) -> int:
+    """How many values of a channel the statistics are of."""
+    num_devices = 1 if axis_name is None else lax.axis_size(axis_name)
+    return num_devices * (x_BHWC.size // x_BHWC.shape[-1])

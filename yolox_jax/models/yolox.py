@@ -46,13 +46,14 @@ class YOLOX(nn.Module):
     variant: Variant
     num_classes: int
     dtype: jnp.dtype = jnp.float32
+    bn_axis: str | None = None
 
     @nn.compact
     def __call__(self, images_BHW3: jax.Array, train: bool = False) -> Predictions:
         _check_images(images_BHW3)
         variant = self.variant
         act = "leaky_relu" if variant.darknet53 else "silu"
-        config = BlockConfig(act=act, depthwise=variant.depthwise, dtype=self.dtype)
+        config = BlockConfig(act=act, depthwise=variant.depthwise, dtype=self.dtype, bn_axis=self.bn_axis)
         if variant.darknet53:
             backbone: nn.Module = FPN(config, name="backbone")
         else:
@@ -61,8 +62,10 @@ class YOLOX(nn.Module):
         return Head(self.num_classes, int(variant.width * 256), config, name="head")(levels, train)
 
 
-def create(name: str, num_classes: int = 80, dtype: jnp.dtype = jnp.float32) -> YOLOX:
+def create(name: str, num_classes: int = 80, dtype: jnp.dtype = jnp.float32, *, bn_axis: str | None = None) -> YOLOX:
     """The network `name` of VARIANTS; `dtype` is that of the computation, parameters are float32.
+
+    `bn_axis` names the mapped axis whose devices share BatchNorm's statistics in training; None: each has its own.
 
     Raises:
       ValueError: an unknown name or no class.
@@ -71,7 +74,7 @@ def create(name: str, num_classes: int = 80, dtype: jnp.dtype = jnp.float32) -> 
         raise ValueError(f"no model named {name!r}: choose one of {', '.join(VARIANTS)}")
     if num_classes < 1:
         raise ValueError(f"num_classes is {num_classes}: a detector needs at least one class")
-    return YOLOX(VARIANTS[name], num_classes, dtype)
+    return YOLOX(VARIANTS[name], num_classes, dtype, bn_axis)
 
 
 def compute_dtype(name: str) -> jnp.dtype:
