@@ -35,7 +35,7 @@ def run(config: ConfigDict, weights: str) -> EvalResult:
     check_classes(config.num_classes, source.class_names, source.class_names)
 
     model = yolox.create(config.model, len(source.class_names), yolox.compute_dtype(config.dtype))
-    variables = parallel.replicate(load_weights(weights, config.model, source.class_names), mesh)
+    variables = parallel.place(load_weights(weights, config.model, source.class_names), mesh)
     return evaluate(
         make_predict(model, mesh, EvalConfig(**config.eval.detect)),
         variables,

@@ -7,6 +7,7 @@ import contextlib
 import functools
 import shlex
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +27,11 @@ from yolox_jax.evaluation.evaluate import EvalConfig, EvalResult, Predict, evalu
 from yolox_jax.models import yolox
 from yolox_jax.tools import draw, from_config
 from yolox_jax.tools.terminal import print_progress, quiet_libraries, user_errors
-from yolox_jax.training import checkpoint, optim, parallel, state
+from yolox_jax.training import checkpoint, hosts, optim, parallel, state
 from yolox_jax.training.interruption import Stopped, StopRequest, stop_request
 from yolox_jax.training.logging import RunLog
 from yolox_jax.training.run_directory import claim, set_aside
-from yolox_jax.training.step import StepConfig, train_step
+from yolox_jax.training.step import AXIS, StepConfig, train_step
 from yolox_jax.training.weights import load_weights
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "What to train: a file of configs/.", lock_config=True)
@@ -40,8 +41,6 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Where everything is written; ru
 def train(config: ConfigDict, workdir: Path) -> EvalResult:
     """Runs the training that `config` describes, or goes on with the one in `workdir`; the last evaluation."""
     # ---------------------------------------------- setup ----------------------------------------------
-    if not config.resume and (former := set_aside(workdir)):
-        print(f"what {workdir} held is in {former} now")
     mesh = parallel.make_mesh()
     parallel.check_batch_size("batch_size", config.batch_size, mesh)
     parallel.check_batch_size("eval.batch_size", config.eval.batch_size, mesh)
@@ -54,20 +53,16 @@ def train(config: ConfigDict, workdir: Path) -> EvalResult:
     multiscale = MultiscaleConfig(**_enabled(config.multiscale)) if config.multiscale.enabled else None
 
     # --------------------------------------- model and optimiser ---------------------------------------
-    model = yolox.create(config.model, len(class_names), yolox.compute_dtype(config.dtype))
+    dtype = yolox.compute_dtype(config.dtype)
+    bn_axis = AXIS if config.parallel.sync_bn else None
+    model = yolox.create(config.model, len(class_names), dtype, bn_axis=bn_axis)
     optimizer = optim.create(config.optimizer, momentum=config.momentum, weight_decay=config.weight_decay)
     schedule = from_config.schedule(config, len(train_source))
     step_config = StepConfig(
         schedule=schedule,
         ema_decay=config.ema_decay,
+        shard_state=config.parallel.shard_state,
         assignment=SimOtaConfig(**config.assignment),
-    )
-    step_of_size = functools.cache(
-        lambda size: parallel.map_step(
-            functools.partial(train_step, model=model, optimizer=optimizer, config=step_config, size_hw=size),
-            mesh,
-            config.parallel.kind,
-        )
     )
     predict = make_predict(model, mesh, EvalConfig(**config.eval.detect))
 
@@ -81,10 +76,14 @@ def train(config: ConfigDict, workdir: Path) -> EvalResult:
     )
     checkpoints = checkpoint.Checkpoints(workdir, config.checkpoint.keep_last)
     if config.init_from and not checkpoints.steps():
-        variables = load_weights(config.init_from, config.model, class_names, transfer=True, seed=config.seed)
+        variables = load_weights(
+            config.init_from, config.model, class_names, transfer=True, seed=config.seed, item=config.init_item
+        )
     else:
         variables = state.init_variables(model, config.seed)
-    train_state = parallel.replicate(state.create(variables, optimizer), mesh)
+    train_state = state.create(variables, optimizer)
+    specs = parallel.state_specs(train_state, mesh, config.parallel.shard_state)
+    train_state = parallel.place(train_state, mesh, specs)
     check = functools.partial(_check_same_run, config, class_names, loader, schedule.total_steps, workdir)
     restored = checkpoints.restore_latest(train_state, check)
     first_step = 0
@@ -93,6 +92,14 @@ def train(config: ConfigDict, workdir: Path) -> EvalResult:
         first_step = meta.step
         loader.set_state(meta.data_state)
         print(f"going on from step {first_step} of {workdir}")
+    step_of_size = functools.cache(
+        lambda size: parallel.map_step(
+            functools.partial(train_step, model=model, optimizer=optimizer, config=step_config, size_hw=size),
+            mesh,
+            config.parallel.kind,
+            specs,
+        )
+    )
     num_sizes = len(multiscale.sizes(size_hw)) if multiscale else 1
     _print_summary(config, workdir, mesh, train_state, (train_source, val_source), schedule, num_sizes)
 
@@ -105,14 +112,17 @@ def train(config: ConfigDict, workdir: Path) -> EvalResult:
         steps_per_epoch=schedule.steps_per_epoch,
         batch_size=config.batch_size,
         max_bad_steps=config.max_bad_steps,
+        writes=hosts.is_primary(),
     )
     result, compiled_sizes = None, set()
-    save_due = checkpoint.SaveDue(config.checkpoint.every_steps, config.checkpoint.every_minutes)
+    save_due = checkpoint.SaveDue(
+        config.checkpoint.every_steps, config.checkpoint.every_minutes, ask_every=config.log_every_steps
+    )
     with stop_request() as stop, loader, contextlib.closing(log), contextlib.closing(checkpoints):
 
         def evaluate_step(step: int) -> EvalResult:
             with log.untimed():
-                result = _evaluate(config, predict, train_state, val_source, stop)
+                result = _evaluate(config, predict, train_state, mesh, val_source, stop)
             log.write({"step": step, "event": "evaluation", **result.ap.stats})
             checkpoints.record_ap(step + 1, result.ap.stats["AP"])
             return result
@@ -130,14 +140,15 @@ def train(config: ConfigDict, workdir: Path) -> EvalResult:
             log.warn_of_dropped_boxes(step, loaded.num_dropped_boxes, config.data.max_boxes)
             if (step + 1) % config.log_every_steps == 0:
                 log.report()
-            if stop or is_due(step) or save_due(step):
+            if stop.check() or is_due(step) or save_due(step):
                 log.judge()  # a state that has broken down is not one to save
                 data_state = loader.get_state()
                 meta = checkpoint.Meta(
-                    config.model, class_names, step + 1, config.to_dict(), data_state, num_devices=mesh.size
+                    *(config.model, class_names, step + 1, config.to_dict(), data_state),
+                    *(mesh.size, jax.process_count()),
                 )
                 checkpoints.save(train_state, meta)
-            if stop:
+            if stop.signal_name:
                 raise Stopped(
                     f"{stop.signal_name}: saved at step {step + 1} of {workdir}; the same command goes on from there"
                 )
@@ -146,28 +157,45 @@ def train(config: ConfigDict, workdir: Path) -> EvalResult:
 
     # --------------------------------------------- finish ----------------------------------------------
     if result is None:  # the run was finished before
-        result = _evaluate(config, predict, train_state, val_source)
-    result.write(workdir / "results.json")
-    draw.write_predictions(workdir / "predictions.jpg", val_source, result.detections)
+        result = _evaluate(config, predict, train_state, mesh, val_source)
+    if hosts.is_primary():
+        result.write(workdir / "results.json")
+        draw.write_predictions(workdir / "predictions.jpg", val_source, result.detections)
     return result
 
 
+@contextlib.contextmanager
+def _own_directory(workdir: Path, resume: bool) -> Iterator[None]:
+    """Holds the run directory for this run, cleared where it shall not resume; process 0 does so for all."""
+    with claim(workdir) if hosts.is_primary() else contextlib.nullcontext():
+        if hosts.is_primary() and not resume and (former := set_aside(workdir)):
+            print(f"what {workdir} held is in {former} now")
+        hosts.everywhere(True)  # nobody looks into it before
+        yield
+
+
 def _evaluate(
-    config: ConfigDict, predict: Predict, train_state: state.TrainState, source: Source, stop: StopRequest | None = None
+    config: ConfigDict,
+    predict: Predict,
+    train_state: state.TrainState,
+    mesh: Mesh,
+    source: Source,
+    stop: StopRequest | None = None,
 ) -> EvalResult:
     def progress(num_done: int, num_all: int) -> None:
         print_progress(num_done, num_all)
-        if stop:
+        if stop and stop.check():
             raise Stopped(
                 f"{stop.signal_name}: stopped while evaluating, saved before; the same command goes on with it"
             )
 
     result = evaluate(
         predict,
-        train_state.ema,
+        parallel.gather(train_state.ema, mesh),
         source,
         size_hw=tuple(config.input_size),
         batch_size=config.eval.batch_size,
+        mesh=mesh,
         threads=config.data.threads,
         progress=progress,
     )
@@ -272,8 +300,14 @@ def main(argv: list[str]) -> None:
     config_path = config_flags.get_config_filename(flags.FLAGS["config"])
     workdir = Path(_WORKDIR.value or Path("runs") / Path(config_path).stem)
     quiet_libraries()
-    with user_errors(), claim(workdir):
-        result = train(_CONFIG.value, workdir)
+    config, where = _CONFIG.value, _CONFIG.value.parallel
+    with (
+        user_errors(),
+        hosts.joined(where.coordinator, where.num_processes, where.process_id),
+        user_errors(),
+        _own_directory(workdir, config.resume),
+    ):
+        result = train(config, workdir)
         _print_finish(result, workdir, config_path)
 
 

@@ -15,6 +15,7 @@ def get_config() -> ConfigDict:
     config.dtype = "auto"  # of the network's computation: float32, bfloat16, or by backend (CPU float32)
     config.seed = 0
     config.init_from = ""  # a run, a checkpoint, a .pth or an official name: fine-tuning starts there
+    config.init_item = "ema"  # of a run's checkpoint: the averaged weights, or raw
 
     # Data
     config.data = ConfigDict()
@@ -89,7 +90,14 @@ def get_config() -> ConfigDict:
     config.eval.detect.num_candidates = 2000  # boxes an image that enter NMS
 
     # Running
-    config.parallel = ConfigDict({"kind": "shard_map"})  # or pmap
+    config.parallel = ConfigDict()
+    config.parallel.kind = "shard_map"  # or pmap
+    config.parallel.shard_state = False  # optimiser state and EMA divided over the devices, for less memory on each
+    config.parallel.sync_bn = False  # BatchNorm over the images of all devices, for small batches a device
+    # Several processes: TPU pods, Slurm and Open MPI say these themselves; elsewhere give all three to each process.
+    config.parallel.coordinator = ""  # HOST:PORT of process 0; none: one process wherever this runs
+    config.parallel.num_processes = placeholder(int)
+    config.parallel.process_id = placeholder(int)
     config.log_every_steps = 10
     config.checkpoint = ConfigDict()  # besides at every evaluation
     config.checkpoint.every_steps = placeholder(int)

@@ -23,6 +23,7 @@ _FENCES = {
     "flax.linen": ("yolox_jax/models/",),
     "optax": ("yolox_jax/training/",),
     "orbax": ("yolox_jax/training/checkpoint.py",),
+    "tensorboardX": ("yolox_jax/training/tensorboard.py",),
     "tensorflow_datasets": ("yolox_jax/data/",),
     "grain": ("yolox_jax/data/",),
     "cv2": ("yolox_jax/data/", "yolox_jax/tools/"),

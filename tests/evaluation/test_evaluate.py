@@ -75,7 +75,7 @@ def test_eight_devices_find_what_one_finds():
     config = EvalConfig(conf=0.01, max_detections=20, num_candidates=50)
     variables = toy.MODEL.init(jax.random.key(0), jnp.zeros((1, toy.SIZE, toy.SIZE, 3)))
     one, eight = (
-        jax.device_get(make_predict(toy.MODEL, mesh, config)(parallel.replicate(variables, mesh), images))
+        jax.device_get(make_predict(toy.MODEL, mesh, config)(parallel.place(variables, mesh), images))
         for mesh in (parallel.make_mesh(1), parallel.make_mesh(8))
     )
     assert one.mask.any()
@@ -96,7 +96,7 @@ def test_the_official_nano_has_the_references_ap_on_photographs():
     source = CocoSource(folder / "annotations.json", folder / "images")
     weights = str(material("weights/yolox_nano_coco.pth"))
     mesh = parallel.make_mesh(1)
-    variables = parallel.replicate(load_weights(weights, "nano", source.class_names), mesh)
+    variables = parallel.place(load_weights(weights, "nano", source.class_names), mesh)
     predict = make_predict(yolox.create("nano", 80), mesh, EvalConfig())
     result = evaluate(predict, variables, source, size_hw=(416, 416), batch_size=10)
     assert result.ap.stats["AP"] == pytest.approx(0.3262, abs=0.001)

@@ -43,7 +43,7 @@ def run(tmp_path):
 
 def test_a_state_comes_back_bit_for_bit_on_another_mesh(run):
     workdir, state = run
-    restored, meta = _restore(workdir, parallel.replicate(toy.create_state(), parallel.make_mesh(8)))
+    restored, meta = _restore(workdir, parallel.place(toy.create_state(), parallel.make_mesh(8)))
     jax.tree.map(np.testing.assert_array_equal, restored, state)
     assert all(len(leaf.devices()) == 8 for leaf in jax.tree.leaves(restored))
     assert meta == _meta(4)
@@ -68,7 +68,7 @@ def _files(checkpoint_dir, part):
     return [path for path in (checkpoint_dir / part).rglob("*") if path.is_file() and path.stat().st_size > 0]
 
 
-@pytest.mark.parametrize("part", ["ema", "train", "meta"])
+@pytest.mark.parametrize("part", ["ema", "raw", "train", "meta"])
 @pytest.mark.parametrize("damage", ["truncated", "a bit turned", "deleted"])
 def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_is_used(run, part, damage, caplog):
     workdir, _ = run
@@ -125,12 +125,14 @@ def test_the_last_two_and_the_best_are_kept(run):
     assert sorted(int(path.name) for path in (workdir / "checkpoints").iterdir() if path.name.isdigit()) == [2, 3, 4]
 
 
-def test_averaged_weights_are_read_alone(run):
+def test_averaged_and_raw_weights_are_read_alone(run):
     workdir, state = run
     found = checkpoint.find(workdir)
     assert found == workdir / "checkpoints" / "4" == checkpoint.find(found)
     assert checkpoint.read_meta(found).class_names == ("cat", "dog")
-    jax.tree.map(np.testing.assert_array_equal, checkpoint.read_ema(found, state.ema), state.ema)
+    jax.tree.map(np.testing.assert_array_equal, checkpoint.read_variables(found, state.ema), state.ema)
+    raw = checkpoint.read_variables(found, state.ema, "raw")
+    jax.tree.map(np.testing.assert_array_equal, raw, {"params": state.params, "batch_stats": state.batch_stats})
 
 
 def test_a_folder_without_checkpoints_is_none(tmp_path):
@@ -140,7 +142,7 @@ def test_a_folder_without_checkpoints_is_none(tmp_path):
 
 def test_another_format_version_is_refused_with_both(tmp_path):
     content = {**_meta(1).to_json(), "format_version": 99}
-    with pytest.raises(checkpoint.NewerFormatError, match="format 99, this version of yolox_jax reads 2"):
+    with pytest.raises(checkpoint.NewerFormatError, match="format 99, this version of yolox_jax reads 3"):
         checkpoint.Meta.from_json(json.loads(json.dumps(content)), tmp_path)
 
 

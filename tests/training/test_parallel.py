@@ -18,7 +18,7 @@ _STEP = functools.partial(train_step, model=toy.MODEL, optimizer=toy.OPTIMIZER, 
 def _run(kind: str, num_steps: int = 3):
     mesh = parallel.make_mesh(8)
     step = parallel.map_step(_STEP, mesh, kind)
-    state, history = parallel.replicate(toy.create_state(), mesh), []
+    state, history = parallel.place(toy.create_state(), mesh), []
     for number in range(num_steps):
         state, metrics = step(state, parallel.shard_batch(toy.random_batch(number), mesh))
         history.append(jax.device_get(metrics))
@@ -64,7 +64,7 @@ def test_eight_devices_of_two_images_equal_one_device_that_does_the_shards_toget
 def test_the_state_is_donated_and_stays_on_the_devices(kind):
     mesh = parallel.make_mesh(8)
     step = parallel.map_step(_STEP, mesh, kind)
-    before = parallel.replicate(toy.create_state(), mesh)
+    before = parallel.place(toy.create_state(), mesh)
     batch = parallel.shard_batch(toy.random_batch(0), mesh)
     with jax.transfer_guard_device_to_host("disallow_explicit"):
         between, _ = step(before, batch)

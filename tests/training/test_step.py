@@ -62,7 +62,7 @@ def test_a_step_whose_loss_is_not_finite_changes_nothing_but_its_number(toy_step
     images = toy.random_batch(0).images.astype(np.float32)
     good = toy.random_batch(0).replace(images=images)
     broken = toy.random_batch(1).replace(images=np.where(np.arange(16)[:, None, None, None] == 3, bad, images))
-    state, _ = step(parallel.replicate(toy.create_state(), mesh), parallel.shard_batch(good, mesh))
+    state, _ = step(parallel.place(toy.create_state(), mesh), parallel.shard_batch(good, mesh))
     before = jax.device_get(state)
     state, metrics = step(state, parallel.shard_batch(broken, mesh))
     after = jax.device_get(state)
@@ -87,7 +87,7 @@ def test_training_at_another_size_scales_the_boxes_with_the_images():
             train_step, model=toy.MODEL, optimizer=toy.OPTIMIZER, config=config, size_hw=(size, size)
         )
         _, metrics = parallel.map_step(step, mesh)(
-            parallel.replicate(toy.create_state(), mesh), parallel.shard_batch(toy.random_batch(0), mesh)
+            parallel.place(toy.create_state(), mesh), parallel.shard_batch(toy.random_batch(0), mesh)
         )
         losses[size] = jax.device_get(metrics)
     assert losses[64]["num_fg_per_gt"] != losses[128]["num_fg_per_gt"]
@@ -97,7 +97,7 @@ def test_training_at_another_size_scales_the_boxes_with_the_images():
 def test_the_loss_of_one_batch_falls_when_it_is_learnt(toy_step):
     step, mesh = toy_step
     batch = toy.random_batch(0).replace(images=toy.random_batch(0).images.astype(np.float32))
-    state, losses = parallel.replicate(toy.create_state(), mesh), []
+    state, losses = parallel.place(toy.create_state(), mesh), []
     for _ in range(20):
         state, metrics = step(state, parallel.shard_batch(batch, mesh))
         losses.append(float(metrics["loss"]))

@@ -34,7 +34,7 @@ def run(num_steps: int) -> tuple[list[dict[str, Any]], dict[str, float]]:
     mesh = parallel.make_mesh(1)
     step = functools.partial(train_step, model=model, optimizer=optimizer, config=StepConfig(schedule))
     mapped = parallel.map_step(step, mesh)
-    now, history = parallel.replicate(state.create(variables, optimizer), mesh), []
+    now, history = parallel.place(state.create(variables, optimizer), mesh), []
     for number in range(num_steps):
         labels = jnp.asarray(arrays[f"labels/{number}"], jnp.float32)
         batch = Batch(

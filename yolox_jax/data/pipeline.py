@@ -8,6 +8,7 @@ run starts at changes what is learnt, and a restored run needs nothing but its s
 import dataclasses
 import functools
 import logging
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Self
 
@@ -23,6 +24,8 @@ from yolox_jax.data.reading import NamingSource, ReadConfig, Shard, batches, nam
 from yolox_jax.data.samples import TrainSample, train_sample
 
 logger = logging.getLogger("yolox_jax.data")
+
+_NUM_FINGERPRINTED = 64  # images; some formats read a record for each
 
 ImageIds = tuple[tuple[int | str, ...], ...]  # of each row of a batch: its own image first, then those mixed with it
 
@@ -75,6 +78,7 @@ class TrainLoader(Iterator[LoadedBatch]):
         self._read_sample = _ReadTrainSample(
             NamingSource(CachedSource(FittedSource(source, config.size_hw), read.cache_bytes)), config, shard
         )
+        self._images_crc = _fingerprint(source)
         self._read = read
         self._num_steps = num_steps
         self._next_step = start_step
@@ -100,6 +104,7 @@ class TrainLoader(Iterator[LoadedBatch]):
         return {
             "next_step": self._next_step,
             "num_images": len(self._read_sample.source),
+            "images_crc": self._images_crc,
             "global_batch": config.global_batch,
             "seed": config.seed,
             "mosaic_window": config.mosaic_window,
@@ -147,6 +152,12 @@ class TrainLoader(Iterator[LoadedBatch]):
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+
+def _fingerprint(source: Source) -> int:
+    """Tells one data set from another of the same size, wherever it lies: ids and boxes of images spread over it."""
+    spread = range(0, len(source), max(1, len(source) // _NUM_FINGERPRINTED))
+    return zlib.crc32(repr([(source.image_id(index), source.num_boxes(index)) for index in spread]).encode())
 
 
 # A dataclass, not a closure, so that worker processes can be sent it.

@@ -15,6 +15,7 @@ from jax.sharding import PartitionSpec as P
 
 from yolox_jax.data.eval_pipeline import eval_loader
 from yolox_jax.data.example import Source
+from yolox_jax.data.reading import Shard
 from yolox_jax.detection.anchors import make_anchors
 from yolox_jax.detection.postprocess import DEFAULT_NUM_CANDIDATES, detect
 from yolox_jax.evaluation import coco_ap
@@ -73,17 +74,19 @@ def evaluate(
     *,
     size_hw: tuple[int, int],
     batch_size: int,
+    mesh: Mesh | None = None,
     threads: int = 2,
     progress: Callable[[int, int], None] | None = None,
 ) -> EvalResult:
-    """Detects in every image of the source once and counts AP.
+    """Detects in every image of the source once and counts AP. Several processes share the images; each gets the result.
 
     Args:
       predict: from `make_predict`.
       variables: {"params", "batch_stats"}: the averaged ones in training.
       source: with boxes.
       size_hw: the input size; images are letterboxed as in the reference.
-      batch_size: images at a time, a multiple of the number of devices; the last batch is padded.
+      batch_size: images at a time over all devices, of whose number it is a multiple; the last batch is padded.
+      mesh: that of `predict`, where there are several processes.
       threads: that read images.
       progress: called with the number of images done and to do.
     """
@@ -91,17 +94,21 @@ def evaluate(
     category_ids = [category["id"] for category in ground_truth["categories"]]
     detections: list[dict[str, Any]] = []
     num_done, num_batches, start = 0, 0, 0.0
-    for batch in eval_loader(source, size_hw=size_hw, batch=batch_size, threads=threads, prefetch=_PREFETCH):
-        found = jax.device_get(predict(variables, batch.images))
-        image_ids = [source.image_id(int(index)) for index in batch.indices]
-        kept = found.mask & batch.mask[:, None]
-        detections += coco_ap.to_coco(
-            found.boxes, found.scores, found.labels, kept, batch.ratios, image_ids, category_ids
-        )
+    shard = Shard(jax.process_index(), jax.process_count())
+    local_batch = batch_size // shard.process_count
+    for batch in eval_loader(
+        source, size_hw=size_hw, batch=local_batch, shard=shard, threads=threads, prefetch=_PREFETCH
+    ):
+        rows = (batch.ratios, batch.mask, batch.indices.astype(np.int32))
+        images, rows = _divide((batch.images, rows), mesh)
+        found, (ratios, mask, indices) = _fetch((predict(variables, images), rows), mesh)
+        image_ids = [source.image_id(int(index)) for index in indices]
+        kept = found.mask & mask[:, None]
+        detections += coco_ap.to_coco(found.boxes, found.scores, found.labels, kept, ratios, image_ids, category_ids)
         if num_batches == 0:
             start = time.perf_counter()
         num_batches += 1
-        num_done += int(np.sum(batch.mask))
+        num_done += int(np.sum(mask))
         if progress is not None:
             progress(num_done, len(source))
     seconds = time.perf_counter() - start
@@ -111,3 +118,22 @@ def evaluate(
         num_images=num_done,
         images_per_second=(num_batches - 1) * batch_size / seconds if num_batches > 1 else None,
     )
+
+
+def _divide(rows: Any, mesh: Mesh | None) -> Any:
+    """Arrays of this process's rows as global ones; as they are where it is the only process."""
+    if mesh is None or jax.process_count() == 1:
+        return rows
+    divided = NamedSharding(mesh, P(mesh.axis_names[0]))
+    return jax.tree.map(lambda x: jax.make_array_from_process_local_data(divided, x), rows)
+
+
+def _fetch(arrays: Any, mesh: Mesh | None) -> Any:
+    """The rows of all processes, on this host."""
+    if mesh is not None and jax.process_count() > 1:
+        arrays = jax.jit(_itself, out_shardings=NamedSharding(mesh, P()))(arrays)
+    return jax.device_get(arrays)
+
+
+def _itself(arrays: Any) -> Any:  # one function, so that jit compiles it once
+    return arrays

@@ -1,6 +1,6 @@
 """Lists the checkpoints of a run: python -m yolox_jax.tools.checkpoints WORKDIR
 
-Step, AP if it was evaluated, size, whether it is complete, and the number of devices that wrote it.
+Step, AP if it was evaluated, size, whether it is complete, and the mesh that wrote it: devices, or processes x devices.
 """
 
 from pathlib import Path
@@ -17,12 +17,11 @@ def table(workdir: Path) -> str:
     if not listed:
         raise FileNotFoundError(f"{workdir} has no checkpoints: give the directory of a run")
     best = max((each.ap for each in listed if each.ap is not None), default=None)
-    lines = [f"{'step':>8}  {'AP':>7}  {'MB':>7}  {'devices':>7}  state"]
+    lines = [f"{'step':>8}  {'AP':>7}  {'MB':>7}  {'mesh':>7}  state"]
     for each in listed:
         ap = "" if each.ap is None else f"{each.ap:.4f}"
-        devices = "" if each.num_devices is None else str(each.num_devices)
         marks = "best, " if each.ap is not None and each.ap == best else ""
-        lines.append(f"{each.step:>8}  {ap:>7}  {each.num_bytes / 1e6:>7.1f}  {devices:>7}  {marks}{each.condition}")
+        lines.append(f"{each.step:>8}  {ap:>7}  {each.num_bytes / 1e6:>7.1f}  {each.mesh:>7}  {marks}{each.condition}")
     return "\n".join(lines)
 
 

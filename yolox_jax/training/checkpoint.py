@@ -1,8 +1,9 @@
 """Checkpoints on disk: the only user of orbax.
 
-A run directory holds checkpoints/<step>/ with three items: `ema`, the averaged weights, which is all that evaluation
-reads; `train`, the rest of the state; and `meta`, a json of what the arrays cannot say. Beside them ap.json has the AP of
-the steps that were evaluated: a state is saved before its evaluation, so that none is lost to a death in between.
+A run directory holds checkpoints/<step>/ with four items: `ema`, the averaged weights, which is all that evaluation
+reads; `raw`, the weights that training moves; `train`, the rest of the state; and `meta`, a json of what the arrays cannot
+say. Beside them ap.json has the AP of the steps that were evaluated: a state is saved before its evaluation, so that none
+is lost to a death in between.
 """
 
 import dataclasses
@@ -15,16 +16,18 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
+from yolox_jax.training import hosts
 from yolox_jax.training.run_directory import write_atomically
 from yolox_jax.training.state import TrainState
 
 logger = logging.getLogger("yolox_jax.training")
 
 _FOLDER = "checkpoints"
-_FORMAT_VERSION = 2  # 2: with the position in the data, and APs beside
+_FORMAT_VERSION = 3  # 3: raw weights as an item of their own, the data set's fingerprint, the mesh
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "opencv-python-headless")
 
 
@@ -45,7 +48,8 @@ class Meta:
     step: int  # steps done
     config: dict[str, Any]
     data_state: dict[str, int]  # where the training data goes on: TrainLoader.get_state
-    num_devices: int = 1  # it was written on
+    num_devices: int = 1  # it was written on, of all processes
+    num_processes: int = 1
     packages: dict[str, str] = dataclasses.field(default_factory=lambda: _package_versions())
 
     def to_json(self) -> dict[str, Any]:
@@ -65,10 +69,14 @@ class Meta:
 
 
 class SaveDue:
-    """Every so many steps and every so many minutes, whichever is given."""
+    """Every so many steps and every so many minutes, whichever is given.
 
-    def __init__(self, every_steps: int | None, every_minutes: float | None):
+    Of several processes the first one's clock counts; the others ask it every `ask_every` steps.
+    """
+
+    def __init__(self, every_steps: int | None, every_minutes: float | None, ask_every: int = 10):
         self._every_steps = every_steps
+        self._ask_every = ask_every
         self._every_seconds = None if every_minutes is None else 60 * every_minutes
         self._since = time.monotonic()  # not the wall clock, which may go backwards
 
@@ -76,6 +84,8 @@ class SaveDue:
         """Whether the state is to be saved after step `step`, counted from 0."""
         by_steps = self._every_steps is not None and (step + 1) % self._every_steps == 0
         by_time = self._every_seconds is not None and time.monotonic() - self._since >= self._every_seconds
+        if jax.process_count() > 1:
+            by_time = (step + 1) % self._ask_every == 0 and hosts.from_primary(by_time)
         if by_steps or by_time:
             self._since = time.monotonic()
         return by_steps or by_time
@@ -90,6 +100,7 @@ class Checkpoints:
             preservation_policy=_LatestAndBest(keep_last, self.aps),
             cleanup_tmp_directories=True,  # what a killed run left half-written
         )
+        self._aps = read_aps(self._directory)
         self._manager = ocp.CheckpointManager(self._directory, options=options)
 
     def steps(self) -> list[int]:
@@ -103,20 +114,19 @@ class Checkpoints:
         """
         if meta.step in self._manager.all_steps():
             return
-        items = ocp.args.Composite(
-            ema=ocp.args.StandardSave(state.ema),
-            train=ocp.args.StandardSave(_without_ema(state)),
-            meta=ocp.args.JsonSave(meta.to_json()),
-        )
+        arrays = {name: ocp.args.StandardSave(item) for name, item in _items(state).items()}
+        items = ocp.args.Composite(**arrays, meta=ocp.args.JsonSave(meta.to_json()))
         self._explain(lambda: self._manager.save(meta.step, args=items))
 
     def record_ap(self, step: int, ap: float) -> None:
         """Notes the AP of a saved step, by which the best one is kept."""
-        write_atomically(self._directory / "ap.json", json.dumps({**self.aps(), step: ap}))
+        self._aps[step] = ap
+        if hosts.is_primary():
+            write_atomically(self._directory / "ap.json", json.dumps(self._aps))
 
     def aps(self) -> dict[int, float]:
         """The AP of each step that was evaluated."""
-        return read_aps(self._directory)
+        return self._aps
 
     def restore_latest(self, like: TrainState, check: Callable[[Meta], None]) -> tuple[TrainState, Meta] | None:
         """The newest readable state, laid out on the devices as `like` is, and its meta; None where nothing was saved.
@@ -138,10 +148,10 @@ class Checkpoints:
                 bad.append(_warn_unreadable(path, error))
                 continue
             check(meta)
-            try:
-                return self._restore(step, like), meta
-            except Exception as error:  # noqa: BLE001  (orbax and what is below it raise all kinds)
-                bad.append(_warn_unreadable(path, error))
+            restored, reason = self._try_restore(step, like)
+            if restored is not None:
+                return restored, meta
+            bad.append(_warn_unreadable(path, reason))
         if bad:
             raise CheckpointError(
                 f"none of the checkpoints {', '.join(bad)} can be read: restore one from a copy, choose another --workdir, "
@@ -149,14 +159,18 @@ class Checkpoints:
             )
         return None
 
-    def _restore(self, step: int, like: TrainState) -> TrainState:
+    def _try_restore(self, step: int, like: TrainState) -> tuple[TrainState | None, Exception]:
+        """The state where every process could read its part of it; the error where one could not."""
+        restored: TrainState | None = None
+        reason = Exception("another process could not read its part")
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-        items = ocp.args.Composite(
-            ema=ocp.args.StandardRestore(abstract.ema),
-            train=ocp.args.StandardRestore(_without_ema(abstract)),
-        )
-        restored = self._manager.restore(step, args=items)
-        return TrainState(ema=restored["ema"], **restored["train"])
+        items = {name: ocp.args.StandardRestore(item) for name, item in _items(abstract).items()}
+        try:
+            found = self._manager.restore(step, args=ocp.args.Composite(**items))
+            restored = TrainState(ema=found["ema"], **found["raw"], **found["train"])
+        except Exception as error:  # noqa: BLE001  (orbax and what is below it raise all kinds)
+            reason = error
+        return (restored if hosts.everywhere(restored is not None) else None), reason
 
     def close(self) -> None:
         """Waits until all is written. Raises CheckpointError where it could not be."""
@@ -199,7 +213,7 @@ class Listed:
     step: int
     ap: float | None  # None where it was not evaluated
     num_bytes: int
-    num_devices: int | None  # that wrote it; None where it does not say
+    mesh: str  # that wrote it: devices, or processes×devices of each; empty where it does not say
     condition: str  # "complete", or what is wrong
 
 
@@ -211,16 +225,19 @@ def list_checkpoints(workdir: Path) -> list[Listed]:
         step, _, rest = path.name.partition(".")
         if not step.isdigit():
             continue
-        num_devices, condition = None, "complete"
+        mesh, condition = "", "complete"
         if rest:  # orbax writes to <step>.orbax-checkpoint-tmp… and renames it
             condition = "half-written"
         else:
             try:
-                num_devices = read_meta(path).num_devices
+                meta = read_meta(path)
+                mesh = str(meta.num_devices)
+                if meta.num_processes > 1:
+                    mesh = f"{meta.num_processes}x{meta.num_devices // meta.num_processes}"
             except Exception as error:  # noqa: BLE001  (orbax and what is below it raise all kinds)
                 condition = f"cannot be read: {_first_line(error)}"
         num_bytes = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-        listed.append(Listed(int(step), None if rest else aps.get(int(step)), num_bytes, num_devices, condition))
+        listed.append(Listed(int(step), None if rest else aps.get(int(step)), num_bytes, mesh, condition))
     return sorted(listed, key=lambda each: (each.step, each.condition))
 
 
@@ -241,12 +258,11 @@ def read_meta(checkpoint: Path) -> Meta:
         return Meta.from_json(reader.restore((checkpoint / "meta").absolute()), checkpoint)
 
 
-def read_ema(checkpoint: Path, abstract_variables: Any) -> Any:
-    """The averaged weights {"params", "batch_stats"} of a checkpoint, on one device of this process."""
-    sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), abstract_variables)
+def read_variables(checkpoint: Path, abstract_variables: Any, item: str = "ema") -> Any:
+    """The weights {"params", "batch_stats"} of a checkpoint as host arrays: the averaged ones, or item "raw"."""
+    like = jax.tree.map(lambda x: np.empty(x.shape, x.dtype), abstract_variables)
     with ocp.StandardCheckpointer() as reader:
-        return reader.restore((checkpoint / "ema").absolute(), like)
+        return reader.restore((checkpoint / item).absolute(), like)
 
 
 def read_aps(directory: Path) -> dict[int, float]:
@@ -255,8 +271,13 @@ def read_aps(directory: Path) -> dict[int, float]:
     return {int(step): ap for step, ap in json.loads(file.read_text()).items()} if file.exists() else {}
 
 
-def _without_ema(state: TrainState) -> dict[str, Any]:
-    return {field.name: getattr(state, field.name) for field in dataclasses.fields(state) if field.name != "ema"}
+def _items(state: TrainState) -> dict[str, Any]:
+    """A state's arrays by the item that holds them."""
+    return {
+        "ema": state.ema,
+        "raw": {"params": state.params, "batch_stats": state.batch_stats},
+        "train": {"step": state.step, "opt_state": state.opt_state},
+    }
 
 
 def _package_versions() -> dict[str, str]:

@@ -1,4 +1,5 @@
-"""What a run tells: a line on the terminal, a record in metrics.jsonl, and a stop where training has broken down."""
+"""What a run tells: a line on the terminal, a record in metrics.jsonl and for TensorBoard, and a stop where training has
+broken down."""
 
 import contextlib
 import datetime
@@ -13,6 +14,7 @@ import jax
 
 from yolox_jax.data.pipeline import ImageIds
 from yolox_jax.training.run_directory import write_atomically
+from yolox_jax.training.tensorboard import EventFile
 
 _T = TypeVar("_T")
 
@@ -36,15 +38,20 @@ class RunLog:
         steps_per_epoch: int,
         batch_size: int,
         max_bad_steps: int,
+        writes: bool = True,
     ):
         """A run that goes on from `first_step` forgets what was written of later steps, which come again.
 
-        `first_is_evaluated`: whether the evaluation of that state, if it was due, is done.
+        `first_is_evaluated`: whether the evaluation of that state, if it was due, is done. `writes`: whether files are
+        written; of several processes one does.
         """
         path = workdir / "metrics.jsonl"
         kept = _records_before(path, first_step, first_is_evaluated)
-        write_atomically(path, "".join(json.dumps(record) + "\n" for record in kept))
-        self._file = path.open("a")
+        self._file, self._events = None, None
+        if writes:
+            write_atomically(path, "".join(json.dumps(record) + "\n" for record in kept))
+            self._file = path.open("a")
+            self._events = EventFile(workdir / "tensorboard", kept)
         self._total_steps = total_steps
         self._steps_per_epoch = steps_per_epoch
         self._batch_size = batch_size
@@ -130,12 +137,18 @@ class RunLog:
 
     def write(self, record: dict[str, Any]) -> None:
         """One line of metrics.jsonl; json has no NaN, so a number that is not finite is written as a word."""
+        if self._file is None or self._events is None:
+            return
+        record = {**record, "time": time.time()}
         record = {k: str(v) if isinstance(v, float) and not math.isfinite(v) else v for k, v in record.items()}
         self._file.write(json.dumps(record) + "\n")
         self._file.flush()
+        self._events.add(record)
 
     def close(self) -> None:
-        self._file.close()
+        if self._file is not None and self._events is not None:
+            self._file.close()
+            self._events.close()
 
     def _judge(self, step: int, metrics: dict[str, Any], image_ids: ImageIds) -> None:
         if not metrics["skipped"]:

@@ -1,4 +1,4 @@
-"""How one step function for one device runs on all of them."""
+"""How one step function for one device runs on all of them, and where its arrays lie."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,9 +8,13 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from yolox_jax.training import sharding
+from yolox_jax.training.state import TrainState
 from yolox_jax.training.step import AXIS
 
 StepFunction = Callable[[Any, Any], tuple[Any, Any]]
+
+WHOLE = P()  # on every device
 
 
 def make_mesh(num_devices: int | None = None) -> Mesh:
@@ -19,25 +23,31 @@ def make_mesh(num_devices: int | None = None) -> Mesh:
     return Mesh(np.array(devices), (AXIS,))
 
 
-def map_step(step: StepFunction, mesh: Mesh, kind: str = "shard_map") -> StepFunction:
-    """Maps `step(state, batch) -> (state, metrics)` over the mesh: state replicated and donated, batch divided.
+def map_step(step: StepFunction, mesh: Mesh, kind: str = "shard_map", state_specs: Any = WHOLE) -> StepFunction:
+    """Maps `step(state, batch) -> (state, metrics)` over the mesh: state donated, batch divided.
 
     Args:
       step: for one device, its collectives over the axis "data".
       mesh: from `make_mesh`.
-      kind: "shard_map", or "pmap" for the same by jax.pmap.
+      kind: "shard_map", or "pmap" for the same by jax.pmap, of one process and an undivided state.
+      state_specs: from `state_specs`; all on every device by default.
     Raises:
-      ValueError: an unknown kind.
+      ValueError: an unknown kind, or one that cannot do it.
     """
-    kinds = {"shard_map": _by_shard_map, "pmap": _by_pmap}
-    if kind not in kinds:
-        raise ValueError(f"config.parallel.kind is {kind!r}: choose one of {', '.join(kinds)}")
-    return kinds[kind](step, mesh)
+    if kind == "shard_map":
+        return _by_shard_map(step, mesh, state_specs)
+    if kind != "pmap":
+        raise ValueError(f"config.parallel.kind is {kind!r}: choose one of shard_map, pmap")
+    if state_specs != WHOLE or jax.process_count() > 1:
+        raise ValueError("config.parallel.kind pmap is for one process and shard_state=false: choose shard_map")
+    return _by_pmap(step, mesh)
 
 
-def _by_shard_map(step: StepFunction, mesh: Mesh) -> StepFunction:
+def _by_shard_map(step: StepFunction, mesh: Mesh, state_specs: Any) -> StepFunction:
     # check_vma=False: gradients are summed by the step itself, not by shard_map's transposition.
-    mapped = jax.shard_map(step, mesh=mesh, in_specs=(P(), P(AXIS)), out_specs=(P(), P()), check_vma=False)
+    mapped = jax.shard_map(
+        step, mesh=mesh, in_specs=(state_specs, P(AXIS)), out_specs=(state_specs, WHOLE), check_vma=False
+    )
     return jax.jit(mapped, donate_argnums=0)
 
 
@@ -51,15 +61,44 @@ def _by_pmap(step: StepFunction, mesh: Mesh) -> StepFunction:
     return step_on_all
 
 
-def replicate(tree: Any, mesh: Mesh) -> Any:
-    """The pytree on every device of the mesh, whole."""
-    return jax.device_put(tree, NamedSharding(mesh, P()))
+def state_specs(state: TrainState, mesh: Mesh, shard_state: bool) -> Any:
+    """Where each array of a state lies: WHOLE or, with `shard_state`, a tree by which the optimiser's state and the
+    average are divided."""
+    if not shard_state:
+        return WHOLE
+
+    def divided(tree: Any) -> Any:
+        return jax.tree.map(lambda x: sharding.spec_of(x.shape, mesh.size, AXIS), tree)
+
+    step, params, batch_stats = jax.tree.map(lambda _: WHOLE, (state.step, state.params, state.batch_stats))
+    return TrainState(step, params, batch_stats, divided(state.ema), divided(state.opt_state))
+
+
+def place(tree: Any, mesh: Mesh, specs: Any = WHOLE) -> Any:
+    """A pytree that every process has whole, on the mesh by `specs`: whole on every device by default."""
+    if isinstance(specs, P):
+        specs = jax.tree.map(lambda _: specs, tree)
+
+    def put(x: Any, spec: P) -> jax.Array:
+        x = np.asarray(x)
+        return jax.make_array_from_callback(x.shape, NamedSharding(mesh, spec), lambda index: x[index])
+
+    return jax.tree.map(put, tree, specs)
+
+
+def gather(tree: Any, mesh: Mesh) -> Any:
+    """A pytree that lies on the mesh, divided or not, whole on every device."""
+    return jax.jit(_itself, out_shardings=NamedSharding(mesh, WHOLE))(tree)
+
+
+def _itself(tree: Any) -> Any:  # one function, so that jit compiles it once
+    return tree
 
 
 def shard_batch(batch: Any, mesh: Mesh) -> Any:
     """This process's rows of a batch as global arrays, divided over the mesh along the first axis."""
-    sharding = NamedSharding(mesh, P(AXIS))
-    return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), batch)
+    divided = NamedSharding(mesh, P(AXIS))
+    return jax.tree.map(lambda x: jax.make_array_from_process_local_data(divided, x), batch)
 
 
 def check_batch_size(field: str, global_batch: int, mesh: Mesh) -> None:

@@ -14,6 +14,7 @@ from yolox_jax.detection import losses
 from yolox_jax.detection.anchors import make_anchors
 from yolox_jax.detection.simota import SimOtaConfig
 from yolox_jax.models.yolox import YOLOX
+from yolox_jax.training import sharding
 from yolox_jax.training.optim import Schedule, update_ema
 from yolox_jax.training.state import TrainState
 from yolox_jax.types import Batch
@@ -27,6 +28,7 @@ class StepConfig:
 
     schedule: Schedule
     ema_decay: float = 0.9998
+    shard_state: bool = False  # the optimiser's state and the average are divided over the devices (sharding.py)
     assignment: SimOtaConfig = SimOtaConfig()
 
 
@@ -46,7 +48,7 @@ def train_step(
     nothing but `step`.
 
     Args:
-      state: the same on every device.
+      state: the same on every device; with config.shard_state, `ema` and `opt_state` are this device's slices.
       batch: this device's images.
       model: the network.
       optimizer: without its learning rate.
@@ -75,15 +77,19 @@ def train_step(
         return loss, (metrics, updated["batch_stats"])
 
     gradients, (metrics, batch_stats) = jax.grad(loss_fn, has_aux=True)(state.params)
-    gradients, metrics, batch_stats = _over_all_devices(gradients, metrics, batch_stats)
+    num_shares = lax.axis_size(AXIS) if config.shard_state else 1
+    gradients, metrics, batch_stats = _over_all_devices(gradients, metrics, batch_stats, num_shares)
 
+    # Each device moves its own slices only, which are all there is where nothing is divided.
     learning_rate = config.schedule.learning_rate(state.step)
-    updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
-    params = jax.tree.map(lambda param, update: param - learning_rate * update, state.params, updates)
-    new_average = {"params": params, "batch_stats": batch_stats}
-    ema = update_ema(state.ema, new_average, state.step + 1, config.ema_decay)
+    own_params = sharding.own_share(state.params, num_shares, AXIS)
+    updates, opt_state = optimizer.update(gradients, state.opt_state, own_params)
+    own_params = jax.tree.map(lambda param, update: param - learning_rate * update, own_params, updates)
+    own_variables = {"params": own_params, "batch_stats": sharding.own_share(batch_stats, num_shares, AXIS)}
+    ema = update_ema(state.ema, own_variables, state.step + 1, config.ema_decay)
+    params = sharding.gather(own_params, state.params, AXIS)
 
-    grad_norm = optax.tree.norm(gradients)
+    grad_norm = sharding.norm(gradients, state.params, AXIS)
     finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(grad_norm)
     new_state = TrainState(state.step, params, batch_stats, ema, opt_state)
     new_state = jax.tree.map(lambda new, old: jnp.where(finite, new, old), new_state, state)
@@ -103,9 +109,15 @@ def augment(batch: Batch, size_hw: tuple[int, int] | None) -> tuple[jax.Array, j
     return images_BHW3, gt_xyxy_BG4
 
 
-def _over_all_devices(gradients: Any, metrics: losses.Metrics, batch_stats: Any) -> tuple[Any, losses.Metrics, Any]:
-    """Sums what is this device's share of a sum, averages the BatchNorm statistics."""
+def _over_all_devices(
+    gradients: Any, metrics: losses.Metrics, batch_stats: Any, num_shares: int
+) -> tuple[Any, losses.Metrics, Any]:
+    """Sums what is this device's share of a sum, averages the BatchNorm statistics; the gradients in as many slices."""
     shares = {name: value for name, value in metrics.items() if name.startswith("loss")}
-    gradients, shares, stats_sum = lax.psum((gradients, shares, batch_stats), AXIS)
+    if num_shares > 1:
+        gradients = sharding.sum_to_shares(gradients, num_shares, AXIS)
+        shares, stats_sum = lax.psum((shares, batch_stats), AXIS)
+    else:
+        gradients, shares, stats_sum = lax.psum((gradients, shares, batch_stats), AXIS)
     num_devices = lax.axis_size(AXIS)
     return gradients, metrics | shares, jax.tree.map(lambda total: total / num_devices, stats_sum)

@@ -11,7 +11,13 @@ _log = logging.getLogger("yolox_jax.weights")
 
 
 def load_weights(
-    spec: str, model_name: str, class_names: tuple[str, ...], *, transfer: bool = False, seed: int = 0
+    spec: str,
+    model_name: str,
+    class_names: tuple[str, ...],
+    *,
+    transfer: bool = False,
+    seed: int = 0,
+    item: str = "ema",
 ) -> Variables:
     """The variables of model `model_name` for these classes.
 
@@ -23,9 +29,12 @@ def load_weights(
       transfer: accept weights of other classes. With another number of them, the layers that predict the class keep
         their initial values, drawn from `seed`.
       seed: see `transfer`.
+      item: of a checkpoint: "ema", the averaged weights, or "raw", those that training moved. Official files have one kind.
     Raises:
-      ValueError: the weights are of another model or, without `transfer`, of other classes; the message shows both.
+      ValueError: the item is neither; or the weights are of another model or, without `transfer`, of other classes; the message shows both.
     """
+    if item not in ("ema", "raw"):
+        raise ValueError(f"config.init_item is {item!r}: choose ema or raw")
     model = yolox.create(model_name, len(class_names))
     found = checkpoint.find(Path(spec))
     if found is None:
@@ -40,7 +49,7 @@ def load_weights(
             f"the data set has the {len(class_names)} classes {_listed(class_names)}"
         )
     trained = yolox.create(model_name, len(meta.class_names))
-    variables = checkpoint.read_ema(found, official_weights.abstract_variables(trained))
+    variables = checkpoint.read_variables(found, official_weights.abstract_variables(trained), item)
     if len(meta.class_names) != len(class_names):
         state_dict = official_weights.to_state_dict(variables, trained)
         return official_weights.from_state_dict(state_dict, model, seed=seed)
