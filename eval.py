@@ -15,7 +15,7 @@ from yolox_jax.evaluation.evaluate import EvalConfig, EvalResult, evaluate, make
 from yolox_jax.models import yolox
 from yolox_jax.tools import from_config
 from yolox_jax.tools.terminal import print_progress, quiet_libraries, user_errors
-from yolox_jax.training import parallel
+from yolox_jax.training import compilation, parallel
 from yolox_jax.training.weights import load_weights
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -51,6 +51,7 @@ def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unknown argument {argv[1]!r}: config fields are set by --config.name=value")
     quiet_libraries()
+    compilation.keep_programs()
     with user_errors():
         result = run(_CONFIG.value, str(_WEIGHTS.value))
         speed = f"{result.images_per_second:.1f}" if result.images_per_second else "too few to measure"

@@ -23,11 +23,12 @@ from yolox_jax.data.pipeline import TrainLoader
 from yolox_jax.data.reading import Shard
 from yolox_jax.detection.anchors import check_size
 from yolox_jax.detection.simota import SimOtaConfig
-from yolox_jax.evaluation.evaluate import EvalConfig, EvalResult, Predict, evaluate, make_predict
+from yolox_jax.evaluation import evaluate
+from yolox_jax.evaluation.evaluate import EvalConfig, EvalResult, Predict, make_predict
 from yolox_jax.models import yolox
 from yolox_jax.tools import draw, from_config
 from yolox_jax.tools.terminal import print_progress, quiet_libraries, user_errors
-from yolox_jax.training import checkpoint, hosts, optim, parallel, state
+from yolox_jax.training import checkpoint, compilation, hosts, optim, parallel, state
 from yolox_jax.training.interruption import Stopped, StopRequest, stop_request
 from yolox_jax.training.logging import RunLog
 from yolox_jax.training.run_directory import claim, set_aside
@@ -64,7 +65,6 @@ def train(config: ConfigDict, workdir: Path) -> EvalResult:
         shard_state=config.parallel.shard_state,
         assignment=SimOtaConfig(**config.assignment),
     )
-    predict = make_predict(model, mesh, EvalConfig(**config.eval.detect))
 
     # --------------------------------------------- restore ---------------------------------------------
     loader = TrainLoader(
@@ -74,8 +74,7 @@ def train(config: ConfigDict, workdir: Path) -> EvalResult:
         shard=Shard(jax.process_index(), jax.process_count()),
         read=from_config.read_config(config),
     )
-    checkpoints = checkpoint.Checkpoints(workdir, config.checkpoint.keep_last)
-    if config.init_from and not checkpoints.steps():
+    if config.init_from and checkpoint.find(workdir) is None:
         variables = load_weights(
             config.init_from, config.model, class_names, transfer=True, seed=config.seed, item=config.init_item
         )
@@ -85,25 +84,34 @@ def train(config: ConfigDict, workdir: Path) -> EvalResult:
     specs = parallel.state_specs(train_state, mesh, config.parallel.shard_state)
     train_state = parallel.place(train_state, mesh, specs)
     check = functools.partial(_check_same_run, config, class_names, loader, schedule.total_steps, workdir)
-    restored = checkpoints.restore_latest(train_state, check)
+    with contextlib.closing(checkpoint.Checkpoints(workdir, config.checkpoint.keep_last)) as checkpoints:
+        restored = checkpoints.restore_latest(train_state, check)
     first_step = 0
     if restored is not None:
         train_state, meta = restored
         first_step = meta.step
         loader.set_state(meta.data_state)
         print(f"going on from step {first_step} of {workdir}")
-    step_of_size = functools.cache(
-        lambda size: parallel.map_step(
-            functools.partial(train_step, model=model, optimizer=optimizer, config=step_config, size_hw=size),
-            mesh,
-            config.parallel.kind,
-            specs,
-        )
+    sizes = [size_hw]
+    if multiscale:
+        sizes = multiscale.first_uses(first_step, schedule.total_steps, size_hw, config.seed)
+    _print_summary(config, workdir, mesh, train_state, (train_source, val_source), schedule, len(sizes))
+
+    def compile_step(size: tuple[int, int]) -> parallel.StepFunction:
+        step = functools.partial(train_step, model=model, optimizer=optimizer, config=step_config, size_hw=size)
+        mapped = parallel.map_step(step, mesh, config.parallel.kind, specs)
+        return parallel.compile_step(mapped, train_state, loader.empty_batch(), mesh)
+
+    def compile_predict() -> Predict:
+        predict = make_predict(model, mesh, EvalConfig(**config.eval.detect))
+        return evaluate.compile_predict(predict, train_state.ema, size_hw, config.eval.batch_size)
+
+    programs = compilation.Programs(
+        {size: functools.partial(compile_step, size) for size in sizes} | {"predict": compile_predict}
     )
-    num_sizes = len(multiscale.sizes(size_hw)) if multiscale else 1
-    _print_summary(config, workdir, mesh, train_state, (train_source, val_source), schedule, num_sizes)
 
     # ---------------------------------------------- loop -----------------------------------------------
+    checkpoints = checkpoint.Checkpoints(workdir, config.checkpoint.keep_last)
     log = RunLog(
         workdir,
         first_step=first_step,
@@ -114,50 +122,53 @@ def train(config: ConfigDict, workdir: Path) -> EvalResult:
         max_bad_steps=config.max_bad_steps,
         writes=hosts.is_primary(),
     )
-    result, compiled_sizes = None, set()
+    result = None
     save_due = checkpoint.SaveDue(
         config.checkpoint.every_steps, config.checkpoint.every_minutes, ask_every=config.log_every_steps
     )
-    with stop_request() as stop, loader, contextlib.closing(log), contextlib.closing(checkpoints):
+    is_due = functools.partial(_evaluation_is_due, schedule=schedule, every_epochs=config.eval.every_epochs)
+    with stop_request() as stop, programs, loader, contextlib.closing(log), contextlib.closing(checkpoints):
+
+        def save(num_steps: int) -> None:
+            log.judge()  # a state that has broken down is not one to save
+            progress = (num_steps, config.to_dict(), {**loader.get_state(), "next_step": num_steps})
+            meta = checkpoint.Meta(config.model, class_names, *progress, mesh.size, jax.process_count())
+            checkpoints.save(train_state, meta)
 
         def evaluate_step(step: int) -> EvalResult:
             with log.untimed():
-                result = _evaluate(config, predict, train_state, mesh, val_source, stop)
+                result = _evaluate(config, programs, train_state, mesh, val_source, stop)
             log.write({"step": step, "event": "evaluation", **result.ap.stats})
             checkpoints.record_ap(step + 1, result.ap.stats["AP"])
             return result
 
-        is_due = functools.partial(_evaluation_is_due, schedule=schedule, every_epochs=config.eval.every_epochs)
         if first_step and is_due(first_step - 1) and first_step not in checkpoints.aps():
             result = evaluate_step(first_step - 1)  # the run ended before this evaluation did
-        for step, loaded in zip(range(first_step, schedule.total_steps), log.time_waits(loader), strict=True):
+        batches = log.time_waits(loader)
+        for step in range(first_step, schedule.total_steps):
             size = multiscale.size_at(step, size_hw, config.seed) if multiscale else size_hw
-            batch = parallel.shard_batch(loaded.batch, mesh)
-            with log.untimed(when=size not in compiled_sizes):
-                train_state, metrics = step_of_size(size)(train_state, batch)
-            compiled_sizes.add(size)
+            with log.untimed():
+                run_step = programs.get(size, give_up=stop.is_urgent)
+            if run_step is None:
+                save(step)
+                raise Stopped(_farewell(stop, step, workdir))
+            loaded = next(batches)
+            train_state, metrics = run_step(train_state, parallel.shard_batch(loaded.batch, mesh))
             log.add(step, metrics, loaded.image_ids)
             log.warn_of_dropped_boxes(step, loaded.num_dropped_boxes, config.data.max_boxes)
             if (step + 1) % config.log_every_steps == 0:
                 log.report()
             if stop.check() or is_due(step) or save_due(step):
-                log.judge()  # a state that has broken down is not one to save
-                data_state = loader.get_state()
-                meta = checkpoint.Meta(
-                    *(config.model, class_names, step + 1, config.to_dict(), data_state),
-                    *(mesh.size, jax.process_count()),
-                )
-                checkpoints.save(train_state, meta)
+                save(step + 1)
             if stop.signal_name:
-                raise Stopped(
-                    f"{stop.signal_name}: saved at step {step + 1} of {workdir}; the same command goes on from there"
-                )
+                raise Stopped(_farewell(stop, step + 1, workdir))
             if is_due(step):
                 result = evaluate_step(step)
 
+        if result is None:  # the run was finished before
+            result = _evaluate(config, programs, train_state, mesh, val_source)
+
     # --------------------------------------------- finish ----------------------------------------------
-    if result is None:  # the run was finished before
-        result = _evaluate(config, predict, train_state, mesh, val_source)
     if hosts.is_primary():
         result.write(workdir / "results.json")
         draw.write_predictions(workdir / "predictions.jpg", val_source, result.detections)
@@ -176,7 +187,7 @@ def _own_directory(workdir: Path, resume: bool) -> Iterator[None]:
 
 def _evaluate(
     config: ConfigDict,
-    predict: Predict,
+    programs: compilation.Programs,
     train_state: state.TrainState,
     mesh: Mesh,
     source: Source,
@@ -189,8 +200,8 @@ def _evaluate(
                 f"{stop.signal_name}: stopped while evaluating, saved before; the same command goes on with it"
             )
 
-    result = evaluate(
-        predict,
+    result = evaluate.evaluate(
+        programs.get("predict"),
         parallel.gather(train_state.ema, mesh),
         source,
         size_hw=tuple(config.input_size),
@@ -203,6 +214,10 @@ def _evaluate(
         f"AP {result.ap.stats['AP']:.4f}  AP50 {result.ap.stats['AP50']:.4f} on {result.num_images} images", flush=True
     )
     return result
+
+
+def _farewell(stop: StopRequest, num_steps: int, workdir: Path) -> str:
+    return f"{stop.signal_name}: saved at step {num_steps} of {workdir}; the same command goes on from there"
 
 
 def _check_same_run(
@@ -273,7 +288,7 @@ def _print_summary(
         f"{len(train_source.class_names)} classes: {names}\n"
         f"{schedule.total_steps} steps of {config.batch_size} images at {config.input_size[0]}x{config.input_size[1]}, "
         f"{schedule.epochs} epochs; everything is written to {workdir}\n"
-        f"{num_sizes} image size(s): the first step at each compiles its program, which takes a while",
+        f"{num_sizes} image size(s), for each of which a program is compiled in the background; the first takes a while",
         flush=True,
     )
 
@@ -300,6 +315,7 @@ def main(argv: list[str]) -> None:
     config_path = config_flags.get_config_filename(flags.FLAGS["config"])
     workdir = Path(_WORKDIR.value or Path("runs") / Path(config_path).stem)
     quiet_libraries()
+    compilation.keep_programs()
     config, where = _CONFIG.value, _CONFIG.value.parallel
     with (
         user_errors(),

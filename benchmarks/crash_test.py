@@ -1,8 +1,8 @@
 """Kills training runs at random moments and shows that nothing is lost: python -m benchmarks.crash_test --kills=20
 
 One run U of a short quickstart is left alone. Another is killed with SIGKILL again and again, while it starts, trains,
-evaluates and saves, and started again by the same command until it ends; a third is asked to stop with SIGTERM. Their
-logged losses, evaluations and final states are then compared with U's, bit for bit.
+evaluates and saves (every third step), and started again by the same command until it ends; a third is asked to stop with
+SIGTERM. Their logged losses, evaluations, TensorBoard files and final states are then compared with U's, bit for bit.
 """
 
 import argparse
@@ -13,18 +13,22 @@ import os
 import random
 import re
 import signal
+import struct
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import orbax.checkpoint as ocp
+from tensorboardX.proto.event_pb2 import Event
 
 ROOT = Path(__file__).resolve().parent.parent
-_SHORT = (
+SHORT = (
     "--config.epochs=4",
     "--config.data.shapes.num_train=160",
     "--config.data.shapes.num_val=40",
@@ -34,57 +38,103 @@ _SHORT = (
     "--config.mosaic.prob=0.5",
     "--config.hsv.enabled=true",
 )
+_STEPS_PER_EPOCH = 20
 _STOPPED = 75  # train.py's exit code where it was asked to stop and saved
-_NOT_COMPARED = ("images_per_second", "data_wait")  # speeds
+_NOT_COMPARED = ("images_per_second", "data_wait", "time", "num_programs")  # of each life, not of the run
+
+
+@dataclasses.dataclass
+class Life:
+    """One start of the program and its end."""
+
+    end: str  # "finished", "killed" or "stopped"
+    phase: str  # what it was doing when it was interrupted
+    resumed_at: int  # step
+    saved_at: int | None  # the step it said it saved before it stopped
+    seconds_to_end: float  # from the signal
 
 
 @dataclasses.dataclass
 class Run:
-    """A run and what is known of its lives."""
+    """A run and its lives."""
 
     workdir: Path
-    extra: tuple[str, ...] = ()
-    lives: list[str] = dataclasses.field(default_factory=list)  # how each ended
-    resumed_at: list[int] = dataclasses.field(default_factory=list)
+    config: tuple[str, ...]
+    lives: list[Life] = dataclasses.field(default_factory=list)
 
-    def start(self) -> subprocess.Popen[str]:
+    def live(self, number: int | None = None, num_reports: int | None = None, delay: float = 0.0) -> Life:
+        """Starts the program and waits for its end; sends the signal `delay` seconds after so many reported steps."""
         command = [sys.executable, str(ROOT / "train.py"), f"--config={ROOT / 'configs' / 'quickstart.py'}"]
-        command += [f"--workdir={self.workdir}", *_SHORT, *self.extra]
+        command += [f"--workdir={self.workdir}", *self.config]
         # A cache of compiled programs: 20 lives would otherwise compile 20 times.
         cache = os.environ.get("JAX_COMPILATION_CACHE_DIR", str(self.workdir.parent / "compiled"))
-        environment = {**os.environ, "JAX_COMPILATION_CACHE_DIR": cache}
-        return subprocess.Popen(
+        process = subprocess.Popen(
             command,
-            env=environment,
+            env={**os.environ, "JAX_COMPILATION_CACHE_DIR": cache},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             cwd=self.workdir.parent,
         )
-
-    def end(self, process: subprocess.Popen[str]) -> str:
-        """Waits for the process; what it printed. Notes where it went on from and how it ended."""
-        output = process.communicate()[0]
-        found = re.search(r"^going on from step (\d+)", output, re.MULTILINE)
-        self.resumed_at.append(int(found[1]) if found else 0)
-        if process.returncode not in (0, -signal.SIGKILL, _STOPPED):
+        assert process.stdout is not None
+        reader = _Reader(process.stdout)
+        sent = time.monotonic()
+        if number is not None:
+            if num_reports is not None:
+                reader.wait_for_reports(num_reports)
+            reader.ended.wait(delay)
+            phase, sent = reader.phase, time.monotonic()
+            process.send_signal(number)
+        process.wait()
+        reader.ended.wait()
+        seconds = time.monotonic() - sent
+        output = "".join(reader.lines)
+        ends = {0: "finished", -signal.SIGKILL: "killed", -signal.SIGTERM: "killed", _STOPPED: "stopped"}
+        if process.returncode not in ends:
             raise SystemExit(f"{self.workdir} ended with {process.returncode}:\n{output}")
-        self.lives.append({0: "finished", -signal.SIGKILL: "killed", _STOPPED: "stopped"}[process.returncode])
-        return output
+        if ends[process.returncode] == "finished":
+            phase = "finished"
+        resumed = re.search(r"^going on from step (\d+)", output, re.MULTILINE)
+        saved = re.search(r"saved at step (\d+)", output)
+        life = Life(
+            ends[process.returncode],
+            phase,
+            int(resumed[1]) if resumed else 0,
+            int(saved[1]) if saved else None,
+            seconds,
+        )
+        self.lives.append(life)
+        return life
 
     def records(self) -> list[dict[str, Any]]:
         lines = (self.workdir / "metrics.jsonl").read_text().splitlines()
         return [{k: v for k, v in json.loads(line).items() if k not in _NOT_COMPARED} for line in lines]
 
+    def events(self) -> list[tuple[int, str, float]]:
+        """All numbers of the TensorBoard files: step, name, value."""
+        found = []
+        for path in sorted((self.workdir / "tensorboard").iterdir()):
+            content, place = path.read_bytes(), 0
+            while place < len(content):  # TFRecord: length, its checksum, as many bytes, their checksum
+                (length,) = struct.unpack_from("<Q", content, place)
+                event = Event.FromString(content[place + 12 : place + 12 + length])
+                found += [(event.step, value.tag, value.simple_value) for value in event.summary.value]
+                place += length + 16
+        return [each for each in found if each[1].partition("/")[2] not in _NOT_COMPARED]
+
     def saved_steps(self) -> list[int]:
         folder = self.workdir / "checkpoints"
         return sorted(int(path.name) for path in folder.glob("*") if path.name.isdigit()) if folder.exists() else []
+
+    def best_step(self) -> int:
+        aps = json.loads((self.workdir / "checkpoints" / "ap.json").read_text())
+        return int(max(aps, key=lambda step: (aps[step], int(step))))
 
     def final_state(self) -> list[np.ndarray]:
         """All arrays of the last checkpoint."""
         folder = self.workdir / "checkpoints" / str(self.saved_steps()[-1])
         arrays = []
-        for item in ("ema", "train"):
+        for item in ("ema", "raw", "train"):
             with ocp.PyTreeCheckpointer() as reader:
                 tree = reader.restore(folder / item)
             arrays += [np.asarray(leaf) for _, leaf in sorted(_leaves(tree))]
@@ -99,52 +149,55 @@ def _leaves(tree: object, path: str = "") -> list[tuple[str, object]]:
     return [] if tree is None else [(path, tree)]
 
 
-def run_whole(run: Run) -> tuple[float, float]:
-    """Lets a run go to its end; the seconds until its first step, and from there on."""
-    start = time.monotonic()
-    process = run.start()
-    first_step = start
-    lines = []
-    assert process.stdout is not None
-    for line in process.stdout:
-        lines.append(line)
-        if line.startswith("step 1/"):
-            first_step = time.monotonic()
-    process.wait()
-    if process.returncode:
-        raise SystemExit(f"{run.workdir} ended with {process.returncode}:\n{''.join(lines)}")
-    run.lives.append("finished")
-    run.resumed_at.append(0)
-    return first_step - start, time.monotonic() - first_step
+class _Reader(threading.Thread):
+    """Reads what a program prints, and knows from it what the program does."""
+
+    def __init__(self, stream: IO[str]):
+        super().__init__(daemon=True)
+        self.lines: list[str] = []
+        self.phase = "starting"
+        self.ended = threading.Event()
+        self._stream = stream
+        self._reports = threading.Semaphore(0)
+        self.start()
+
+    def run(self) -> None:
+        for line in self._stream:
+            self.lines.append(line)
+            if found := re.match(r"step (\d+)/", line):
+                self.phase = "evaluating" if int(found[1]) % _STEPS_PER_EPOCH == 0 else "training"
+                self._reports.release()
+            elif line.startswith("AP "):
+                self.phase = "training"
+        for _ in range(1000):
+            self._reports.release()  # nobody waits for what will not come
+        self.ended.set()
+
+    def wait_for_reports(self, num_reports: int) -> None:
+        for _ in range(num_reports):
+            self._reports.acquire()
 
 
-def interrupt(run: Run, number: int, num_times: int, rng: random.Random, startup: float, rest: float) -> int:
+def interrupt(run: Run, number: int, num_times: int, rng: random.Random, total_steps: int) -> int:
     """Sends the signal at `num_times` random moments, the run started again after each, and lets it end.
 
     Returns how many steps the lives lost: for SIGKILL beyond the last save, for SIGTERM at all.
     """
     num_lost = 0
-    for _ in range(num_times):
-        # One in five dies while it starts; the others share the training between them.
-        is_early = rng.random() < 0.2
-        delay = rng.uniform(0.1, startup) if is_early else startup + rng.uniform(0, 2 * rest / num_times)
-        saved_before = run.saved_steps()
-        process = run.start()
-        try:
-            process.wait(timeout=delay)
-        except subprocess.TimeoutExpired:
-            process.send_signal(number)
-        output = run.end(process)
-        if saved_before:
-            has_begun = "going on from step" in output
-            num_lost += max(0, saved_before[-1] - run.resumed_at[-1]) if has_begun else 0
-        if run.lives[-1] == "finished":
-            break
-        told = re.search(r"saved at step (\d+)", output)
-        if told and run.saved_steps()[-1] != int(told[1]):
-            num_lost += int(told[1]) - run.saved_steps()[-1]
-    if run.lives[-1] != "finished":
-        run.end(run.start())
+    for times_left in range(num_times, 0, -1):
+        saved = run.saved_steps()
+        steps_left = total_steps - (saved[-1] if saved else 0)
+        if rng.random() < 0.2:  # one in five dies while it starts
+            life = run.live(number, None, rng.uniform(0.1, 10.0))
+        else:  # the others share the training between them; saves and evaluations lie within the delay
+            num_reports = rng.randint(1, max(1, min(steps_left, 2 * steps_left // times_left)))
+            life = run.live(number, num_reports, rng.uniform(0.0, 1.5))
+        if saved and life.phase != "starting":
+            num_lost += max(0, saved[-1] - life.resumed_at)
+        if life.saved_at is not None:
+            num_lost += life.saved_at - run.saved_steps()[-1]
+    while run.lives[-1].end != "finished":
+        run.live()
     return num_lost
 
 
@@ -159,25 +212,29 @@ def compare(run: Run, whole: Run) -> dict[str, int]:
         "missing records": len(set(by_key) - set(keys)),
         "doubled records": len(keys) - len(set(keys)),
         "steps out of order": sum(a >= b for a, b in itertools.pairwise(steps)),
+        "differing TensorBoard numbers": abs(len(run.events()) - len(whole.events()))
+        + sum(a != b for a, b in zip(run.events(), whole.events(), strict=False)),
         "differing arrays": sum(
             not np.array_equal(a, b) for a, b in zip(run.final_state(), whole.final_state(), strict=True)
         ),
+        "differing best checkpoints": int(run.best_step() != whole.best_step()),
         "differing checkpoints": len(set(run.saved_steps()) ^ set(whole.saved_steps())),
     }
 
 
-def crash_test(folder: Path, num_kills: int, num_stops: int, seed: int) -> list[tuple[str, Run, int, dict[str, int]]]:
+def crash_test(
+    folder: Path, num_kills: int, num_stops: int, seed: int, config: tuple[str, ...] = SHORT
+) -> list[tuple[str, Run, int, dict[str, int]]]:
     """The rows of the table: how it was interrupted, the run, steps lost, differences."""
     rng = random.Random(seed)
-    whole = Run(folder / "whole")
-    run_whole(whole)  # compiles
-    again = Run(folder / "again")
-    startup, rest = run_whole(again)
-    rows = [("not at all", again, 0, compare(again, whole))]
+    whole = Run(folder / "whole", config)
+    whole.live()
+    total_steps = 1 + max(record["step"] for record in whole.records())
+    rows = []
     for name, number, num_times in (("SIGKILL", signal.SIGKILL, num_kills), ("SIGTERM", signal.SIGTERM, num_stops)):
         if num_times:
-            run = Run(folder / name.lower())
-            num_lost = interrupt(run, number, num_times, rng, startup, rest)
+            run = Run(folder / name.lower(), config)
+            num_lost = interrupt(run, number, num_times, rng, total_steps)
             rows.append((name, run, num_lost, compare(run, whole)))
     return rows
 
@@ -190,12 +247,14 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="crash test ") as folder:  # with a space, as people have them
         rows = crash_test(Path(folder), arguments.kills, arguments.stops, arguments.seed)
-    columns = list(rows[0][3])
-    print("interrupted by | times | lives | went on from | steps lost | " + " | ".join(columns))
     for name, run, num_lost, differences in rows:
-        times = sum(life != "finished" for life in run.lives)
-        numbers = " | ".join(str(differences[column]) for column in columns)
-        print(f"{name} | {times} | {len(run.lives)} | {run.resumed_at} | {num_lost} | {numbers}")
+        interrupted = [life for life in run.lives if life.end != "finished"]
+        phases = Counter(life.phase for life in interrupted)
+        print(
+            f"{name}, {len(interrupted)} times: {dict(phases)}; went on from {[life.resumed_at for life in run.lives]}"
+        )
+        print(f"  longest from the signal to the end: {max(life.seconds_to_end for life in interrupted):.1f} s")
+        print(f"  steps lost: {num_lost}; " + "; ".join(f"{name}: {number}" for name, number in differences.items()))
 
 
 if __name__ == "__main__":

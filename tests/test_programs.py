@@ -7,73 +7,25 @@ import re
 import shlex
 import shutil
 import signal
-import subprocess
-import sys
 
 import cv2
 import pytest
 
-from tests.material import ROOT
-from yolox_jax.data.sources.shapes import ShapesSource
-
-_NUM_IMAGES = 12
+from tests import programs
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """A COCO json and a folder of images, in a path with a space."""
-    root = tmp_path_factory.mktemp("a data set")
-    source = ShapesSource(num_images=_NUM_IMAGES, seed=0)
-    (root / "images").mkdir()
-    for index in range(len(source)):
-        cv2.imwrite(str(root / "images" / f"{source.image_id(index)}.png"), source[index].image)
-    truth = source.ground_truth()
-    for image in truth["images"]:
-        image["file_name"] = f"{image['id']}.png"
-    for category in truth["categories"]:
-        category["id"] *= 10  # sparse, as in COCO
-    for annotation in truth["annotations"]:
-        annotation["category_id"] *= 10
-    (root / "all.json").write_text(json.dumps(truth))
+    """A data set in a path with a space."""
+    root = tmp_path_factory.mktemp("somewhere") / "a data set"
+    programs.make_data_set(root)
     return root
-
-
-def _arguments(data, size: str = "(64, 64)") -> list[str]:
-    return [
-        f"--config={ROOT / 'configs' / 'quickstart.py'}",
-        "--config.data.kind=coco",
-        f"--config.data.root={data}",
-        "--config.data.train=all.json",
-        "--config.data.train_images=images",
-        "--config.data.val=all.json",
-        "--config.data.val_images=images",
-        f"--config.input_size={size}",  # said twice, a tuple grows instead of changing
-        "--config.batch_size=4",
-        "--config.eval.batch_size=8",
-        "--config.eval.every_epochs=1",
-        "--config.epochs=2",
-        "--config.log_every_steps=1",
-        "--config.eval.detect.conf=0.0001",  # six steps teach little
-    ]
-
-
-def _environment() -> dict[str, str]:
-    cache = os.environ.get("YOLOX_JAX_TEST_CACHE", str(ROOT / ".jax_cache"))
-    ours = {"XLA_FLAGS": "", "JAX_PLATFORMS": "cpu", "JAX_COMPILATION_CACHE_DIR": cache, "PYTHONPATH": str(ROOT)}
-    return os.environ | ours
-
-
-def _run(program: str, arguments: list[str], cwd) -> subprocess.CompletedProcess[str]:
-    """Runs train.py, eval.py or, as "-m name", a tool."""
-    start = program.split() if program.startswith("-m ") else [str(ROOT / program)]
-    command = [sys.executable, *start, *arguments]
-    return subprocess.run(command, cwd=cwd, env=_environment(), capture_output=True, text=True, check=False)
 
 
 @pytest.fixture(scope="module")
 def run(data, tmp_path_factory):
     cwd = tmp_path_factory.mktemp("elsewhere")
-    finished = _run("train.py", [*_arguments(data), "--workdir=runs/first"], cwd)
+    finished = programs.run("train.py", [*programs.arguments(data), "--workdir=runs/first"], cwd)
     assert finished.returncode == 0, finished.stderr
     return cwd, finished.stdout
 
@@ -89,22 +41,22 @@ def test_training_tells_its_progress_and_leaves_results_behind(run, data):
     assert re.search(r"step 6/6 epoch 2/2  loss \d.*images/s, \d+\.\d% waiting for data  ETA 0:00:00", output)
     workdir = cwd / "runs" / "first"
     results = json.loads((workdir / "results.json").read_text())
-    assert 0 <= results["AP50"] <= 1 and results["num_images"] == _NUM_IMAGES
+    assert 0 <= results["AP50"] <= 1 and results["num_images"] == programs.NUM_IMAGES
     sheet = cv2.imread(str(workdir / "predictions.jpg"))
     assert sheet.shape == (640, 1280, 3)  # eight images in two rows
     records = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     assert [r["step"] for r in records if "loss" in r] == [0, 1, 2, 3, 4, 5]
     assert [r["step"] for r in records if r.get("event") == "evaluation"] == [2, 5]
     (command,) = re.findall(r"^  python eval.py .*$", output, flags=re.MULTILINE)
-    assert shlex.split(command)[3:] == ["--weights=runs/first", *_arguments(data)[1:]]
+    assert shlex.split(command)[3:] == ["--weights=runs/first", *programs.arguments(data)[1:]]
 
 
 @pytest.mark.slow
 def test_eval_prints_the_aps_that_training_ended_with_and_writes_detections(run, data):
     cwd, output = run
-    arguments = [a for a in _arguments(data) if "epochs" not in a]
+    arguments = [a for a in programs.arguments(data) if "epochs" not in a]
     arguments += ["--weights=runs/first", "--output=again.json", "--detections=found.json"]
-    finished = _run("eval.py", arguments, cwd)
+    finished = programs.run("eval.py", arguments, cwd)
     assert finished.returncode == 0, finished.stderr
     assert _ap_lines(finished.stdout) == _ap_lines(output) != []
     first = json.loads((cwd / "runs" / "first" / "results.json").read_text())
@@ -119,7 +71,7 @@ def test_eval_prints_the_aps_that_training_ended_with_and_writes_detections(run,
 @pytest.mark.slow
 def test_a_finished_run_started_again_says_so_and_gives_the_same_results(run, data):
     cwd, output = run
-    finished = _run("train.py", [*_arguments(data), "--workdir=runs/first"], cwd)
+    finished = programs.run("train.py", [*programs.arguments(data), "--workdir=runs/first"], cwd)
     assert finished.returncode == 0, finished.stderr
     assert "going on from step 6" in finished.stdout
     assert _ap_lines(finished.stdout) == _ap_lines(output)
@@ -128,28 +80,15 @@ def test_a_finished_run_started_again_says_so_and_gives_the_same_results(run, da
 @pytest.mark.slow
 @pytest.mark.parametrize(("signal_name", "workers"), [("SIGTERM", 0), ("SIGINT", 1)])
 def test_a_run_asked_to_stop_saves_ends_all_that_belongs_to_it_and_goes_on(data, tmp_path, signal_name, workers):
-    arguments = [*_arguments(data), "--workdir=run", "--config.epochs=5000", f"--config.data.workers={workers}"]
-    command = [sys.executable, str(ROOT / "train.py"), *arguments]
+    arguments = [*programs.arguments(data), "--workdir=run", "--config.epochs=5000", f"--config.data.workers={workers}"]
     saved_before = 0
     for restart in range(2):
-        process = subprocess.Popen(
-            command,
-            cwd=tmp_path,
-            env=_environment(),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-        told = []
-        for line in process.stdout:
-            told.append(line)
-            if line.startswith("step "):
-                break
+        process = programs.start("train.py", arguments, tmp_path)
+        told = programs.wait_for_step(process)
         os.killpg(process.pid, getattr(signal, signal_name))  # all of it, as a terminal and most schedulers do
-        output, error = process.communicate(timeout=120)  # which also waits for every child that holds the pipes
-        assert process.returncode == 75, error
-        assert "Traceback" not in error
+        ended = programs.end(process, 75)  # which also waits for every child that holds the pipes
+        output = ended.stdout
+        assert "Traceback" not in ended.stderr
         (saved,) = re.findall(
             rf"^{signal_name}: saved at step (\d+) of run; the same command goes on", output, re.MULTILINE
         )
@@ -168,7 +107,7 @@ def test_a_second_run_in_a_directory_is_refused(data, tmp_path):
     (tmp_path / "run").mkdir()
     with (tmp_path / "run" / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        finished = _run("train.py", [*_arguments(data), "--workdir=run"], tmp_path)
+        finished = programs.run("train.py", [*programs.arguments(data), "--workdir=run"], tmp_path)
     assert finished.returncode == 1
     assert finished.stderr.endswith("another run is writing to run: wait for it, or choose another --workdir\n")
 
@@ -183,7 +122,7 @@ def test_another_configuration_is_refused_with_what_differs_and_the_way_out(run,
         ("--config.epochs=1", "6 steps are done there, 3 are all here"),
     ):
         extra = ["--config.warmup_epochs=0", "--config.no_aug_epochs=0"]
-        finished = _run("train.py", [*_arguments(data), "--workdir=runs/first", *extra, changed], cwd)
+        finished = programs.run("train.py", [*programs.arguments(data), "--workdir=runs/first", *extra, changed], cwd)
         assert finished.returncode == 1
         assert message in finished.stderr
         assert "--config.resume=false" in finished.stderr and "--config.init_from=runs/first" in finished.stderr
@@ -193,12 +132,12 @@ def test_another_configuration_is_refused_with_what_differs_and_the_way_out(run,
 def test_an_unreadable_image_is_named_once_and_training_goes_on_or_is_refused(data, tmp_path):
     shutil.copytree(data, tmp_path / "set")
     (tmp_path / "set" / "images" / "5.png").write_bytes((data / "images" / "5.png").read_bytes()[:300])
-    finished = _run("train.py", [*_arguments(tmp_path / "set"), "--workdir=run"], tmp_path)
+    finished = programs.run("train.py", [*programs.arguments(tmp_path / "set"), "--workdir=run"], tmp_path)
     assert finished.returncode == 0, finished.stderr
     # Two epochs and two evaluations, of two splits: one word for each split.
     assert finished.stderr.count("5.png is truncated after 300 bytes") == 2
-    refused = [*_arguments(tmp_path / "set"), "--workdir=other", "--config.data.bad_images=refuse"]
-    finished = _run("train.py", refused, tmp_path)
+    refused = [*programs.arguments(tmp_path / "set"), "--workdir=other", "--config.data.bad_images=refuse"]
+    finished = programs.run("train.py", refused, tmp_path)
     assert finished.returncode == 1
     assert "error: 1 images cannot be used" in finished.stderr and "5.png is truncated" in finished.stderr
 
@@ -206,8 +145,10 @@ def test_an_unreadable_image_is_named_once_and_training_goes_on_or_is_refused(da
 @pytest.mark.slow
 @pytest.mark.parametrize("mosaic_prob", [0, 1])
 def test_show_batch_writes_a_sheet_of_the_training_images(data, tmp_path, mosaic_prob):
-    arguments = [*_arguments(data), f"--config.mosaic.prob={mosaic_prob}", "--config.hsv.enabled=true"]
-    finished = _run("-m yolox_jax.tools.show_batch", [*arguments, "--output=sheet.png", "--max_images=3"], tmp_path)
+    arguments = [*programs.arguments(data), f"--config.mosaic.prob={mosaic_prob}", "--config.hsv.enabled=true"]
+    finished = programs.run(
+        "-m yolox_jax.tools.show_batch", [*arguments, "--output=sheet.png", "--max_images=3"], tmp_path
+    )
     assert finished.returncode == 0, finished.stderr
     assert re.fullmatch(r"sheet\.png: 4 images of step 0, \d+ boxes\n", finished.stdout)
     assert cv2.imread(str(tmp_path / "sheet.png")).shape == (320, 3 * 320, 3)
@@ -229,7 +170,7 @@ def test_show_batch_writes_a_sheet_of_the_training_images(data, tmp_path, mosaic
     ],
 )
 def test_a_users_mistake_is_one_message_and_exit_code_one(data, tmp_path, argument, message):
-    finished = _run("train.py", [*_arguments(data), "--workdir=run", argument], tmp_path)
+    finished = programs.run("train.py", [*programs.arguments(data), "--workdir=run", argument], tmp_path)
     assert finished.returncode == 1
     assert message in finished.stderr
     assert "Traceback" not in finished.stderr
@@ -238,12 +179,12 @@ def test_a_users_mistake_is_one_message_and_exit_code_one(data, tmp_path, argume
 @pytest.mark.parametrize("size", ["(100, 64)", "(64,)", "(64, 64, 64, 64)"])
 def test_an_input_size_that_is_not_two_multiples_of_32_is_one_message(data, tmp_path, size):
     for program, extra in (("train.py", "--workdir=run"), ("eval.py", "--weights=yolox_nano")):
-        finished = _run(program, [*_arguments(data, size), extra], tmp_path)
+        finished = programs.run(program, [*programs.arguments(data, size), extra], tmp_path)
         assert finished.returncode == 1
         assert f"input size {size.strip('(,)').replace(', ', 'x')} (height x width)" in finished.stderr
 
 
 def test_a_word_that_is_no_flag_is_refused(data, tmp_path):
-    finished = _run("eval.py", [*_arguments(data), "--weights=x", "surplus"], tmp_path)
+    finished = programs.run("eval.py", [*programs.arguments(data), "--weights=x", "surplus"], tmp_path)
     assert finished.returncode != 0
     assert "surplus" in finished.stderr + finished.stdout

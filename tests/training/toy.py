@@ -1,5 +1,7 @@
 """The smallest network a training step can drive: a BatchNorm'ed convolution a level. It compiles in a second."""
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -19,12 +21,14 @@ OPTIMIZER = optim.sgd(0.9, 5e-4)
 class ToyDetector(nn.Module):
     """One strided convolution for each level, then raw predictions."""
 
+    bn_axis: str | None = None
+
     @nn.compact
     def __call__(self, images: jax.Array, train: bool = False) -> Predictions:
         levels = []
         for stride in (8, 16, 32):
             pooled = nn.avg_pool(images / 255, (stride, stride), (stride, stride))
-            features = ConvBlock(8, 3, 1, BlockConfig())(pooled, train)
+            features = ConvBlock(8, 3, 1, BlockConfig(bn_axis=self.bn_axis))(pooled, train)
             raw = Conv(5 + NUM_CLASSES, bias_init=nn.initializers.constant(-1.0))(features)
             levels.append(raw.reshape(raw.shape[0], -1, 5 + NUM_CLASSES))
         raw = jnp.concatenate(levels, axis=1)
@@ -34,9 +38,12 @@ class ToyDetector(nn.Module):
 MODEL = ToyDetector()
 
 
+def create_variables() -> Any:
+    return MODEL.init(jax.random.key(0), jnp.zeros((1, SIZE, SIZE, 3)))
+
+
 def create_state() -> state.TrainState:
-    variables = MODEL.init(jax.random.key(0), jnp.zeros((1, SIZE, SIZE, 3)))
-    return state.create(variables, OPTIMIZER)
+    return state.create(create_variables(), OPTIMIZER)
 
 
 def random_batch(seed: int, batch_size: int = 16) -> Batch:

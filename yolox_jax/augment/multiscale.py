@@ -23,6 +23,19 @@ class MultiscaleConfig:
         units = self._units(base_hw)
         return self._size(units[np.random.default_rng((seed, round_number)).integers(len(units))], base_hw)
 
+    def first_uses(self, first_step: int, num_steps: int, base_hw: tuple[int, int], seed: int) -> list[tuple[int, int]]:
+        """The sizes of steps [first_step, num_steps), each once, in the order in which they come."""
+        rounds = [
+            first_step,
+            *range((first_step // self.every_steps + 1) * self.every_steps, num_steps, self.every_steps),
+        ]
+        found: dict[tuple[int, int], None] = {}
+        for step in rounds if first_step < num_steps else []:
+            found[self.size_at(step, base_hw, seed)] = None
+            if len(found) == len(self.sizes(base_hw)):
+                break
+        return list(found)
+
     def sizes(self, base_hw: tuple[int, int]) -> list[tuple[int, int]]:
         """Every size that can occur: as many programs are compiled."""
         drawn = [self._size(units, base_hw) for units in self._units(base_hw)]

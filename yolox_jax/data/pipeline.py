@@ -98,6 +98,20 @@ class TrainLoader(Iterator[LoadedBatch]):
         fields: dict[str, Any] = arrays
         return LoadedBatch(types.Batch(**fields), image_ids, num_dropped_boxes)
 
+    def empty_batch(self) -> types.Batch:
+        """Zeros of the shapes and types of every batch, for a program to be compiled before one is read."""
+        config, rows = self._read_sample.config, self._read_sample.rows
+        has_shift = config.augment.hsv is not None
+        fields: dict[str, Any] = {
+            "images": np.zeros((rows, *config.size_hw, 3), np.uint8),
+            "gt_boxes": np.zeros((rows, config.num_slots, 4), np.float32),
+            "gt_labels": np.zeros((rows, config.num_slots), np.int32),
+            "gt_mask": np.zeros((rows, config.num_slots), np.bool_),
+            "hsv_shift": np.zeros((rows, 3), np.float32) if has_shift else None,
+            "content_hw": np.zeros((rows, 2), np.int32) if has_shift else None,
+        }
+        return types.Batch(**fields)
+
     def get_state(self) -> dict[str, int]:
         """A small json: fits any loader of as many images with the same batch, seed and window, however it reads."""
         config = self._read_sample.config

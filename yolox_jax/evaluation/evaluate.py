@@ -67,6 +67,13 @@ def make_predict(model: YOLOX, mesh: Mesh, config: EvalConfig) -> Predict:
     return jax.jit(mapped, in_shardings=(NamedSharding(mesh, P()), divided), out_shardings=divided)
 
 
+def compile_predict(predict: Predict, variables: Any, size_hw: tuple[int, int], batch_size: int) -> Predict:
+    """The compiled program of `make_predict`'s function for variables on its mesh and batches of this shape."""
+    whole = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), variables)
+    images = jax.ShapeDtypeStruct((batch_size, *size_hw, 3), jnp.uint8)
+    return cast(Any, predict).lower(whole, images).compile()  # a function of jax.jit
+
+
 def evaluate(
     predict: Predict,
     variables: Any,

@@ -1,13 +1,17 @@
 """How the programs speak to a person at a terminal."""
 
 import contextlib
+import os
 import signal
 import sys
 from collections.abc import Iterator
+from typing import NoReturn
 
+import jax
 from absl import flags, logging
 
 from yolox_jax.data.reading import SampleError
+from yolox_jax.training import compilation
 from yolox_jax.training.checkpoint import CheckpointError
 from yolox_jax.training.interruption import EXIT_CODE, Stopped
 from yolox_jax.training.logging import TrainingBrokeDown
@@ -34,15 +38,33 @@ def user_errors() -> Iterator[None]:
     except (ValueError, OSError, SampleError, TrainingBrokeDown, CheckpointError, RunDirectoryError) as error:
         if _DEBUG.value:
             raise
-        sys.exit(f"error: {error}")
+        _leave(f"error: {error}")
+    except jax.errors.JaxRuntimeError as error:
+        if _DEBUG.value or "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        _leave(
+            f"error: the memory of a device is full ({str(error).splitlines()[0]}): lower config.batch_size or "
+            "config.input_size, or use more devices with --config.parallel.shard_state=true"
+        )
     except Stopped as stopped:
         print(stopped)
-        sys.exit(EXIT_CODE)
+        _leave(EXIT_CODE)
     except KeyboardInterrupt:
         if _DEBUG.value:
             raise
         print("\ninterrupted", file=sys.stderr)
-        sys.exit(_INTERRUPTED)
+        _leave(_INTERRUPTED)
+
+
+def _leave(code: int | str) -> NoReturn:
+    """Ends the program; at once where a compilation goes on in the background, which Python would not survive."""
+    if compilation.is_under_way():
+        if isinstance(code, str):
+            print(code, file=sys.stderr)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code if isinstance(code, int) else 1)
+    sys.exit(code)
 
 
 def print_progress(num_done: int, num_all: int, what: str = "evaluated") -> None:

@@ -6,7 +6,9 @@ import glob
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Iterator
+from typing import NoReturn
 
 import jax
 import numpy as np
@@ -47,10 +49,12 @@ def joined(coordinator: str, num_processes: int | None, process_id: int | None) 
     except SystemExit as end:
         if end.code in (None, 0, EXIT_CODE):  # which all processes reach together
             raise
-        print(end.code, file=sys.stderr)
-        sys.stderr.flush()
-        sys.stdout.flush()
-        os._exit(end.code if isinstance(end.code, int) else 1)
+        if not isinstance(end.code, int):
+            print(end.code, file=sys.stderr)
+        _leave(end.code if isinstance(end.code, int) else 1)
+    except BaseException:  # noqa: BLE001  (whatever it is, the others would wait for this process)
+        traceback.print_exc()
+        _leave(1)
 
 
 def is_primary() -> bool:
@@ -96,6 +100,12 @@ def _connect(coordinator: str, num_processes: int | None, process_id: int | None
         ) from error
     _explain_aborts()
     return jax.process_count() > 1
+
+
+def _leave(code: int) -> NoReturn:
+    sys.stderr.flush()
+    sys.stdout.flush()
+    os._exit(code)
 
 
 def _is_cluster() -> bool:

@@ -37,6 +37,10 @@ class StopRequest:
         self.signal_name = self.signal_name or signal.SIGTERM.name
         return True
 
+    def is_urgent(self) -> bool:
+        """Whether to give up waiting at once; of several processes none may do so alone."""
+        return bool(self.signal_name) and jax.process_count() == 1
+
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.signal_name and number == signal.SIGINT:  # Ctrl-C again: at once, then
             raise KeyboardInterrupt

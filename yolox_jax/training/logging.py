@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import jax
 
 from yolox_jax.data.pipeline import ImageIds
+from yolox_jax.training.compilation import Counter
 from yolox_jax.training.run_directory import write_atomically
 from yolox_jax.training.tensorboard import EventFile
 
@@ -61,6 +62,7 @@ class RunLog:
         self._num_dropped_boxes = max((record.get("num_dropped_boxes", 0) for record in kept), default=0)
         self._bad_in_a_row = 0
         self._num_skipped = sum(record.get("event") == "skipped" for record in kept)
+        self._programs = Counter()
         self._since = time.perf_counter()
         self._waited = 0.0
 
@@ -120,6 +122,7 @@ class RunLog:
                 "data_wait": data_wait,
                 "num_skipped": self._num_skipped,
                 "num_dropped_boxes": self._num_dropped_boxes,
+                "num_programs": self._programs.num_programs,
             }
         )
         self._print_progress(step, last, images_per_second, data_wait)

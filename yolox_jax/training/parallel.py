@@ -43,6 +43,21 @@ def map_step(step: StepFunction, mesh: Mesh, kind: str = "shard_map", state_spec
     return _by_pmap(step, mesh)
 
 
+def compile_step(step: StepFunction, state: TrainState, batch: Any, mesh: Mesh) -> StepFunction:
+    """The compiled program of a mapped step for a state that lies on the mesh and a batch of this process's rows.
+
+    By pmap, the step itself, which compiles when it is first called.
+    """
+    if not hasattr(step, "lower"):
+        return step
+    divided = NamedSharding(mesh, P(AXIS))
+    of_state = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state)
+    of_batch = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct((jax.process_count() * len(x), *x.shape[1:]), x.dtype, sharding=divided), batch
+    )
+    return step.lower(of_state, of_batch).compile()
+
+
 def _by_shard_map(step: StepFunction, mesh: Mesh, state_specs: Any) -> StepFunction:
     # check_vma=False: gradients are summed by the step itself, not by shard_map's transposition.
     mapped = jax.shard_map(
@@ -88,6 +103,8 @@ def place(tree: Any, mesh: Mesh, specs: Any = WHOLE) -> Any:
 
 def gather(tree: Any, mesh: Mesh) -> Any:
     """A pytree that lies on the mesh, divided or not, whole on every device."""
+    if all(leaf.is_fully_replicated for leaf in jax.tree.leaves(tree)):
+        return tree
     return jax.jit(_itself, out_shardings=NamedSharding(mesh, WHOLE))(tree)
 
 

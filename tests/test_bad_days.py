@@ -1,0 +1,135 @@
+"""What goes wrong in the middle of a run ends it with a word for the cause, or does not end it, and loses nothing."""
+
+import json
+import os
+import signal
+import subprocess
+
+import cv2
+import pytest
+
+from tests import programs
+from yolox_jax.training.checkpoint import find, list_checkpoints
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def data(tmp_path):
+    programs.make_data_set(tmp_path / "a data set")
+    return tmp_path / "a data set"
+
+
+def _arguments(data, *more: str) -> list[str]:
+    return [*programs.arguments(data), "--workdir=a run", "--config.checkpoint.every_steps=1", *more]
+
+
+def _endless(data, *more: str) -> list[str]:
+    """A run that something else must end; it reads each image from its file again."""
+    return _arguments(data, "--config.epochs=5000", "--config.data.cache_mb=0", "--config.data.prefetch=1", *more)
+
+
+def _assert_goes_on(data, cwd, *more: str) -> None:
+    """Every checkpoint that is left is whole, and the same command goes on."""
+    assert {each.condition for each in list_checkpoints(cwd / "a run")} <= {"complete", "half-written"}
+    process = programs.start("train.py", _endless(data, *more), cwd)
+    told = "".join(programs.wait_for_step(process))
+    process.send_signal(signal.SIGTERM)
+    programs.end(process, 75)
+    assert f"going on from step {find(cwd / 'a run') and told.split('going on from step ')[1].split()[0]}" in told
+    assert programs.steps(cwd / "a run") == list(range(len(programs.steps(cwd / "a run"))))
+
+
+def test_a_box_that_is_not_a_number_is_named_and_left_out(data, tmp_path):
+    truth = json.loads((data / "all.json").read_text())
+    truth["annotations"][0]["bbox"][2] = float("nan")
+    (data / "all.json").write_text(json.dumps(truth))
+    finished = programs.run("train.py", _arguments(data), tmp_path, 0)
+    assert f"annotation {truth['annotations'][0]['id']}" in finished.stderr
+    assert programs.steps(tmp_path / "a run") == list(range(6))
+
+
+def test_an_image_deleted_while_training_is_named_and_training_goes_on(data, tmp_path):
+    process = programs.start("train.py", _endless(data), tmp_path)
+    programs.wait_for_step(process, 1)
+    (data / "images" / "3.png").unlink()
+    for line in process.stderr:
+        if "3.png" in line:
+            break
+    programs.wait_for_step(process, len(programs.steps(tmp_path / "a run")) + 1)
+    process.send_signal(signal.SIGTERM)
+    programs.end(process, 75)
+
+
+def test_a_thread_that_fails_names_its_image_and_the_last_checkpoint_is_whole(data, tmp_path):
+    path = data / "images" / "3.png"
+    image = cv2.imread(str(path))
+    process = programs.start("train.py", _endless(data), tmp_path)
+    programs.wait_for_step(process, 2)
+    cv2.imwrite(str(path), image[:50])  # another size than its annotations were made for
+    stopped = programs.end(process, 1)
+    assert "error: " in stopped.stderr and "3.png" in stopped.stderr
+    assert "Traceback" not in stopped.stderr
+    cv2.imwrite(str(path), image)
+    _assert_goes_on(data, tmp_path)
+
+
+def _mount(folder, size: str, *options: str) -> None:
+    """A file system of its own for the run directory; skips where this user may not make one."""
+    folder.mkdir(exist_ok=True)
+    command = ["mount", "-t", "tmpfs", "-o", ",".join([f"size={size}", *options]), "none", str(folder)]
+    if os.geteuid() or subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("a small file system can only be mounted by root, and not in every container")
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    folder = tmp_path / "a run"
+    _mount(folder, "60M")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def test_a_full_disk_ends_the_run_with_the_last_checkpoint_whole(data, tmp_path, small_disk):
+    process = programs.start("train.py", _endless(data), tmp_path)
+    programs.wait_for_step(process, 3)
+    with (small_disk / "somebody else's").open("wb") as file, pytest.raises(OSError, match="No space left"):
+        while True:
+            file.write(b"0" * 100_000)
+            file.flush()
+    stopped = programs.end(process, 1)
+    assert "error: " in stopped.stderr and "Traceback" not in stopped.stderr
+    assert "space" in stopped.stderr.lower() and "a run" in stopped.stderr
+    (small_disk / "somebody else's").unlink()
+    _assert_goes_on(data, tmp_path)
+
+
+def test_a_read_only_directory_is_one_message(data, tmp_path, small_disk):
+    _mount(small_disk, "60M", "remount", "ro")
+    stopped = programs.run("train.py", _arguments(data), tmp_path, 1)
+    assert "error: a run cannot be written to (Read-only file system); choose another --workdir" in stopped.stderr
+
+
+def test_a_clock_that_goes_backwards_changes_nothing(data, tmp_path):
+    """The whole program, orbax included, under a wall clock that runs the wrong way."""
+    (tmp_path / "clock").mkdir()
+    (tmp_path / "clock" / "sitecustomize.py").write_text(
+        "import time\nbegin = time.time()\ntime.time = lambda: begin - 1000 * time.monotonic()\n"
+    )
+    backwards = {"PYTHONPATH": f"{tmp_path / 'clock'}:{programs.ROOT}"}
+    programs.run("train.py", _arguments(data), tmp_path, 0, **backwards)
+    assert programs.steps(tmp_path / "a run") == list(range(6))
+    times = [json.loads(line)["time"] for line in (tmp_path / "a run" / "metrics.jsonl").read_text().splitlines()]
+    assert times == sorted(times, reverse=True) and times[0] > times[-1]
+    assert find(tmp_path / "a run").name == "6"
+
+
+def test_ctrl_c_twice_ends_at_once_and_the_last_checkpoint_is_whole(data, tmp_path):
+    process = programs.start("train.py", _endless(data), tmp_path)
+    programs.wait_for_step(process, 3)
+    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGINT)
+    stopped = programs.end(process)
+    assert stopped.returncode in (75, 130), stopped.stderr  # the first may have been answered already
+    assert "Traceback" not in stopped.stderr
+    _assert_goes_on(data, tmp_path)

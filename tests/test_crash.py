@@ -1,0 +1,18 @@
+"""A short form of benchmarks/crash_test.py: the program is really killed, and the run is as if it had not been."""
+
+import pytest
+
+from benchmarks import crash_test
+from tests import programs
+
+
+@pytest.mark.slow
+def test_a_run_killed_and_stopped_at_random_moments_equals_the_one_left_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr("os.environ", programs.environment())
+    short = ("--config.input_size=(64, 64)", "--config.epochs=2", "--config.data.shapes.num_val=8")
+    rows = crash_test.crash_test(tmp_path, num_kills=3, num_stops=1, seed=0, config=(*crash_test.SHORT, *short))
+    assert [name for name, *_ in rows] == ["SIGKILL", "SIGTERM"]
+    for _, run, num_lost, differences in rows:
+        assert num_lost == 0
+        assert set(differences.values()) == {0}, differences
+        assert "killed" in [life.end for life in run.lives] or "stopped" in [life.end for life in run.lives]

@@ -1,0 +1,118 @@
+"""train.py as several processes that find each other on 127.0.0.1: two of four devices each, against one of eight."""
+
+import json
+import re
+import signal
+import socket
+
+import numpy as np
+import pytest
+
+from tests import programs
+from yolox_jax.tools.checkpoints import table
+from yolox_jax.training import hosts
+
+_CONFIG = [
+    f"--config={programs.ROOT / 'configs' / 'quickstart.py'}",
+    "--config.input_size=(64, 64)",
+    "--config.data.shapes.num_train=32",
+    "--config.data.shapes.num_val=20",  # not a multiple of the batch: the last one is padded
+    "--config.eval.batch_size=16",
+    "--config.eval.every_epochs=1",
+    "--config.eval.detect.conf=0.0001",  # eight steps teach little
+    "--config.epochs=2",
+    "--config.log_every_steps=1",
+    "--config.checkpoint.every_steps=2",
+]
+
+
+def _start(cwd, num_devices: int, *arguments: str):
+    return programs.start("train.py", [*_CONFIG, "--workdir=run", *arguments], cwd, num_devices=num_devices)
+
+
+def _start_two(cwd):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    where = [f"--config.parallel.coordinator={address}", "--config.parallel.num_processes=2"]
+    return [_start(cwd, 4, *where, f"--config.parallel.process_id={i}") for i in range(2)]
+
+
+def _records(cwd) -> list[dict]:
+    return [json.loads(line) for line in (cwd / "run" / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def stopped_and_finished_by_one(tmp_path_factory):
+    """Begun by two processes, one of which is asked to stop; finished by one process of eight devices."""
+    cwd = tmp_path_factory.mktemp("two then one")
+    first, second = _start_two(cwd)
+    programs.wait_for_step(first, 2)
+    second.send_signal(signal.SIGTERM)
+    output = programs.end(first, 75).stdout
+    silence = programs.end(second, 75).stdout
+    (saved,) = re.findall(r"SIGTERM: saved at step (\d+) of run; the same command goes on", output)
+    mesh = table(cwd / "run")
+    finished = programs.end(_start(cwd, 8), 0).stdout
+    return cwd, silence, int(saved), mesh, finished
+
+
+@pytest.mark.slow
+def test_all_processes_stop_at_one_step_where_one_is_asked_and_any_mesh_goes_on(stopped_and_finished_by_one):
+    cwd, silence, saved, mesh, finished = stopped_and_finished_by_one
+    assert [line for line in silence.splitlines() if "Gloo" not in line] == []  # process 0 speaks for both
+    assert f"going on from step {saved} of run\n" in finished
+    assert mesh.splitlines()[-1].split()[-2:] == ["2x4", "complete"]
+    assert programs.steps(cwd / "run") == list(range(8))
+
+
+@pytest.mark.slow
+def test_where_a_process_is_killed_the_other_says_so_and_ends_and_the_run_goes_on(
+    stopped_and_finished_by_one, tmp_path
+):
+    alone = _start(tmp_path, 8)
+    programs.wait_for_step(alone, 2)
+    alone.send_signal(signal.SIGTERM)
+    programs.end(alone, 75)
+
+    first, second = _start_two(tmp_path)
+    programs.wait_for_step(first, 5)
+    second.kill()
+    error = programs.end(first, 70).stderr
+    assert "error: another process of this run was lost" in error
+    assert "start all processes again by the same command to go on" in error
+
+    first, second = _start_two(tmp_path)
+    output = programs.end(first, 0).stdout
+    programs.end(second, 0)
+    assert re.search(r"going on from step [2-9] of run\n", output)
+
+    records, others = _records(tmp_path), _records(stopped_and_finished_by_one[0])
+    assert [(r["step"], r.get("event")) for r in records] == [(r["step"], r.get("event")) for r in others]
+    losses, other_losses = ([r["loss"] for r in each if "loss" in r] for each in (records, others))
+    np.testing.assert_allclose(losses, other_losses, rtol=1e-3)  # rounding, amplified over eight steps
+
+    arguments = [*_CONFIG, "--weights=run", "--output=again.json", "--config.eval.batch_size=4"]
+    programs.run("eval.py", arguments, tmp_path, 0)
+    again = json.loads((tmp_path / "again.json").read_text())
+    result = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert result["num_images"] == again["num_images"] == 20
+    assert result["AP50"] == pytest.approx(again["AP50"], abs=1e-6) and result["AP50"] > 0
+
+
+def test_half_an_address_is_refused():
+    with (
+        pytest.raises(ValueError, match="give all three .HOST:PORT of process 0"),
+        hosts.joined("127.0.0.1:1234", 2, None),
+    ):
+        pass
+
+
+def test_without_a_cluster_there_is_one_process(monkeypatch):
+    monkeypatch.setenv("SLURM_STEP_NODELIST", "node1")
+    monkeypatch.setenv("SLURM_NTASKS", "1")  # a job of one task, as an interactive session is
+    with hosts.joined("", None, None):
+        assert hosts.is_primary() and hosts.from_primary(True) and not hosts.everywhere(False)
+    monkeypatch.setenv("SLURM_NTASKS", "2")
+    with hosts.joined("none", None, None):
+        assert hosts.is_primary()

@@ -1,0 +1,145 @@
+"""A state in slices is the same state: same losses, same weights, less memory on each device."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec as P
+
+from tests.training import toy
+from yolox_jax.training import checkpoint, optim, parallel, sharding, state
+from yolox_jax.training.step import AXIS, StepConfig, train_step
+
+_OPTIMIZERS = {"sgd": toy.OPTIMIZER, "adamw": optim.adamw(0.05)}
+
+
+def _batch(number: int):
+    """Images brighter from row to row, so that no two devices see the same statistics."""
+    batch = toy.random_batch(number)
+    brightness = np.linspace(0.1, 1, len(batch.images))[:, None, None, None]
+    return batch.replace(images=(batch.images * brightness).astype(np.uint8))
+
+
+def _create_state(optimizer):
+    return state.create(toy.create_variables(), optimizer)
+
+
+def _set_up(num_devices: int, shard_state: bool, optimizer=toy.OPTIMIZER, bn_axis: str | None = None):
+    """The mapped step, the mesh and where the state lies."""
+    mesh = parallel.make_mesh(num_devices)
+    specs = parallel.state_specs(_create_state(optimizer), mesh, shard_state)
+    step = functools.partial(
+        train_step,
+        model=toy.ToyDetector(bn_axis),
+        optimizer=optimizer,
+        config=StepConfig(toy.SCHEDULE, shard_state=shard_state),
+    )
+    return parallel.map_step(step, mesh, state_specs=specs), mesh, specs
+
+
+def _run(num_devices: int, shard_state: bool, num_steps: int, optimizer=toy.OPTIMIZER, bn_axis: str | None = None):
+    step, mesh, specs = _set_up(num_devices, shard_state, optimizer, bn_axis)
+    now, losses = parallel.place(_create_state(optimizer), mesh, specs), []
+    for number in range(num_steps):
+        now, metrics = step(now, parallel.shard_batch(_batch(number), mesh))
+        losses.append(float(metrics["loss"]))
+    return now, losses
+
+
+@pytest.mark.parametrize("name", _OPTIMIZERS)
+def test_ten_steps_in_slices_have_the_losses_of_ten_whole_ones(name):
+    whole, losses = _run(8, False, 10, _OPTIMIZERS[name])
+    sliced, own_losses = _run(8, True, 10, _OPTIMIZERS[name])
+    np.testing.assert_allclose(own_losses, losses, rtol=1e-6)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), sliced, whole)
+    kernel = sliced.ema["params"]["ConvBlock_0"]["conv"]["kernel"]
+    assert kernel.sharding.spec == P(None, None, None, AXIS)
+    assert kernel.addressable_shards[0].data.shape == (*kernel.shape[:3], kernel.shape[3] // 8)
+
+
+def test_each_device_holds_an_eighth_of_what_is_divided():
+    """By the compiled programs' own analysis, of a network large enough for its arrays to be what counts."""
+    variables = {"params": {"kernel": jnp.zeros((3, 3, 64, 128))}, "batch_stats": {}}
+    before = state.create(variables, toy.OPTIMIZER)
+    mesh = parallel.make_mesh(8)
+
+    def argument_bytes(shard_state: bool) -> int:
+        specs = parallel.state_specs(before, mesh, shard_state)
+        placed = parallel.place(before, mesh, specs)
+        mapped = jax.shard_map(lambda x: x, mesh=mesh, in_specs=(specs,), out_specs=specs, check_vma=False)
+        return jax.jit(mapped).lower(placed).compile().memory_analysis().argument_size_in_bytes
+
+    kernel_bytes = 4 * 3 * 3 * 64 * 128
+    whole, sliced = argument_bytes(False), argument_bytes(True)
+    assert whole == pytest.approx(3 * kernel_bytes, rel=0.001)  # the weights, their average, the momentum
+    assert sliced == pytest.approx((1 + 2 / 8) * kernel_bytes, rel=0.001)
+
+
+def test_the_step_that_trains_in_slices_takes_fewer_bytes_on_each_device():
+    def argument_bytes(shard_state: bool) -> int:
+        step, mesh, specs = _set_up(8, shard_state)
+        placed = parallel.place(_create_state(toy.OPTIMIZER), mesh, specs)
+        batch = parallel.shard_batch(_batch(0), mesh)
+        return step.lower(placed, batch).compile().memory_analysis().argument_size_in_bytes
+
+    before = _create_state(toy.OPTIMIZER)
+    cut = [
+        leaf.nbytes
+        for leaf in jax.tree.leaves((before.ema, before.opt_state))
+        if sharding.axis_of(leaf.shape, 8) is not None
+    ]
+    assert argument_bytes(False) - argument_bytes(True) == sum(cut) * 7 // 8
+
+
+@pytest.mark.parametrize(
+    ("shape", "axis"),
+    [((3, 3, 16, 24), 3), ((3, 3, 1, 16), 3), ((1, 1, 64, 4), 2), ((4,), None), ((), None), ((8,), 0)],
+)
+def test_arrays_are_cut_along_their_longest_even_axis(shape, axis):
+    assert sharding.axis_of(shape, 8) == axis
+    assert sharding.axis_of(shape, 1) is None
+
+
+def test_the_global_batch_gives_the_same_loss_on_any_number_of_devices_when_batchnorm_sees_all_of_it():
+    losses = {n: _run(n, False, 4, bn_axis=AXIS)[1] for n in (1, 2, 4, 8)}
+    for num_devices in (2, 4, 8):
+        np.testing.assert_allclose(losses[num_devices], losses[1], rtol=1e-4)
+    own = _run(8, False, 1)[1]
+    assert abs(own[0] - losses[1][0]) > 1e-3 * losses[1][0]  # each device by itself is something else
+
+
+_ALL_MESHES = [(1, False), (8, False), (8, True), (4, False), (4, True), (2, True)]
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """For each mesh, a run directory whose checkpoint it wrote after three steps."""
+    folders = {}
+    for num_devices, shard_state in ((1, False), (8, False), (8, True)):
+        folders[num_devices, shard_state] = folder = tmp_path_factory.mktemp("run")
+        now, _ = _run(num_devices, shard_state, 3, bn_axis=AXIS)
+        checkpoints = checkpoint.Checkpoints(folder)
+        checkpoints.save(now, checkpoint.Meta("nano", ("cat",), 3, {}, {"next_step": 3}, num_devices))
+        checkpoints.close()
+        folders[num_devices, shard_state] = (folder, jax.device_get(now))
+    return folders
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("source", [(1, False), (8, False), (8, True)])
+def test_a_checkpoint_opens_on_any_mesh_bit_for_bit_and_goes_on_with_the_same_loss(written, source):
+    folder, saved = written[source]
+    losses = {}
+    for target in _ALL_MESHES:
+        step, mesh, specs = _set_up(*target, bn_axis=AXIS)
+        like = parallel.place(_create_state(toy.OPTIMIZER), mesh, specs)
+        checkpoints = checkpoint.Checkpoints(folder)
+        restored, _ = checkpoints.restore_latest(like, lambda meta: None)
+        checkpoints.close()
+        jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, b), restored, saved)
+        assert jax.tree.map(lambda x: x.sharding, restored) == jax.tree.map(lambda x: x.sharding, like)
+        _, metrics = step(restored, parallel.shard_batch(_batch(3), mesh))
+        losses[target] = float(metrics["loss"])
+    np.testing.assert_allclose(list(losses.values()), losses[1, False], rtol=1e-5)

@@ -1,0 +1,77 @@
+"""Programs compiled ahead, on a thread of their own, in the order of their first use; and how many ever were."""
+
+import os
+import threading
+from collections.abc import Callable, Hashable, Mapping
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any, Self
+
+import jax
+
+_THREAD = "compiles ahead"
+_COMPILED = "/jax/core/compile/backend_compile_duration"
+_PATIENCE = 0.2  # seconds between two looks at whether the run was asked to stop
+
+
+class Programs:
+    """Compiles one program after another while the first ones run already."""
+
+    def __init__(self, compile_by_key: Mapping[Hashable, Callable[[], Any]]):
+        """The functions that compile, in the order in which their programs will be wanted."""
+        self._results: dict[Hashable, Future[Any]] = {key: Future() for key in compile_by_key}
+        self._closed = False
+        # A daemon, since a compilation cannot be interrupted and a run that is asked to stop must not wait for it.
+        self._thread = threading.Thread(target=self._work, args=(compile_by_key,), name=_THREAD, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._closed = True
+
+    def _work(self, compile_by_key: Mapping[Hashable, Callable[[], Any]]) -> None:
+        for key, compile_one in compile_by_key.items():
+            if self._closed:
+                return
+            try:
+                self._results[key].set_result(compile_one())
+            except BaseException as error:  # noqa: BLE001  (raised where the program is wanted)
+                self._results[key].set_exception(error)
+
+    def is_ready(self, key: Hashable) -> bool:
+        """Whether the program is compiled."""
+        return self._results[key].done()
+
+    def get(self, key: Hashable, give_up: Callable[[], bool] = lambda: False) -> Any:
+        """The compiled program, waited for; None where `give_up` says yes meanwhile. Raises what compiling it raised."""
+        while True:
+            try:
+                return self._results[key].result(timeout=_PATIENCE)
+            except TimeoutError:
+                if give_up():
+                    return None
+
+
+def is_under_way() -> bool:
+    """Whether a thread is compiling ahead: Python cannot end such a thread, so the process must end at once."""
+    return any(thread.name == _THREAD for thread in threading.enumerate())
+
+
+class Counter:
+    """Counts the programs that this process compiles or reads from the persistent cache."""
+
+    def __init__(self) -> None:
+        self.num_programs = 0
+        jax.monitoring.register_event_duration_secs_listener(self._note)
+
+    def _note(self, event: str, duration_secs: float, **kwargs: str | int) -> None:
+        if event == _COMPILED:
+            self.num_programs += 1
+
+
+def keep_programs() -> None:
+    """Keeps compiled programs on disk, so that the next start finds them; JAX_COMPILATION_CACHE_DIR says elsewhere where."""
+    if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+        jax.config.update("jax_compilation_cache_dir", str(Path.home() / ".cache" / "yolox_jax" / "programs"))
