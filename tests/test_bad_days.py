@@ -1,5 +1,6 @@
 """What goes wrong in the middle of a run ends it with a word for the cause, or does not end it, and loses nothing."""
 
+import contextlib
 import json
 import os
 import signal
@@ -93,14 +94,14 @@ def small_disk(tmp_path):
 def test_a_full_disk_ends_the_run_with_the_last_checkpoint_whole(data, tmp_path, small_disk):
     process = programs.start("train.py", _endless(data), tmp_path)
     programs.wait_for_step(process, 3)
-    with (small_disk / "somebody else's").open("wb") as file, pytest.raises(OSError, match="No space left"):
+    somebody_elses = small_disk / "somebody else's"
+    with somebody_elses.open("wb", buffering=0) as file, contextlib.suppress(OSError):
         while True:
             file.write(b"0" * 100_000)
-            file.flush()
     stopped = programs.end(process, 1)
     assert "error: " in stopped.stderr and "Traceback" not in stopped.stderr
     assert "space" in stopped.stderr.lower() and "a run" in stopped.stderr
-    (small_disk / "somebody else's").unlink()
+    somebody_elses.unlink()
     _assert_goes_on(data, tmp_path)
 
 

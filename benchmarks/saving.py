@@ -1,0 +1,77 @@
+"""How much of its time training spends on saving: python -m benchmarks.saving [--model=nano] [--size=416] [--batch=8]
+
+One training loop, saving after some steps and not after others, in turn. What a save costs is the time until it returns (the
+arrays are copied) and how much slower the steps are while its files are written.
+"""
+
+import argparse
+import functools
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from yolox_jax.models import yolox
+from yolox_jax.training import checkpoint, optim, parallel, state
+from yolox_jax.training.step import StepConfig, train_step
+from yolox_jax.types import Batch
+
+_STEPS_A_TURN = 8  # more than the writing of a checkpoint lasts
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="nano")
+    parser.add_argument("--size", type=int, default=416)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--turns", type=int, default=6, help="with a save, and as many without")
+    arguments = parser.parse_args()
+    mesh = parallel.make_mesh()
+    model, optimizer = yolox.create(arguments.model), optim.sgd(0.9, 5e-4)
+    config = StepConfig(optim.Schedule(0.01, 100, 10, warmup_epochs=1, no_aug_epochs=1, min_lr_ratio=0.05))
+    step = parallel.map_step(functools.partial(train_step, model=model, optimizer=optimizer, config=config), mesh)
+    now = parallel.place(state.create(state.init_variables(model, 0), optimizer), mesh)
+    batch = parallel.shard_batch(_batch(arguments.batch, arguments.size), mesh)
+    now, metrics = step(now, batch)  # compiles
+    jax.block_until_ready(metrics)
+
+    returning, with_save, without = [], [], []
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoints = checkpoint.Checkpoints(Path(folder))
+        for turn in range(2 * arguments.turns):
+            start = time.perf_counter()
+            if turn % 2 == 0:
+                meta = checkpoint.Meta(arguments.model, ("thing",), turn + 1, {}, {"next_step": turn + 1})
+                checkpoints.save(now, meta)
+                returning.append(time.perf_counter() - start)
+            for _ in range(_STEPS_A_TURN):
+                now, metrics = step(now, batch)
+                jax.block_until_ready(metrics)
+            (without if turn % 2 else with_save).append(time.perf_counter() - start)
+        checkpoints.close()
+
+    per_step = statistics.median(without) / _STEPS_A_TURN
+    cost = statistics.median(a - b for a, b in zip(with_save, without, strict=True))
+    print(f"YOLOX-{arguments.model}, {arguments.batch} images at {arguments.size}: a step takes {per_step:.2f} s")
+    print(f"a save returns after {statistics.median(returning):.3f} s and costs {cost:.3f} s in all")
+    for minutes in (1, 10):
+        print(f"saved every {minutes} min, training spends {cost / (60 * minutes):.2%} of its time on it")
+
+
+def _batch(batch: int, size: int) -> Batch:
+    rng = np.random.default_rng(0)
+    low = rng.uniform(0, size / 2, (batch, 20, 2))
+    return Batch(
+        images=jnp.asarray(rng.integers(0, 256, (batch, size, size, 3)), jnp.uint8),
+        gt_boxes=jnp.asarray(np.concatenate([low, low + rng.uniform(16, size / 3, low.shape)], axis=2), jnp.float32),
+        gt_labels=jnp.asarray(rng.integers(0, 80, (batch, 20)), jnp.int32),
+        gt_mask=jnp.ones((batch, 20), bool),
+    )
+
+
+if __name__ == "__main__":
+    main()
