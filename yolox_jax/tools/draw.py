@@ -13,7 +13,7 @@ from yolox_jax.data.example import Source
 _GOLDEN_ANGLE = 0.618034  # hues this far apart round the circle stay apart however many classes there are
 _TEXT_HEIGHT = 14  # pixels
 _MIN_SHOWN_SCORE = 0.3
-_CELL = 320  # pixels a side of one image on a sheet
+CELL = 320  # pixels a side of one image on a sheet
 
 
 def class_colour(label: int) -> tuple[int, int, int]:
@@ -40,14 +40,14 @@ def draw_boxes(
     return image
 
 
-def fit(image_HW3: np.ndarray, cell: int = _CELL) -> tuple[np.ndarray, float]:
+def fit(image_HW3: np.ndarray, cell: int = CELL) -> tuple[np.ndarray, float]:
     """The image with `cell` pixels on its longer side, and how many times as large it is now."""
     scale = cell / max(image_HW3.shape[:2])
     size = max(1, round(image_HW3.shape[1] * scale)), max(1, round(image_HW3.shape[0] * scale))
     return cv2.resize(image_HW3, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR), scale
 
 
-def sheet(images: Sequence[np.ndarray], columns: int = 4, cell: int = _CELL) -> np.ndarray:
+def sheet(images: Sequence[np.ndarray], columns: int = 4, cell: int = CELL) -> np.ndarray:
     """Images of at most `cell` pixels a side in a grid, grey where nothing is."""
     rows = -(-len(images) // columns)
     canvas = np.full((rows * cell, min(columns, len(images)) * cell, 3), 114, np.uint8)
@@ -55,6 +55,15 @@ def sheet(images: Sequence[np.ndarray], columns: int = 4, cell: int = _CELL) -> 
         y, x = place // columns * cell, place % columns * cell
         canvas[y : y + image.shape[0], x : x + image.shape[1]] = image
     return canvas
+
+
+def titled(image_HW3: np.ndarray, title: str, height: int = 18) -> np.ndarray:
+    """The image under a black line with white text, cut off where it is longer than the line."""
+    line = np.zeros((height, max(image_HW3.shape[1], CELL), 3), np.uint8)
+    cv2.putText(line, title, (2, height - 5), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (255, 255, 255), 1, cv2.LINE_AA)
+    image = np.full((image_HW3.shape[0], line.shape[1], 3), 114, np.uint8)
+    image[:, : image_HW3.shape[1]] = image_HW3
+    return np.concatenate([line, image])
 
 
 def write_predictions(path: Path, source: Source, detections: Sequence[dict[str, Any]], num_images: int = 8) -> None:
