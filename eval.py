@@ -11,7 +11,7 @@ from ml_collections import ConfigDict, config_flags
 
 from yolox_jax.data.open_sources import check_classes
 from yolox_jax.detection.anchors import check_size
-from yolox_jax.evaluation.evaluate import EvalConfig, EvalResult, evaluate, make_predict
+from yolox_jax.evaluation.evaluate import EvalConfig, EvalResult, check_metric, evaluate, make_predict
 from yolox_jax.models import yolox
 from yolox_jax.tools import from_config
 from yolox_jax.tools.terminal import print_progress, quiet_libraries, user_errors
@@ -31,6 +31,7 @@ def run(config: ConfigDict, weights: str) -> EvalResult:
     mesh = parallel.make_mesh()
     parallel.check_batch_size("eval.batch_size", config.eval.batch_size, mesh)
     size_hw = check_size(config.input_size)
+    metric = check_metric(config.eval.metric)
     source = from_config.open_source(config, "val")
     check_classes(config.num_classes, source.class_names, source.class_names)
 
@@ -42,6 +43,7 @@ def run(config: ConfigDict, weights: str) -> EvalResult:
         source,
         size_hw=size_hw,
         batch_size=config.eval.batch_size,
+        metric=metric,
         threads=config.data.threads,
         progress=print_progress,
     )

@@ -22,7 +22,7 @@ from yolox_jax.data.pipeline import TrainLoader
 from yolox_jax.data.reading import Shard
 from yolox_jax.detection.anchors import check_size
 from yolox_jax.detection.simota import SimOtaConfig
-from yolox_jax.evaluation.evaluate import EvalConfig, EvalResult, Predict, evaluate, make_predict
+from yolox_jax.evaluation.evaluate import EvalConfig, EvalResult, Predict, check_metric, evaluate, make_predict
 from yolox_jax.models import yolox
 from yolox_jax.tools import draw, from_config
 from yolox_jax.tools.terminal import print_progress, quiet_libraries, user_errors
@@ -46,6 +46,7 @@ def train(config: ConfigDict, workdir: Path) -> EvalResult:
     parallel.check_batch_size("batch_size", config.batch_size, mesh)
     parallel.check_batch_size("eval.batch_size", config.eval.batch_size, mesh)
     size_hw = check_size(config.input_size)
+    check_metric(config.eval.metric)
 
     # ---------------------------------------------- data -----------------------------------------------
     train_source, val_source = (from_config.open_source(config, split) for split in ("train", "val"))
@@ -168,6 +169,7 @@ def _evaluate(
         source,
         size_hw=tuple(config.input_size),
         batch_size=config.eval.batch_size,
+        metric=config.eval.metric,
         threads=config.data.threads,
         progress=progress,
     )

@@ -224,6 +224,7 @@ def test_show_batch_writes_a_sheet_of_the_training_images(data, tmp_path, mosaic
         ("--config.data.train=absent.json", "config.data.train: there is no file"),
         ("--config.model=yolox_s", "no model named 'yolox_s'"),
         ("--config.optimizer=lion", "config.optimizer is 'lion': choose one of sgd, adamw"),
+        ("--config.eval.metric=pascal", "config.eval.metric is 'pascal': choose one of coco, voc"),
         ("--config.dtype=float16", "config.dtype is 'float16'"),
         ("--config.init_from=absent.pth", "there is no file or folder absent.pth"),
     ],

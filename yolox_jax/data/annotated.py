@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from yolox_jax.data import geometry
+
 
 @dataclasses.dataclass(frozen=True)
 class Annotated:
@@ -23,7 +25,7 @@ class Annotated:
     @property
     def corners_xyxy(self) -> np.ndarray:
         """[n, 4]."""
-        return np.concatenate([self.boxes_xywh[:, :2], self.boxes_xywh[:, :2] + self.boxes_xywh[:, 2:]], axis=1)
+        return geometry.corners(self.boxes_xywh)
 
     def record(self, box: int) -> str:
         """Where box `box` is, for a person."""

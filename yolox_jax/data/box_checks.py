@@ -36,7 +36,7 @@ def _centre_and_size(xywh: np.ndarray) -> np.ndarray:
 
 
 def _corner_and_size(xywh: np.ndarray) -> np.ndarray:
-    return np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1)
+    return geometry.corners(xywh)
 
 
 _Reading = Callable[[np.ndarray], np.ndarray]
@@ -93,19 +93,12 @@ def _duplicates(split: Annotated) -> Iterator[Finding]:
     for first, end in zip(starts[:-1].tolist(), starts[1:].tolist(), strict=True):
         if end - first < 2:
             continue
-        iou_GG = _pairwise_iou(split.corners_xyxy[first:end])
-        for one, other in np.argwhere(np.triu(iou_GG >= _SAME_IOU, 1)).tolist():
+        corners_G4 = split.corners_xyxy[first:end]
+        shared_GG, union_GG = geometry.pairwise_overlap(corners_G4, corners_G4)
+        for one, other in np.argwhere(np.triu(shared_GG >= _SAME_IOU * union_GG, 1)).tolist():
             name, other_name = (split.class_names[split.labels[first + i]] for i in (one, other))
             what = "the box is there twice" if name == other_name else f"the same box is also a {other_name}"
             yield _of_box(split, first + one, "warning", "duplicate-box", what, "delete one of the two")
-
-
-def _pairwise_iou(corners_G4: np.ndarray) -> np.ndarray:
-    low_GG2 = np.maximum(corners_G4[:, None, :2], corners_G4[None, :, :2])
-    high_GG2 = np.minimum(corners_G4[:, None, 2:], corners_G4[None, :, 2:])
-    inter_GG = np.prod(np.maximum(high_GG2 - low_GG2, 0), axis=2)
-    area_G = np.prod(corners_G4[:, 2:] - corners_G4[:, :2], axis=1)
-    return inter_GG / (area_G[:, None] + area_G[None, :] - inter_GG)
 
 
 def _small(split: Annotated, size_hw: tuple[int, int]) -> Iterator[Finding]:

@@ -17,13 +17,16 @@ from yolox_jax.data.eval_pipeline import eval_loader
 from yolox_jax.data.example import Source
 from yolox_jax.detection.anchors import make_anchors
 from yolox_jax.detection.postprocess import DEFAULT_NUM_CANDIDATES, detect
-from yolox_jax.evaluation import coco_ap
+from yolox_jax.evaluation import coco_ap, voc_ap
+from yolox_jax.evaluation.ap_result import ApResult
 from yolox_jax.models.yolox import YOLOX
 from yolox_jax.types import Detections, Predictions
 
 _PREFETCH = 2  # batches read ahead: enough to keep a device busy, little memory at 640 pixels
 
 Predict = Callable[[Any, Any], Detections]
+
+_METRICS = {"coco": coco_ap.evaluate, "voc": voc_ap.evaluate}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,13 +43,13 @@ class EvalConfig:
 class EvalResult:
     """What an evaluation found."""
 
-    ap: coco_ap.ApResult
+    ap: ApResult
     detections: list[dict[str, Any]]  # COCO form, in each image's own pixels
     num_images: int
     images_per_second: float | None  # padding counted, the first batch, which compiles, not; None of one batch alone
 
     def write(self, path: Path) -> None:
-        """results.json: the twelve numbers, each class, and how many images how fast."""
+        """results.json: the metric's numbers, each class, and how many images how fast."""
         content = {**self.ap.as_dict(), "num_images": self.num_images, "images_per_second": self.images_per_second}
         path.write_text(json.dumps(content, indent=2) + "\n")
 
@@ -66,6 +69,13 @@ def make_predict(model: YOLOX, mesh: Mesh, config: EvalConfig) -> Predict:
     return jax.jit(mapped, in_shardings=(NamedSharding(mesh, P()), divided), out_shardings=divided)
 
 
+def check_metric(metric: str) -> str:
+    """The metric; ValueError where `evaluate` knows none of that name."""
+    if metric not in _METRICS:
+        raise ValueError(f"config.eval.metric is {metric!r}: choose one of {', '.join(_METRICS)}")
+    return metric
+
+
 def evaluate(
     predict: Predict,
     variables: Any,
@@ -73,6 +83,7 @@ def evaluate(
     *,
     size_hw: tuple[int, int],
     batch_size: int,
+    metric: str = "coco",
     threads: int = 2,
     progress: Callable[[int, int], None] | None = None,
 ) -> EvalResult:
@@ -84,9 +95,11 @@ def evaluate(
       source: with boxes.
       size_hw: the input size; images are letterboxed as in the reference.
       batch_size: images at a time, a multiple of the number of devices; the last batch is padded.
+      metric: "coco", or "voc" for mAP07 and mAP12.
       threads: that read images.
       progress: called with the number of images done and to do.
     """
+    check_metric(metric)
     ground_truth = source.ground_truth()
     category_ids = [category["id"] for category in ground_truth["categories"]]
     detections: list[dict[str, Any]] = []
@@ -106,7 +119,7 @@ def evaluate(
             progress(num_done, len(source))
     seconds = time.perf_counter() - start
     return EvalResult(
-        ap=coco_ap.evaluate(ground_truth, detections),
+        ap=_METRICS[metric](ground_truth, detections),
         detections=detections,
         num_images=num_done,
         images_per_second=(num_batches - 1) * batch_size / seconds if num_batches > 1 else None,
