@@ -103,7 +103,7 @@ def test_training_tells_its_progress_and_leaves_results_behind(run, data):
 def test_eval_prints_the_aps_that_training_ended_with_and_writes_detections(run, data):
     cwd, output = run
     arguments = [a for a in _arguments(data) if "epochs" not in a]
-    arguments += ["--weights=runs/first", "--output=again.json", "--detections=found.json"]
+    arguments += ["--weights=runs/first", "--output=again.json", "--detections=found.json", "--plots=plots"]
     finished = _run("eval.py", arguments, cwd)
     assert finished.returncode == 0, finished.stderr
     assert _ap_lines(finished.stdout) == _ap_lines(output) != []
@@ -113,6 +113,8 @@ def test_eval_prints_the_aps_that_training_ended_with_and_writes_detections(run,
         k: v for k, v in again.items() if k != "images_per_second"
     }
     detections = json.loads((cwd / "found.json").read_text())
+    assert "plots are in plots; best F1" in finished.stdout
+    assert cv2.imread(str(cwd / "plots" / "confusion.png")) is not None
     assert detections and {detection["category_id"] for detection in detections} <= {10, 20, 30, 40}
 
 

@@ -11,7 +11,8 @@ import numpy as np
 from yolox_jax.data.example import Source
 
 _GOLDEN_ANGLE = 0.618034  # hues this far apart round the circle stay apart however many classes there are
-_TEXT_HEIGHT = 14  # pixels
+TEXT_HEIGHT = 14  # pixels
+TITLE_HEIGHT = 18
 _MIN_SHOWN_SCORE = 0.3
 CELL = 320  # pixels a side of one image on a sheet
 
@@ -26,16 +27,27 @@ def draw_boxes(
     image_HW3: np.ndarray, boxes_xyxy_N4: np.ndarray, label_N: Sequence[int], caption_N: Sequence[str]
 ) -> np.ndarray:
     """A copy of a BGR image with its boxes, each with a caption in its class's colour."""
+    return draw_coloured(image_HW3, boxes_xyxy_N4, [class_colour(label) for label in label_N], caption_N)
+
+
+def draw_coloured(
+    image_HW3: np.ndarray,
+    boxes_xyxy_N4: np.ndarray,
+    colour_N: Sequence[tuple[int, int, int]],
+    caption_N: Sequence[str],
+) -> np.ndarray:
+    """A copy of a BGR image with its boxes, each in its BGR colour; a caption may be empty."""
     image = image_HW3.copy()
-    for (x1, y1, x2, y2), label, caption in zip(
-        np.rint(boxes_xyxy_N4).astype(int).tolist(), label_N, caption_N, strict=True
+    for (x1, y1, x2, y2), colour, caption in zip(
+        np.rint(boxes_xyxy_N4).astype(int).tolist(), colour_N, caption_N, strict=True
     ):
-        colour = class_colour(label)
         cv2.rectangle(image, (x1, y1), (x2, y2), colour, 2)
+        if not caption:
+            continue
         (width, _), _ = cv2.getTextSize(caption, cv2.FONT_HERSHEY_SIMPLEX, 0.4, 1)
         # Inside the picture even where the box touches its top or right side.
-        top, left = max(y1, _TEXT_HEIGHT), max(min(x1, image.shape[1] - width), 0)
-        cv2.rectangle(image, (left, top - _TEXT_HEIGHT), (left + width, top), colour, cv2.FILLED)
+        top, left = max(y1, TEXT_HEIGHT), max(min(x1, image.shape[1] - width), 0)
+        cv2.rectangle(image, (left, top - TEXT_HEIGHT), (left + width, top), colour, cv2.FILLED)
         cv2.putText(image, caption, (left, top - 4), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (255, 255, 255), 1, cv2.LINE_AA)
     return image
 
@@ -57,11 +69,11 @@ def sheet(images: Sequence[np.ndarray], columns: int = 4, cell: int = CELL) -> n
     return canvas
 
 
-def titled(image_HW3: np.ndarray, title: str, height: int = 18) -> np.ndarray:
-    """The image under a black line with white text, cut off where it is longer than the line."""
-    line = np.zeros((height, max(image_HW3.shape[1], CELL), 3), np.uint8)
-    cv2.putText(line, title, (2, height - 5), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (255, 255, 255), 1, cv2.LINE_AA)
-    image = np.full((image_HW3.shape[0], line.shape[1], 3), 114, np.uint8)
+def titled(image_HW3: np.ndarray, title: str, width: int) -> np.ndarray:
+    """The image `width` pixels wide, grey where it is not, under a black line with white text, cut off where too long."""
+    line = np.zeros((TITLE_HEIGHT, width, 3), np.uint8)
+    cv2.putText(line, title, (2, TITLE_HEIGHT - 5), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (255, 255, 255), 1, cv2.LINE_AA)
+    image = np.full((image_HW3.shape[0], width, 3), 114, np.uint8)
     image[:, : image_HW3.shape[1]] = image_HW3
     return np.concatenate([line, image])
 
