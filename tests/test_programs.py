@@ -215,6 +215,20 @@ def test_show_batch_writes_a_sheet_of_the_training_images(data, tmp_path, mosaic
     assert cv2.imread(str(tmp_path / "sheet.png")).shape == (320, 3 * 320, 3)
 
 
+@pytest.mark.slow
+def test_show_assignment_writes_a_sheet_and_tells_how_many_anchors_of_each_level(data, tmp_path):
+    finished = _run("-m yolox_jax.tools.show_assignment", [*_arguments(data), "--output=sheet.png"], tmp_path)
+    assert finished.returncode == 0, finished.stderr
+    told = re.fullmatch(
+        r"sheet\.png: step 0, (\d+) boxes, (\d+) positive anchors: (\d+) of stride 8, (\d+) of stride 16, "
+        r"(\d+) of stride 32; (\d+) boxes without\n",
+        finished.stdout,
+    )
+    num_boxes, num_positive, *of_level, num_without = map(int, told.groups())
+    assert sum(of_level) == num_positive >= num_boxes - num_without > 0
+    assert cv2.imread(str(tmp_path / "sheet.png")).shape[1] == 4 * 640
+
+
 @pytest.mark.parametrize(
     ("argument", "message"),
     [

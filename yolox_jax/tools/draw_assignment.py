@@ -1,4 +1,4 @@
-"""A picture of which anchor points learn which box."""
+"""Pictures of which anchor points learn which box."""
 
 from collections.abc import Sequence
 
@@ -7,10 +7,48 @@ import numpy as np
 
 from yolox_jax.detection.anchors import STRIDES
 from yolox_jax.tools import draw
+from yolox_jax.types import Anchors, Assignment, Batch
 
-LEGEND = "positive anchors: dot stride 8, square stride 16, triangle stride 32; a crossed box has none"
+_LEGEND = "positive anchors: dot stride 8, square stride 16, triangle stride 32; a crossed box has none"
 _RADIUS = 4  # pixels of the picture
 _BLACK = (0, 0, 0)
+_CELL, _COLUMNS = 640, 4
+
+
+def draw_sheet(batch: Batch, assignment: Assignment, anchors: Anchors, class_names: tuple[str, ...]) -> np.ndarray:
+    """Each image with its boxes and their anchors, in a grid under a legend."""
+    center_A2, stride_A = np.asarray(anchors.centers), np.asarray(anchors.strides)
+    pictures = []
+    for index, image in enumerate(np.asarray(batch.images)):
+        fitted, scale = draw.fit(image, _CELL)
+        mask_G, positive_A = np.asarray(batch.gt_mask[index]), np.asarray(assignment.positive[index])
+        place_G = np.cumsum(mask_G) - 1  # of a slot among the real boxes
+        picture = draw_assignment(
+            fitted,
+            np.asarray(batch.gt_boxes[index])[mask_G] * scale,
+            [class_names[label] for label in np.asarray(batch.gt_labels[index])[mask_G]],
+            center_A2[positive_A] * scale,
+            stride_A[positive_A],
+            place_G[np.asarray(assignment.gt_index[index])[positive_A]],
+        )
+        pictures.append(picture)
+    sheet = draw.sheet(pictures, _COLUMNS, _CELL)
+    return draw.titled(sheet, _LEGEND, sheet.shape[1])
+
+
+def summary(batch: Batch, assignment: Assignment, anchors: Anchors) -> str:
+    """How many boxes and anchors, of which level, and how many boxes have none."""
+    num_boxes = int(np.sum(batch.gt_mask))
+    num_with_anchors = sum(
+        len(np.unique(gt_index_A[positive_A]))
+        for gt_index_A, positive_A in zip(assignment.gt_index, assignment.positive, strict=True)
+    )
+    strides = np.asarray(anchors.strides)
+    of_level = [f"{assignment.positive[:, strides == stride].sum()} of stride {stride}" for stride in STRIDES]
+    return (
+        f"{num_boxes} boxes, {assignment.positive.sum()} positive anchors: {', '.join(of_level)}; "
+        f"{num_boxes - num_with_anchors} boxes without"
+    )
 
 
 def draw_assignment(

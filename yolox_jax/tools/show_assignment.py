@@ -11,12 +11,11 @@ from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
 from yolox_jax.detection import losses
-from yolox_jax.detection.anchors import STRIDES, make_anchors
+from yolox_jax.detection.anchors import make_anchors
 from yolox_jax.detection.simota import SimOtaConfig
 from yolox_jax.models import yolox
 from yolox_jax.tools import draw, draw_assignment
@@ -24,15 +23,13 @@ from yolox_jax.tools.terminal import quiet_libraries, user_errors
 from yolox_jax.tools.training_batch import first_shifted, load
 from yolox_jax.training import state
 from yolox_jax.training.weights import load_weights
-from yolox_jax.types import Anchors, Assignment, Batch, Predictions
+from yolox_jax.types import Assignment, Batch, Predictions
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "What is trained: a file of configs/.", lock_config=True)
 _WEIGHTS = flags.DEFINE_string("weights", None, "A run directory, a checkpoint, a .pth file, or a name like yolox_s.")
 _STEP = flags.DEFINE_integer("step", 0, "The step whose batch is shown; a late one has no mosaic.", lower_bound=0)
 _OUTPUT = flags.DEFINE_string("output", "assignment.jpg", "Where the sheet is written.")
 _MAX_IMAGES = flags.DEFINE_integer("max_images", 8, "How many of the batch at most.", lower_bound=1)
-
-_CELL, _COLUMNS = 640, 4
 
 
 def assign(config: ConfigDict, weights: str | None, batch: Batch, class_names: tuple[str, ...]) -> Assignment:
@@ -55,42 +52,6 @@ def assign(config: ConfigDict, weights: str | None, batch: Batch, class_names: t
     return jax.device_get(assign_batch(variables, batch))
 
 
-def draw_sheet(batch: Batch, assignment: Assignment, anchors: Anchors, class_names: tuple[str, ...]) -> np.ndarray:
-    """Each image with its boxes and their anchors, in a grid under a legend."""
-    center_A2, stride_A = np.asarray(anchors.centers), np.asarray(anchors.strides)
-    pictures = []
-    for index, image in enumerate(np.asarray(batch.images)):
-        fitted, scale = draw.fit(image, _CELL)
-        mask_G, positive_A = np.asarray(batch.gt_mask[index]), np.asarray(assignment.positive[index])
-        place_G = np.cumsum(mask_G) - 1  # of a slot among the real boxes
-        picture = draw_assignment.draw_assignment(
-            fitted,
-            np.asarray(batch.gt_boxes[index])[mask_G] * scale,
-            [class_names[label] for label in np.asarray(batch.gt_labels[index])[mask_G]],
-            center_A2[positive_A] * scale,
-            stride_A[positive_A],
-            place_G[np.asarray(assignment.gt_index[index])[positive_A]],
-        )
-        pictures.append(picture)
-    sheet = draw.sheet(pictures, _COLUMNS, _CELL)
-    return draw.titled(sheet, draw_assignment.LEGEND, sheet.shape[1])
-
-
-def summary(batch: Batch, assignment: Assignment, anchors: Anchors) -> str:
-    """How many boxes and anchors, of which level, and how many boxes have none."""
-    num_boxes = int(np.sum(batch.gt_mask))
-    num_with_anchors = sum(
-        len(np.unique(gt_index_A[positive_A]))
-        for gt_index_A, positive_A in zip(assignment.gt_index, assignment.positive, strict=True)
-    )
-    strides = np.asarray(anchors.strides)
-    of_level = [f"{assignment.positive[:, strides == stride].sum()} of stride {stride}" for stride in STRIDES]
-    return (
-        f"{num_boxes} boxes, {assignment.positive.sum()} positive anchors: {', '.join(of_level)}; "
-        f"{num_boxes - num_with_anchors} boxes without"
-    )
-
-
 def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unknown argument {argv[1]!r}: config fields are set by --config.name=value")
@@ -100,8 +61,8 @@ def main(argv: list[str]) -> None:
         batch = first_shifted(loaded, _MAX_IMAGES.value)
         assignment = assign(_CONFIG.value, _WEIGHTS.value, batch, class_names)
         anchors = make_anchors(batch.images.shape[1:3])
-        draw.write_picture(Path(_OUTPUT.value), draw_sheet(batch, assignment, anchors, class_names))
-        print(f"{_OUTPUT.value}: step {_STEP.value}, {summary(batch, assignment, anchors)}")
+        draw.write_picture(Path(_OUTPUT.value), draw_assignment.draw_sheet(batch, assignment, anchors, class_names))
+        print(f"{_OUTPUT.value}: step {_STEP.value}, {draw_assignment.summary(batch, assignment, anchors)}")
 
 
 if __name__ == "__main__":
