@@ -262,6 +262,40 @@ def test_pixels_in_yolos_lines_are_found_line_by_line(tmp_path):
     assert finding.file.endswith("labels/train/3.txt") and finding.record == "line 3"
 
 
+def _voc(root, corners, difficult):
+    """Twelve images a split with one object, from its corners' text."""
+    for part in ("JPEGImages", "Annotations", "ImageSets/Main"):
+        (root / "VOC" / part).mkdir(parents=True)
+    for split in ("train", "val"):
+        names = [f"{split}{number}" for number in range(_NUM_IMAGES)]
+        (root / "VOC" / "ImageSets" / "Main" / f"{split}.txt").write_text("\n".join(names))
+        for number, name in enumerate(names):
+            picture = np.random.default_rng([number, len(split)]).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
+            cv2.imwrite(str(root / "VOC" / "JPEGImages" / f"{name}.jpg"), picture)
+            box = "".join(
+                f"<{key}>{value}</{key}>" for key, value in zip(("xmin", "ymin", "xmax", "ymax"), corners, strict=True)
+            )
+            (root / "VOC" / "Annotations" / f"{name}.xml").write_text(
+                f"<annotation><size><width>{WIDTH}</width><height>{HEIGHT}</height></size><object><name>cat</name>"
+                f"<difficult>{difficult}</difficult><bndbox>{box}</bndbox></object></annotation>"
+            )
+    return {"kind": "voc", "root": str(root), "train": "VOC/train", "val": "VOC/val"}
+
+
+@pytest.mark.parametrize(
+    ("corners", "difficult", "codes"),
+    [
+        ((5, 5, 30, 30), 1, set()),
+        ((0.1, 0.2, 0.5, 0.6), 0, {"normalised-boxes"}),
+        ((30, 30, 9, 9), 0, {"box-without-size"}),
+    ],
+)
+def test_pascal_vocs_difficult_boxes_are_boxes_and_its_faults_are_found(tmp_path, corners, difficult, codes):
+    found = doctor.examine(_voc(tmp_path, corners, difficult), size_hw=(64, 64), max_boxes=10).findings
+    assert {finding.code for finding in found if finding.severity == "error"} == codes
+    assert found == [] or codes
+
+
 def test_duplicate_boxes_are_those_a_naive_loop_finds():
     rng = np.random.default_rng(5)
     xywh = rng.integers(1, 6, (200, 4)).astype(np.float64)

@@ -11,7 +11,7 @@ from yolox_jax.data import geometry
 
 @dataclasses.dataclass(frozen=True)
 class Annotated:
-    """The usable boxes of a split, unclipped, without crowds, in the order of its images. n boxes of m images."""
+    """The boxes of a split that are learnt, unclipped, in the order of its images. n boxes of m images."""
 
     split: str
     class_names: tuple[str, ...]
@@ -34,12 +34,12 @@ class Annotated:
         return f"image {self.image_ids[self.images[box]]}, {name} at x {x}, y {y}, w {w}, h {h}"
 
 
-def from_ground_truth(split: str, ground_truth: Mapping[str, Any]) -> Annotated:
-    """Of a source's `ground_truth()`."""
+def from_ground_truth(split: str, ground_truth: Mapping[str, Any], with_crowds: bool = False) -> Annotated:
+    """Of a source's `ground_truth()`; with crowds where those are VOC's difficult boxes, which are learnt."""
     images, categories = ground_truth["images"], ground_truth["categories"]
     index_of = {image["id"]: index for index, image in enumerate(images)}
     label_of = {category["id"]: label for label, category in enumerate(categories)}
-    boxes = [box for box in ground_truth["annotations"] if not box["iscrowd"]]
+    boxes = [box for box in ground_truth["annotations"] if with_crowds or not box["iscrowd"]]
     boxes.sort(key=lambda box: index_of[box["image_id"]])
     return Annotated(
         split=split,

@@ -79,7 +79,7 @@ def examine(
         try:
             source = open_split(data, name)
             digests, faults = image_checks.read_all(source, threads, _of_split(progress, name))
-            boxes = annotated.from_ground_truth(name, source.ground_truth())
+            boxes = annotated.from_ground_truth(name, source.ground_truth(), with_crowds=data["kind"] == "voc")
         except (ValueError, OSError) as error:
             what, _, advice = str(error).rpartition("; ")
             found.append(Finding("error", "cannot-open", name, "", "", what or str(error), advice if what else ""))
