@@ -9,7 +9,7 @@ from yolox_jax.evaluation.ap_result import UNDEFINED
 from yolox_jax.evaluation.image_boxes import by_image
 from yolox_jax.evaluation.matching import match, match_classes
 from yolox_jax.evaluation.mistakes import confusion_matrix, mistakes
-from yolox_jax.evaluation.precision_recall import Curve, curve
+from yolox_jax.evaluation.precision_recall import Curve, curves
 
 NUM_CLASSES = 4
 
@@ -50,10 +50,10 @@ def test_each_detection_gets_the_box_a_naive_loop_gives_it(seed):
 
 def test_the_mean_interpolated_precision_of_a_class_is_cocos_ap50(case):
     ground_truth, detections, images, matches = case
-    for label, of_class in enumerate(coco_ap.evaluate(ground_truth, detections).per_class):
-        ap = curve(images, matches, label).ap()
-        assert ap is None if of_class.AP50 == UNDEFINED else ap == pytest.approx(of_class.AP50, abs=1e-9)
-        assert curve(images, matches, label).num_boxes == of_class.num_boxes
+    _, per_class = curves(images, matches, NUM_CLASSES)
+    for ours, cocos in zip(per_class, coco_ap.evaluate(ground_truth, detections).per_class, strict=True):
+        assert ours.ap() is None if cocos.AP50 == UNDEFINED else ours.ap() == pytest.approx(cocos.AP50, abs=1e-9)
+        assert ours.num_boxes == cocos.num_boxes
 
 
 def test_only_the_best_hundred_of_a_class_in_an_image_count_as_in_coco():
@@ -66,14 +66,14 @@ def test_only_the_best_hundred_of_a_class_in_an_image_count_as_in_coco():
     right = {"image_id": 1, "category_id": 1, "bbox": [0, 0, 9, 9], "score": 0.1}
     images = by_image(ground_truth, [*wrong, right])
     matches = [match_classes(image) for image in images]
-    assert curve(images, matches).ap() == 0 == coco_ap.evaluate(ground_truth, [*wrong, right]).stats["AP50"]
+    assert curves(images, matches, 1)[0].ap() == 0 == coco_ap.evaluate(ground_truth, [*wrong, right]).stats["AP50"]
     images = by_image(ground_truth, [*wrong[1:], right])
-    assert curve(images, [match_classes(image) for image in images]).ap() == pytest.approx(0.01)
+    assert curves(images, [match_classes(image) for image in images], 1)[0].ap() == pytest.approx(0.01)
 
 
 def test_what_a_threshold_gives_is_what_counting_gives(case):
     _, _, images, matches = case
-    together = curve(images, matches)
+    together, _ = curves(images, matches, NUM_CLASSES)
     for threshold in (0.0, 0.3, 0.75, 1.1):
         right = wrong = missed = 0
         for image, match_ in zip(images, matches, strict=True):
@@ -99,8 +99,8 @@ def test_dropping_detections_below_a_threshold_first_changes_no_mistake(case):
 
 def test_no_threshold_has_a_larger_f1_than_the_best(case):
     _, _, images, matches = case
-    for label in (None, 0, 1, 2, 3):
-        of_class = curve(images, matches, label)
+    together, per_class = curves(images, matches, NUM_CLASSES)
+    for of_class in (together, *per_class):
         thresholds = sorted(set(of_class.scores.tolist()))
         assert of_class.best().f1 == max((of_class.at(each).f1 for each in thresholds), default=0)
 

@@ -9,7 +9,7 @@ import numpy as np
 from yolox_jax.evaluation.image_boxes import ImageBoxes, by_image
 from yolox_jax.evaluation.matching import Matches, match_classes
 from yolox_jax.evaluation.mistakes import Mistakes, confusion_matrix, mistakes
-from yolox_jax.evaluation.precision_recall import Curve, OperatingPoint, curve
+from yolox_jax.evaluation.precision_recall import Curve, OperatingPoint, curves
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,5 +65,4 @@ def diagnose(ground_truth: Mapping[str, Any], detections: Sequence[Mapping[str, 
     images = by_image(ground_truth, detections)
     matches = [match_classes(image) for image in images]
     names = tuple(str(category["name"]) for category in ground_truth["categories"])
-    per_class = tuple(curve(images, matches, label) for label in range(len(names)))
-    return Diagnosis(names, images, matches, curve(images, matches), per_class)
+    return Diagnosis(names, images, matches, *curves(images, matches, len(names)))

@@ -63,21 +63,31 @@ class Curve:
         return self.at(float(candidates[np.argmax(self.f1[is_last_N])]))
 
 
-def curve(images: Sequence[ImageBoxes], matches: Sequence[Matches], label: int | None = None) -> Curve:
-    """Of one class, or where `label` is None of all classes together."""
-    scores, found, num_boxes = [np.zeros(0)], [np.zeros(0, np.bool_)], 0
-    for image, match in zip(images, matches, strict=True):
-        counts_D = ~match.ignored_D & ((image.found_label_D == label) | (label is None))
-        counts_G = ~image.crowd_G & ((image.gt_label_G == label) | (label is None))
-        scores.append(image.score_D[counts_D])
-        found.append(match.found_D[counts_D])
-        num_boxes += int(counts_G.sum())
-    score_N, found_N = np.concatenate(scores), np.concatenate(found)
+def curves(
+    images: Sequence[ImageBoxes], matches: Sequence[Matches], num_classes: int
+) -> tuple[Curve, tuple[Curve, ...]]:
+    """Of all classes together, and of each."""
+    counts = [~match.ignored_D for match in matches]
+    score_N = _joined([image.score_D[each] for image, each in zip(images, counts, strict=True)], np.float64)
+    label_N = _joined([image.found_label_D[each] for image, each in zip(images, counts, strict=True)], np.int64)
+    found_N = _joined([match.found_D[each] for match, each in zip(matches, counts, strict=True)], np.bool_)
+    box_labels = _joined([image.gt_label_G[~image.crowd_G] for image in images], np.int64)
+    num_boxes_C = np.bincount(box_labels, minlength=num_classes).tolist()
+
     order = np.argsort(-score_N, kind="stable")
-    num_right_N = np.cumsum(found_N[order])
-    return Curve(
-        scores=score_N[order],
-        precision=num_right_N / np.arange(1, len(score_N) + 1),
-        recall=num_right_N / max(num_boxes, 1),
-        num_boxes=num_boxes,
+    score_N, label_N, found_N = score_N[order], label_N[order], found_N[order]
+    per_class = tuple(
+        _curve(score_N[label_N == label], found_N[label_N == label], num_boxes)
+        for label, num_boxes in enumerate(num_boxes_C)
     )
+    return _curve(score_N, found_N, sum(num_boxes_C)), per_class
+
+
+def _curve(score_N: np.ndarray, found_N: np.ndarray, num_boxes: int) -> Curve:
+    num_right_N = np.cumsum(found_N)
+    precision_N = num_right_N / np.arange(1, len(score_N) + 1)
+    return Curve(score_N, precision_N, num_right_N / max(num_boxes, 1), num_boxes)
+
+
+def _joined(parts: Sequence[np.ndarray], dtype: type) -> np.ndarray:
+    return np.concatenate([np.zeros(0, dtype), *parts])

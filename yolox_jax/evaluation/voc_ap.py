@@ -24,16 +24,22 @@ def evaluate(ground_truth: Mapping[str, Any], detections: Sequence[Mapping[str, 
     """
     images = by_image(ground_truth, detections)
     names = [str(category["name"]) for category in ground_truth["categories"]]
+    box_labels = np.concatenate([np.zeros(0, np.int64), *(image.gt_label_G[~image.crowd_G] for image in images)])
+    num_boxes_C = np.bincount(box_labels, minlength=len(names)).tolist()
+    score_N, label_N, right_TN, wrong_TN = _judge_all(images)
+
     per_class, aps_07 = [], []
-    for label, name in enumerate(names):
-        num_boxes = sum(int(((image.gt_label_G == label) & ~image.crowd_G).sum()) for image in images)
+    for label, (name, num_boxes) in enumerate(zip(names, num_boxes_C, strict=True)):
         if not num_boxes:
             per_class.append(ClassAp(name, UNDEFINED, UNDEFINED, 0))
             continue
-        curves = [_curve(images, label, num_boxes, min_iou) for min_iou in _IOUS]
-        areas = [area(*each) for each in curves]
+        of_class = np.flatnonzero(label_N == label)
+        of_class = of_class[np.argsort(-score_N[of_class], kind="stable")]
+        num_right_TN, num_wrong_TN = (np.cumsum(each[:, of_class], axis=1) for each in (right_TN, wrong_TN))
+        recall_TN, precision_TN = num_right_TN / num_boxes, num_right_TN / np.maximum(num_right_TN + num_wrong_TN, 1)
+        areas = [area(*each) for each in zip(recall_TN, precision_TN, strict=True)]
         per_class.append(ClassAp(name, float(np.mean(areas)), areas[0], num_boxes))
-        aps_07.append(eleven_points(*curves[0]))
+        aps_07.append(eleven_points(recall_TN[0], precision_TN[0]))
     defined = [of_class for of_class in per_class if of_class.num_boxes]
     ap50 = _mean([of_class.AP50 for of_class in defined])
     stats = {"AP": _mean([of_class.AP for of_class in defined]), "AP50": ap50, "mAP07": _mean(aps_07), "mAP12": ap50}
@@ -51,41 +57,38 @@ def area(recall_N: np.ndarray, precision_N: np.ndarray) -> float:
     return float(np.sum(np.diff(recall_N, prepend=0.0) * envelope_N))
 
 
-def _curve(images: Sequence[ImageBoxes], label: int, num_boxes: int, min_iou: float) -> tuple[np.ndarray, np.ndarray]:
-    """Recall and precision after each detection of a class, best score first."""
-    scores, right, wrong = [np.zeros(0)], [np.zeros(0, np.bool_)], [np.zeros(0, np.bool_)]
+def _judge_all(images: Sequence[ImageBoxes]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Score and label of all N detections, [N], and whether each is right and is wrong at each of the T IoUs, [T, N]."""
+    scores, labels = [np.zeros(0)], [np.zeros(0, np.int64)]
+    right, wrong = [np.zeros((len(_IOUS), 0), np.bool_)], [np.zeros((len(_IOUS), 0), np.bool_)]
     for image in images:
-        of_class_D = image.found_label_D == label
-        right_D, wrong_D = _judge(image, of_class_D, image.gt_label_G == label, min_iou)
-        scores.append(image.score_D[of_class_D])
-        right.append(right_D)
-        wrong.append(wrong_D)
-    order = np.argsort(-np.concatenate(scores), kind="stable")
-    num_right_N = np.cumsum(np.concatenate(right)[order])
-    num_wrong_N = np.cumsum(np.concatenate(wrong)[order])
-    return num_right_N / num_boxes, num_right_N / np.maximum(num_right_N + num_wrong_N, 1)
+        iou_DG = image.iou_DG()
+        for label in np.unique(image.found_label_D).tolist():
+            of_class_D, of_class_G = image.found_label_D == label, image.gt_label_G == label
+            right_TD, wrong_TD = _judge(iou_DG[of_class_D][:, of_class_G], image.crowd_G[of_class_G])
+            scores.append(image.score_D[of_class_D])
+            labels.append(image.found_label_D[of_class_D])
+            right.append(right_TD)
+            wrong.append(wrong_TD)
+    return np.concatenate(scores), np.concatenate(labels), np.concatenate(right, axis=1), np.concatenate(wrong, axis=1)
 
 
-def _judge(
-    image: ImageBoxes, of_class_D: np.ndarray, of_class_G: np.ndarray, min_iou: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Whether each detection of a class is right, and whether it is wrong; on a difficult box it is neither.
+def _judge(iou_DG: np.ndarray, difficult_G: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Whether each detection of a class, best score first, is right, and whether it is wrong, [T, D]; on a difficult box
+    it is neither.
 
     Unlike in COCO, a detection looks at the box of the largest IoU only: where that is found already, it is wrong.
     """
-    num_found = int(of_class_D.sum())
-    if not of_class_G.any():
-        return np.zeros(num_found, np.bool_), np.ones(num_found, np.bool_)
-    iou_DG = image.iou_DG()[of_class_D][:, of_class_G]
+    right_TD = np.zeros((len(_IOUS), len(iou_DG)), np.bool_)
+    if not iou_DG.size:
+        return right_TD, ~right_TD
     best_D = iou_DG.argmax(axis=1)
-    overlaps_D = iou_DG.max(axis=1) > min_iou
-    difficult_D = image.crowd_G[of_class_G][best_D]
-    candidates_D = np.flatnonzero(overlaps_D & ~difficult_D)
-    # Detections are in order of their scores: the first of each box finds it.
-    _, first = np.unique(best_D[candidates_D], return_index=True)
-    right_D = np.zeros(num_found, np.bool_)
-    right_D[candidates_D[first]] = True
-    return right_D, ~right_D & ~(overlaps_D & difficult_D)
+    overlaps_TD = iou_DG.max(axis=1)[None, :] > _IOUS[:, None]
+    for right_D, overlaps_D in zip(right_TD, overlaps_TD, strict=True):
+        candidates_D = np.flatnonzero(overlaps_D & ~difficult_G[best_D])
+        _, first = np.unique(best_D[candidates_D], return_index=True)  # of each box: that one finds it
+        right_D[candidates_D[first]] = True
+    return right_TD, ~right_TD & ~(overlaps_TD & difficult_G[best_D][None, :])
 
 
 def _mean(values: Sequence[float]) -> float:
