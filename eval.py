@@ -9,11 +9,12 @@ from pathlib import Path
 from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
+from yolox_jax.data.example import Source
 from yolox_jax.data.open_sources import check_classes
 from yolox_jax.detection.anchors import check_size
-from yolox_jax.evaluation.evaluate import EvalConfig, EvalResult, evaluate, make_predict
+from yolox_jax.evaluation.evaluate import EvalConfig, EvalResult, check_metric, evaluate, make_predict
 from yolox_jax.models import yolox
-from yolox_jax.tools import from_config
+from yolox_jax.tools import from_config, plots
 from yolox_jax.tools.terminal import print_progress, quiet_libraries, user_errors
 from yolox_jax.training import compilation, parallel
 from yolox_jax.training.weights import load_weights
@@ -23,28 +24,32 @@ _CONFIG = config_flags.DEFINE_config_file(
 )
 _WEIGHTS = flags.DEFINE_string("weights", None, "A run directory, a checkpoint, a .pth file, or a name like yolox_s.")
 _OUTPUT = flags.DEFINE_string("output", None, "A json for the numbers.")
+_PLOTS = flags.DEFINE_string("plots", None, "A folder for curves, confusion matrix, per-class table and worst images.")
 _DETECTIONS = flags.DEFINE_string("detections", None, "A json for all detections, in COCO's result format.")
 
 
-def run(config: ConfigDict, weights: str) -> EvalResult:
-    """The weights' detections and AP on the validation split of the config's data set."""
+def run(config: ConfigDict, weights: str) -> tuple[EvalResult, Source]:
+    """The weights' detections and AP on the validation split of the config's data set, and that split."""
     mesh = parallel.make_mesh()
     parallel.check_batch_size("eval.batch_size", config.eval.batch_size, mesh)
     size_hw = check_size(config.input_size)
+    metric = check_metric(config.eval.metric)
     source = from_config.open_source(config, "val")
     check_classes(config.num_classes, source.class_names, source.class_names)
 
     model = yolox.create(config.model, len(source.class_names), yolox.compute_dtype(config.dtype))
     variables = parallel.place(load_weights(weights, config.model, source.class_names), mesh)
-    return evaluate(
+    result = evaluate(
         make_predict(model, mesh, EvalConfig(**config.eval.detect)),
         variables,
         source,
         size_hw=size_hw,
         batch_size=config.eval.batch_size,
+        metric=metric,
         threads=config.data.threads,
         progress=print_progress,
     )
+    return result, source
 
 
 def main(argv: list[str]) -> None:
@@ -53,9 +58,14 @@ def main(argv: list[str]) -> None:
     quiet_libraries()
     compilation.keep_programs()
     with user_errors():
-        result = run(_CONFIG.value, str(_WEIGHTS.value))
+        if _PLOTS.value:
+            plots.prepare(Path(_PLOTS.value))
+        result, source = run(_CONFIG.value, str(_WEIGHTS.value))
         speed = f"{result.images_per_second:.1f}" if result.images_per_second else "too few to measure"
         print(f"\n{result.ap.table()}\n\n{result.num_images} images, {speed} images/s")
+        if _PLOTS.value:
+            best = plots.write_plots(Path(_PLOTS.value), source, result.detections).best
+            print(f"plots are in {_PLOTS.value}; best F1 {best.f1:.3f} at a least score of {best.threshold:.3f}")
         if _OUTPUT.value:
             result.write(Path(_OUTPUT.value))
         if _DETECTIONS.value:

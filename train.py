@@ -46,6 +46,7 @@ def train(config: ConfigDict, workdir: Path) -> EvalResult:
     parallel.check_batch_size("batch_size", config.batch_size, mesh)
     parallel.check_batch_size("eval.batch_size", config.eval.batch_size, mesh)
     size_hw = check_size(config.input_size)
+    evaluate.check_metric(config.eval.metric)
 
     # ---------------------------------------------- data -----------------------------------------------
     train_source, val_source = (from_config.open_source(config, split) for split in ("train", "val"))
@@ -207,6 +208,7 @@ def _evaluate(
         size_hw=tuple(config.input_size),
         batch_size=config.eval.batch_size,
         mesh=mesh,
+        metric=config.eval.metric,
         threads=config.data.threads,
         progress=progress,
     )

@@ -83,6 +83,7 @@ def get_config() -> ConfigDict:
     config.eval = ConfigDict()
     config.eval.every_epochs = 10  # exp.eval_interval; every epoch in the last no_aug_epochs
     config.eval.batch_size = 64
+    config.eval.metric = "coco"  # or voc: mAP07 and mAP12; AP is then mAP12 over IoU 0.5 to 0.95
     config.eval.detect = ConfigDict()
     config.eval.detect.conf = 0.001  # --conf 0.001 in the reference's README
     config.eval.detect.iou = 0.65  # exp.nmsthre

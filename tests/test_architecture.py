@@ -27,6 +27,7 @@ _FENCES = {
     "tensorflow_datasets": ("yolox_jax/data/",),
     "grain": ("yolox_jax/data/",),
     "cv2": ("yolox_jax/data/", "yolox_jax/tools/"),
+    "matplotlib": ("yolox_jax/tools/plots.py",),
     "ml_collections": ("configs/", "train.py", "eval.py", "yolox_jax/tools/"),
 }
 _SOURCES = sorted(

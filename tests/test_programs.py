@@ -55,7 +55,7 @@ def test_training_tells_its_progress_and_leaves_results_behind(run, data):
 def test_eval_prints_the_aps_that_training_ended_with_and_writes_detections(run, data):
     cwd, output = run
     arguments = [a for a in programs.arguments(data) if "epochs" not in a]
-    arguments += ["--weights=runs/first", "--output=again.json", "--detections=found.json"]
+    arguments += ["--weights=runs/first", "--output=again.json", "--detections=found.json", "--plots=plots"]
     finished = programs.run("eval.py", arguments, cwd)
     assert finished.returncode == 0, finished.stderr
     assert _ap_lines(finished.stdout) == _ap_lines(output) != []
@@ -65,6 +65,8 @@ def test_eval_prints_the_aps_that_training_ended_with_and_writes_detections(run,
         k: v for k, v in again.items() if k != "images_per_second"
     }
     detections = json.loads((cwd / "found.json").read_text())
+    assert "plots are in plots; best F1" in finished.stdout
+    assert cv2.imread(str(cwd / "plots" / "confusion.png")) is not None
     assert detections and {detection["category_id"] for detection in detections} <= {10, 20, 30, 40}
 
 
@@ -154,6 +156,22 @@ def test_show_batch_writes_a_sheet_of_the_training_images(data, tmp_path, mosaic
     assert cv2.imread(str(tmp_path / "sheet.png")).shape == (320, 3 * 320, 3)
 
 
+@pytest.mark.slow
+def test_show_assignment_writes_a_sheet_and_tells_how_many_anchors_of_each_level(data, tmp_path):
+    finished = programs.run(
+        "-m yolox_jax.tools.show_assignment", [*programs.arguments(data), "--output=sheet.png"], tmp_path
+    )
+    assert finished.returncode == 0, finished.stderr
+    told = re.fullmatch(
+        r"sheet\.png: step 0, (\d+) boxes, (\d+) positive anchors: (\d+) of stride 8, (\d+) of stride 16, "
+        r"(\d+) of stride 32; (\d+) boxes without\n",
+        finished.stdout,
+    )
+    num_boxes, num_positive, *of_level, num_without = map(int, told.groups())
+    assert sum(of_level) == num_positive >= num_boxes - num_without > 0
+    assert cv2.imread(str(tmp_path / "sheet.png")).shape[1] == 4 * 640
+
+
 @pytest.mark.parametrize(
     ("argument", "message"),
     [
@@ -165,6 +183,7 @@ def test_show_batch_writes_a_sheet_of_the_training_images(data, tmp_path, mosaic
         ("--config.data.train=absent.json", "config.data.train: there is no file"),
         ("--config.model=yolox_s", "no model named 'yolox_s'"),
         ("--config.optimizer=lion", "config.optimizer is 'lion': choose one of sgd, adamw"),
+        ("--config.eval.metric=pascal", "config.eval.metric is 'pascal': choose one of coco, voc"),
         ("--config.dtype=float16", "config.dtype is 'float16'"),
         ("--config.init_from=absent.pth", "there is no file or folder absent.pth"),
     ],

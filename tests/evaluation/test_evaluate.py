@@ -59,6 +59,13 @@ def test_a_network_that_knows_every_box_has_an_ap_of_one(source):
     assert len(result.detections) == num_boxes
 
 
+def test_the_metric_may_be_vocs(source):
+    result = evaluate(Oracle(source), None, source, size_hw=_SIZE, batch_size=4, metric="voc")
+    assert result.ap.stats == pytest.approx({"AP": 1, "AP50": 1, "mAP07": 1, "mAP12": 1})
+    with pytest.raises(ValueError, match="choose one of coco, voc"):
+        evaluate(Oracle(source), None, source, size_hw=_SIZE, batch_size=4, metric="pascal")
+
+
 def test_boxes_are_mapped_back_to_each_images_own_pixels(source):
     result = evaluate(Oracle(source), None, source, size_hw=_SIZE, batch_size=4)
     for index in range(len(source)):

@@ -57,11 +57,23 @@ def clipped_xyxy(boxes_xywh: np.ndarray, width: int, height: int) -> np.ndarray:
     Both corners are clipped. The reference clips x1 and then adds w, which moves x2 of a box that starts left of the
     image; such boxes overhang by a rounding error in COCO, so nothing else differs.
     """
-    top_left, sides = boxes_xywh[:, :2], boxes_xywh[:, 2:]
-    boxes_xyxy = np.concatenate([top_left, top_left + sides], axis=1)
-    return np.clip(boxes_xyxy, 0, (width, height, width, height)).astype(np.float32)
+    return np.clip(corners(boxes_xywh), 0, (width, height, width, height)).astype(np.float32)
 
 
 def min_sides(boxes_xyxy: np.ndarray) -> np.ndarray:
     """[n]: the shorter side of each box [n, 4]."""
     return (boxes_xyxy[:, 2:] - boxes_xyxy[:, :2]).min(axis=1)
+
+
+def corners(boxes_xywh: np.ndarray) -> np.ndarray:
+    """[n, 4]: both corners of boxes [n, 4] given by their top left one, w and h."""
+    return np.concatenate([boxes_xywh[:, :2], boxes_xywh[:, :2] + boxes_xywh[:, 2:]], axis=1)
+
+
+def pairwise_overlap(one_xyxy: np.ndarray, other_xyxy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """[n, m] the areas that boxes [n, 4] and boxes [m, 4] share, and [n, m] the areas that they cover together."""
+    low = np.maximum(one_xyxy[:, None, :2], other_xyxy[None, :, :2])
+    high = np.minimum(one_xyxy[:, None, 2:], other_xyxy[None, :, 2:])
+    shared = np.prod(np.maximum(high - low, 0), axis=2)
+    one_area, other_area = (np.prod(boxes[:, 2:] - boxes[:, :2], axis=1) for boxes in (one_xyxy, other_xyxy))
+    return shared, one_area[:, None] + other_area[None, :] - shared

@@ -4,7 +4,7 @@ import collections
 import dataclasses
 import logging
 import math
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 
 logger = logging.getLogger("yolox_jax.data")
 
@@ -16,6 +16,7 @@ MISSING_ANNOTATIONS = "missing annotation file"
 UNREADABLE_ANNOTATIONS = "annotation file cannot be read"
 UNKNOWN_IMAGE = "annotation of an image that is not listed"
 UNKNOWN_CATEGORY = "annotation of a category that is not listed"
+SHIFTED_CATEGORIES = "category ids are shifted by one against the list"
 NO_AREA = "area is not a positive number"
 NOT_FOUR_NUMBERS = "box is not four finite numbers"
 NO_SIZE = "box has no size"
@@ -27,6 +28,7 @@ NOT_NORMALISED = "coordinate is not a fraction of the image's side"
 NOT_A_FLAG = "flag is neither 0 nor 1"
 
 _OVERHANG = 1.0  # pixels: annotation tools round outwards, so a box may pass the border by this much without a word
+_MIN_SHIFTED = 3  # annotations: fewer may be mistakes of their own
 LINES_PER_KIND = 10  # of the log: a data set with one systematic fault has it in every record
 
 
@@ -77,3 +79,13 @@ def box_fault(xywh: object, width: int, height: int) -> str | None:
 def is_finite(value: object) -> bool:
     """Whether a value from a json file is a number (not true or false), and neither NaN nor infinite."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def shifted_ids(used: Mapping[int, int], listed: Collection[int], file: str) -> list[Problem]:
+    """One problem where ids (and how often each is used) are not those listed, but all would be one higher, or lower."""
+    num_unlisted = sum(count for id, count in used.items() if id not in listed)
+    fits = any({id + shift for id in used} <= set(listed) for shift in (1, -1))
+    if num_unlisted < _MIN_SHIFTED or not fits:
+        return []
+    found = f"{min(used)} to {max(used)} are used, {min(listed)} to {max(listed)} are listed"
+    return [Problem(SHIFTED_CATEGORIES, file, "all annotations", found, "the ids are taken as they are")]

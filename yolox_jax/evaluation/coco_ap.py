@@ -1,60 +1,19 @@
 """Detections to COCO's average precision, by faster_coco_eval (C++); the numbers are those of pycocotools."""
 
-import dataclasses
 from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from faster_coco_eval.core import COCO, COCOeval_faster
+
+from yolox_jax.evaluation.ap_result import UNDEFINED, ApResult, ClassAp
 
 # In the order of COCO's own summary.
 STAT_NAMES = (
     *("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large"),
     *("AR_1", "AR_10", "AR_100", "AR_small", "AR_medium", "AR_large"),
 )
-UNDEFINED = -1.0  # COCO's mark where there is no box to find
-_TABLE_COLUMNS = 3
-_MAX_NAME_WIDTH = 20
-
-
-class ClassAp(NamedTuple):
-    """AP and AP50 in [0, 1], UNDEFINED for a class without boxes; crowds do not count as boxes."""
-
-    name: str
-    AP: float
-    AP50: float
-    num_boxes: int
-
-
-@dataclasses.dataclass(frozen=True)
-class ApResult:
-    """The twelve numbers of COCO by STAT_NAMES, in [0, 1] or UNDEFINED, and every class in the order of its label."""
-
-    stats: dict[str, float]
-    per_class: tuple[ClassAp, ...]
-
-    def as_dict(self) -> dict[str, Any]:
-        """For results.json."""
-        return {**self.stats, "per_class": [of_class._asdict() for of_class in self.per_class]}
-
-    def table(self) -> str:
-        """The twelve numbers and the classes' APs, in percent, as text for a person."""
-        names, values = STAT_NAMES, [_percent(self.stats[name]) for name in STAT_NAMES]
-        half = len(names) // 2
-        lines = [
-            "  ".join(f"{name:>9} {value:>5}" for name, value in zip(names[part], values[part], strict=True))
-            for part in (slice(half), slice(half, None))
-        ]
-        width = max([len("class"), *(len(of_class.name) for of_class in self.per_class)])
-        width = min(width, _MAX_NAME_WIDTH)
-        columns = min(_TABLE_COLUMNS, len(self.per_class))
-        cells = [f"{'class':<{width}} {'AP':>5} {'AP50':>5} {'boxes':>6}"] * columns
-        for of_class in self.per_class:
-            numbers = f"{_percent(of_class.AP):>5} {_percent(of_class.AP50):>5} {of_class.num_boxes:>6}"
-            cells.append(f"{of_class.name[:width]:<{width}} {numbers}")
-        rows = [cells[i : i + columns] for i in range(0, len(cells), columns or 1)]
-        return "\n".join([*lines, "", *("   ".join(row) for row in rows)])
 
 
 def evaluate(ground_truth: Mapping[str, Any], detections: Sequence[Mapping[str, Any]]) -> ApResult:
@@ -181,7 +140,3 @@ def _silent(*_: object) -> None:
 def _mean(precision: np.ndarray) -> float:
     defined = precision[precision > UNDEFINED]
     return float(defined.mean()) if defined.size else UNDEFINED
-
-
-def _percent(value: float) -> str:
-    return "-" if value == UNDEFINED else f"{100 * value:.1f}"

@@ -18,13 +18,16 @@ from yolox_jax.data.example import Source
 from yolox_jax.data.reading import Shard
 from yolox_jax.detection.anchors import make_anchors
 from yolox_jax.detection.postprocess import DEFAULT_NUM_CANDIDATES, detect
-from yolox_jax.evaluation import coco_ap
+from yolox_jax.evaluation import coco_ap, voc_ap
+from yolox_jax.evaluation.ap_result import ApResult
 from yolox_jax.models.yolox import YOLOX
 from yolox_jax.types import Detections, Predictions
 
 _PREFETCH = 2  # batches read ahead: enough to keep a device busy, little memory at 640 pixels
 
 Predict = Callable[[Any, Any], Detections]
+
+_METRICS = {"coco": coco_ap.evaluate, "voc": voc_ap.evaluate}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,13 +44,13 @@ class EvalConfig:
 class EvalResult:
     """What an evaluation found."""
 
-    ap: coco_ap.ApResult
+    ap: ApResult
     detections: list[dict[str, Any]]  # COCO form, in each image's own pixels
     num_images: int
     images_per_second: float | None  # padding counted, the first batch, which compiles, not; None of one batch alone
 
     def write(self, path: Path) -> None:
-        """results.json: the twelve numbers, each class, and how many images how fast."""
+        """results.json: the metric's numbers, each class, and how many images how fast."""
         content = {**self.ap.as_dict(), "num_images": self.num_images, "images_per_second": self.images_per_second}
         path.write_text(json.dumps(content, indent=2) + "\n")
 
@@ -74,6 +77,13 @@ def compile_predict(predict: Predict, variables: Any, size_hw: tuple[int, int], 
     return cast(Any, predict).lower(whole, images).compile()  # a function of jax.jit
 
 
+def check_metric(metric: str) -> str:
+    """The metric; ValueError where `evaluate` knows none of that name."""
+    if metric not in _METRICS:
+        raise ValueError(f"config.eval.metric is {metric!r}: choose one of {', '.join(_METRICS)}")
+    return metric
+
+
 def evaluate(
     predict: Predict,
     variables: Any,
@@ -82,6 +92,7 @@ def evaluate(
     size_hw: tuple[int, int],
     batch_size: int,
     mesh: Mesh | None = None,
+    metric: str = "coco",
     threads: int = 2,
     progress: Callable[[int, int], None] | None = None,
 ) -> EvalResult:
@@ -94,9 +105,12 @@ def evaluate(
       size_hw: the input size; images are letterboxed as in the reference.
       batch_size: images at a time over all devices, of whose number it is a multiple; the last batch is padded.
       mesh: that of `predict`, where there are several processes.
+      batch_size: images at a time, a multiple of the number of devices; the last batch is padded.
+      metric: "coco", or "voc" for mAP07 and mAP12.
       threads: that read images.
       progress: called with the number of images done and to do.
     """
+    check_metric(metric)
     ground_truth = source.ground_truth()
     category_ids = [category["id"] for category in ground_truth["categories"]]
     detections: list[dict[str, Any]] = []
@@ -120,7 +134,7 @@ def evaluate(
             progress(num_done, len(source))
     seconds = time.perf_counter() - start
     return EvalResult(
-        ap=coco_ap.evaluate(ground_truth, detections),
+        ap=_METRICS[metric](ground_truth, detections),
         detections=detections,
         num_images=num_done,
         images_per_second=(num_batches - 1) * batch_size / seconds if num_batches > 1 else None,

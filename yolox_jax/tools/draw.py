@@ -11,9 +11,10 @@ import numpy as np
 from yolox_jax.data.example import Source
 
 _GOLDEN_ANGLE = 0.618034  # hues this far apart round the circle stay apart however many classes there are
-_TEXT_HEIGHT = 14  # pixels
+TEXT_HEIGHT = 14  # pixels
+TITLE_HEIGHT = 18
 _MIN_SHOWN_SCORE = 0.3
-_CELL = 320  # pixels a side of one image on a sheet
+CELL = 320  # pixels a side of one image on a sheet
 
 
 def class_colour(label: int) -> tuple[int, int, int]:
@@ -26,28 +27,39 @@ def draw_boxes(
     image_HW3: np.ndarray, boxes_xyxy_N4: np.ndarray, label_N: Sequence[int], caption_N: Sequence[str]
 ) -> np.ndarray:
     """A copy of a BGR image with its boxes, each with a caption in its class's colour."""
+    return draw_coloured(image_HW3, boxes_xyxy_N4, [class_colour(label) for label in label_N], caption_N)
+
+
+def draw_coloured(
+    image_HW3: np.ndarray,
+    boxes_xyxy_N4: np.ndarray,
+    colour_N: Sequence[tuple[int, int, int]],
+    caption_N: Sequence[str],
+) -> np.ndarray:
+    """A copy of a BGR image with its boxes, each in its BGR colour; a caption may be empty."""
     image = image_HW3.copy()
-    for (x1, y1, x2, y2), label, caption in zip(
-        np.rint(boxes_xyxy_N4).astype(int).tolist(), label_N, caption_N, strict=True
+    for (x1, y1, x2, y2), colour, caption in zip(
+        np.rint(boxes_xyxy_N4).astype(int).tolist(), colour_N, caption_N, strict=True
     ):
-        colour = class_colour(label)
         cv2.rectangle(image, (x1, y1), (x2, y2), colour, 2)
+        if not caption:
+            continue
         (width, _), _ = cv2.getTextSize(caption, cv2.FONT_HERSHEY_SIMPLEX, 0.4, 1)
         # Inside the picture even where the box touches its top or right side.
-        top, left = max(y1, _TEXT_HEIGHT), max(min(x1, image.shape[1] - width), 0)
-        cv2.rectangle(image, (left, top - _TEXT_HEIGHT), (left + width, top), colour, cv2.FILLED)
+        top, left = max(y1, TEXT_HEIGHT), max(min(x1, image.shape[1] - width), 0)
+        cv2.rectangle(image, (left, top - TEXT_HEIGHT), (left + width, top), colour, cv2.FILLED)
         cv2.putText(image, caption, (left, top - 4), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (255, 255, 255), 1, cv2.LINE_AA)
     return image
 
 
-def fit(image_HW3: np.ndarray, cell: int = _CELL) -> tuple[np.ndarray, float]:
+def fit(image_HW3: np.ndarray, cell: int = CELL) -> tuple[np.ndarray, float]:
     """The image with `cell` pixels on its longer side, and how many times as large it is now."""
     scale = cell / max(image_HW3.shape[:2])
     size = max(1, round(image_HW3.shape[1] * scale)), max(1, round(image_HW3.shape[0] * scale))
     return cv2.resize(image_HW3, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR), scale
 
 
-def sheet(images: Sequence[np.ndarray], columns: int = 4, cell: int = _CELL) -> np.ndarray:
+def sheet(images: Sequence[np.ndarray], columns: int = 4, cell: int = CELL) -> np.ndarray:
     """Images of at most `cell` pixels a side in a grid, grey where nothing is."""
     rows = -(-len(images) // columns)
     canvas = np.full((rows * cell, min(columns, len(images)) * cell, 3), 114, np.uint8)
@@ -55,6 +67,15 @@ def sheet(images: Sequence[np.ndarray], columns: int = 4, cell: int = _CELL) -> 
         y, x = place // columns * cell, place % columns * cell
         canvas[y : y + image.shape[0], x : x + image.shape[1]] = image
     return canvas
+
+
+def titled(image_HW3: np.ndarray, title: str, width: int) -> np.ndarray:
+    """The image `width` pixels wide, grey where it is not, under a black line with white text, cut off where too long."""
+    line = np.zeros((TITLE_HEIGHT, width, 3), np.uint8)
+    cv2.putText(line, title, (2, TITLE_HEIGHT - 5), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (255, 255, 255), 1, cv2.LINE_AA)
+    image = np.full((image_HW3.shape[0], width, 3), 114, np.uint8)
+    image[:, : image_HW3.shape[1]] = image_HW3
+    return np.concatenate([line, image])
 
 
 def write_predictions(path: Path, source: Source, detections: Sequence[dict[str, Any]], num_images: int = 8) -> None:

@@ -6,16 +6,14 @@ their boxes and class names.
 
 from pathlib import Path
 
-import jax
 import numpy as np
 from absl import app, flags
-from ml_collections import ConfigDict, config_flags
+from ml_collections import config_flags
 
-from yolox_jax.augment.colour import shift_content
-from yolox_jax.data.pipeline import LoadedBatch, TrainLoader
-from yolox_jax.detection.anchors import check_size
-from yolox_jax.tools import draw, from_config
+from yolox_jax.data.pipeline import LoadedBatch
+from yolox_jax.tools import draw
 from yolox_jax.tools.terminal import quiet_libraries, user_errors
+from yolox_jax.tools.training_batch import first_shifted, load
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "What is trained: a file of configs/.", lock_config=True)
 _STEP = flags.DEFINE_integer("step", 0, "The step whose batch is shown; a late one has no mosaic.", lower_bound=0)
@@ -23,23 +21,12 @@ _OUTPUT = flags.DEFINE_string("output", "batch.jpg", "Where the sheet is written
 _MAX_IMAGES = flags.DEFINE_integer("max_images", 16, "How many of the batch at most.", lower_bound=1)
 
 
-def load(config: ConfigDict, step: int) -> tuple[LoadedBatch, tuple[str, ...]]:
-    """The batch that training sees at a step, colour shift still to be done, and the class names."""
-    source = from_config.open_source(config, "train")
-    loader_config = from_config.loader_config(config, check_size(config.input_size), len(source))
-    with TrainLoader(source, loader_config, step + 1, start_step=step, read=from_config.read_config(config)) as loader:
-        return next(loader), source.class_names
-
-
 def draw_sheet(loaded: LoadedBatch, class_names: tuple[str, ...], max_images: int) -> np.ndarray:
     """The first images of a batch with their colours shifted, and their boxes, in a grid."""
-    batch = jax.tree.map(lambda x: x[:max_images], loaded.batch)
-    images_BHW3 = batch.images
-    if batch.hsv_shift is not None:
-        images_BHW3 = np.asarray(jax.vmap(shift_content)(batch.images, batch.hsv_shift, batch.content_hw), np.uint8)
+    batch = first_shifted(loaded, max_images)
     pictures = []
     for image, boxes_xyxy, labels, mask in zip(
-        images_BHW3, batch.gt_boxes, batch.gt_labels, batch.gt_mask, strict=True
+        batch.images, batch.gt_boxes, batch.gt_labels, batch.gt_mask, strict=True
     ):
         fitted, scale = draw.fit(image)
         captions = [class_names[label] for label in labels[mask]]

@@ -1,5 +1,6 @@
 """A COCO data set: one json file of annotations and one folder of images."""
 
+import collections
 import dataclasses
 import json
 import os
@@ -137,6 +138,8 @@ class CocoSource:
             xywh = tuple(record["bbox"])
             area = xywh[2] * xywh[3] if record.get("area") is None else record["area"]
             rows.append((index_of[image_id], label_of[record["category_id"]], xywh, area, bool(record.get("iscrowd"))))
+        used_ids = collections.Counter(id for record in records if isinstance(id := record.get("category_id"), int))
+        self.problems += problems.shifted_ids(used_ids, self._category_ids, self._file)
         annotations = np.array(rows, _ANNOTATION)
         return annotations[np.argsort(annotations["image"], kind="stable")]  # stable: the file's order in an image
 

@@ -1,5 +1,6 @@
 """A data set in YOLO's text format: a yaml, images, and beside them one text file of boxes an image."""
 
+import collections
 import math
 import os
 from collections.abc import Iterator
@@ -36,6 +37,7 @@ class YoloTxtSource:
 
         self._paths: list[str] = []
         rows: list[tuple[Any, ...]] = []
+        self._used_ids: collections.Counter[int] = collections.Counter()
         num_labelled = 0
         listed = yolo_yaml.find_images(content, split, self.problems)
         for path in listed:
@@ -53,6 +55,7 @@ class YoloTxtSource:
             found = f"none for {len(self._paths)} images, the first would be {_label_file(self._paths[0])}"
             action = "all images taken as negatives"
             self._add_problem(problems.MISSING_ANNOTATIONS, content.file, split, found, action)
+        self.problems += problems.shifted_ids(self._used_ids, range(len(self.class_names)), content.file)
         problems.log_problems(self.problems)
         if not self._paths:
             raise ValueError(
@@ -124,6 +127,8 @@ class YoloTxtSource:
             if not words:
                 continue
             fault, label, norm_xyxy = _judge(words, len(self.class_names))
+            if label >= 0:
+                self._used_ids[label] += 1
             if fault is not None:
                 usable = fault == problems.PARTLY_OUTSIDE
                 found = line if len(line) <= 80 else f"{line[:80]} …"
@@ -138,7 +143,7 @@ class YoloTxtSource:
 
 
 def _judge(words: list[str], num_classes: int) -> tuple[str | None, int, tuple[float, ...]]:
-    """The fault of a line, its label and its box as normalised xyxy; the last two mean nothing in a useless line."""
+    """The fault of a line, its class id (-1 where it is none) and its box as normalised xyxy (empty in a useless line)."""
     useless: tuple[int, tuple[float, ...]] = (-1, ())
     try:
         first, *values = map(float, words)
@@ -147,7 +152,7 @@ def _judge(words: list[str], num_classes: int) -> tuple[str | None, int, tuple[f
     if not all(map(math.isfinite, (first, *values))):
         return problems.NOT_NUMBERS, *useless
     if not (first.is_integer() and 0 <= first < num_classes):
-        return problems.UNKNOWN_CATEGORY, *useless
+        return problems.UNKNOWN_CATEGORY, int(first) if first.is_integer() else -1, ()
     is_polygon = len(values) >= 6 and len(values) % 2 == 0
     if len(values) != 4 and not is_polygon:
         return problems.NOT_A_BOX, *useless

@@ -1,0 +1,56 @@
+"""Reads a whole data set and says what is wrong with it, where, and what to do:
+
+python -m yolox_jax.tools.doctor --config=configs/yolox_s.py [--config.data.…] [--json=FILE] [--sheet=FILE]
+
+Exit code 1 if there are errors; 0 with warnings and notes only. Nothing is changed.
+"""
+
+import json
+import logging
+import sys
+from pathlib import Path
+
+from absl import app, flags
+from ml_collections import ConfigDict, config_flags
+
+from yolox_jax.data import doctor
+from yolox_jax.data.doctor import Report
+from yolox_jax.detection.anchors import check_size
+from yolox_jax.tools import draw, findings_report
+from yolox_jax.tools.terminal import print_progress, quiet_libraries, user_errors
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "The data set: a file of configs/.", lock_config=True)
+_JSON = flags.DEFINE_string("json", None, "Where all findings are written, for programs.")
+_SHEET = flags.DEFINE_string("sheet", None, "Where a picture is written: images with findings, then others.")
+
+
+def examine(config: ConfigDict) -> Report:
+    """All findings about both splits of a config's data set."""
+    logging.getLogger("yolox_jax.data").setLevel(logging.ERROR)  # the report has all that it would warn of
+    return doctor.examine(
+        config.data,
+        size_hw=check_size(config.input_size),
+        max_boxes=config.data.max_boxes,
+        num_classes=config.num_classes,
+        threads=config.data.threads,
+        progress=lambda split, num_done, num_all: print_progress(num_done, num_all, f"{split}: read"),
+    )
+
+
+def main(argv: list[str]) -> None:
+    if len(argv) > 1:
+        raise app.UsageError(f"unknown argument {argv[1]!r}: config fields are set by --config.name=value")
+    quiet_libraries()
+    with user_errors():
+        report = examine(_CONFIG.value)
+        print(f"\n{findings_report.text(report)}")
+        if _JSON.value:
+            Path(_JSON.value).write_text(json.dumps(report.as_dict(), indent=2) + "\n")
+        if _SHEET.value:
+            draw.write_picture(Path(_SHEET.value), findings_report.contact_sheet(report))
+    sys.exit(1 if report.count("error") else 0)
+
+
+if __name__ == "__main__":
+    flags.mark_flag_as_required("config")
+    app.run(main)

@@ -1,0 +1,70 @@
+"""Draws which anchor points learn which box at a step of training:
+
+python -m yolox_jax.tools.show_assignment --config=configs/yolox_s.py [--weights=…] [--step=N] [--output=FILE]
+
+The step's images, augmented, at the input size. SimOTA gives anchors by what the network predicts: without --weights
+that is an untrained one, as at step 0. BatchNorm has the statistics of the images shown, as in training.
+"""
+
+from pathlib import Path
+from typing import Any, cast
+
+import jax
+import jax.numpy as jnp
+from absl import app, flags
+from ml_collections import ConfigDict, config_flags
+
+from yolox_jax.detection import losses
+from yolox_jax.detection.anchors import make_anchors
+from yolox_jax.detection.simota import SimOtaConfig
+from yolox_jax.models import yolox
+from yolox_jax.tools import draw, draw_assignment
+from yolox_jax.tools.terminal import quiet_libraries, user_errors
+from yolox_jax.tools.training_batch import first_shifted, load
+from yolox_jax.training import state
+from yolox_jax.training.weights import load_weights
+from yolox_jax.types import Assignment, Batch, Predictions
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "What is trained: a file of configs/.", lock_config=True)
+_WEIGHTS = flags.DEFINE_string("weights", None, "A run directory, a checkpoint, a .pth file, or a name like yolox_s.")
+_STEP = flags.DEFINE_integer("step", 0, "The step whose batch is shown; a late one has no mosaic.", lower_bound=0)
+_OUTPUT = flags.DEFINE_string("output", "assignment.jpg", "Where the sheet is written.")
+_MAX_IMAGES = flags.DEFINE_integer("max_images", 8, "How many of the batch at most.", lower_bound=1)
+
+
+def assign(config: ConfigDict, weights: str | None, batch: Batch, class_names: tuple[str, ...]) -> Assignment:
+    """The anchors of each box of a batch, [B, A], as the training step would give them."""
+    model = yolox.create(config.model, len(class_names), yolox.compute_dtype(config.dtype))
+    if weights:
+        variables = load_weights(weights, config.model, class_names, transfer=True, seed=config.seed)
+    else:
+        variables = state.init_variables(model, config.seed)
+    anchors, assignment_config = make_anchors(batch.images.shape[1:3]), SimOtaConfig(**config.assignment)
+
+    @jax.jit
+    def assign_batch(variables: Any, batch: Batch) -> Assignment:
+        images_BHW3 = batch.images.astype(jnp.float32)
+        predictions, _ = model.apply(variables, images_BHW3, train=True, mutable=["batch_stats"])
+        per_image = jax.vmap(losses.assign, in_axes=(0, None, 0, 0, 0, None))
+        predictions = cast(Predictions, predictions)
+        return per_image(predictions, anchors, batch.gt_boxes, batch.gt_labels, batch.gt_mask, assignment_config)
+
+    return jax.device_get(assign_batch(variables, batch))
+
+
+def main(argv: list[str]) -> None:
+    if len(argv) > 1:
+        raise app.UsageError(f"unknown argument {argv[1]!r}: config fields are set by --config.name=value")
+    quiet_libraries()
+    with user_errors():
+        loaded, class_names = load(_CONFIG.value, _STEP.value)
+        batch = first_shifted(loaded, _MAX_IMAGES.value)
+        assignment = assign(_CONFIG.value, _WEIGHTS.value, batch, class_names)
+        anchors = make_anchors(batch.images.shape[1:3])
+        draw.write_picture(Path(_OUTPUT.value), draw_assignment.draw_sheet(batch, assignment, anchors, class_names))
+        print(f"{_OUTPUT.value}: step {_STEP.value}, {draw_assignment.summary(batch, assignment, anchors)}")
+
+
+if __name__ == "__main__":
+    flags.mark_flag_as_required("config")
+    app.run(main)
