@@ -14,6 +14,7 @@ from ml_collections import ConfigDict, config_flags
 from yolox_jax.augment.colour import shift_content
 from yolox_jax.data.pipeline import LoadedBatch, TrainLoader
 from yolox_jax.detection.anchors import check_size
+from yolox_jax.inference.drawing import draw_boxes
 from yolox_jax.tools import draw, from_config
 from yolox_jax.tools.terminal import quiet_libraries, user_errors
 
@@ -43,7 +44,7 @@ def draw_sheet(loaded: LoadedBatch, class_names: tuple[str, ...], max_images: in
     ):
         fitted, scale = draw.fit(image)
         captions = [class_names[label] for label in labels[mask]]
-        pictures.append(draw.draw_boxes(fitted, boxes_xyxy[mask] * scale, labels[mask].tolist(), captions))
+        pictures.append(draw_boxes(fitted, boxes_xyxy[mask] * scale, labels[mask].tolist(), captions))
     return draw.sheet(pictures)
 
 
