@@ -28,6 +28,7 @@ _FENCES = {
     "orbax": ("yolox_jax/training/checkpoint.py",),
     "tensorflow_datasets": ("yolox_jax/data/",),
     "grain": ("yolox_jax/data/",),
+    "onnx": ("yolox_jax/inference/",),
     "cv2": ("yolox_jax/data/", "yolox_jax/inference/", "yolox_jax/tools/"),
     "ml_collections": ("configs/", "train.py", "eval.py", "yolox_jax/tools/"),
 }

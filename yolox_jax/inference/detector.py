@@ -1,12 +1,14 @@
 """Detect in pictures: Detector.from_pretrained("yolox_s")("street.jpg")."""
 
-from collections.abc import Callable, Iterator, Sequence
+import dataclasses
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Self, cast, overload
 
 import numpy as np
 
 from yolox_jax.data.geometry import PAD_VALUE, letterbox
+from yolox_jax.inference import exported
 from yolox_jax.inference.detections import ImageDetections, from_input_pixels
 from yolox_jax.inference.images import ImageInput, as_bgr
 from yolox_jax.types import Detections
@@ -49,37 +51,54 @@ class Detector:
         weights: str | Path,
         *,
         size: tuple[int, int] | None = None,
-        conf: float = 0.25,
-        iou: float = 0.45,
-        max_detections: int = 300,
-        dtype: str = "auto",
+        conf: float | None = None,
+        iou: float | None = None,
+        max_detections: int | None = None,
+        multi_label: bool | None = None,
+        tta: bool | None = None,
+        dtype: str | None = None,
         batch_size: int = 8,
         log: Callable[[str], object] = print,
     ) -> Self:
         """A detector with the weights of a run, a checkpoint or a .pth file, or with official ones, by name.
 
+        A file that tools/export wrote as StableHLO is a whole detector: what is None below is fixed in it.
+
         Args:
           weights: a path, or a name such as yolox_s, which is downloaded once.
           size: height and width of the network's input, multiples of 32; by default that of the training.
-          conf: the least score of an object. The default and the next are those of the reference's demo.
-          iou: an object that overlaps a better one of its class by more than this is left out.
-          max_detections: objects an image.
-          dtype: of the computation: float32, bfloat16, or auto, which is bfloat16 on GPU and TPU.
+          conf: the least score of an object; 0.25 by default.
+          iou: an object that overlaps a better one of its class by more than this is left out; 0.45 by default.
+          max_detections: objects an image; 300 by default.
+          multi_label: an object may have several classes.
+          tta: look at each image four times, mirrored, smaller and larger too.
+          dtype: of the computation: float32, bfloat16, or by default bfloat16 on GPU and TPU, float32 elsewhere.
           batch_size: images at a time, where a list is given.
           log: is told what takes long; `lambda text: None` for silence.
+        Raises:
+          ValueError, OSError: nothing is there, or nothing of this kind; the message says what to do.
         """
-        # Here, so that `from yolox_jax import Detector` stays quick.
+        options = {"conf": conf, "iou": iou, "max_detections": max_detections, "multi_label": multi_label, "tta": tta}
+        given = {name: value for name, value in options.items() if value is not None}
+        if exported.is_exported(weights):
+            fixed = [*given, *(name for name, value in (("size", size), ("dtype", dtype)) if value is not None)]
+            if fixed:
+                raise ValueError(
+                    f"{weights} was exported with its own {', '.join(fixed)}: leave that out, or export again"
+                )
+            program = exported.Exported.read(weights)
+            batch_sizes = (1, batch_size) if program.batch is None else (program.batch,)
+            return cls(program.predict, program.class_names, program.size_hw, batch_sizes, log)
+
+        # Here, because an exported file needs nothing of them.
         from yolox_jax.detection.anchors import check_size
-        from yolox_jax.evaluation.evaluate import EvalConfig
         from yolox_jax.inference import pretrained
 
-        loaded = pretrained.load(str(weights), dtype)
-        config = EvalConfig(conf, iou, max_detections, num_candidates=max(1000, max_detections))
-        predict = pretrained.make_predict(loaded, config)
+        loaded = pretrained.load(str(weights), dtype or "auto")
+        predict = pretrained.make_predict(loaded, dataclasses.replace(pretrained.DETECTOR_CONFIG, **given))
         size_hw = loaded.size_hw if size is None else check_size(size)
         return cls(predict, loaded.class_names, size_hw, (1, batch_size), log)
 
-    # A str is also a sequence of str; it is the first of the two that then counts.
     @overload
     def __call__(self, images: ImageInput) -> ImageDetections: ...  # type: ignore[overload-overlap]
     @overload
@@ -91,13 +110,22 @@ class Detector:
           ImageError: a file cannot be read. Names it.
           ValueError: something is no such image.
         """
+        if isinstance(images, list | tuple) and len(images) != 1:
+            most = self.batch_sizes[-1]
+            # Read and detected batch by batch: a long list of paths does not fill the memory.
+            batches = ([as_bgr(image) for image in images[i : i + most]] for i in range(0, len(images), most))
+            return [found for batch in batches for found in self.detect_bgr(batch, most)]
         if isinstance(images, list | tuple):
-            return [found for batch in self._batches(images) for found in self.detect_bgr([as_bgr(i) for i in batch])]
+            return self.detect_bgr([as_bgr(images[0])])
         return self.detect_bgr([as_bgr(cast(ImageInput, images))])[0]
 
-    def detect_bgr(self, images: Sequence[np.ndarray]) -> list[ImageDetections]:
-        """The same for BGR arrays, OpenCV's order, as many as the largest batch at most."""
-        batch_size = next(size for size in self.batch_sizes if size >= len(images))
+    def detect_bgr(self, images: Sequence[np.ndarray], batch_size: int | None = None) -> list[ImageDetections]:
+        """The same for BGR arrays, OpenCV's order, as many as the largest batch at most.
+
+        `batch_size` is the program's; by default the smallest that takes them. Parts of one list had better use one.
+        """
+        if batch_size is None:
+            batch_size = next(size for size in self.batch_sizes if size >= len(images))
         canvas_BHW3 = np.full((batch_size, *self.size_hw, 3), PAD_VALUE, np.uint8)
         ratios = []
         for row, image in enumerate(images):
@@ -113,8 +141,3 @@ class Detector:
             from_input_pixels(found, row, ratio, image.shape[:2], self.class_names)
             for row, (image, ratio) in enumerate(zip(images, ratios, strict=True))
         ]
-
-    def _batches(self, images: Sequence[ImageInput]) -> Iterator[Sequence[ImageInput]]:
-        """Read and detected one after the other: a long list of paths does not fill the memory."""
-        for start in range(0, len(images), self.batch_sizes[-1]):
-            yield images[start : start + self.batch_sizes[-1]]

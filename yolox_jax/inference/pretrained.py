@@ -1,22 +1,28 @@
 """A network with its weights, its classes and its input size, from whatever a user names."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jax
+import jax.export
+import jax.numpy as jnp
 import numpy as np
 
 from yolox_jax.detection.anchors import check_size
 from yolox_jax.evaluation import evaluate
 from yolox_jax.evaluation.evaluate import EvalConfig
 from yolox_jax.inference.coco_names import COCO_NAMES
+from yolox_jax.inference.exported import Exported
 from yolox_jax.models import official_weights, yolox
 from yolox_jax.models.official_weights import Variables
 from yolox_jax.training import checkpoint, parallel
 from yolox_jax.training.weights import load_weights, read_official
 from yolox_jax.types import Detections
 
+# The confidence and overlap of the reference's demo, for pictures to look at; AP is counted with EvalConfig's own.
+DETECTOR_CONFIG = EvalConfig(conf=0.25, iou=0.45, max_detections=300, num_candidates=1000)
+PLATFORMS = ("cpu", "cuda", "tpu")
 _OFFICIAL_SIZES = {"nano": (416, 416), "tiny": (416, 416)}  # the others 640: test_size in the reference's exps
 
 
@@ -64,6 +70,25 @@ def make_predict(loaded: Pretrained, config: EvalConfig) -> Callable[[np.ndarray
     variables = parallel.replicate(loaded.variables, mesh)
     predict = evaluate.make_predict(loaded.model, mesh, config)
     return lambda images_BHW3: jax.device_get(predict(variables, images_BHW3))
+
+
+def export(
+    loaded: Pretrained,
+    size_hw: tuple[int, int],
+    batch: int | None,
+    config: EvalConfig,
+    platforms: Sequence[str] = PLATFORMS,
+) -> Exported:
+    """The same as a program of StableHLO with the weights inside; any number of images at a time if `batch` is None."""
+
+    @jax.jit
+    def detect(images_BHW3: jax.Array) -> tuple[jax.Array, ...]:
+        found = evaluate.predict_images(loaded.model, loaded.variables, images_BHW3, config)
+        return found.boxes, found.scores, found.labels, found.mask
+
+    num_images = batch or jax.export.symbolic_shape("B", constraints=["B >= 1"])[0]
+    images = jax.ShapeDtypeStruct((num_images, *size_hw, 3), jnp.uint8)
+    return Exported(jax.export.export(detect, platforms=platforms)(images), loaded.class_names, size_hw, batch)
 
 
 def _names_of(num_classes: int) -> tuple[str, ...]:
