@@ -178,6 +178,8 @@ def test_what_is_not_there_is_named(tmp_path):
         Detector.from_pretrained(tmp_path / "absent.pth")
     with pytest.raises(ValueError, match="yolox_huge"):
         Detector.from_pretrained("yolox_huge")
+    with pytest.raises(ValueError, match=r"any\.onnx is for ONNX Runtime"):
+        Detector.from_pretrained("any.onnx")
     with pytest.raises(ValueError, match="folder without checkpoints"):
         Detector.from_pretrained(tmp_path)
 

@@ -90,6 +90,9 @@ class Detector:
             batch_sizes = (1, batch_size) if program.batch is None else (program.batch,)
             return cls(program.predict, program.class_names, program.size_hw, batch_sizes, log)
 
+        if Path(weights).suffix == ".onnx":
+            raise ValueError(f"{weights} is for ONNX Runtime: give what it was exported from, or --format=stablehlo")
+
         # Here, because an exported file needs nothing of them.
         from yolox_jax.detection.anchors import check_size
         from yolox_jax.inference import pretrained
