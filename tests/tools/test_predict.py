@@ -79,6 +79,15 @@ def test_a_folder_is_seen_whole_and_what_is_damaged_is_named(folder, predict, tm
         assert cv2.imread(str(tmp_path / "out" / name)).shape == shape
 
 
+def test_no_input_is_written_over(folder):
+    cv2.imwrite(str(folder / "c.jpg"), _picture(64, 64, (8, 8, 24, 24)))
+    before = (folder / "c.jpg").read_bytes()
+    detector = Detector(_white_pixels, ("white",), (64, 64), log=lambda text: None)
+    Prediction(detector, folder).run([str(folder / "c.jpg")])
+    assert (folder / "c.jpg").read_bytes() == before
+    assert (folder / "c-2.jpg").exists()
+
+
 def test_every_frame_of_a_video_is_seen_at_its_place(folder, predict, tmp_path):
     prediction = predict(folder / "film.avi")
     assert not prediction.unreadable

@@ -27,7 +27,7 @@ class Prediction:
         self._detector = detector
         self._output = output
         self._max_frames = max_frames
-        self._written: set[Path] = set()
+        self._taken: set[Path] = set()  # what was written and what is read, by the absolute path
         self._batch_size = detector.batch_sizes[-1]
 
     def run(self, named: Sequence[str]) -> None:
@@ -35,6 +35,7 @@ class Prediction:
         media, errors = find(named)
         for error in errors:
             self._refuse(error)
+        self._taken |= {each.path.resolve() for each in media}
         num_done = 0
         # One program for all, so that the last few images of a folder do not compile another.
         self._batch_size = self._detector.batch_sizes[0 if len(media) == 1 else -1]
@@ -105,13 +106,13 @@ class Prediction:
         print(f"{media.name}: {num_done} frames")
 
     def _free_path(self, name: str) -> Path:
-        """A path in the folder that no other of these files has: two folders may have an image of one name."""
+        """A path in the folder: two inputs may have one name, and none is written over, even in its own folder."""
         path = self._output / name
         for number in itertools.count(2):
-            if path not in self._written:
+            if path.resolve() not in self._taken:
                 break
             path = self._output / f"{Path(name).stem}-{number}{Path(name).suffix}"
-        self._written.add(path)
+        self._taken.add(path.resolve())
         return path
 
 
