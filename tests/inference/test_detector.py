@@ -143,7 +143,7 @@ def test_a_runs_classes_and_size_are_its_own_and_new_image_sizes_compile_nothing
     assert (detector.class_names, detector.size_hw) == (_SEVEN, (64, 96))
     rng = np.random.default_rng(0)
     pictures = [rng.integers(0, 256, (height, width, 3), np.uint8) for height, width in ((64, 96), (50, 20), (99, 300))]
-    detector(pictures)  # both programs
+    detector(pictures), detector(pictures[0])  # both programs
 
     compiled = []
     jax.monitoring.register_event_duration_secs_listener(
