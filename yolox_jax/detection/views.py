@@ -4,6 +4,7 @@ A view's anchor points are moved to where they lie in the image. The raw outputs
 those of several views stand beside each other as of one network with more anchors.
 """
 
+import dataclasses
 from collections.abc import Sequence
 
 import jax
@@ -17,13 +18,13 @@ def unmirror(predictions: Predictions, anchors: Anchors, width: int) -> tuple[Pr
     # The centre (offset + index)·stride of the mirrored image is (1 − offset + last index − index)·stride here.
     offset_x = 1 - predictions.box_deltas[..., :1]
     box_deltas = jnp.concatenate([offset_x, predictions.box_deltas[..., 1:]], axis=-1)
-    x, y = anchors.centers[:, :1], anchors.centers[:, 1:]
-    return predictions.replace(box_deltas=box_deltas), anchors.replace(centers=jnp.concatenate([width - x, y], axis=-1))
+    centers = jnp.concatenate([width - anchors.centers[:, :1], anchors.centers[:, 1:]], axis=-1)
+    return dataclasses.replace(predictions, box_deltas=box_deltas), dataclasses.replace(anchors, centers=centers)
 
 
 def unscale(anchors: Anchors, scale: float) -> Anchors:
     """The anchors of an image resized by `scale`, as of the image; its predictions stay as they are."""
-    return anchors.replace(centers=anchors.centers / scale, strides=anchors.strides / scale)
+    return dataclasses.replace(anchors, centers=anchors.centers / scale, strides=anchors.strides / scale)
 
 
 def join(views: Sequence[tuple[Predictions, Anchors]]) -> tuple[Predictions, Anchors]:

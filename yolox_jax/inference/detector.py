@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Self, cast, overload
+from typing import Any, Self, cast, overload
 
 import numpy as np
 
@@ -78,7 +78,13 @@ class Detector:
         Raises:
           ValueError, OSError: nothing is there, or nothing of this kind; the message says what to do.
         """
-        options = {"conf": conf, "iou": iou, "max_detections": max_detections, "multi_label": multi_label, "tta": tta}
+        options: dict[str, Any] = {
+            "conf": conf,
+            "iou": iou,
+            "max_detections": max_detections,
+            "multi_label": multi_label,
+            "tta": tta,
+        }
         given = {name: value for name, value in options.items() if value is not None}
         if exported.is_exported(weights):
             fixed = [*given, *(name for name, value in (("size", size), ("dtype", dtype)) if value is not None)]

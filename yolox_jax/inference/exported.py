@@ -46,7 +46,7 @@ class Exported:
         """Raises ValueError for a damaged file and for one of another version."""
         try:
             with zipfile.ZipFile(path) as archive:
-                meta, program = json.loads(archive.read(_META)), archive.read(_PROGRAM)
+                meta, serialized = json.loads(archive.read(_META)), archive.read(_PROGRAM)
         except (zipfile.BadZipFile, KeyError, ValueError) as error:
             raise ValueError(f"{path} is damaged ({error}): copy or export it again") from error
         if meta["format_version"] != _FORMAT_VERSION:
@@ -58,7 +58,7 @@ class Exported:
             raise ValueError(
                 f"{path} is for {', '.join(meta['platforms'])}, this is {jax.default_backend()}: export it for that"
             )
-        program = jax.export.deserialize(bytearray(program))
+        program = jax.export.deserialize(bytearray(serialized))
         return cls(program, tuple(meta["class_names"]), tuple(meta["size_hw"]), meta["batch"])
 
     def predict(self, images_BHW3: np.ndarray) -> Detections:

@@ -8,7 +8,7 @@ import onnx
 from yolox_jax.detection.anchors import make_anchors
 from yolox_jax.evaluation.evaluate import EvalConfig
 from yolox_jax.inference.onnx_detections import add_detections
-from yolox_jax.inference.onnx_graph import Graph
+from yolox_jax.inference.onnx_graph import Dims, Graph
 from yolox_jax.inference.onnx_network import OnnxNetwork
 from yolox_jax.inference.pretrained import Pretrained
 from yolox_jax.models.official_weights import to_state_dict
@@ -43,12 +43,12 @@ def detecting_model(
     output = OnnxNetwork(graph, to_state_dict(loaded.variables, loaded.model)).raw_output(images_B3HW)
     found = add_detections(graph, output, anchors, len(loaded.class_names), config)
     num_slots = min(config.max_detections, config.num_candidates, len(anchors.strides))
-    described = (
+    described: list[tuple[str, type[np.generic], Dims]] = [
         ("boxes", np.float32, [4]),
         ("scores", np.float32, []),
         ("labels", np.int32, []),
         ("mask", np.bool_, []),
-    )
+    ]
     for value, (name, dtype, last) in zip(found, described, strict=True):
         graph.output(name, value, dtype, [dims, num_slots, *last])
     return graph.model(class_names=json.dumps(loaded.class_names))

@@ -126,8 +126,15 @@ class OnnxNetwork:
         return self._block(f"{name}.conv2", self._graph.add("Concat", x, *pools, axis=1))
 
     def _upsample(self, x: str) -> str:
-        how = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
-        return self._graph.add("Resize", x, "", self._graph.constant([1.0, 1.0, 2.0, 2.0]), **how)
+        return self._graph.add(
+            "Resize",
+            x,
+            "",
+            self._graph.constant([1.0, 1.0, 2.0, 2.0]),
+            mode="nearest",
+            coordinate_transformation_mode="asymmetric",
+            nearest_mode="floor",
+        )
 
     def _spatial(self, name: str, x: str, stride: int = 1) -> str:
         if f"{name}.dconv.conv.weight" in self._tensors:

@@ -45,7 +45,7 @@ def main(argv: list[str]) -> None:
         raise app.UsageError(f"unknown argument {argv[1]!r}")
     quiet_libraries()
     with user_errors():
-        loaded = pretrained.load(_WEIGHTS.value, "float32")
+        loaded = pretrained.load(str(_WEIGHTS.value), "float32")
         detect = dataclasses.replace(
             DETECTOR_CONFIG,
             conf=_CONF.value,
@@ -55,7 +55,7 @@ def main(argv: list[str]) -> None:
             tta=_TTA.value,
         )
         size_hw = loaded.size_hw if _SIZE.value is None else parse_size(_SIZE.value)
-        ending, write = FORMATS[_FORMAT.value]
+        ending, write = FORMATS[str(_FORMAT.value)]
         path = Path(_OUTPUT.value or f"yolox_{loaded.name}{ending}")
         write(path, loaded, ExportConfig(size_hw, _BATCH.value, None if _RAW.value else detect))
         print(f"{path}: YOLOX-{loaded.name}, {len(loaded.class_names)} classes, {path.stat().st_size / 1e6:.1f} MB")

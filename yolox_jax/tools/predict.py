@@ -32,8 +32,8 @@ def main(argv: list[str]) -> None:
     quiet_libraries()
     with user_errors():
         detector = Detector.from_pretrained(
-            _WEIGHTS.value,
-            size=_SIZE.value and (_SIZE.value, _SIZE.value),
+            str(_WEIGHTS.value),
+            size=None if _SIZE.value is None else (_SIZE.value, _SIZE.value),
             conf=_CONF.value,
             iou=_IOU.value,
             multi_label=_MULTI_LABEL.value,
