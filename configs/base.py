@@ -89,6 +89,8 @@ def get_config() -> ConfigDict:
     config.eval.detect.iou = 0.65  # exp.nmsthre
     config.eval.detect.max_detections = 1000  # slots an image; docs/architecture.md says how AP depends on the last two
     config.eval.detect.num_candidates = 2000  # boxes an image that enter NMS
+    config.eval.detect.multi_label = False  # every class of a box that scores conf (the reference: its best one only)
+    config.eval.detect.tta = False  # the image mirrored, smaller and larger too: four times the work
 
     # Running
     config.parallel = ConfigDict()

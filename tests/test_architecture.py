@@ -1,6 +1,8 @@
 """The import rules of docs/architecture.md, read from the source."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,7 +18,8 @@ _MAY_IMPORT = {
     "data": {"types"},
     "evaluation": {"types", "models", "detection", "augment", "data"},
     "training": {"types", "models", "detection", "augment", "data", "evaluation"},
-    "tools": {"types", "models", "detection", "augment", "data", "evaluation", "training"},
+    "inference": {"types", "models", "detection", "augment", "data", "evaluation", "training"},
+    "tools": {"types", "models", "detection", "augment", "data", "evaluation", "training", "inference"},
 }
 # Which places may import a fenced library; a place is a path prefix.
 _FENCES = {
@@ -26,8 +29,9 @@ _FENCES = {
     "tensorboardX": ("yolox_jax/training/tensorboard.py",),
     "tensorflow_datasets": ("yolox_jax/data/",),
     "grain": ("yolox_jax/data/",),
-    "cv2": ("yolox_jax/data/", "yolox_jax/tools/"),
     "matplotlib": ("yolox_jax/tools/plots.py",),
+    "onnx": ("yolox_jax/inference/",),
+    "cv2": ("yolox_jax/data/", "yolox_jax/inference/", "yolox_jax/tools/"),
     "ml_collections": ("configs/", "train.py", "eval.py", "yolox_jax/tools/"),
 }
 _SOURCES = sorted(
@@ -80,6 +84,12 @@ def test_only_programs_and_tools_know_configs_and_flags(file):
             # grain's worker processes want flags that are parsed, program or not.
             assert not _within(name, "absl") or file == "yolox_jax/data/reading.py", f"{file} imports {name}"
             assert not _within(name, "configs"), f"{file} imports {name}"
+
+
+def test_importing_the_package_alone_imports_no_library():
+    program = "import sys, yolox_jax; print(yolox_jax.__version__, 'jax' in sys.modules or 'numpy' in sys.modules)"
+    result = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert result.stdout.split()[1] == "False"
 
 
 def test_no_file_is_a_drawer_for_everything():

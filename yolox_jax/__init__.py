@@ -1,3 +1,19 @@
 """YOLOX, the anchor-free object detector (arXiv 2107.08430), in JAX and Flax."""
 
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from yolox_jax.inference.detector import Detector
+
+__all__ = ["Detector", "__version__"]
+
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    """Imports what needs JAX when it is first asked for, so that `import yolox_jax` alone takes no time."""
+    if name == "Detector":
+        from yolox_jax.inference.detector import Detector
+
+        return Detector
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

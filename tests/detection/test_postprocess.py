@@ -91,6 +91,31 @@ def test_detect_equals_decoding_scoring_and_nms_written_out(seed):
         np.testing.assert_array_equal(found.labels[image][mask], labels[kept])
 
 
+@pytest.mark.parametrize("seed", range(2))
+def test_with_multi_label_every_class_of_every_box_above_the_threshold_is_a_candidate(seed):
+    anchors = make_anchors((64, 64))
+    predictions = _random_predictions(seed, len(anchors.strides))
+    found = detect(predictions, anchors, 0.1, 0.5, max_detections=200, num_candidates=400, multi_label=True)
+    for image in range(2):
+        boxes_xyxy = np.asarray(boxes.cxcywh_to_xyxy(decode(predictions.box_deltas[image], anchors)))
+        obj = np.asarray(jax.nn.sigmoid(predictions.obj_logits[image]))
+        cls = np.asarray(jax.nn.sigmoid(predictions.cls_logits[image]))
+        candidates = [
+            (obj[anchor] * cls[anchor, label], label, boxes_xyxy[anchor])
+            for anchor in range(len(obj))
+            for label in range(cls.shape[1])
+            if obj[anchor] * cls[anchor, label] >= 0.1
+        ]
+        candidates.sort(key=lambda candidate: -candidate[0])
+        scores, labels, xyxy = (np.array(column) for column in zip(*candidates, strict=True))
+        kept = naive_nms(xyxy, labels, 0.5)
+        assert len(set(np.round(xyxy[kept][:, 0], 3))) < len(kept) < 200  # a box with two labels is among them
+        mask = np.asarray(found.mask[image])
+        np.testing.assert_array_equal(found.labels[image][mask], labels[kept])
+        np.testing.assert_allclose(found.scores[image][mask], scores[kept], rtol=1e-5)
+        np.testing.assert_allclose(found.boxes[image][mask], xyxy[kept], rtol=1e-5, atol=1e-4)
+
+
 def test_the_answer_has_all_its_slots_even_from_a_tiny_input():
     anchors = make_anchors((32, 32))
     found = detect(_random_predictions(0, 21), anchors, conf=0.0, iou=0.5, max_detections=100)

@@ -12,11 +12,12 @@ from tests.training import toy
 from yolox_jax.data.geometry import letterbox
 from yolox_jax.data.sources.coco import CocoSource
 from yolox_jax.data.sources.shapes import ShapesSource
-from yolox_jax.evaluation.evaluate import EvalConfig, evaluate, make_predict
+from yolox_jax.detection.anchors import encode, make_anchors
+from yolox_jax.evaluation.evaluate import EvalConfig, evaluate, make_predict, predict_images
 from yolox_jax.models import yolox
 from yolox_jax.training import parallel
 from yolox_jax.training.weights import load_weights
-from yolox_jax.types import Detections
+from yolox_jax.types import Detections, Predictions
 
 _SIZE = (96, 96)
 _NUM_SLOTS = 8
@@ -87,6 +88,36 @@ def test_eight_devices_find_what_one_finds():
     )
     assert one.mask.any()
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), one, eight)
+
+
+class SeesWhite:
+    """A model that sees the box around the white pixels of each image, and says so at every anchor."""
+
+    def apply(self, variables, images_BHW3, train):
+        white_BHW = (images_BHW3 > 127).all(axis=3)
+        sides = []
+        for along in (2, 1):  # x, then y
+            seen = white_BHW.any(axis=3 - along)
+            first, last = jnp.argmax(seen, axis=1), seen.shape[1] - jnp.argmax(seen[:, ::-1], axis=1)
+            sides.append(((first + last) / 2, last - first))
+        (x, width), (y, height) = sides
+        anchors = make_anchors(images_BHW3.shape[1:3])
+        box_BA4 = jnp.broadcast_to(jnp.stack([x, y, width, height], axis=1)[:, None], (len(x), len(anchors.strides), 4))
+        logits_BA = jnp.zeros(box_BA4.shape[:2])
+        deltas_BA4 = jax.vmap(encode, (0, None))(box_BA4.astype(jnp.float32), anchors)
+        return Predictions(deltas_BA4, logits_BA, logits_BA[..., None])
+
+
+def test_all_views_of_tta_see_an_object_at_the_same_place():
+    images = np.zeros((2, 64, 96, 3), np.uint8)
+    images[0, 20:44, 60:90], images[1, 5:25, 8:40] = 255, 255
+    config = EvalConfig(conf=0.0, iou=1.0, max_detections=1000, num_candidates=1000, tta=True)
+    found = jax.jit(lambda images: predict_images(SeesWhite(), None, images, config))(images)
+    num_anchors = [len(make_anchors(size).strides) for size in ((64, 96), (64, 96), (64, 96), (96, 128))]
+    assert found.mask.sum(axis=1).tolist() == [sum(num_anchors)] * 2
+    for image, box_xyxy in enumerate(([60, 20, 90, 44], [8, 5, 40, 25])):
+        boxes = np.asarray(found.boxes[image])[np.asarray(found.mask[image])]
+        np.testing.assert_allclose(boxes, np.broadcast_to(box_xyxy, boxes.shape), atol=1.01)
 
 
 def test_results_are_written_as_json(source, tmp_path):

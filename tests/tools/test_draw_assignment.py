@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from yolox_jax.detection.anchors import STRIDES, make_anchors
+from yolox_jax.inference import drawing
 from yolox_jax.tools import draw, draw_assignment
 from yolox_jax.types import Assignment, Batch
 
@@ -51,15 +52,15 @@ def test_each_positive_anchor_is_a_point_in_its_boxs_colour_and_each_level_has_a
     for each in np.flatnonzero(assignment.positive[0]):
         x, y = (2 * np.asarray(anchors.centers)[each]).astype(int)
         box = _SLOTS.index(assignment.gt_index[0, each])
-        np.testing.assert_array_equal(picture[y, x], draw.class_colour(box))
-        shapes.append((picture[y - 8 : y + 9, x - 8 : x + 9] == draw.class_colour(box)).all(axis=2).tobytes())
+        np.testing.assert_array_equal(picture[y, x], drawing.class_colour(box))
+        shapes.append((picture[y - 8 : y + 9, x - 8 : x + 9] == drawing.class_colour(box)).all(axis=2).tobytes())
     assert len(set(shapes)) == 3
 
 
 def test_only_the_box_without_anchors_is_crossed_out(picture):
     for box, (x1, y1, x2, y2) in enumerate(_BOXES):
         on_diagonal = picture[2 * y1 + (y2 - y1) // 2, 2 * x1 + (x2 - x1) // 2]  # a quarter of the way
-        assert (on_diagonal == draw.class_colour(box)).all() == (box == 2)
+        assert (on_diagonal == drawing.class_colour(box)).all() == (box == 2)
 
 
 def test_the_summary_counts_boxes_anchors_levels_and_boxes_without(batch, assignment, anchors):

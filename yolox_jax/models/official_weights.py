@@ -13,15 +13,17 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from yolox_jax.models.torch_file import load_pth
-from yolox_jax.models.yolox import YOLOX
+from yolox_jax.models.yolox import VARIANTS, YOLOX
 
-__all__ = ["abstract_variables", "from_state_dict", "load_pth", "num_classes_of", "to_state_dict"]
+__all__ = ["abstract_variables", "from_state_dict", "load_pth", "num_classes_of", "to_state_dict", "variant_of"]
 
 Variables = dict[str, Any]  # {"params": …, "batch_stats": …}, nested by module name
 
 _TORCH_LEAF = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
 _COUNTER = "num_batches_tracked"  # torch's BatchNorm counts batches; with a fixed momentum nothing reads the count
 _CLASS_LAYERS = "head.cls_preds."  # the only tensors whose shape depends on the number of classes
+_STEM = "backbone.backbone.stem.conv.conv.weight"  # of a CSPDarknet, which Focus gives 64 channels at width 1
+_STEM_DARKNET53 = "backbone.backbone.stem.0.conv.weight"
 _MAX_NAMED = 5  # tensors named in one line of an error: another model's file differs in hundreds
 
 _log = logging.getLogger("yolox_jax.weights")
@@ -79,6 +81,26 @@ def num_classes_of(state_dict: Mapping[str, np.ndarray]) -> int | None:
     """The number of classes a state dict predicts; None where it has no such layer."""
     bias = state_dict.get(f"{_CLASS_LAYERS}0.bias")
     return None if bias is None else len(bias)
+
+
+def variant_of(state_dict: Mapping[str, np.ndarray]) -> str:
+    """The key of yolox.VARIANTS whose weights these seem to be: no two of them have the same first layer.
+
+    Raises:
+      ValueError: the first layer is of none of them.
+    """
+    if _STEM_DARKNET53 in state_dict:
+        return "darknet53"
+    if _STEM not in state_dict:
+        raise ValueError(f"the weights are of no YOLOX: there is neither a tensor {_STEM} nor {_STEM_DARKNET53}")
+    num_channels = len(state_dict[_STEM])
+    of_width = {int(64 * v.width): name for name, v in VARIANTS.items() if not v.darknet53}
+    if num_channels not in of_width:
+        known = ", ".join(f"{name} {channels}" for channels, name in of_width.items())
+        raise ValueError(
+            f"the weights are of no known YOLOX: the first layer has {num_channels} channels; known: {known}"
+        )
+    return of_width[num_channels]
 
 
 def abstract_variables(model: YOLOX) -> Variables:

@@ -1,6 +1,5 @@
-"""Boxes on pictures, and pictures on a sheet."""
+"""Pictures of detections, on a sheet."""
 
-import colorsys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,47 +8,13 @@ import cv2
 import numpy as np
 
 from yolox_jax.data.example import Source
+from yolox_jax.inference.drawing import draw_boxes
 
-_GOLDEN_ANGLE = 0.618034  # hues this far apart round the circle stay apart however many classes there are
-TEXT_HEIGHT = 14  # pixels
 TITLE_HEIGHT = 18
+
+
 _MIN_SHOWN_SCORE = 0.3
 CELL = 320  # pixels a side of one image on a sheet
-
-
-def class_colour(label: int) -> tuple[int, int, int]:
-    """A BGR colour of a class's own."""
-    red, green, blue = colorsys.hsv_to_rgb((label * _GOLDEN_ANGLE) % 1, 0.9, 0.9)
-    return int(255 * blue), int(255 * green), int(255 * red)
-
-
-def draw_boxes(
-    image_HW3: np.ndarray, boxes_xyxy_N4: np.ndarray, label_N: Sequence[int], caption_N: Sequence[str]
-) -> np.ndarray:
-    """A copy of a BGR image with its boxes, each with a caption in its class's colour."""
-    return draw_coloured(image_HW3, boxes_xyxy_N4, [class_colour(label) for label in label_N], caption_N)
-
-
-def draw_coloured(
-    image_HW3: np.ndarray,
-    boxes_xyxy_N4: np.ndarray,
-    colour_N: Sequence[tuple[int, int, int]],
-    caption_N: Sequence[str],
-) -> np.ndarray:
-    """A copy of a BGR image with its boxes, each in its BGR colour; a caption may be empty."""
-    image = image_HW3.copy()
-    for (x1, y1, x2, y2), colour, caption in zip(
-        np.rint(boxes_xyxy_N4).astype(int).tolist(), colour_N, caption_N, strict=True
-    ):
-        cv2.rectangle(image, (x1, y1), (x2, y2), colour, 2)
-        if not caption:
-            continue
-        (width, _), _ = cv2.getTextSize(caption, cv2.FONT_HERSHEY_SIMPLEX, 0.4, 1)
-        # Inside the picture even where the box touches its top or right side.
-        top, left = max(y1, TEXT_HEIGHT), max(min(x1, image.shape[1] - width), 0)
-        cv2.rectangle(image, (left, top - TEXT_HEIGHT), (left + width, top), colour, cv2.FILLED)
-        cv2.putText(image, caption, (left, top - 4), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (255, 255, 255), 1, cv2.LINE_AA)
-    return image
 
 
 def fit(image_HW3: np.ndarray, cell: int = CELL) -> tuple[np.ndarray, float]:

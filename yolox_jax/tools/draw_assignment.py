@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 
 from yolox_jax.detection.anchors import STRIDES
+from yolox_jax.inference import drawing
 from yolox_jax.tools import draw
 from yolox_jax.types import Anchors, Assignment, Batch
 
@@ -65,9 +66,9 @@ def draw_assignment(
     out.
     """
     num_anchors_N = np.bincount(box_P, minlength=len(name_N))
-    colours = [draw.class_colour(box) for box in range(len(name_N))]
+    colours = [drawing.class_colour(box) for box in range(len(name_N))]
     captions = [f"{name} {count}" for name, count in zip(name_N, num_anchors_N.tolist(), strict=True)]
-    image = draw.draw_coloured(image_HW3, boxes_xyxy_N4, colours, captions)
+    image = drawing.draw_coloured(image_HW3, boxes_xyxy_N4, colours, captions)
     corners_N4 = np.rint(boxes_xyxy_N4).astype(int).tolist()
     for (x1, y1, x2, y2), count, colour in zip(corners_N4, num_anchors_N.tolist(), colours, strict=True):
         if not count:

@@ -7,6 +7,7 @@ import numpy as np
 from yolox_jax.data.doctor import Report
 from yolox_jax.data.findings import SEVERITIES, Finding
 from yolox_jax.data.images import ImageError, SizeError
+from yolox_jax.inference import drawing
 from yolox_jax.tools import draw
 
 _LINES_PER_CODE = 10
@@ -62,7 +63,7 @@ def contact_sheet(report: Report) -> np.ndarray:
         title = f"{name} {source.image_id(index)} {codes}"
         captions = [source.class_names[label] for label in example.labels]
         image, scale = draw.fit(example.image, draw.CELL - draw.TITLE_HEIGHT)
-        boxed = draw.draw_boxes(image, example.boxes_xyxy * scale, example.labels.tolist(), captions)
+        boxed = drawing.draw_boxes(image, example.boxes_xyxy * scale, example.labels.tolist(), captions)
         pictures.append(draw.titled(boxed, title, draw.CELL))
     if not pictures:
         raise ValueError("no image of the data set can be shown, so no sheet was written")

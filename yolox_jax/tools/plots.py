@@ -9,6 +9,7 @@ import numpy as np
 from yolox_jax.data.example import Source
 from yolox_jax.evaluation.diagnosis import Diagnosis, diagnose
 from yolox_jax.evaluation.precision_recall import Curve
+from yolox_jax.inference import drawing
 from yolox_jax.tools import draw
 from yolox_jax.tools.worst_images import worst_images
 
@@ -125,5 +126,5 @@ def _line(diagnosis: Diagnosis, label: int, name: str) -> dict[str, Any]:
     """How a class's curve is drawn: many classes are a grey background to what they give together."""
     if len(diagnosis.class_names) > _MOST_NAMED:
         return {"color": "0.8", "linewidth": 0.7}
-    blue, green, red = draw.class_colour(label)
+    blue, green, red = drawing.class_colour(label)
     return {"color": (red / 255, green / 255, blue / 255), "linewidth": 1.2, "label": name}

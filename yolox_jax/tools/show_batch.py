@@ -11,6 +11,7 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from yolox_jax.data.pipeline import LoadedBatch
+from yolox_jax.inference import drawing
 from yolox_jax.tools import draw
 from yolox_jax.tools.terminal import quiet_libraries, user_errors
 from yolox_jax.tools.training_batch import first_shifted, load
@@ -30,7 +31,7 @@ def draw_sheet(loaded: LoadedBatch, class_names: tuple[str, ...], max_images: in
     ):
         fitted, scale = draw.fit(image)
         captions = [class_names[label] for label in labels[mask]]
-        pictures.append(draw.draw_boxes(fitted, boxes_xyxy[mask] * scale, labels[mask].tolist(), captions))
+        pictures.append(drawing.draw_boxes(fitted, boxes_xyxy[mask] * scale, labels[mask].tolist(), captions))
     return draw.sheet(pictures)
 
 

@@ -67,9 +67,10 @@ def _leave(code: int | str) -> NoReturn:
     sys.exit(code)
 
 
-def print_progress(num_done: int, num_all: int, what: str = "evaluated") -> None:
-    """Tells how many images are done: one changing line on a terminal, elsewhere a line at the end."""
+def print_progress(num_done: int, num_all: int | None, what: str = "evaluated", unit: str = "images") -> None:
+    """Tells how many are done: one changing line on a terminal, elsewhere a line at the end; None: no end is known."""
+    line = f"{what} {num_done}{'' if num_all is None else f'/{num_all}'} {unit}"
     if sys.stdout.isatty():
-        print(f"\r{what} {num_done}/{num_all} images", end="\n" if num_done == num_all else "", flush=True)
+        print(f"\r{line}", end="\n" if num_done == num_all else "", flush=True)
     elif num_done == num_all:
-        print(f"{what} {num_done}/{num_all} images", flush=True)
+        print(line, flush=True)

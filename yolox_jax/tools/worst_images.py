@@ -6,6 +6,7 @@ from yolox_jax.data.example import Source
 from yolox_jax.evaluation.diagnosis import Diagnosis
 from yolox_jax.evaluation.image_boxes import ImageBoxes
 from yolox_jax.evaluation.mistakes import Mistakes
+from yolox_jax.inference import drawing
 from yolox_jax.tools import draw
 
 _NUM_IMAGES, _COLUMNS, _CELL = 12, 4, 480
@@ -39,4 +40,4 @@ def _draw(
     captions = [""] * len(right) + [class_names[label] for label in image.gt_label_G[missed]]
     captions += [f"{class_names[image.found_label_D[each]]} {image.score_D[each]:.2f}" for each in wrong]
     colours = [_RIGHT] * len(right) + [_MISSED] * len(missed) + [_WRONG] * len(wrong)
-    return draw.draw_coloured(pixels, boxes_xyxy * scale, colours, captions)
+    return drawing.draw_coloured(pixels, boxes_xyxy * scale, colours, captions)

@@ -3,6 +3,8 @@
 import logging
 from pathlib import Path
 
+import numpy as np
+
 from yolox_jax.models import official_weights, release, yolox
 from yolox_jax.models.official_weights import Variables
 from yolox_jax.training import checkpoint
@@ -61,7 +63,12 @@ def load_weights(
     return variables
 
 
-def _from_official(spec: str, model: yolox.YOLOX, class_names: tuple[str, ...], transfer: bool, seed: int) -> Variables:
+def read_official(spec: str) -> dict[str, np.ndarray]:
+    """The tensors of an official .pth file, or of the official weights that bear a name, which are downloaded once.
+
+    Raises:
+      ValueError, OSError: there is no such file or name, or it holds no weights.
+    """
     path = Path(spec)
     if path.is_dir():
         raise ValueError(f"{spec} is a folder without checkpoints: give a run directory, a checkpoint or a .pth file")
@@ -69,7 +76,11 @@ def _from_official(spec: str, model: yolox.YOLOX, class_names: tuple[str, ...], 
         if path.suffix or len(path.parts) > 1:
             raise FileNotFoundError(f"there is no file or folder {spec}")
         path = release.fetch_official(spec)
-    state_dict = official_weights.load_pth(path)
+    return official_weights.load_pth(path)
+
+
+def _from_official(spec: str, model: yolox.YOLOX, class_names: tuple[str, ...], transfer: bool, seed: int) -> Variables:
+    state_dict = read_official(spec)
     num_classes = official_weights.num_classes_of(state_dict)
     if num_classes not in (None, len(class_names)) and not transfer:
         raise ValueError(

@@ -1,0 +1,217 @@
+"""The detector: what it takes, where its boxes are, and that it compiles no more than it says."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.material import golden_shapes, material, nano_of_seven_classes
+from yolox_jax import Detector
+from yolox_jax.data import images
+from yolox_jax.data.geometry import letterbox
+from yolox_jax.inference import pretrained
+from yolox_jax.inference.coco_names import COCO_NAMES
+from yolox_jax.models import official_weights
+from yolox_jax.models.yolox import VARIANTS
+from yolox_jax.training import checkpoint, optim, state
+from yolox_jax.types import Detections
+
+_SIZE = (64, 96)
+_NAMES = ("cat", "dog")
+_SEVEN = tuple("abcdefg")
+
+
+class WhitePixels:
+    """Finds the box around the white pixels of each image; remembers how many images it was given."""
+
+    def __init__(self):
+        self.batch_sizes = []
+
+    def __call__(self, images_BHW3):
+        self.batch_sizes.append(len(images_BHW3))
+        boxes, mask = np.zeros((len(images_BHW3), 3, 4), np.float32), np.zeros((len(images_BHW3), 3), bool)
+        for row, image in enumerate(images_BHW3):
+            y, x = np.nonzero((image == 255).all(axis=2))
+            if len(x):
+                boxes[row, 1], mask[row, 1] = (x.min(), y.min(), x.max() + 1, y.max() + 1), True
+        return Detections(boxes, mask * np.float32(0.9), mask.astype(np.int32), mask)
+
+
+def _image(height, width, box_xyxy):
+    image = np.zeros((height, width, 3), np.uint8)
+    x1, y1, x2, y2 = box_xyxy
+    image[y1:y2, x1:x2] = 255
+    return image
+
+
+def _detector(predict, **options):
+    return Detector(predict, _NAMES, _SIZE, log=lambda text: None, **options)
+
+
+@pytest.mark.parametrize("height, width", [(64, 96), (32, 48), (200, 100), (128, 600)])
+def test_boxes_are_in_the_images_own_pixels(height, width):
+    box_xyxy = np.array([width // 4, height // 4, width // 2, height // 2])
+    found = _detector(WhitePixels())(_image(height, width, box_xyxy))
+    assert found.names == ["dog"]
+    pixel = max(height / _SIZE[0], width / _SIZE[1], 1)  # of the input, in those of the image
+    np.testing.assert_allclose(found.boxes_xyxy, box_xyxy[None], atol=1.5 * pixel)
+
+
+def test_arrays_pil_images_and_files_of_one_picture_give_the_same(tmp_path):
+    rgb = np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)
+    seen = []
+
+    def predict(images_BHW3):
+        seen.append(images_BHW3.copy())
+        return Detections(*(np.zeros(shape) for shape in ((1, 0, 4), (1, 0), (1, 0))), np.zeros((1, 0), bool))
+
+    Image.fromarray(rgb).save(tmp_path / "picture.png")
+    for given in (rgb, Image.fromarray(rgb), tmp_path / "picture.png", str(tmp_path / "picture.png")):
+        assert len(_detector(predict)(given)) == 0
+    np.testing.assert_array_equal(seen[0][0], letterbox(rgb[..., ::-1].copy(), _SIZE)[0])  # BGR, as the network learnt
+    for other in seen[1:]:
+        np.testing.assert_array_equal(other, seen[0])
+
+
+def test_a_list_is_detected_in_batches_of_fixed_sizes_and_each_is_announced_once():
+    predict, said = WhitePixels(), []
+    detector = Detector(predict, _NAMES, _SIZE, batch_sizes=(1, 4), log=said.append)
+    pictures = [_image(40 + i, 50 + 2 * i, (3 * i, i, 3 * i + 9, i + 8)) for i in range(10)]
+    alone = [detector(picture) for picture in pictures]
+    together = detector(pictures)
+    assert predict.batch_sizes == [1] * 10 + [4, 4, 4]
+    assert [text.split(" at ")[0] for text in said] == ["compiling for one image", "compiling for batches of 4 images"]
+    for one, other in zip(alone, together, strict=True):
+        np.testing.assert_array_equal(one.boxes_xyxy, other.boxes_xyxy)
+    assert detector([]) == []
+
+
+def test_boxes_are_clipped_to_the_image_and_those_in_the_padding_left_out():
+    boxes = np.array([[[-5.0, 10, 20, 40], [70, 10, 90, 30]]])  # the image is as high as the input, and 60 wide there
+
+    def predict(images_BHW3):
+        return Detections(boxes, np.ones((1, 2)), np.zeros((1, 2), int), np.ones((1, 2), bool))
+
+    found = _detector(predict)(np.zeros((128, 120, 3), np.uint8))
+    np.testing.assert_allclose(found.boxes_xyxy, [[0, 20, 40, 80]])
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (np.zeros((4, 4), np.uint8), r"shape \(4, 4\): expected \[height, width, 3\]"),
+        (np.zeros((4, 4, 4), np.uint8), r"shape \(4, 4, 4\)"),
+        (np.zeros((4, 4, 3)), "type float64: expected uint8, 0 to 255"),
+        (np.zeros((2, 4, 4, 3), np.uint8), "give them as a list"),
+        (7, "a int is no image"),
+        ("absent.jpg", "absent.jpg cannot be read"),
+    ],
+)
+def test_what_is_no_image_is_refused_with_a_reason(given, message):
+    with pytest.raises(ValueError, match=message):
+        _detector(WhitePixels())(given)
+
+
+def test_a_drawing_has_the_images_size_and_leaves_it_alone():
+    image = _image(64, 96, (10, 20, 30, 50))
+    found = _detector(WhitePixels())(image)
+    drawn = found.draw(image)
+    assert drawn.shape == image.shape
+    changed = (drawn != image).any(axis=2)
+    assert changed[35, 10] and changed[35, 30] and not changed[35, 20]
+    assert found.draw_bgr(image)[35, 10].tolist() == drawn[35, 10].tolist()[::-1]
+    assert str(found) == "1 dog"
+    assert found.as_dicts()[0]["name"] == "dog"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run directory with one checkpoint."""
+    workdir = tmp_path_factory.mktemp("run")
+    _, variables = nano_of_seven_classes()
+    checkpoints = checkpoint.Checkpoints(workdir)
+    config = {"input_size": [64, 96]}
+    checkpoints.save(state.create(variables, optim.sgd(0.9, 0.0)), checkpoint.Meta("nano", _SEVEN, 3, config, {}))
+    checkpoints.close()
+    return workdir
+
+
+def test_a_runs_classes_and_size_are_its_own_and_new_image_sizes_compile_nothing(run):
+    detector = Detector.from_pretrained(run, conf=0.0, max_detections=5, batch_size=2, log=lambda text: None)
+    assert (detector.class_names, detector.size_hw) == (_SEVEN, (64, 96))
+    rng = np.random.default_rng(0)
+    pictures = [rng.integers(0, 256, (height, width, 3), np.uint8) for height, width in ((64, 96), (50, 20), (99, 300))]
+    detector(pictures), detector(pictures[0])  # both programs
+
+    compiled = []
+    jax.monitoring.register_event_duration_secs_listener(
+        lambda event, seconds, **_: compiled.append(event) if "compile" in event else None
+    )
+    try:
+        one, all_three = detector(pictures[2]), detector(pictures)
+        assert not compiled
+        jax.jit(lambda x: x + len(pictures))(np.ones(3))
+        assert compiled  # the listener hears
+    finally:
+        jax.monitoring.clear_event_listeners()
+    assert len(one) > 0
+    np.testing.assert_allclose(one.boxes_xyxy, all_three[2].boxes_xyxy, atol=1e-2)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_the_network_is_told_from_its_tensors(name):
+    shapes = golden_shapes(name)
+    assert official_weights.variant_of({key: np.empty(shape, np.int8) for key, shape in shapes.items()}) == name
+
+
+def test_weights_of_no_network_of_the_family_are_refused():
+    with pytest.raises(ValueError, match="of no YOLOX: there is neither a tensor backbone"):
+        official_weights.variant_of({"conv1.weight": np.zeros((64, 3, 7, 7))})
+    with pytest.raises(ValueError, match="first layer has 20 channels; known: nano 16, tiny 24, s 32"):
+        official_weights.variant_of({"backbone.backbone.stem.conv.conv.weight": np.zeros((20, 12, 3, 3))})
+
+
+def test_what_is_not_there_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="absent.pth"):
+        Detector.from_pretrained(tmp_path / "absent.pth")
+    with pytest.raises(ValueError, match="yolox_huge"):
+        Detector.from_pretrained("yolox_huge")
+    with pytest.raises(ValueError, match=r"any\.onnx is for ONNX Runtime"):
+        Detector.from_pretrained("any.onnx")
+    with pytest.raises(ValueError, match="folder without checkpoints"):
+        Detector.from_pretrained(tmp_path)
+
+
+def test_an_official_files_classes_are_cocos():
+    loaded = pretrained.load(str(material("weights/yolox_nano_coco.pth")))
+    assert (loaded.name, loaded.size_hw, loaded.class_names) == ("nano", (416, 416), COCO_NAMES)
+
+
+def test_the_coco_names_are_those_of_the_annotations():
+    content = json.loads(material("data/coco_val100/annotations.json").read_text())
+    assert tuple(category["name"] for category in content["categories"]) == COCO_NAMES
+
+
+@pytest.mark.slow
+def test_the_official_nano_finds_in_photographs_what_the_reference_found():
+    """Every object that PyTorch scored above 0.3, at its place, and no other."""
+    folder = material("data/coco_val100")
+    content = json.loads((folder / "annotations.json").read_text())
+    label_of = {category["id"]: label for label, category in enumerate(content["categories"])}
+    detections = json.loads((folder / "reference_detections_nano.json").read_text())
+    detector = Detector.from_pretrained(
+        material("weights/yolox_nano_coco.pth"), conf=0.3, iou=0.65, log=lambda text: None
+    )
+    for info in content["images"][:6]:
+        image = images.read(folder / "images" / info["file_name"])
+        expected = [d for d in detections if d["image_id"] == info["id"] and d["score"] >= 0.3]
+        expected.sort(key=lambda d: -d["score"])
+        found = detector.detect_bgr([image])[0]
+        xywh = np.array([d["bbox"] for d in expected]).reshape(-1, 4)
+        xyxy = np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1)
+        size = (info["width"], info["height"]) * 2
+        np.testing.assert_array_equal(found.labels, [label_of[d["category_id"]] for d in expected])
+        np.testing.assert_allclose(found.scores, [d["score"] for d in expected], atol=1e-3)
+        np.testing.assert_allclose(found.boxes_xyxy, np.clip(xyxy, 0, size), atol=0.1)

@@ -1,0 +1,83 @@
+"""What is written in each form, of a nano with random numbers; and the program that does so."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from tests.material import ROOT, golden_shapes, golden_state_dict
+from yolox_jax.inference import pretrained
+from yolox_jax.inference.formats import FORMATS, ExportConfig
+from yolox_jax.inference.pretrained import DETECTOR_CONFIG
+from yolox_jax.models.torch_file import load_pth
+from yolox_jax.models.torch_writer import save_pth
+
+
+@pytest.fixture(scope="module")
+def state_dict():
+    return golden_state_dict(golden_shapes("nano"))
+
+
+@pytest.fixture(scope="module")
+def weights(state_dict, tmp_path_factory):
+    path = tmp_path_factory.mktemp("weights") / "nano.pth"
+    save_pth(path, state_dict)
+    return path
+
+
+@pytest.fixture(scope="module")
+def loaded(weights):
+    return pretrained.load(str(weights), "float32")
+
+
+def _dims(values):
+    return {v.name: [d.dim_param or d.dim_value for d in v.type.tensor_type.shape.dim] for v in values}
+
+
+def test_onnx_has_the_size_the_batch_and_the_slots_asked_for(loaded, tmp_path):
+    onnx = pytest.importorskip("onnx")
+    config = ExportConfig((64, 96), 2, DETECTOR_CONFIG)
+    FORMATS["onnx"][1](tmp_path / "nano.onnx", loaded, config)
+    graph = onnx.load(tmp_path / "nano.onnx").graph
+    slots = 126  # as many as there are anchors
+    expected = {"images": [2, 64, 96, 3], "boxes": [2, slots, 4]}
+    expected |= {name: [2, slots] for name in ("scores", "labels", "mask")}
+    assert _dims([*graph.input, *graph.output]) == expected
+
+
+def test_raw_onnx_takes_any_number_of_images(loaded, tmp_path):
+    onnx = pytest.importorskip("onnx")
+    FORMATS["onnx"][1](tmp_path / "nano.onnx", loaded, ExportConfig((64, 64), None, None))
+    graph = onnx.load(tmp_path / "nano.onnx").graph
+    assert _dims([*graph.input, *graph.output]) == {"images": ["batch", 3, 64, 64], "output": ["batch", 84, 85]}
+
+
+def test_without_the_package_onnx_the_message_says_how_to_get_it(loaded, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(ValueError, match="pip install 'onnx"):
+        FORMATS["onnx"][1](tmp_path / "nano.onnx", loaded, ExportConfig((64, 64), None, None))
+
+
+def test_the_network_alone_is_for_onnx_only(loaded, tmp_path):
+    with pytest.raises(ValueError, match="--raw is for --format=onnx"):
+        FORMATS["stablehlo"][1](tmp_path / "nano.zip", loaded, ExportConfig((64, 64), None, None))
+
+
+def test_the_program_writes_an_official_file_unchanged_and_says_what_it_wrote(weights, state_dict, tmp_path):
+    command = [sys.executable, "-m", "yolox_jax.tools.export", f"--weights={weights}", "--format=pth"]
+    result = subprocess.run(
+        [*command, f"--output={tmp_path / 'again.pth'}"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert "again.pth: YOLOX-nano, 80 classes, " in result.stdout
+    written = load_pth(tmp_path / "again.pth")
+    assert written.keys() == state_dict.keys()
+    for name, array in state_dict.items():
+        np.testing.assert_array_equal(written[name], array, err_msg=name)
+
+
+def test_the_program_refuses_a_size_that_cannot_be(weights):
+    command = [sys.executable, "-m", "yolox_jax.tools.export", f"--weights={weights}", "--format=onnx", "--size=65"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 1
+    assert "multiples of 32" in result.stderr

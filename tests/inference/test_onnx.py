@@ -1,0 +1,137 @@
+"""ONNX files in ONNX Runtime against the reference's outputs, our detections, and the official file."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.material import golden, golden_shapes, golden_state_dict, material
+from yolox_jax.data import images
+from yolox_jax.data.geometry import letterbox
+from yolox_jax.detection.anchors import make_anchors
+from yolox_jax.detection.postprocess import detect
+from yolox_jax.evaluation.evaluate import EvalConfig
+from yolox_jax.inference import pretrained
+from yolox_jax.types import Predictions
+
+onnx = pytest.importorskip("onnx")
+onnxruntime = pytest.importorskip("onnxruntime")
+
+from yolox_jax.inference import onnx_file
+from yolox_jax.inference.onnx_detections import add_detections
+from yolox_jax.inference.onnx_graph import Graph
+from yolox_jax.inference.onnx_network import OnnxNetwork
+
+
+def _session(model):
+    return onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+
+
+@pytest.mark.parametrize("name", ["nano", "tiny", "m", "darknet53"])  # depthwise, plain, deeper, another family
+def test_the_graph_of_each_kind_of_network_gives_the_references_outputs(name):
+    arrays = golden("models")
+    images_B3HW = arrays["images_nchw"].astype(np.float32)
+    graph = Graph()
+    network = OnnxNetwork(graph, golden_state_dict(golden_shapes(name)))
+    raw = network.raw_output(graph.input("images", np.float32, ["batch", *images_B3HW.shape[1:]]))
+    graph.output("output", raw, np.float32, ["batch", *arrays[f"{name}/raw"].shape[1:]])
+    session = _session(graph.model())
+    (found,) = session.run(None, {"images": images_B3HW})
+    np.testing.assert_allclose(found, arrays[f"{name}/raw"], rtol=0, atol=1e-4)
+    (first,) = session.run(None, {"images": images_B3HW[:1]})
+    np.testing.assert_allclose(first, found[:1], atol=1e-5)
+
+
+_CONFIG = EvalConfig(conf=0.2, iou=0.4, max_detections=30, num_candidates=60)
+
+
+@pytest.fixture(scope="module")
+def nms():
+    """A session of decoding and NMS alone, for an input of 64x96 and 3 classes."""
+    anchors = make_anchors((64, 96))
+    graph = Graph()
+    output = graph.input("output", np.float32, ["batch", len(anchors.strides), 8])
+    found = add_detections(graph, output, anchors, 3, _CONFIG)
+    described = (
+        ("boxes", np.float32, [4]),
+        ("scores", np.float32, []),
+        ("labels", np.int32, []),
+        ("mask", np.bool_, []),
+    )
+    for value, (name, dtype, last) in zip(found, described, strict=True):
+        graph.output(name, value, dtype, ["batch", 30, *last])
+    return _session(graph.model()), anchors
+
+
+@pytest.mark.parametrize(("batch", "lift"), [(1, 0.0), (3, 1.0), (2, -20.0)])  # the last: nothing found
+def test_detections_in_the_graph_are_those_of_postprocess(nms, batch, lift):
+    session, anchors = nms
+    rng = np.random.default_rng(batch)
+    num_anchors = len(anchors.strides)
+    deltas = rng.normal(0, 1, (batch, num_anchors, 4)).astype(np.float32)
+    logits = rng.normal(lift, 2, (batch, num_anchors, 4)).astype(np.float32)
+    predictions = Predictions(jnp.asarray(deltas), jnp.asarray(logits[..., 0]), jnp.asarray(logits[..., 1:]))
+    expected = detect(predictions, anchors, _CONFIG.conf, _CONFIG.iou, 30, 60)
+    output = np.concatenate([deltas, jax.nn.sigmoid(logits)], axis=2)
+    boxes, scores, labels, mask = session.run(None, {"output": output})
+    np.testing.assert_array_equal(mask, expected.mask)
+    assert mask.any() == (lift > -20)
+    np.testing.assert_allclose(boxes[mask], expected.boxes[mask], rtol=1e-5, atol=1e-3)
+    np.testing.assert_allclose(scores[mask], expected.scores[mask], atol=1e-6)
+    np.testing.assert_array_equal(labels[mask], expected.labels[mask])
+
+
+@pytest.fixture(scope="module")
+def nano():
+    return pretrained.load(str(material("weights/yolox_nano_coco.pth")))
+
+
+@pytest.fixture(scope="module")
+def photographs():
+    """[4, 416, 416, 3] uint8 BGR, letterboxed."""
+    paths = sorted(material("data/coco_val100/images").glob("*.jpg"))[:4]
+    return np.stack([letterbox(images.read(path), (416, 416))[0] for path in paths])
+
+
+def test_without_nms_the_file_is_the_official_one(nano, photographs):
+    official = onnx.load(material("weights/yolox_nano_coco.onnx"))
+    ours = onnx_file.raw_model(nano, (416, 416), batch=1)
+    assert ours.opset_import[0].version >= 17
+    for one, other in ((ours.graph.input, official.graph.input), (ours.graph.output, official.graph.output)):
+        assert [node.name for node in one] == [node.name for node in other]
+        assert [node.type for node in one] == [node.type for node in other]
+    sessions = _session(ours), _session(official)
+    for image in photographs:
+        feed = {"images": image.transpose(2, 0, 1)[None].astype(np.float32)}
+        (found,), (expected,) = (session.run(["output"], feed) for session in sessions)
+        np.testing.assert_allclose(found[..., :4], expected[..., :4], rtol=0, atol=1e-3)
+        np.testing.assert_allclose(found[..., 4:], expected[..., 4:], rtol=0, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_with_nms_photographs_have_our_detections(nano, photographs):
+    config = EvalConfig(conf=0.3, iou=0.65, max_detections=300, num_candidates=1000)
+    session = _session(onnx_file.detecting_model(nano, (416, 416), None, config))
+    names = [node.name for node in session.get_outputs()]
+    assert names == ["boxes", "scores", "labels", "mask"]
+    predict = pretrained.make_predict(nano, config)
+    together = session.run(None, {"images": photographs})
+    num_found = 0
+    for row, image in enumerate(photographs):
+        ours = predict(image[None])
+        for boxes, scores, labels, mask in (
+            (part[0] for part in session.run(None, {"images": image[None]})),
+            (part[row] for part in together),
+        ):
+            np.testing.assert_array_equal(mask, ours.mask[0])
+            np.testing.assert_allclose(boxes[mask], ours.boxes[0][mask], rtol=0, atol=0.05)
+            np.testing.assert_allclose(scores[mask], ours.scores[0][mask], rtol=0, atol=1e-4)
+            np.testing.assert_array_equal(labels[mask], ours.labels[0][mask])
+        num_found += mask.sum()
+    assert num_found > 20
+
+
+def test_what_the_graph_cannot_do_is_said():
+    loaded = pretrained.Pretrained("nano", None, {}, ("a",), (64, 64))
+    with pytest.raises(ValueError, match="neither multi_label nor tta.*stablehlo"):
+        onnx_file.detecting_model(loaded, (64, 64), None, EvalConfig(tta=True))

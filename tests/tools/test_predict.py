@@ -1,0 +1,143 @@
+"""predict on files of all kinds, with a detector that sees white pixels."""
+
+import json
+import subprocess
+import sys
+
+import cv2
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.material import ROOT
+from tests.training import toy
+from yolox_jax.evaluation.evaluate import EvalConfig
+from yolox_jax.inference import pretrained
+from yolox_jax.inference.detector import Detector
+from yolox_jax.tools import media
+from yolox_jax.tools.prediction import Prediction
+from yolox_jax.types import Detections
+
+
+def _white_pixels(images_BHW3):
+    boxes, mask = np.zeros((len(images_BHW3), 1, 4), np.float32), np.zeros((len(images_BHW3), 1), bool)
+    for row, image in enumerate(images_BHW3):
+        y, x = np.nonzero((image > 200).all(axis=2))
+        if len(x):
+            boxes[row, 0], mask[row, 0] = (x.min(), y.min(), x.max() + 1, y.max() + 1), True
+    return Detections(boxes, mask * np.float32(0.9), np.zeros(mask.shape, np.int32), mask)
+
+
+def _picture(height, width, box_xyxy):
+    image = np.zeros((height, width, 3), np.uint8)
+    x1, y1, x2, y2 = box_xyxy
+    image[y1:y2, x1:x2] = 255
+    return image
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Three images of different sizes, two of one name, a damaged one, a text and a video of seven frames."""
+    (tmp_path / "in" / "sub").mkdir(parents=True)
+    cv2.imwrite(str(tmp_path / "in" / "a.png"), _picture(64, 64, (8, 8, 24, 24)))
+    cv2.imwrite(str(tmp_path / "in" / "b.JPG"), _picture(128, 100, (40, 40, 80, 100)))
+    cv2.imwrite(str(tmp_path / "in" / "sub" / "a.png"), _picture(50, 90, (10, 10, 40, 40)))
+    (tmp_path / "in" / "damaged.jpg").write_bytes((tmp_path / "in" / "b.JPG").read_bytes()[:200])
+    (tmp_path / "in" / "notes.txt").write_text("not looked at")
+    writer = cv2.VideoWriter(str(tmp_path / "in" / "film.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 10, (96, 64))
+    for frame in range(7):
+        writer.write(_picture(64, 96, (8 * frame, 16, 8 * frame + 24, 48)))
+    writer.release()
+    return tmp_path / "in"
+
+
+@pytest.fixture
+def predict(tmp_path):
+    """What was found in files; the copies are in tmp_path / "out"."""
+    (tmp_path / "out").mkdir()
+
+    def run(*named, max_frames=None):
+        detector = Detector(_white_pixels, ("white",), (64, 64), (1, 4), log=lambda text: None)
+        prediction = Prediction(detector, tmp_path / "out", max_frames)
+        prediction.run(list(map(str, named)))
+        return prediction
+
+    return run
+
+
+def test_a_folder_is_seen_whole_and_what_is_damaged_is_named(folder, predict, tmp_path):
+    prediction = predict(folder, folder / "sub", "nowhere/*.jpg")
+    missing, damaged = map(str, prediction.unreadable)
+    assert "nowhere/*.jpg is no file" in missing and "damaged.jpg is truncated" in damaged
+    found = {entry["file"]: entry for entry in prediction.entries if "frame" not in entry}
+    assert list(found) == [str(folder / name) for name in ("a.png", "b.JPG", "sub/a.png")]
+    entry = found[str(folder / "b.JPG")]
+    assert (entry["width"], entry["height"]) == (100, 128)
+    np.testing.assert_allclose(entry["detections"][0]["box_xyxy"], [40, 40, 80, 100], atol=4)
+    for name, shape in (("a.jpg", (64, 64, 3)), ("a-2.jpg", (50, 90, 3)), ("b.jpg", (128, 100, 3))):
+        assert cv2.imread(str(tmp_path / "out" / name)).shape == shape
+
+
+def test_no_input_is_written_over(folder):
+    cv2.imwrite(str(folder / "c.jpg"), _picture(64, 64, (8, 8, 24, 24)))
+    before = (folder / "c.jpg").read_bytes()
+    detector = Detector(_white_pixels, ("white",), (64, 64), log=lambda text: None)
+    Prediction(detector, folder).run([str(folder / "c.jpg")])
+    assert (folder / "c.jpg").read_bytes() == before
+    assert (folder / "c-2.jpg").exists()
+
+
+def test_every_frame_of_a_video_is_seen_at_its_place(folder, predict, tmp_path):
+    prediction = predict(folder / "film.avi")
+    assert not prediction.unreadable
+    assert [entry["frame"] for entry in prediction.entries] == list(range(7))
+    for entry in prediction.entries:
+        x1 = 8 * entry["frame"]
+        np.testing.assert_allclose(entry["detections"][0]["box_xyxy"], [x1, 16, x1 + 24, 48], atol=4)
+    copy = media.Video(media.Media("copy", "video", tmp_path / "out" / "film.mp4"))
+    assert len(list(copy)) == 7
+    assert copy.frames_per_second == 10
+
+
+def test_max_frames_stops_a_video(folder, predict):
+    prediction = predict(folder / "film.avi", max_frames=3)
+    assert not prediction.unreadable and len(prediction.entries) == 3
+
+
+def test_a_video_that_was_cut_off_is_named_and_its_frames_are_kept(folder, predict):
+    data = (folder / "film.avi").read_bytes()
+    cut = folder / "cut.avi"
+    cut.write_bytes(data[: len(data) // 2])
+    prediction = predict(cut, folder / "a.png")
+    assert "cut.avi" in str(prediction.unreadable[0])
+    assert prediction.entries[-1]["file"] == str(folder / "a.png")
+
+
+def test_a_pattern_means_the_files_it_matches_and_a_number_a_webcam(folder):
+    found, errors = media.find([f"{folder}/**/*.png", "0"])
+    assert [each.kind for each in found] == ["image", "image", "webcam"]
+    assert not errors
+    with pytest.raises(media.MediaError, match="webcam 99 cannot be opened"):
+        media.Video(media.find(["99"])[0][0])
+
+
+def test_the_program_writes_a_json_and_ends_with_one_where_something_was_unreadable(folder, tmp_path):
+    size_hw = (toy.SIZE, toy.SIZE)
+    variables = toy.MODEL.init(jax.random.key(0), jnp.zeros((1, *size_hw, 3)))
+    loaded = pretrained.Pretrained("toy", toy.MODEL, variables, ("circle", "square", "star"), size_hw)
+    config = EvalConfig(conf=0.0, iou=0.5, max_detections=5, num_candidates=20)
+    pretrained.export(loaded, size_hw, 1, config, platforms=("cpu",)).write(tmp_path / "toy.zip")
+    results = {}
+    for name, named in (("good", ["a.png"]), ("bad", ["damaged.jpg", "a.png"])):
+        arguments = [f"--weights={tmp_path / 'toy.zip'}", f"--output={tmp_path / name}"]
+        command = [sys.executable, "-m", "yolox_jax.tools.predict", *arguments, *(str(folder / n) for n in named)]
+        results[name] = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        content = json.loads((tmp_path / name / "predictions.json").read_text())
+        assert [entry["file"] for entry in content["images"]] == [str(folder / "a.png")]
+        assert (tmp_path / name / "a.jpg").exists()
+        assert len(content["unreadable"]) == len(named) - 1
+    assert results["good"].returncode == 0, results["good"].stderr
+    assert "compiling for one image at 64x64, once" in results["good"].stdout
+    assert results["bad"].returncode == 1
+    assert "damaged.jpg is truncated" in results["bad"].stderr

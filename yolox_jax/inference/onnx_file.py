@@ -1,0 +1,54 @@
+"""A detector as an ONNX file."""
+
+import json
+
+import numpy as np
+import onnx
+
+from yolox_jax.detection.anchors import make_anchors
+from yolox_jax.evaluation.evaluate import EvalConfig
+from yolox_jax.inference.onnx_detections import add_detections
+from yolox_jax.inference.onnx_graph import Dims, Graph
+from yolox_jax.inference.onnx_network import OnnxNetwork
+from yolox_jax.inference.pretrained import Pretrained
+from yolox_jax.models.official_weights import to_state_dict
+
+
+def raw_model(loaded: Pretrained, size_hw: tuple[int, int], batch: int | None) -> onnx.ModelProto:
+    """As the official exporter writes it, for what runs those files: no decoding and no NMS.
+
+    images [B, 3, H, W] float32 BGR 0..255 -> output [B, A, 5 + C]. B is free where `batch` is None.
+    """
+    graph, dims = Graph(), batch or "batch"
+    num_anchors, num_classes = len(make_anchors(size_hw).strides), len(loaded.class_names)
+    images = graph.input("images", np.float32, [dims, 3, *size_hw])
+    network = OnnxNetwork(graph, to_state_dict(loaded.variables, loaded.model))
+    graph.output("output", network.raw_output(images), np.float32, [dims, num_anchors, 5 + num_classes])
+    return graph.model(class_names=json.dumps(loaded.class_names))
+
+
+def detecting_model(
+    loaded: Pretrained, size_hw: tuple[int, int], batch: int | None, config: EvalConfig
+) -> onnx.ModelProto:
+    """Letterboxed images in, detections out.
+
+    images [B, H, W, 3] uint8 BGR -> boxes [B, D, 4] xyxy in input pixels, scores, labels and mask [B, D], best first.
+    Raises ValueError for what this graph cannot do.
+    """
+    if config.multi_label or config.tta:
+        raise ValueError("an ONNX file has neither multi_label nor tta: leave them out, or choose --format=stablehlo")
+    graph, dims, anchors = Graph(), batch or "batch", make_anchors(size_hw)
+    images = graph.input("images", np.uint8, [dims, *size_hw, 3])
+    images_B3HW = graph.add("Transpose", graph.add("Cast", images, to=onnx.TensorProto.FLOAT), perm=[0, 3, 1, 2])
+    output = OnnxNetwork(graph, to_state_dict(loaded.variables, loaded.model)).raw_output(images_B3HW)
+    found = add_detections(graph, output, anchors, len(loaded.class_names), config)
+    num_slots = min(config.max_detections, config.num_candidates, len(anchors.strides))
+    described: list[tuple[str, type[np.generic], Dims]] = [
+        ("boxes", np.float32, [4]),
+        ("scores", np.float32, []),
+        ("labels", np.int32, []),
+        ("mask", np.bool_, []),
+    ]
+    for value, (name, dtype, last) in zip(found, described, strict=True):
+        graph.output(name, value, dtype, [dims, num_slots, *last])
+    return graph.model(class_names=json.dumps(loaded.class_names))

@@ -1,0 +1,66 @@
+"""Weights for use elsewhere: python -m yolox_jax.tools.export --weights=yolox_s --format=stablehlo|onnx|pth
+
+stablehlo  images in, detections out, for CPU, CUDA and TPU: `Detector.from_pretrained` and tools/predict read it, and so
+           does any JAX, since its member program.stablehlo is what jax.export.deserialize takes
+onnx       the same as an ONNX graph; with --raw without decoding and NMS, as the official exporter writes it
+pth        the weights alone in the official layout, for the official TensorRT, OpenVINO and ncnn tools
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl import app, flags
+
+from yolox_jax.detection.anchors import check_size
+from yolox_jax.inference import pretrained
+from yolox_jax.inference.formats import FORMATS, ExportConfig
+from yolox_jax.inference.pretrained import DETECTOR_CONFIG
+from yolox_jax.tools.terminal import quiet_libraries, user_errors
+
+_WEIGHTS = flags.DEFINE_string("weights", None, "A run, a checkpoint, a .pth file, or a name like yolox_s.")
+_FORMAT = flags.DEFINE_enum("format", None, list(FORMATS), "What to write.")
+_OUTPUT = flags.DEFINE_string("output", None, "The file; yolox_<model> with the format's ending if not given.")
+_SIZE = flags.DEFINE_list("size", None, "The input's height,width, or one for both; that of the training if not given.")
+_BATCH = flags.DEFINE_integer("batch", None, "Images at a time; any number if not given.", 1)
+_CONF = flags.DEFINE_float("conf", DETECTOR_CONFIG.conf, "The least score of an object.", 0, 1)
+_IOU = flags.DEFINE_float("iou", DETECTOR_CONFIG.iou, "How much objects of a class may overlap.", 0, 1)
+_MAX_DETECTIONS = flags.DEFINE_integer("max_detections", DETECTOR_CONFIG.max_detections, "Slots an image.", 1)
+_MULTI_LABEL = flags.DEFINE_boolean("multi_label", False, "stablehlo: an object may have several classes.")
+_TTA = flags.DEFINE_boolean("tta", False, "stablehlo: look four times, mirrored, smaller and larger too.")
+_RAW = flags.DEFINE_boolean("raw", False, "onnx: the network alone.")
+
+
+def parse_size(sides: Sequence[str]) -> tuple[int, int]:
+    """Height and width of one or two numbers; a ValueError where they are none."""
+    try:
+        size_hw = [int(side) for side in sides]
+    except ValueError as error:
+        raise ValueError(f"--size={','.join(sides)}: give one number, or height,width") from error
+    return check_size(size_hw * 2 if len(size_hw) == 1 else size_hw)
+
+
+def main(argv: list[str]) -> None:
+    if len(argv) > 1:
+        raise app.UsageError(f"unknown argument {argv[1]!r}")
+    quiet_libraries()
+    with user_errors():
+        loaded = pretrained.load(str(_WEIGHTS.value), "float32")
+        detect = dataclasses.replace(
+            DETECTOR_CONFIG,
+            conf=_CONF.value,
+            iou=_IOU.value,
+            max_detections=_MAX_DETECTIONS.value,
+            multi_label=_MULTI_LABEL.value,
+            tta=_TTA.value,
+        )
+        size_hw = loaded.size_hw if _SIZE.value is None else parse_size(_SIZE.value)
+        ending, write = FORMATS[str(_FORMAT.value)]
+        path = Path(_OUTPUT.value or f"yolox_{loaded.name}{ending}")
+        write(path, loaded, ExportConfig(size_hw, _BATCH.value, None if _RAW.value else detect))
+        print(f"{path}: YOLOX-{loaded.name}, {len(loaded.class_names)} classes, {path.stat().st_size / 1e6:.1f} MB")
+
+
+if __name__ == "__main__":
+    flags.mark_flags_as_required(["weights", "format"])
+    app.run(main)
