@@ -18,9 +18,14 @@ from yolox_jax.training import parallel
 
 _TOPOLOGY = parse_topology("v5e:2x4")
 _MEASURED = Measured(
-    text="  %sum = f32[1000]{0} all-reduce(%x), replica_groups=[1,8]<=[8], to_apply=%add",
-    flops=197e9,  # 1 ms
-    hbm_bytes=819e6 * 3,  # 3 ms
+    text="""
+ENTRY %main (x: f32[375000000]) -> f32[375000000] {
+  %x = f32[375000000]{0} parameter(0)
+  %sum = f32[375000000]{0} all-reduce(%x), replica_groups=[1,8]<=[8], to_apply=%add
+}
+""",
+    flops=197e9,  # 1 ms of v5e's 197 TFLOP/s
+    bytes_accessed=5e9,
     argument_bytes=1000,
     temporary_bytes=2_000_000_000,
     code_bytes=7,
@@ -82,15 +87,18 @@ class _Recorder:
 
 def test_the_report_has_the_arithmetic_of_one_chip():
     report = make_report(_MEASURED, _TOPOLOGY, 16, {"parameters": 300, "batch": 600})
-    assert report["fits"] and report["bound_by"] == "HBM bandwidth"
-    assert report["seconds"] == pytest.approx(3e-3)
-    assert report["images_per_s_per_chip"] == pytest.approx(16 / 3e-3)
-    assert report["images_per_s"] == pytest.approx(8 * 16 / 3e-3)
+    # 1.5 GB are read and written at 819 GB/s; a ring of eight sends 7/4 of them at 200.
+    assert (report["hbm_bytes_per_step"], report["sent_bytes"]) == (3e9, 2.625e9)
+    assert report["fits"] and report["bound_by"] == "interconnect"
+    assert report["seconds"] == pytest.approx(2.625 / 200)
+    assert report["seconds_by_part"]["HBM bandwidth"] == pytest.approx(3 / 819)
+    assert report["images_per_s_per_chip"] == pytest.approx(16 / (2.625 / 200))
+    assert report["images_per_s"] == pytest.approx(8 * 16 / (2.625 / 200))
     assert report["flops_per_image"] == 197e9 / 16
-    assert (report["num_collectives"], report["collective_bytes"], report["sent_bytes"]) == (1, 4000, 7000)
+    assert (report["num_collectives"], report["collective_bytes"]) == (1, 1.5e9)
     assert report["memory_bytes"]["padding of these"] == 100
     text = as_text(report)
-    assert "yes: 2.000 GB of 16.000 GB" in text and "3 ms, bound by HBM bandwidth" in text
+    assert "yes: 2.000 GB of 16.000 GB" in text and "13.1 ms, bound by interconnect" in text
 
 
 def test_a_program_that_does_not_fit_says_what_it_needs():

@@ -7,6 +7,7 @@ import pytest
 
 from tests.training import toy
 from yolox_jax.tools.planning.collectives import find_collectives
+from yolox_jax.tools.planning.hlo import parse
 from yolox_jax.training import parallel
 from yolox_jax.training.step import StepConfig, train_step
 
@@ -20,7 +21,7 @@ def collectives():
         functools.partial(train_step, model=toy.MODEL, optimizer=toy.OPTIMIZER, config=StepConfig(toy.SCHEDULE)), mesh
     )
     arguments = parallel.replicate(toy.create_state(), mesh), parallel.shard_batch(toy.random_batch(0), mesh)
-    return find_collectives(step.lower(*arguments).compile().as_text(), num_chips=8)
+    return find_collectives(parse(step.lower(*arguments).compile().as_text()), num_chips=8)
 
 
 def test_a_step_has_one_all_reduce_of_one_number_and_one_of_all_the_rest(collectives):

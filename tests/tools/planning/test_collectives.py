@@ -7,6 +7,7 @@ from jax import lax
 from jax.sharding import PartitionSpec as P
 
 from yolox_jax.tools.planning.collectives import Collective, describe, find_collectives
+from yolox_jax.tools.planning.hlo import parse
 from yolox_jax.training.parallel import make_mesh
 
 # The forms that libtpu and XLA:CPU print: layouts with parentheses, tuples with comments, asynchronous pairs.
@@ -28,7 +29,7 @@ ENTRY %main (a: f32[4,8]) -> f32[4,8] {
 
 
 def test_every_collective_of_a_program_is_found_once_with_its_bytes_and_group():
-    assert find_collectives(_PROGRAM, num_chips=8) == [
+    assert find_collectives(parse(_PROGRAM), num_chips=8) == [
         Collective("all-reduce", 4 * 8 * 4 + 16 * 2, 4),
         Collective("all-reduce", 400, 8),
         Collective("all-gather", 64, 8),
@@ -69,7 +70,7 @@ def test_a_compiled_program_of_eight_devices_shows_its_collectives():
         exchange, mesh=make_mesh(8), in_specs=P("data"), out_specs=(P(), P(), P("data")), check_vma=False
     )
     program = jax.jit(mapped).lower(jax.ShapeDtypeStruct((8, 50), jnp.float32)).compile().as_text()
-    found = find_collectives(program, 8)
+    found = find_collectives(parse(program), 8)
     assert sorted((each.kind, each.num_bytes) for each in found) == [
         ("all-gather", 8 * 50 * 4),
         ("all-reduce", 50 * 4),
@@ -80,4 +81,4 @@ def test_a_compiled_program_of_eight_devices_shows_its_collectives():
 
 def test_a_program_without_collectives_says_so():
     program = jax.jit(lambda x: x @ x).lower(jnp.ones((4, 4))).compile().as_text()
-    assert describe(find_collectives(program, 8)) == "none"
+    assert describe(find_collectives(parse(program), 8)) == "none"

@@ -1,17 +1,13 @@
-"""What the chips tell each other in one step, read from the text of a compiled program."""
+"""What the chips tell each other in one step, read from a compiled program."""
 
 import dataclasses
-import math
 import re
 from collections.abc import Sequence
 
+from yolox_jax.tools.planning.hlo import Array, Instruction, Program
+
 KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 
-# `%name = shape opcode(operands), …`; the shape may be a tuple and may carry layouts, which have parentheses of their own.
-_INSTRUCTION = re.compile(
-    rf"^\s*(?:ROOT )?%?[\w.-]+ = (?P<shape>[^\"]+?) (?P<kind>{'|'.join(KINDS)})(?P<start>-start)?\("
-)
-_ARRAY = re.compile(r"\b(pred|[a-z]+\d+)(?:e\dm\d\w*)?\[([\d,]*)\]")
 _GROUPS_LISTED = re.compile(r"replica_groups=\{\{([\d,]*)\}")
 _GROUPS_COUNTED = re.compile(r"replica_groups=\[(\d+),(\d+)\]")
 
@@ -38,18 +34,15 @@ class Collective:
         return self.num_bytes * per_result_byte[self.kind]
 
 
-def find_collectives(program: str, num_chips: int) -> list[Collective]:
-    """The collectives in the text of a compiled program; one inside of a loop is listed once."""
+def find_collectives(program: Program, num_chips: int) -> list[Collective]:
+    """The collectives of all computations in order; one inside of a loop is listed once."""
+    instructions = [instruction for lines in program.computations.values() for instruction in lines]
     found = []
-    for line in program.splitlines():
-        instruction = _INSTRUCTION.match(line)
-        if instruction is None:
-            continue
-        shape, kind, start = instruction.group("shape", "kind", "start")
-        arrays = [_array_bytes(*array) for array in _ARRAY.findall(shape)]
-        if start and kind != "all-reduce":
-            arrays = _results_of_start(arrays)
-        found.append(Collective(kind, sum(arrays), _group_size(line, num_chips)))
+    for instruction in instructions:
+        kind = instruction.opcode.removesuffix("-start")
+        if kind in KINDS:
+            num_bytes = sum(array.num_bytes for array in _results(instruction))
+            found.append(Collective(kind, num_bytes, _group_size(instruction.attributes, num_chips)))
     return found
 
 
@@ -59,21 +52,22 @@ def describe(collectives: Sequence[Collective]) -> str:
     return ", ".join(f"{count} {kind}" for kind, count in counts.items() if count) or "none"
 
 
-def _array_bytes(dtype: str, dimensions: str) -> int:
-    bits = 8 if dtype == "pred" else int(re.sub(r"\D", "", dtype))
-    return math.prod(int(side) for side in dimensions.split(",") if side) * bits // 8
+def _results(instruction: Instruction) -> Sequence[Array]:
+    """The start of an asynchronous collective gives operands, results and, at times, two counters of four bytes.
 
-
-def _results_of_start(arrays: list[int]) -> list[int]:
-    """The start of an asynchronous collective gives operands, results and, at times, two counters of four bytes."""
-    if len(arrays) > 2 and len(arrays) % 2 == 0 and arrays[-2:] == [4, 4]:
+    That of an all-reduce gives the results alone.
+    """
+    arrays = instruction.arrays
+    if not instruction.opcode.endswith("-start") or instruction.opcode == "all-reduce-start":
+        return arrays
+    if len(arrays) > 2 and [array.num_bytes for array in arrays[-2:]] == [4, 4]:
         arrays = arrays[:-2]
     return arrays[len(arrays) // 2 :]
 
 
-def _group_size(line: str, num_chips: int) -> int:
-    if counted := _GROUPS_COUNTED.search(line):
+def _group_size(attributes: str, num_chips: int) -> int:
+    if counted := _GROUPS_COUNTED.search(attributes):
         return int(counted[2])
-    if listed := _GROUPS_LISTED.search(line):
+    if listed := _GROUPS_LISTED.search(attributes):
         return len(listed[1].split(","))
     return num_chips

@@ -28,7 +28,7 @@ class Measured:
 
     text: str
     flops: float
-    hbm_bytes: float  # read and written in one run
+    bytes_accessed: float  # the compiler's own count, whatever the memory; traffic.py says what to think of it
     argument_bytes: int  # as laid out on the chip, padding of tiles included
     temporary_bytes: int
     code_bytes: int
@@ -88,7 +88,7 @@ def compile_for_chip(lowered: jax.stages.Lowered) -> Measured | OutOfMemory:
     return Measured(
         text=compiled.as_text() or "",
         flops=cost["flops"],
-        hbm_bytes=cost["bytes accessed"],
+        bytes_accessed=cost["bytes accessed"],
         argument_bytes=memory.argument_size_in_bytes,
         temporary_bytes=memory.temp_size_in_bytes,
         code_bytes=memory.generated_code_size_in_bytes,

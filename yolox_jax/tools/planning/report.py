@@ -5,7 +5,9 @@ from typing import Any
 from yolox_jax.tools.planning.chips import Topology
 from yolox_jax.tools.planning.collectives import describe, find_collectives
 from yolox_jax.tools.planning.compiling import Measured, OutOfMemory
+from yolox_jax.tools.planning.hlo import parse
 from yolox_jax.tools.planning.roofline import Work, roofline
+from yolox_jax.tools.planning.traffic import hbm_bytes
 
 
 def make_report(
@@ -30,9 +32,15 @@ def make_report(
     if isinstance(measured, OutOfMemory):
         return report | {"peak_bytes": measured.needed_bytes}
 
-    collectives = find_collectives(measured.text, topology.num_chips)
-    sent_bytes = sum(each.sent_bytes for each in collectives)
-    roofs = roofline(Work(measured.flops, measured.hbm_bytes, sent_bytes, batch_per_chip), chip)
+    program = parse(measured.text)
+    collectives = find_collectives(program, topology.num_chips)
+    work = Work(
+        flops=measured.flops,
+        hbm_bytes=hbm_bytes(program),
+        sent_bytes=sum(each.sent_bytes for each in collectives),
+        num_images=batch_per_chip,
+    )
+    roofs = roofline(work, chip)
     memory = argument_bytes | {
         "padding of these": measured.argument_bytes - sum(argument_bytes.values()),
         "activations and temporaries": measured.temporary_bytes,
@@ -41,14 +49,15 @@ def make_report(
     return report | {
         "peak_bytes": measured.peak_bytes,
         "memory_bytes": memory,
-        "flops_per_step": measured.flops,
-        "flops_per_image": measured.flops / batch_per_chip,
-        "hbm_bytes_per_step": measured.hbm_bytes,
-        "hbm_bytes_per_image": measured.hbm_bytes / batch_per_chip,
+        "flops_per_step": work.flops,
+        "flops_per_image": work.flops / batch_per_chip,
+        "hbm_bytes_per_step": work.hbm_bytes,
+        "hbm_bytes_per_image": work.hbm_bytes / batch_per_chip,
+        "bytes_accessed_per_step": measured.bytes_accessed,
         "collectives": describe(collectives),
         "num_collectives": len(collectives),
         "collective_bytes": sum(each.num_bytes for each in collectives),
-        "sent_bytes": sent_bytes,
+        "sent_bytes": work.sent_bytes,
         "seconds": roofs.seconds,
         "seconds_by_part": {
             "matrix units": roofs.compute_s,
@@ -69,9 +78,11 @@ def as_text(report: dict[str, Any]) -> str:
     times = ", ".join(f"{part} {1e3 * seconds:.3g}" for part, seconds in report["seconds_by_part"].items())
     lines = [f"fits           yes: {peak} of {capacity} at the peak"]
     lines += [f"  {kind:<28} {_gb(num_bytes):>10}" for kind, num_bytes in report["memory_bytes"].items()]
+    traffic, accessed = report["hbm_bytes_per_step"], report["bytes_accessed_per_step"]
     lines += [
         f"FLOPs          {report['flops_per_step'] / 1e9:.1f} G, {report['flops_per_image'] / 1e9:.2f} G an image",
-        f"HBM traffic    {_gb(report['hbm_bytes_per_step'])}, {_gb(report['hbm_bytes_per_image'])} an image",
+        f"HBM traffic    {_gb(traffic)}, {_gb(report['hbm_bytes_per_image'])} an image",
+        f"  the compiler's count, with what stays on the chip: {_gb(accessed)}",
         f"collectives    {report['collectives']}: {_mb(report['collective_bytes'])}, sent {_mb(report['sent_bytes'])}",
         f"least time     {1e3 * report['seconds']:.3g} ms, bound by {report['bound_by']} ({times})",
         f"images/s       at most {report['images_per_s_per_chip']:.0f} a chip, {report['images_per_s']:.0f} on all",
