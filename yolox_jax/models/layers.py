@@ -151,10 +151,22 @@ def normalize(x_BHWC: jax.Array, scale_C: jax.Array, bias_C: jax.Array) -> tuple
     return _normalize_fwd(x_BHWC, scale_C, bias_C)[0]
 
 
-def _normalize_fwd(x_BHWC: jax.Array, scale_C: jax.Array, bias_C: jax.Array) -> tuple:
+def _moments(x_BHWC: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Mean and (biased) variance of each channel, in float32.
+
+    In one pass for bfloat16: there, E[x²] − E[x]² in float32 loses fewer digits than x has lost already, and a TPU takes
+    both sums while it writes x, where a second pass would read it again.
+    """
     x = x_BHWC.astype(jnp.float32)
     mean_C = x.mean(axis=(0, 1, 2))
-    var_C = jnp.square(x - mean_C[None, None, None]).mean(axis=(0, 1, 2))
+    if x_BHWC.dtype == jnp.bfloat16:
+        return mean_C, jnp.maximum(jnp.square(x).mean(axis=(0, 1, 2)) - jnp.square(mean_C), 0.0)
+    return mean_C, jnp.square(x - mean_C[None, None, None]).mean(axis=(0, 1, 2))
+
+
+def _normalize_fwd(x_BHWC: jax.Array, scale_C: jax.Array, bias_C: jax.Array) -> tuple:
+    mean_C, var_C = _moments(x_BHWC)
+    x = x_BHWC.astype(jnp.float32)
     per_std_C = lax.rsqrt(var_C + BN_EPSILON)
     y = (x - mean_C[None, None, None]) * (scale_C * per_std_C)[None, None, None] + bias_C[None, None, None]
     return (y, mean_C, var_C), (x_BHWC, scale_C, mean_C, per_std_C)
