@@ -51,6 +51,16 @@ def test_both_forms_of_the_filter_gradient_agree(stride):
     np.testing.assert_allclose(plain, unrolled, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize(("mean", "std"), [(0, 1), (3, 2), (-50, 1), (1e-3, 1e-4)])
+def test_moments_of_bfloat16_in_one_pass_are_those_of_float64(mean, std):
+    x = jnp.asarray(np.random.default_rng(0).normal(mean, std, (4, 20, 20, 3)), jnp.bfloat16)
+    exact = np.asarray(x, np.float64)
+    ours_mean, ours_var = jax.jit(lambda x: layers._moments(x, 3))(x)
+    np.testing.assert_allclose(ours_mean, exact.mean((0, 1, 2)), rtol=1e-5, atol=1e-5 * std)
+    # The digits that cancel are those of the squared mean in float32; bfloat16 has rounded x itself by far more.
+    np.testing.assert_allclose(ours_var, exact.var((0, 1, 2)), rtol=1e-5, atol=1e-6 * mean**2)
+
+
 def test_normalize_and_its_gradients_equal_autodiff_of_the_definition():
     rng = np.random.default_rng(0)
     x, weight = (jnp.asarray(rng.normal(3, 2, (2, 4, 5, 6)), jnp.float32) for _ in range(2))

@@ -27,9 +27,8 @@ class BlockConfig:
     act: str = "silu"
     depthwise: bool = False  # 3×3 convolutions become depthwise 3×3 and 1×1 (YOLOX-nano)
     dtype: jnp.dtype = jnp.float32  # of the computation; parameters and statistics are float32
-    bn_axis: str | None = (
-        None  # the mapped axis whose devices share BatchNorm's statistics; each has its own where None
-    )
+    bn_axis: str | None = None  # the mapped axis whose devices share BatchNorm's statistics; None: each has its own
+    folded: bool = False  # arrays are held in 2×2 blocks (folding.py)
 
 
 class ConvBlock(nn.Module):
@@ -40,12 +39,14 @@ class ConvBlock(nn.Module):
     stride: int
     config: BlockConfig
     depthwise: bool = False
+    unfolds: bool = False  # takes a folded input where the config is not; at stride 2
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        dtype = self.config.dtype
-        x = Conv(self.features, self.kernel_size, self.stride, self.depthwise, dtype=dtype, name="conv")(x)
-        x = BatchNorm(dtype, self.config.bn_axis, name="bn")(x, train)
+        dtype, folded = self.config.dtype, self.config.folded
+        fold = "ends" if self.unfolds else "stays" if folded else ""
+        conv = Conv(self.features, self.kernel_size, self.stride, self.depthwise, dtype=dtype, fold=fold, name="conv")
+        x = BatchNorm(dtype, self.config.bn_axis, folded, name="bn")(conv(x), train)
         return ACTIVATIONS[self.config.act](x)
 
 

@@ -1,11 +1,17 @@
 """CSPDarknet, the backbone of YOLOX-nano to -x."""
 
+import dataclasses
 import functools
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
 from yolox_jax.models.blocks import BlockConfig, ConvBlock, CSPLayer, Numbered, SPPBottleneck, spatial_block
+from yolox_jax.models.folding import fold
+
+_MAX_FOLDED = 32  # features of the stem: folded they fill a TPU's 128 lanes
 
 
 class Focus(nn.Module):
@@ -20,6 +26,8 @@ class Focus(nn.Module):
         x = x_BHWC.reshape(batch, height // 2, 2, width // 2, 2, channels)
         # Column before row: the reference's order is top left, bottom left, top right, bottom right.
         x = x.transpose(0, 1, 3, 4, 2, 5).reshape(batch, height // 2, width // 2, 4 * channels)
+        if self.config.folded:
+            x = fold(x)
         return ConvBlock(self.features, 3, 1, self.config, name="conv")(x, train)
 
 
@@ -33,18 +41,30 @@ class CSPDarknet(nn.Module):
     base_depth: int
     config: BlockConfig
 
+    @property
+    def folds(self) -> bool:
+        """Whether the stem and the first stage, whose channels are few, work on folded arrays.
+
+        In bfloat16, which stands for hardware with matrix units. The grid of the first stage must be of whole blocks,
+        which that of any image is.
+        """
+        return self.config.dtype == jnp.bfloat16 and not self.config.depthwise and self.base_features <= _MAX_FOLDED
+
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> tuple[jax.Array, jax.Array, jax.Array]:
         width, depth, config = self.base_features, self.base_depth, self.config
 
-        def stage(name: str, features: int, depth: int) -> nn.Module:
-            down = functools.partial(spatial_block, features, 2, config)
+        def stage(name: str, features: int, depth: int, config: BlockConfig, unfolds: bool = False) -> nn.Module:
+            down: Callable[..., nn.Module] = functools.partial(spatial_block, features, 2, config)
+            if unfolds:
+                down = functools.partial(ConvBlock, features, 3, 2, config, unfolds=True)
             return Numbered((down, functools.partial(CSPLayer, features, depth, True, config)), name=name)
 
-        x = Focus(width, config, name="stem")(x, train)
-        x = stage("dark2", 2 * width, depth)(x, train)
-        stride8 = stage("dark3", 4 * width, 3 * depth)(x, train)
-        stride16 = stage("dark4", 8 * width, 3 * depth)(stride8, train)
+        fine = dataclasses.replace(config, folded=self.folds)
+        x = Focus(width, fine, name="stem")(x, train)
+        x = stage("dark2", 2 * width, depth, fine)(x, train)
+        stride8 = stage("dark3", 4 * width, 3 * depth, config, unfolds=self.folds)(x, train)
+        stride16 = stage("dark4", 8 * width, 3 * depth, config)(stride8, train)
         dark5 = (
             functools.partial(spatial_block, 16 * width, 2, config),
             functools.partial(SPPBottleneck, 16 * width, config),

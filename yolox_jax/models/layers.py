@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from yolox_jax.models import folding
+
 BN_EPSILON = 1e-3  # the reference sets both on every BatchNorm
 BN_KEEP = 0.97  # torch's momentum 0.03 is the share of the new value
 
@@ -88,14 +90,19 @@ class Conv(nn.Module):
     depthwise: bool = False
     bias_init: Callable[..., jax.Array] | None = None  # no bias where None
     dtype: jnp.dtype = jnp.float32
+    fold: str = ""  # where the input is folded (folding.py): "stays", or "ends" with this convolution, at stride 2
 
     @nn.compact
     def __call__(self, x_BHWC: jax.Array) -> jax.Array:
         size, in_features = self.kernel_size, x_BHWC.shape[-1]
+        if self.fold:
+            in_features //= folding.BLOCK
         shape = (size, size, 1 if self.depthwise else in_features, self.features)
         kernel = self.param("kernel", kernel_init, shape, jnp.float32).astype(self.dtype)
         x_BHWC = x_BHWC.astype(self.dtype)
-        if self.depthwise:
+        if self.fold:
+            y = _folded_conv(x_BHWC, kernel, self.stride, self.fold)
+        elif self.depthwise:
             y = depthwise_conv(x_BHWC, kernel, self.stride)
         elif size == 1 and self.stride == 1:
             # A matrix product: 5.4 ms against 10.9 as a convolution on XLA:CPU (4×80×80×128), the same on a TPU.
@@ -114,6 +121,17 @@ class Conv(nn.Module):
         return y
 
 
+def _folded_conv(x_BHWC: jax.Array, kernel: jax.Array, stride: int, fold: str) -> jax.Array:
+    if fold == "ends":
+        kernel, padding = folding.unfolding_kernel(kernel)
+        stride //= 2
+    else:
+        kernel, padding = folding.folded_kernel(kernel, stride)
+    return lax.conv_general_dilated(
+        x_BHWC, kernel, (stride, stride), [padding] * 2, dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+
+
 class BatchNorm(nn.Module):
     """torch's BatchNorm2d: unlike Flax's, the running variance is the unbiased one.
 
@@ -123,10 +141,11 @@ class BatchNorm(nn.Module):
 
     dtype: jnp.dtype = jnp.float32
     axis_name: str | None = None
+    folded: bool = False  # the input is (folding.py)
 
     @nn.compact
     def __call__(self, x_BHWC: jax.Array, train: bool) -> jax.Array:
-        shape = (x_BHWC.shape[-1],)
+        shape = (x_BHWC.shape[-1] // (folding.BLOCK if self.folded else 1),)
         scale_C = self.param("scale", nn.initializers.ones, shape, jnp.float32)
         bias_C = self.param("bias", nn.initializers.zeros, shape, jnp.float32)
         running_mean_C = self.variable("batch_stats", "mean", jnp.zeros, shape, jnp.float32)
@@ -134,12 +153,12 @@ class BatchNorm(nn.Module):
 
         if not train:
             factor_C = scale_C * lax.rsqrt(running_var_C.value + BN_EPSILON)
-            y_BHWC = (x_BHWC.astype(jnp.float32) - running_mean_C.value[None, None, None]) * factor_C[None, None, None]
-            return (y_BHWC + bias_C[None, None, None]).astype(self.dtype)
+            mean, factor, bias = (_spread(value_C, x_BHWC) for value_C in (running_mean_C.value, factor_C, bias_C))
+            return ((x_BHWC.astype(jnp.float32) - mean) * factor + bias).astype(self.dtype)
 
         y_BHWC, mean_C, var_C = normalize(x_BHWC, scale_C, bias_C, self.axis_name)
         if not self.is_initializing():
-            count = _count(x_BHWC, self.axis_name)
+            count = _count(x_BHWC, shape[0], self.axis_name)
             unbiased_C = var_C * (count / max(count - 1, 1))
             running_mean_C.value = BN_KEEP * running_mean_C.value + (1 - BN_KEEP) * mean_C
             running_var_C.value = BN_KEEP * running_var_C.value + (1 - BN_KEEP) * unbiased_C
@@ -158,41 +177,65 @@ def normalize(
     return _normalize_fwd(x_BHWC, scale_C, bias_C, axis_name)[0]
 
 
-def _normalize_fwd(x_BHWC: jax.Array, scale_C: jax.Array, bias_C: jax.Array, axis_name: str | None) -> tuple:
+def _moments(x_BHWC: jax.Array, num_channels: int) -> tuple[jax.Array, jax.Array]:
+    """Mean and (biased) variance of each channel, in float32.
+
+    In one pass for bfloat16: there, E[x²] − E[x]² in float32 loses fewer digits than x has lost already, and a TPU takes
+    both sums while it writes x, where a second pass would read it again.
+    """
     x = x_BHWC.astype(jnp.float32)
-    mean_C = x.mean(axis=(0, 1, 2))
-    var_C = jnp.square(x - mean_C[None, None, None]).mean(axis=(0, 1, 2))
+    count = x.size // num_channels
+    mean_C = _sum(x, num_channels) / count
+    if x_BHWC.dtype == jnp.bfloat16:
+        return mean_C, jnp.maximum(_sum(jnp.square(x), num_channels) / count - jnp.square(mean_C), 0.0)
+    return mean_C, _sum(jnp.square(x - _spread(mean_C, x)), num_channels) / count
+
+
+def _sum(x_BHWC: jax.Array, num_channels: int) -> jax.Array:
+    """The sum of each channel, [num_channels]; of a folded array, over its blocks too."""
+    total = x_BHWC.sum(axis=(0, 1, 2))
+    return total if len(total) == num_channels else total.reshape(num_channels, -1).sum(axis=1)
+
+
+def _spread(value_C: jax.Array, x_BHWC: jax.Array) -> jax.Array:
+    """A number of each channel against x, which may be folded."""
+    pixels = x_BHWC.shape[-1] // len(value_C)
+    return (value_C if pixels == 1 else jnp.repeat(value_C, pixels))[None, None, None]
+
+
+def _normalize_fwd(x_BHWC: jax.Array, scale_C: jax.Array, bias_C: jax.Array, axis_name: str | None) -> tuple:
+    mean_C, var_C = _moments(x_BHWC, len(scale_C))
     if axis_name is not None:
         # From each device's own moments, not from E[x²] − E[x]², whose digits cancel.
         mean_NC, var_NC = lax.all_gather((mean_C, var_C), axis_name)
         mean_C = mean_NC.mean(axis=0)
         var_C = (var_NC + jnp.square(mean_NC - mean_C[None])).mean(axis=0)
     per_std_C = lax.rsqrt(var_C + BN_EPSILON)
-    y = (x - mean_C[None, None, None]) * (scale_C * per_std_C)[None, None, None] + bias_C[None, None, None]
+    centred = x_BHWC.astype(jnp.float32) - _spread(mean_C, x_BHWC)
+    y = centred * _spread(scale_C * per_std_C, x_BHWC) + _spread(bias_C, x_BHWC)
     return (y, mean_C, var_C), (x_BHWC, scale_C, mean_C, per_std_C)
 
 
 def _normalize_bwd(axis_name: str | None, saved: tuple, gradients: tuple) -> tuple[jax.Array, jax.Array, jax.Array]:
     x_BHWC, scale_C, mean_C, per_std_C = saved
     grad, _, _ = gradients
-    unit = (x_BHWC.astype(jnp.float32) - mean_C[None, None, None]) * per_std_C[None, None, None]
-    grad_bias_C = grad.sum(axis=(0, 1, 2))
-    grad_scale_C = (grad * unit).sum(axis=(0, 1, 2))
+    unit = (x_BHWC.astype(jnp.float32) - _spread(mean_C, x_BHWC)) * _spread(per_std_C, x_BHWC)
+    grad_bias_C = _sum(grad, len(scale_C))
+    grad_scale_C = _sum(grad * unit, len(scale_C))
     # The parameters get this device's share, which the step sums; what moves with the statistics is all devices'.
     sum_C, sum_unit_C = grad_bias_C, grad_scale_C
     if axis_name is not None:
         sum_C, sum_unit_C = lax.psum((sum_C, sum_unit_C), axis_name)
-    count = _count(x_BHWC, axis_name)
-    along_mean_C, along_std_C = sum_C / count, sum_unit_C / count
-    grad_x = grad - along_mean_C[None, None, None] - unit * along_std_C[None, None, None]
-    grad_x = grad_x * (scale_C * per_std_C)[None, None, None]
+    count = _count(x_BHWC, len(scale_C), axis_name)
+    grad_x = grad - _spread(sum_C / count, x_BHWC) - unit * _spread(sum_unit_C / count, x_BHWC)
+    grad_x = grad_x * _spread(scale_C * per_std_C, x_BHWC)
     return grad_x.astype(x_BHWC.dtype), grad_scale_C, grad_bias_C
 
 
 normalize.defvjp(_normalize_fwd, _normalize_bwd)
 
 
-def _count(x_BHWC: jax.Array, axis_name: str | None) -> int:
+def _count(x_BHWC: jax.Array, num_channels: int, axis_name: str | None) -> int:
     """How many values of a channel the statistics are of."""
     num_devices = 1 if axis_name is None else lax.axis_size(axis_name)
-    return num_devices * (x_BHWC.size // x_BHWC.shape[-1])
+    return num_devices * (x_BHWC.size // num_channels)

@@ -1,0 +1,93 @@
+"""python -m yolox_jax.tools.plan --config=configs/yolox_s.py --topology=v5e:2x4 [--what=predict] [--batch=N|auto] [--dtype=…] [--json=FILE]
+
+What a training step, or a prediction, costs on TPU chips, without one: the program is compiled for them by libtpu, which
+takes minutes for a large network. Printed for each chip: whether it fits, memory by kind, FLOPs, HBM traffic, what the chips
+exchange, and from the chip's data sheet the least time a step can take. A loop of unknown length (NMS) is counted once.
+"""
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+from absl import app, flags
+from ml_collections import ConfigDict, config_flags
+
+from yolox_jax.tools.planning.chips import Topology, parse_topology
+from yolox_jax.tools.planning.compiling import LibtpuMissing, compile_for_chip, make_mesh
+from yolox_jax.tools.planning.largest_fit import largest_fit
+from yolox_jax.tools.planning.programs import PROGRAMS
+from yolox_jax.tools.planning.report import as_text, make_report
+from yolox_jax.tools.terminal import quiet_libraries, user_errors
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "What is trained: a file of configs/.", lock_config=True)
+_TOPOLOGY = flags.DEFINE_string("topology", None, "The slice, as generation:chips: v5e:2x4, v4:2x2x2.")
+_WHAT = flags.DEFINE_enum("what", "train", list(PROGRAMS), "The training step, or prediction as in evaluation.")
+_BATCH = flags.DEFINE_string("batch", None, "Images a chip, or auto: as many as fit. The config's by default.")
+_DTYPE = flags.DEFINE_enum("dtype", "bfloat16", ["bfloat16", "float32"], "Of the network's computation.")
+_JSON = flags.DEFINE_string("json", None, "Where the figures are written as json too.")
+
+_MAX_BATCH = 4096  # images a chip that --batch=auto tries
+
+
+def plan(config: ConfigDict, topology: Topology, what: str, batch_per_chip: int, dtype: str) -> dict[str, Any]:
+    """The report of one program, which this compiles."""
+    program = PROGRAMS[what](config, make_mesh(topology), batch_per_chip, dtype)
+    start = time.perf_counter()
+    measured = compile_for_chip(program.lowered)
+    report = make_report(measured, topology, batch_per_chip, program.argument_bytes)
+    described = {"model": config.model, "what": what, "input_size": list(config.input_size), "dtype": dtype}
+    return described | report | {"compile_seconds": time.perf_counter() - start}
+
+
+def plan_largest(config: ConfigDict, topology: Topology, what: str, start: int, dtype: str) -> dict[str, Any]:
+    """The report of the largest batch that fits; of one image where not even that does."""
+    reports: dict[int, dict[str, Any]] = {}
+
+    def fits(batch_per_chip: int) -> bool:
+        reports[batch_per_chip] = report = plan(config, topology, what, batch_per_chip, dtype)
+        print(f"{batch_per_chip} images a chip: {report['peak_bytes'] / 1e9:.2f} GB", flush=True)
+        return report["fits"]
+
+    return reports[max(largest_fit(fits, start, _MAX_BATCH), 1)]
+
+
+def main(argv: list[str]) -> None:
+    if len(argv) > 1:
+        raise app.UsageError(f"unknown argument {argv[1]!r}: config fields are set by --config.name=value")
+    jax.config.update("jax_platforms", "cpu")  # nothing is run, so no accelerator is to be taken
+    quiet_libraries()
+    with user_errors():
+        topology = parse_topology(str(_TOPOLOGY.value))
+        config = _CONFIG.value
+        global_batch = config.batch_size if _WHAT.value == "train" else config.eval.batch_size
+        batch_per_chip = max(global_batch // topology.num_chips, 1)
+        try:
+            if _BATCH.value == "auto":
+                report = plan_largest(config, topology, _WHAT.value, batch_per_chip, _DTYPE.value)
+            else:
+                batch_per_chip = _parse_batch(_BATCH.value) if _BATCH.value else batch_per_chip
+                report = plan(config, topology, _WHAT.value, batch_per_chip, _DTYPE.value)
+        except LibtpuMissing as error:
+            sys.exit(f"error: {error}")
+        height, width = report["input_size"]
+        print(
+            f"YOLOX-{report['model']}, {report['what']}, {height}x{width}, {report['dtype']}: "
+            f"{report['batch_per_chip']} images on each of {report['num_chips']} chips, {topology.name}\n"
+            f"{as_text(report)}"
+        )
+        if _JSON.value:
+            Path(_JSON.value).write_text(json.dumps(report, indent=2) + "\n")
+
+
+def _parse_batch(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise ValueError(f"--batch is {text!r}: a number of images a chip, or auto")
+    return int(text)
+
+
+if __name__ == "__main__":
+    flags.mark_flags_as_required(["config", "topology"])
+    app.run(main)

@@ -1,0 +1,98 @@
+"""The text of a compiled program, as instructions with the arrays they make."""
+
+import dataclasses
+import math
+import re
+
+_COMPUTATION = re.compile(r"^(?P<entry>ENTRY )?%?(?P<name>[\w.-]+) .*\{$")
+_INSTRUCTION = re.compile(
+    r"^\s+(?:ROOT )?%?(?P<name>[\w.-]+) = (?P<shape>.*?) (?P<opcode>[a-z][\w-]*)\((?P<operands>[^()]*)\)(?P<rest>.*)$"
+)
+_ARRAY = re.compile(r"\b(?P<dtype>pred|[a-z]+\d+)(?:e\dm\d\w*)?\[(?P<sides>[\d,]*)\](?:\{(?P<layout>[^}]*)\})?")
+_NAME = re.compile(r"%([\w.-]+)")
+_TILE = re.compile(r"T\(([\d,]+)\)")
+_CALLED = re.compile(r"\b(?:body|calls|to_apply|true_computation|false_computation)=%?([\w.-]+)")
+_BRANCHES = re.compile(r"\bbranch_computations=\{([^}]*)\}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Array:
+    """One array of a program."""
+
+    num_bytes: int
+    laid_out_bytes: int  # with the padding of its tiles, on a TPU
+    in_hbm: bool  # not in the memory on the chip
+
+
+@dataclasses.dataclass(frozen=True)
+class Instruction:
+    """One line of a program."""
+
+    name: str
+    opcode: str
+    arrays: tuple[Array, ...]  # of its result, a tuple's in order
+    operands: tuple[str, ...]  # names of instructions
+    attributes: str  # the rest of the line
+
+    def called(self) -> list[str]:
+        """Names of the computations it runs."""
+        branches = _BRANCHES.search(self.attributes)
+        names = [name.strip().lstrip("%") for name in branches[1].split(",")] if branches else []
+        return _CALLED.findall(self.attributes) + names
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """All computations; the entry runs, and through it the others."""
+
+    computations: dict[str, list[Instruction]]
+    entry: str
+
+
+def parse(text: str) -> Program:
+    """Reads `compiled.as_text()`.
+
+    Raises:
+      ValueError: there is no entry computation.
+    """
+    computations: dict[str, list[Instruction]] = {}
+    entry, current = None, ""
+    for line in text.splitlines():
+        if instruction := _INSTRUCTION.match(line):
+            computations[current].append(_instruction(instruction))
+        elif computation := _COMPUTATION.match(line):
+            current = computation["name"]
+            computations[current] = []
+            entry = current if computation["entry"] else entry
+    if entry is None:
+        raise ValueError("this is no compiled program: it has no ENTRY computation")
+    return Program(computations, entry)
+
+
+def _instruction(match: re.Match[str]) -> Instruction:
+    operands = tuple(_NAME.findall(match["operands"]))
+    arrays = tuple(_array(array) for array in _ARRAY.finditer(match["shape"]))
+    return Instruction(match["name"], match["opcode"], arrays, operands, match["rest"])
+
+
+def _array(match: re.Match[str]) -> Array:
+    bits = 8 if match["dtype"] == "pred" else int(re.sub(r"\D", "", match["dtype"]))
+    sides = [int(side) for side in match["sides"].split(",") if side]
+    layout = match["layout"] or ""
+    return Array(
+        num_bytes=math.prod(sides) * bits // 8,
+        laid_out_bytes=math.prod(_padded(sides, layout)) * bits // 8,
+        in_hbm="S(" not in layout,  # S(1) is a TPU's vector memory, S(2) its scalar memory
+    )
+
+
+def _padded(sides: list[int], layout: str) -> list[int]:
+    """The sides from minor to major, those that tiles cover rounded up: {1,0:T(8,128)} of [3, 5] is 128 by 8."""
+    order = [int(axis) for axis in layout.partition(":")[0].split(",") if axis]
+    tile = _TILE.search(layout)
+    if tile is None or len(order) != len(sides):
+        return sides
+    minor_first = [sides[axis] for axis in order]
+    steps = [int(step) for step in reversed(tile[1].split(","))][: len(sides)]
+    rounded = [-(-side // step) * step for side, step in zip(minor_first, steps, strict=False)]
+    return rounded + minor_first[len(steps) :]

@@ -1,0 +1,96 @@
+"""The programs that training and evaluation run, lowered for a mesh from shapes alone: no array is ever made."""
+
+import dataclasses
+import functools
+from typing import Any, cast
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+from ml_collections import ConfigDict
+
+from yolox_jax.detection.anchors import check_size
+from yolox_jax.detection.simota import SimOtaConfig
+from yolox_jax.evaluation.evaluate import EvalConfig, make_predict
+from yolox_jax.models import yolox
+from yolox_jax.tools import from_config
+from yolox_jax.training import optim, parallel, state
+from yolox_jax.training.step import AXIS, StepConfig, train_step
+from yolox_jax.types import Batch
+
+_NUM_CLASSES = 80  # COCO's, where the config leaves it to the data
+_NUM_IMAGES = 118_287  # of COCO train2017: the schedule's constants depend on it, the program's cost does not
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """A lowered program, and what its arguments take on one chip."""
+
+    lowered: jax.stages.Lowered
+    argument_bytes: dict[str, int]  # by kind
+
+
+def train_program(config: ConfigDict, mesh: Mesh, batch_per_chip: int, dtype: str) -> Program:
+    """train.py's step at the config's input size, `batch_per_chip` images on each device of the mesh."""
+    model, size_hw = _create_model(config, dtype), check_size(config.input_size)
+    optimizer = optim.create(config.optimizer, momentum=config.momentum, weight_decay=config.weight_decay)
+    step_config = StepConfig(
+        schedule=from_config.schedule(config, _NUM_IMAGES),
+        ema_decay=config.ema_decay,
+        assignment=SimOtaConfig(**config.assignment),
+    )
+    step = parallel.map_step(
+        functools.partial(train_step, model=model, optimizer=optimizer, config=step_config, size_hw=size_hw), mesh
+    )
+    train_state = jax.eval_shape(lambda: state.create(state.init_variables(model, 0), optimizer))
+    num_images = batch_per_chip * mesh.size
+    batch = jax.eval_shape(lambda: _batch(num_images, size_hw, config.data.max_boxes, config.hsv.enabled))
+    # map_step promises a function; that of shard_map, the default, is a jitted one.
+    lowered = cast(jax.stages.Wrapped, step).lower(_placed(train_state, mesh, P()), _placed(batch, mesh, P(AXIS)))
+    return Program(
+        lowered,
+        {
+            "parameters": _num_bytes((train_state.params, train_state.batch_stats)),
+            "optimiser": _num_bytes(train_state.opt_state),
+            "EMA": _num_bytes(train_state.ema),
+            "batch": _num_bytes(batch) // mesh.size,
+        },
+    )
+
+
+def predict_program(config: ConfigDict, mesh: Mesh, batch_per_chip: int, dtype: str) -> Program:
+    """eval.py's step: images to detections, NMS included."""
+    model, (height, width) = _create_model(config, dtype), check_size(config.input_size)
+    predict = make_predict(model, mesh, EvalConfig(**config.eval.detect))
+    variables = jax.eval_shape(lambda: state.init_variables(model, 0))
+    images = jax.ShapeDtypeStruct((batch_per_chip * mesh.size, height, width, 3), jnp.uint8)
+    lowered = cast(jax.stages.Wrapped, predict).lower(_placed(variables, mesh, P()), _placed(images, mesh, P(AXIS)))
+    return Program(lowered, {"parameters": _num_bytes(variables), "batch": _num_bytes(images) // mesh.size})
+
+
+PROGRAMS = {"train": train_program, "predict": predict_program}
+
+
+def _create_model(config: ConfigDict, dtype: str) -> yolox.YOLOX:
+    return yolox.create(config.model, config.num_classes or _NUM_CLASSES, yolox.compute_dtype(dtype))
+
+
+def _batch(num_images: int, size_hw: tuple[int, int], num_slots: int, has_hsv: bool) -> Batch:
+    return Batch(
+        images=jnp.zeros((num_images, *size_hw, 3), jnp.uint8),
+        gt_boxes=jnp.zeros((num_images, num_slots, 4)),
+        gt_labels=jnp.zeros((num_images, num_slots), jnp.int32),
+        gt_mask=jnp.zeros((num_images, num_slots), bool),
+        hsv_shift=jnp.zeros((num_images, 3)) if has_hsv else None,
+        content_hw=jnp.zeros((num_images, 2), jnp.int32) if has_hsv else None,
+    )
+
+
+def _placed(tree: Any, mesh: Mesh, spec: P) -> Any:
+    sharding = NamedSharding(mesh, spec)
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree)
+
+
+def _num_bytes(tree: Any) -> int:
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
