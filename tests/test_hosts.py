@@ -30,11 +30,11 @@ def _start(cwd, num_devices: int, *arguments: str):
     return programs.start("train.py", [*_CONFIG, "--workdir=run", *arguments], cwd, num_devices=num_devices)
 
 
-def _start_two(cwd):
+def _start_two(cwd, *arguments: str):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
-    where = [f"--config.parallel.coordinator={address}", "--config.parallel.num_processes=2"]
+    where = [*arguments, f"--config.parallel.coordinator={address}", "--config.parallel.num_processes=2"]
     return [_start(cwd, 4, *where, f"--config.parallel.process_id={i}") for i in range(2)]
 
 
@@ -44,25 +44,32 @@ def _records(cwd) -> list[dict]:
 
 @pytest.fixture(scope="module")
 def stopped_and_finished_by_one(tmp_path_factory):
-    """Begun by two processes, one of which is asked to stop; finished by one process of eight devices."""
+    """Begun by two processes with a state in slices, one of which is asked to stop; finished by one process of eight
+    devices with a whole one."""
     cwd = tmp_path_factory.mktemp("two then one")
-    first, second = _start_two(cwd)
+    first, second = _start_two(cwd, "--config.parallel.shard_state=true")
     programs.wait_for_step(first, 2)
     second.send_signal(signal.SIGTERM)
     output = programs.end(first, 75).stdout
     silence = programs.end(second, 75).stdout
     (saved,) = re.findall(r"SIGTERM: saved at step (\d+) of run; the same command goes on", output)
     mesh = table(cwd / "run")
+    written = {
+        folder.name: sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+        for folder in (cwd / "run" / "checkpoints" / saved / "ema").glob("ocdbt.process_*")
+    }
     finished = programs.end(_start(cwd, 8), 0).stdout
-    return cwd, silence, int(saved), mesh, finished
+    return cwd, silence, int(saved), mesh, written, finished
 
 
 @pytest.mark.slow
 def test_all_processes_stop_at_one_step_where_one_is_asked_and_any_mesh_goes_on(stopped_and_finished_by_one):
-    cwd, silence, saved, mesh, finished = stopped_and_finished_by_one
+    cwd, silence, saved, mesh, written, finished = stopped_and_finished_by_one
     assert [line for line in silence.splitlines() if "Gloo" not in line] == []  # process 0 speaks for both
     assert f"going on from step {saved} of run\n" in finished
     assert mesh.splitlines()[-1].split()[-2:] == ["2x4", "complete"]
+    assert sorted(written) == ["ocdbt.process_0", "ocdbt.process_1"]  # each host wrote its slices
+    assert min(written.values()) > 0.3 * sum(written.values())
     assert programs.steps(cwd / "run") == list(range(8))
 
 

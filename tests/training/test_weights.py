@@ -17,7 +17,8 @@ def run(tmp_path_factory):
     _, variables = nano_of_seven_classes()
     checkpoints = checkpoint.Checkpoints(workdir)
     train_state = state.create(variables, optim.sgd(0.9, 0.0))
-    checkpoints.save(train_state, checkpoint.Meta("nano", _SEVEN, 3, {}, {}))
+    raw = jax.tree.map(lambda x: 2 * x, train_state.params)
+    checkpoints.save(train_state.replace(params=raw), checkpoint.Meta("nano", _SEVEN, 3, {}, {}))
     checkpoints.close()
     return workdir, variables
 
@@ -27,6 +28,14 @@ def test_a_run_and_its_checkpoint_give_the_averaged_weights(run, place):
     workdir, variables = run
     loaded = weights.load_weights(str(workdir / place), "nano", _SEVEN)
     jax.tree.map(np.testing.assert_array_equal, loaded, variables)
+
+
+def test_the_raw_weights_of_a_run_are_those_that_training_moved(run):
+    workdir, variables = run
+    loaded = weights.load_weights(str(workdir), "nano", _SEVEN, item="raw")
+    jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, 2 * b), loaded["params"], variables["params"])
+    with pytest.raises(ValueError, match="config.init_item is 'best': choose ema or raw"):
+        weights.load_weights(str(workdir), "nano", _SEVEN, item="best")
 
 
 def test_another_model_is_refused_with_both_names(run):

@@ -78,7 +78,7 @@ class TrainLoader(Iterator[LoadedBatch]):
         self._read_sample = _ReadTrainSample(
             NamingSource(CachedSource(FittedSource(source, config.size_hw), read.cache_bytes)), config, shard
         )
-        self._images_crc = _fingerprint(source)
+        self._data_set_crc = _fingerprint(source)
         self._read = read
         self._num_steps = num_steps
         self._next_step = start_step
@@ -118,7 +118,7 @@ class TrainLoader(Iterator[LoadedBatch]):
         return {
             "next_step": self._next_step,
             "num_images": len(self._read_sample.source),
-            "images_crc": self._images_crc,
+            "data_set_crc": self._data_set_crc,
             "global_batch": config.global_batch,
             "seed": config.seed,
             "mosaic_window": config.mosaic_window,
