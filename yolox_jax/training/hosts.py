@@ -20,6 +20,10 @@ NO_COORDINATOR = "none"
 _HEARTBEAT_SECONDS = 30  # a process silent for so long is lost, and the others end
 _SHUTDOWN_SECONDS = 60  # at the end the first waits so long for the last
 _LOST = 70  # EX_SOFTWARE of sysexits.h
+_LOST_WORD = (
+    "\nerror: another process of this run was lost (its own output says why), or jax's runtime failed (as it says above). "
+    "The last checkpoint is whole: start all processes again by the same command to go on from it\n"
+)
 
 _libc = ctypes.CDLL(None)
 
@@ -52,6 +56,9 @@ def joined(coordinator: str, num_processes: int | None, process_id: int | None) 
         if not isinstance(end.code, int):
             print(end.code, file=sys.stderr)
         _leave(end.code if isinstance(end.code, int) else 1)
+    except jax.errors.JaxRuntimeError as error:  # a collective that lost its other end, where that is noticed at once
+        print(f"\n{error}{_LOST_WORD}", file=sys.stderr)
+        _leave(_LOST)
     except BaseException:  # noqa: BLE001  (whatever it is, the others would wait for this process)
         traceback.print_exc()
         _leave(1)
@@ -121,10 +128,7 @@ def _explain_aborts() -> None:
 
     A handler of Python's would wait for the main thread, and that one waits for the lost process. So this is C's.
     """
-    word = (
-        b"\nerror: another process of this run was lost (its own output says why), or jax's runtime failed (as it says "
-        b"above). The last checkpoint is whole: start all processes again by the same command to go on from it\n"
-    )
+    word = _LOST_WORD.encode()
 
     def explain(_: int) -> None:
         os.write(2, word)
