@@ -23,6 +23,7 @@ from collections import Counter
 from pathlib import Path
 from typing import IO, Any
 
+import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from tensorboardX.proto.event_pb2 import Event
@@ -68,25 +69,24 @@ class Run:
         command += [f"--workdir={self.workdir}", *self.config]
         # A cache of compiled programs: 20 lives would otherwise compile 20 times.
         cache = os.environ.get("JAX_COMPILATION_CACHE_DIR", str(self.workdir.parent / "compiled"))
-        process = subprocess.Popen(
+        with subprocess.Popen(
             command,
             env={**os.environ, "JAX_COMPILATION_CACHE_DIR": cache},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             cwd=self.workdir.parent,
-        )
-        assert process.stdout is not None
-        reader = _Reader(process.stdout)
-        sent = time.monotonic()
-        if number is not None:
-            if num_reports is not None:
-                reader.wait_for_reports(num_reports)
-            reader.ended.wait(delay)
-            phase, sent = reader.phase, time.monotonic()
-            process.send_signal(number)
-        process.wait()
-        reader.ended.wait()
+        ) as process:
+            assert process.stdout is not None
+            reader = _Reader(process.stdout)
+            phase, sent = "", time.monotonic()
+            if number is not None:
+                if num_reports is not None:
+                    reader.wait_for_reports(num_reports)
+                reader.ended.wait(delay)
+                phase, sent = reader.phase, time.monotonic()
+                process.send_signal(number)
+            reader.ended.wait()
         seconds = time.monotonic() - sent
         output = "".join(reader.lines)
         ends = {0: "finished", -signal.SIGKILL: "killed", -signal.SIGTERM: "killed", _STOPPED: "stopped"}
@@ -136,7 +136,9 @@ class Run:
         arrays = []
         for item in ("ema", "raw", "train"):
             with ocp.PyTreeCheckpointer() as reader:
-                tree = reader.restore(folder / item)
+                stored = reader.metadata(folder / item).item_metadata.tree
+                as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), stored)
+                tree = reader.restore(folder / item, restore_args=as_numpy)
             arrays += [np.asarray(leaf) for _, leaf in sorted(_leaves(tree))]
         return arrays
 
