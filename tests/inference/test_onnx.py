@@ -45,6 +45,11 @@ def test_the_graph_of_each_kind_of_network_gives_the_references_outputs(name):
 _CONFIG = EvalConfig(conf=0.2, iou=0.4, max_detections=30, num_candidates=60)
 
 
+@jax.jit
+def _detect(predictions, anchors):
+    return detect(predictions, anchors, _CONFIG.conf, _CONFIG.iou, 30, 60)
+
+
 @pytest.fixture(scope="module")
 def nms():
     """A session of decoding and NMS alone, for an input of 64x96 and 3 classes."""
@@ -67,12 +72,12 @@ def nms():
 def test_detections_in_the_graph_are_those_of_postprocess(nms, batch, lift):
     session, anchors = nms
     rng = np.random.default_rng(batch)
-    num_anchors = len(anchors.strides)
-    deltas = rng.normal(0, 1, (batch, num_anchors, 4)).astype(np.float32)
-    logits = rng.normal(lift, 2, (batch, num_anchors, 4)).astype(np.float32)
+    deltas = rng.normal(0, 1, (3, len(anchors.strides), 4)).astype(np.float32)
+    logits = rng.normal(lift, 2, (3, len(anchors.strides), 4)).astype(np.float32)
     predictions = Predictions(jnp.asarray(deltas), jnp.asarray(logits[..., 0]), jnp.asarray(logits[..., 1:]))
-    expected = detect(predictions, anchors, _CONFIG.conf, _CONFIG.iou, 30, 60)
-    output = np.concatenate([deltas, jax.nn.sigmoid(logits)], axis=2)
+    # Always of three images, so that one program is compiled.
+    expected = jax.tree.map(lambda x: np.asarray(x)[:batch], _detect(predictions, anchors))
+    output = np.concatenate([deltas, jax.nn.sigmoid(logits)], axis=2)[:batch]
     boxes, scores, labels, mask = session.run(None, {"output": output})
     np.testing.assert_array_equal(mask, expected.mask)
     assert mask.any() == (lift > -20)

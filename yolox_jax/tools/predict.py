@@ -44,7 +44,7 @@ def main(argv: list[str]) -> None:
         output.mkdir(parents=True, exist_ok=True)
         prediction = Prediction(detector, output, _MAX_FRAMES.value)
         prediction.run(argv[1:])
-        (output / "predictions.json").write_text(json.dumps(prediction.as_json(), indent=1) + "\n")
+        (output / "predictions.json").write_text(json.dumps(prediction.as_json()) + "\n")
         num_objects = sum(len(entry["detections"]) for entry in prediction.entries)
         print(f"{num_objects} objects in {len(prediction.entries)} images: {output}")
         if prediction.unreadable:
