@@ -1,4 +1,5 @@
-"""python -m yolox_jax.tools.plan --config=configs/yolox_s.py --topology=v5e:2x4 [--what=predict] [--batch=N|auto] [--dtype=…] [--json=FILE]
+"""python -m yolox_jax.tools.plan --config=configs/yolox_s.py --topology=v5e:2x4 [--what=predict] [--batch=N|auto]
+[--dtype=float32] [--json=FILE] [--config.field=value …]
 
 What a training step, or a prediction, costs on TPU chips, without one: the program is compiled for them by libtpu, which
 takes minutes for a large network. Printed for each chip: whether it fits, memory by kind, FLOPs, HBM traffic, what the chips
