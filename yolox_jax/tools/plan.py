@@ -76,7 +76,7 @@ def main(argv: list[str]) -> None:
         height, width = report["input_size"]
         print(
             f"YOLOX-{report['model']}, {report['what']}, {height}x{width}, {report['dtype']}: "
-            f"{report['batch_per_chip']} images on each of {report['num_chips']} chips, {topology.name}\n"
+            f"{report['batch_per_chip']} images a chip, {topology.name} ({topology.num_chips} chip(s))\n"
             f"{as_text(report)}"
         )
         if _JSON.value:
