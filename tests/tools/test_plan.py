@@ -142,7 +142,20 @@ def test_a_mesh_has_one_device_a_chip(libtpu, name):
 
 
 @pytest.mark.slow
-def test_the_tpu_compiler_answers_for_the_toy_network(libtpu, toy_network):
-    report = plan.plan(_toy_config(), _TOPOLOGY, "train", 2, "bfloat16")
-    assert report["fits"] and report["collectives"] == "2 all-reduce"
-    assert 0 < report["peak_bytes"] < 1e9 and report["flops_per_step"] > 1e6 and report["hbm_bytes_per_step"] > 1e6
+def test_from_8_to_256_chips_a_chip_works_as_much_and_sends_what_a_ring_needs(libtpu, toy_network):
+    """By the TPU compiler itself."""
+    reports = {}
+    for name in ("v5e:2x4", "v5e:16x16"):
+        reports[name] = report = plan.plan(_toy_config(), parse_topology(name), "train", 2, "bfloat16")
+        print({field: report[field] for field in _PER_CHIP})
+        assert report["fits"] and 0 < report["peak_bytes"] < 1e9
+        assert report["collectives"] == "2 all-reduce"
+        others, chips = report["num_chips"] - 1, report["num_chips"]
+        assert report["sent_bytes"] == pytest.approx(2 * others / chips * report["collective_bytes"])
+    few, many = reports.values()
+    assert few["flops_per_step"] > 1e6 and few["hbm_bytes_per_step"] > 1e5
+    for field in _PER_CHIP:
+        assert many[field] == pytest.approx(few[field], rel=0.01), field
+
+
+_PER_CHIP = ("flops_per_step", "hbm_bytes_per_step", "bytes_accessed_per_step", "collective_bytes", "peak_bytes")

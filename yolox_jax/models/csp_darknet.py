@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from yolox_jax.models.blocks import BlockConfig, ConvBlock, CSPLayer, Numbered, SPPBottleneck, spatial_block
-from yolox_jax.models.folding import fold
+from yolox_jax.models.folding import BLOCK
 
 _MAX_FOLDED = 32  # features of the stem: folded they fill a TPU's 128 lanes
 
@@ -23,11 +23,13 @@ class Focus(nn.Module):
     @nn.compact
     def __call__(self, x_BHWC: jax.Array, train: bool) -> jax.Array:
         batch, height, width, channels = x_BHWC.shape
-        x = x_BHWC.reshape(batch, height // 2, 2, width // 2, 2, channels)
         # Column before row: the reference's order is top left, bottom left, top right, bottom right.
-        x = x.transpose(0, 1, 3, 4, 2, 5).reshape(batch, height // 2, width // 2, 4 * channels)
-        if self.config.folded:
-            x = fold(x)
+        if self.config.folded:  # at once, since transposing an image is dear on a TPU
+            x = x_BHWC.reshape(batch, height // 4, 2, 2, width // 4, 2, 2, channels).transpose(0, 1, 4, 6, 3, 7, 2, 5)
+            x = x.reshape(batch, height // 4, width // 4, 4 * channels * BLOCK)
+        else:
+            x = x_BHWC.reshape(batch, height // 2, 2, width // 2, 2, channels).transpose(0, 1, 3, 4, 2, 5)
+            x = x.reshape(batch, height // 2, width // 2, 4 * channels)
         return ConvBlock(self.features, 3, 1, self.config, name="conv")(x, train)
 
 

@@ -12,13 +12,6 @@ import jax.numpy as jnp
 BLOCK = 4  # pixels
 
 
-def fold(x_BHWC: jax.Array) -> jax.Array:
-    """[B, H, W, C] to [B, H/2, W/2, C·4]."""
-    batch, height, width, channels = x_BHWC.shape
-    x = x_BHWC.reshape(batch, height // 2, 2, width // 2, 2, channels)
-    return x.transpose(0, 1, 3, 5, 2, 4).reshape(batch, height // 2, width // 2, channels * BLOCK)
-
-
 def folded_kernel(kernel: jax.Array, stride: int) -> tuple[jax.Array, tuple[int, int]]:
     """The kernel that does on folded arrays what [n, n, I, O] does on plain ones at that stride, and its padding."""
     per_row = [_shifted(kernel, stride * row, axis=0, extent=stride + 1) for row in range(2)]

@@ -1,4 +1,5 @@
-"""python -m yolox_jax.tools.plan --config=configs/yolox_s.py --topology=v5e:2x4 [--what=predict] [--batch=N|auto] [--dtype=…] [--json=FILE]
+"""python -m yolox_jax.tools.plan --config=configs/yolox_s.py --topology=v5e:2x4 [--what=predict] [--batch=N|auto]
+[--dtype=float32] [--json=FILE] [--config.field=value …]
 
 What a training step, or a prediction, costs on TPU chips, without one: the program is compiled for them by libtpu, which
 takes minutes for a large network. Printed for each chip: whether it fits, memory by kind, FLOPs, HBM traffic, what the chips
@@ -75,7 +76,7 @@ def main(argv: list[str]) -> None:
         height, width = report["input_size"]
         print(
             f"YOLOX-{report['model']}, {report['what']}, {height}x{width}, {report['dtype']}: "
-            f"{report['batch_per_chip']} images on each of {report['num_chips']} chips, {topology.name}\n"
+            f"{report['batch_per_chip']} images a chip, {topology.name} ({topology.num_chips} chip(s))\n"
             f"{as_text(report)}"
         )
         if _JSON.value:

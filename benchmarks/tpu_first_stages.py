@@ -1,0 +1,77 @@
+"""python -m benchmarks.tpu_first_stages [--plain] [--size=640] [--batch=16]
+
+Bytes that value and gradients of YOLOX-s's first stages move on one v5e chip, in bfloat16: stem, first stage and the
+convolution that leads out of it, in 2×2 blocks as the network holds them, or plain. Needs libtpu and no TPU; minutes each.
+"""
+
+import argparse
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from yolox_jax.models.blocks import BlockConfig, ConvBlock, CSPLayer, spatial_block
+from yolox_jax.models.csp_darknet import Focus
+from yolox_jax.tools.planning.chips import parse_topology
+from yolox_jax.tools.planning.compiling import OutOfMemory, compile_for_chip, make_mesh
+from yolox_jax.tools.planning.hlo import parse
+from yolox_jax.tools.planning.traffic import hbm_bytes
+
+_WIDTH = 32  # channels after the stem, of s
+
+
+class FirstStages(nn.Module):
+    """What CSPDarknet begins with."""
+
+    folded: bool
+
+    @nn.compact
+    def __call__(self, images: jax.Array) -> jax.Array:
+        config = BlockConfig(dtype=jnp.bfloat16, folded=self.folded)
+        x = Focus(_WIDTH, config, name="stem")(images.astype(jnp.bfloat16), True)
+        x = spatial_block(2 * _WIDTH, 2, config, name="down")(x, True)
+        x = CSPLayer(2 * _WIDTH, 1, True, config, name="stage")(x, True)
+        plain = BlockConfig(dtype=jnp.bfloat16)
+        return ConvBlock(4 * _WIDTH, 3, 2, plain, unfolds=self.folded, name="next")(x, True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--plain", action="store_true")
+    parser.add_argument("--size", type=int, default=640)
+    parser.add_argument("--batch", type=int, default=16)
+    arguments = parser.parse_args()
+    jax.config.update("jax_platforms", "cpu")
+
+    network = FirstStages(folded=not arguments.plain)
+
+    def gradients(variables: Any, images: jax.Array) -> Any:
+        def loss(params: Any) -> tuple[jax.Array, Any]:
+            changed = {"params": params, "batch_stats": variables["batch_stats"]}
+            features, statistics = network.apply(changed, images, mutable=["batch_stats"])
+            return jnp.square(features.astype(jnp.float32)).sum(), statistics
+
+        return jax.grad(loss, has_aux=True)(variables["params"])
+
+    on_chip = NamedSharding(make_mesh(parse_topology("v5e:1x1")), P())
+
+    def placed(x: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=on_chip)
+
+    images = placed(jax.ShapeDtypeStruct((arguments.batch, arguments.size, arguments.size, 3), jnp.float32))
+    variables = jax.tree.map(placed, jax.eval_shape(network.init, jax.random.key(0), images))
+    measured = compile_for_chip(jax.jit(gradients).lower(variables, images))
+    if isinstance(measured, OutOfMemory):
+        raise SystemExit(f"does not fit: {measured.needed_bytes / 1e9:.1f} GB")
+    print(
+        f"{'plain' if arguments.plain else 'folded'}: {measured.flops / 1e9:.0f} GFLOP, "
+        f"{measured.bytes_accessed / 1e9:.2f} GB by XLA's count, {hbm_bytes(parse(measured.text)) / 1e9:.2f} GB in HBM, "
+        f"{measured.temporary_bytes / 1e9:.2f} GB of temporaries"
+    )
+
+
+if __name__ == "__main__":
+    main()
