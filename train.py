@@ -159,9 +159,10 @@ def train(config: ConfigDict, workdir: Path) -> EvalResult:
             log.warn_of_dropped_boxes(step, loaded.num_dropped_boxes, config.data.max_boxes)
             if (step + 1) % config.log_every_steps == 0:
                 log.report()
-            if stop.check() or is_due(step) or save_due(step):
+            stopping = stop.check()  # asked once: a signal after it is answered a step later, by all processes
+            if stopping or is_due(step) or save_due(step):
                 save(step + 1)
-            if stop.signal_name:
+            if stopping:
                 raise Stopped(_farewell(stop, step + 1, workdir))
             if is_due(step):
                 result = evaluate_step(step)
