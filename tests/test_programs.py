@@ -207,3 +207,20 @@ def test_a_word_that_is_no_flag_is_refused(data, tmp_path):
     finished = programs.run("eval.py", [*programs.arguments(data), "--weights=x", "surplus"], tmp_path)
     assert finished.returncode != 0
     assert "surplus" in finished.stderr + finished.stdout
+
+
+@pytest.mark.slow
+def test_after_start_up_no_program_is_compiled_again(data, tmp_path):
+    """With two image sizes, the switch to plain epochs and evaluations in between."""
+    changing = ["--config.multiscale.enabled=true", "--config.multiscale.every_steps=1"]
+    changing += ["--config.multiscale.min_units=1", "--config.multiscale.max_units=2"]
+    mosaic = ["--config.mosaic.prob=1", "--config.no_aug_epochs=2", "--config.warmup_epochs=0"]
+    # With --config.epochs twice the last counts.
+    programs.run(
+        "train.py", [*programs.arguments(data), *changing, *mosaic, "--config.epochs=5", "--workdir=run"], tmp_path, 0
+    )
+    records = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    counts = [record["num_programs"] for record in records if "num_programs" in record]
+    assert len(counts) == 15
+    first_evaluation = next(i for i, record in enumerate(records) if record.get("event") == "evaluation")
+    assert counts[first_evaluation:] == [counts[first_evaluation]] * (15 - first_evaluation)

@@ -66,3 +66,10 @@ def test_nanos_sizes_are_given_and_others_lie_around_the_input():
 def test_sizes_keep_the_inputs_aspect():
     config = multiscale.MultiscaleConfig()
     assert all(height % 32 == width % 32 == 0 and width == 2 * height for height, width in config.sizes((320, 640)))
+
+
+@pytest.mark.parametrize(("first_step", "num_steps"), [(0, 25), (0, 3000), (7, 60), (20, 21), (15, 400), (40, 40)])
+def test_first_uses_are_the_sizes_of_the_steps_to_come_each_once(first_step, num_steps):
+    config = multiscale.MultiscaleConfig()
+    expected = dict.fromkeys(config.size_at(step, (640, 640), seed=3) for step in range(first_step, num_steps))
+    assert config.first_uses(first_step, num_steps, (640, 640), seed=3) == list(expected)
