@@ -41,18 +41,25 @@ def _set_up(num_devices: int, shard_state: bool, optimizer=toy.OPTIMIZER, bn_axi
 
 def _run(num_devices: int, shard_state: bool, num_steps: int, optimizer=toy.OPTIMIZER, bn_axis: str | None = None):
     step, mesh, specs = _set_up(num_devices, shard_state, optimizer, bn_axis)
-    now, losses = parallel.place(_create_state(optimizer), mesh, specs), []
+    now, history = parallel.place(_create_state(optimizer), mesh, specs), []
     for number in range(num_steps):
         now, metrics = step(now, parallel.shard_batch(_batch(number), mesh))
-        losses.append(float(metrics["loss"]))
-    return now, losses
+        history.append(jax.device_get(metrics))
+    return now, history
+
+
+def _losses(history) -> list[float]:
+    return [float(metrics["loss"]) for metrics in history]
 
 
 @pytest.mark.parametrize("name", _OPTIMIZERS)
 def test_ten_steps_in_slices_have_the_losses_of_ten_whole_ones(name):
-    whole, losses = _run(8, False, 10, _OPTIMIZERS[name])
-    sliced, own_losses = _run(8, True, 10, _OPTIMIZERS[name])
-    np.testing.assert_allclose(own_losses, losses, rtol=1e-6)
+    whole, history = _run(8, False, 10, _OPTIMIZERS[name])
+    sliced, own_history = _run(8, True, 10, _OPTIMIZERS[name])
+    np.testing.assert_allclose(_losses(own_history), _losses(history), rtol=1e-6)
+    for own, theirs in zip(own_history, history, strict=True):
+        assert own.keys() == theirs.keys()
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), own, theirs)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), sliced, whole)
     kernel = sliced.ema["params"]["ConvBlock_0"]["conv"]["kernel"]
     assert kernel.sharding.spec == P(None, None, None, AXIS)
@@ -103,10 +110,10 @@ def test_arrays_are_cut_along_their_longest_even_axis(shape, axis):
 
 
 def test_the_global_batch_gives_the_same_loss_on_any_number_of_devices_when_batchnorm_sees_all_of_it():
-    losses = {n: _run(n, False, 4, bn_axis=AXIS)[1] for n in (1, 2, 4, 8)}
+    losses = {n: _losses(_run(n, False, 4, bn_axis=AXIS)[1]) for n in (1, 2, 4, 8)}
     for num_devices in (2, 4, 8):
         np.testing.assert_allclose(losses[num_devices], losses[1], rtol=1e-4)
-    own = _run(8, False, 1)[1]
+    own = _losses(_run(8, False, 1)[1])
     assert abs(own[0] - losses[1][0]) > 1e-3 * losses[1][0]  # each device by itself is something else
 
 
