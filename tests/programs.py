@@ -80,8 +80,9 @@ def end(process: subprocess.Popen[str], code: int | None = None) -> subprocess.C
     """Waits for a program and all its children; where `code` is given, it must end with that."""
     try:
         output, error = process.communicate(timeout=_SECONDS)
-    finally:
+    except subprocess.TimeoutExpired:
         process.kill()
+        output, error = process.communicate()
     assert code is None or process.returncode == code, output + error
     return subprocess.CompletedProcess(process.args, process.returncode, output, error)
 

@@ -9,6 +9,8 @@ from typing import Any, Self
 
 import jax
 
+from yolox_jax.training import hosts
+
 _THREAD = "compiles ahead"
 _COMPILED = "/jax/core/compile/backend_compile_duration"
 _PATIENCE = 0.2  # seconds between two looks at whether the run was asked to stop
@@ -20,6 +22,7 @@ class Programs:
     def __init__(self, compile_by_key: Mapping[Hashable, Callable[[], Any]]):
         """The functions that compile, in the order in which their programs will be wanted."""
         self._results: dict[Hashable, Future[Any]] = {key: Future() for key in compile_by_key}
+        self._met: set[Hashable] = set()
         self._closed = False
         # A daemon, since a compilation cannot be interrupted and a run that is asked to stop must not wait for it.
         self._thread = threading.Thread(target=self._work, args=(compile_by_key,), name=_THREAD, daemon=True)
@@ -45,13 +48,21 @@ class Programs:
         return self._results[key].done()
 
     def get(self, key: Hashable, give_up: Callable[[], bool] = lambda: False) -> Any:
-        """The compiled program, waited for; None where `give_up` says yes meanwhile. Raises what compiling it raised."""
+        """The compiled program, waited for; None where `give_up` says yes meanwhile. Raises what compiling it raised.
+
+        Of several processes none gets a program before all have it: its collectives would wait for the others, not for long.
+        """
         while True:
             try:
-                return self._results[key].result(timeout=_PATIENCE)
+                program = self._results[key].result(timeout=_PATIENCE)
+                break
             except TimeoutError:
                 if give_up():
                     return None
+        if key not in self._met:
+            hosts.meet(f"program {key}")
+            self._met.add(key)
+        return program
 
 
 def is_under_way() -> bool:

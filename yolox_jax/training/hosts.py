@@ -12,6 +12,7 @@ from typing import NoReturn
 
 import jax
 import numpy as np
+from jax._src import distributed  # its client's barrier has no public name
 from jax.experimental import multihost_utils
 
 from yolox_jax.training.interruption import EXIT_CODE
@@ -19,6 +20,7 @@ from yolox_jax.training.interruption import EXIT_CODE
 NO_COORDINATOR = "none"
 _HEARTBEAT_SECONDS = 30  # a process silent for so long is lost, and the others end
 _SHUTDOWN_SECONDS = 60  # at the end the first waits so long for the last
+_MEETING_SECONDS = 3600  # a program of a large network is compiled for minutes
 _LOST = 70  # EX_SOFTWARE of sysexits.h
 _LOST_WORD = (
     "\nerror: another process of this run was lost (its own output says why), or jax's runtime failed (as it says above). "
@@ -81,6 +83,12 @@ def everywhere(value: bool) -> bool:
     if jax.process_count() == 1:
         return value
     return bool(np.all(multihost_utils.process_allgather(np.array(value))))
+
+
+def meet(name: str) -> None:
+    """Waits until every process is here; a name serves once. Costs no collective, whose patience is half a minute."""
+    if jax.process_count() > 1:
+        distributed.global_state.client.wait_at_barrier(f"yolox_jax: {name}", timeout_in_ms=_MEETING_SECONDS * 1000)
 
 
 def _connect(coordinator: str, num_processes: int | None, process_id: int | None) -> bool:
