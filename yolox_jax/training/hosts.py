@@ -87,8 +87,9 @@ def everywhere(value: bool) -> bool:
 
 def meet(name: str) -> None:
     """Waits until every process is here; a name serves once. Costs no collective, whose patience is half a minute."""
-    if jax.process_count() > 1:
-        distributed.global_state.client.wait_at_barrier(f"yolox_jax: {name}", timeout_in_ms=_MEETING_SECONDS * 1000)
+    client = distributed.global_state.client
+    if client is not None:
+        client.wait_at_barrier(f"yolox_jax: {name}", timeout_in_ms=_MEETING_SECONDS * 1000)
 
 
 def _connect(coordinator: str, num_processes: int | None, process_id: int | None) -> bool:
