@@ -1,0 +1,155 @@
+"""docs/custom_data.md as a reader follows it: each command in it, in its order, on a few drawn images."""
+
+import json
+import re
+import shlex
+import shutil
+from pathlib import Path
+from xml.etree import ElementTree
+
+import cv2
+import pytest
+
+from configs import finetune
+from tests import programs
+from tests.material import ROOT, golden_shapes, golden_state_dict
+from yolox_jax.data.open_sources import check_classes, open_split
+from yolox_jax.models.torch_writer import save_pth
+
+_TEXT = (ROOT / "docs" / "custom_data.md").read_text()
+# What the page's run of half an hour becomes for a test: the same commands with these behind. Of the size, and with the
+# optimiser, of tests/programs.py, so that one compiled program serves both.
+_SMALL = [
+    "--config.input_size=(64, 64)",
+    "--config.multiscale.enabled=false",
+    "--config.hsv.enabled=false",
+    "--config.data.max_boxes=8",
+    "--config.batch_size=4",
+    "--config.optimizer=adamw",
+    f"--config.lr_per_image={1e-2 / 8}",
+    "--config.weight_decay=0.05",
+    "--config.ema_decay=0.998",
+    "--config.epochs=2",
+    "--config.no_aug_epochs=1",
+    "--config.eval.every_epochs=2",
+    "--config.eval.batch_size=8",
+    "--config.eval.detect.conf=0.0001",  # six steps teach little
+]
+
+
+def _commands() -> list[list[str]]:
+    blocks = re.findall(r"^```sh\n(.*?)^```", _TEXT, flags=re.MULTILINE | re.DOTALL)
+    return [shlex.split(line) for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+
+
+def _arguments_of_formats() -> list[str]:
+    table = _TEXT[_TEXT.index("| format |") :].split("\n\n")[0]
+    return [row.split("`")[-2] for row in table.splitlines()[2:]]
+
+
+@pytest.fixture
+def reader(tmp_path, monkeypatch):
+    """A reader's folder: the programs, datasets/mine, and the official weights as if they had been fetched."""
+    for name in ("train.py", "eval.py", "configs"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    mine = tmp_path / "datasets" / "mine"
+    programs.make_data_set(mine)
+    for split in ("train", "val"):
+        shutil.copy(mine / "all.json", mine / f"{split}.json")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.slow
+def test_every_command_of_the_page_does_what_it_says(reader):
+    (reader / "cache").mkdir()
+    save_pth(reader / "cache" / "yolox_nano.pth", golden_state_dict(golden_shapes("nano")))
+    outputs = []
+    for python, *command in _commands():
+        assert python == "python"
+        program, arguments = (" ".join(command[:2]), command[2:]) if command[0] == "-m" else (command[0], command[1:])
+        if any(argument.startswith("--config=") for argument in arguments):
+            arguments = [*arguments, *_SMALL]
+        is_doctor = "doctor" in program
+        # The same images in both splits are an error, as they should be.
+        finished = programs.run(
+            program, arguments, reader, 1 if is_doctor else 0, YOLOX_JAX_CACHE=str(reader / "cache")
+        )
+        assert "Traceback" not in finished.stderr
+        outputs.append(finished.stdout)
+    told = "\n".join(outputs)
+    assert "train: 12 images" in told and "error: image-in-train-and-val in val (12)" in told
+    assert "batch.jpg: 4 images of step 0" in told
+    assert "6 steps of 4 images at 64x64, 2 epochs" in told
+    assert "best F1" in told
+    assert "objects in 12 images: found" in told
+    assert "mine.onnx: YOLOX-nano, 4 classes" in told
+    for name in ("doctor.jpg", "batch.jpg", "runs/finetune/predictions.jpg", "runs/finetune/plots/f1.png"):
+        assert cv2.imread(str(reader / name)) is not None, name
+    assert len(list((reader / "found").glob("*.jpg"))) == programs.NUM_IMAGES
+    assert (reader / "mine.onnx").stat().st_size > 1e6
+
+
+def test_the_arguments_for_each_format_open_both_splits(reader):
+    mine = reader / "datasets" / "mine"
+    for split in ("train", "val"):
+        shutil.copytree(mine / "images", mine / split)
+    _write_yolo(mine, reader / "datasets" / "yolo")
+    _write_voc(mine, reader / "datasets" / "VOCdevkit" / "VOC2007")
+    formats = _arguments_of_formats()
+    assert len(formats) == 3
+    for arguments in formats:
+        data = finetune.get_config().data
+        for argument in shlex.split(arguments):
+            name, _, value = argument.removeprefix("--config.data.").partition("=")
+            assert name in data, argument
+            data[name] = value
+        train, val = open_split(data, "train"), open_split(data, "val")
+        check_classes(None, train.class_names, val.class_names)
+        assert len(train) == len(val) == programs.NUM_IMAGES, arguments
+        assert sum(train.num_boxes(index) for index in range(len(train))) > programs.NUM_IMAGES
+        assert not train.problems and not val.problems
+
+
+def _boxes(mine: Path) -> list[tuple[dict, list[tuple[int, list[float]]]]]:
+    """Each image of the json with the index of the category and the xywh of its boxes."""
+    content = json.loads((mine / "train.json").read_text())
+    index_of = {category["id"]: index for index, category in enumerate(content["categories"])}
+    boxes: dict[int, list[tuple[int, list[float]]]] = {image["id"]: [] for image in content["images"]}
+    for annotation in content["annotations"]:
+        boxes[annotation["image_id"]].append((index_of[annotation["category_id"]], annotation["bbox"]))
+    return [(image, boxes[image["id"]]) for image in content["images"]]
+
+
+def _write_yolo(mine: Path, root: Path) -> None:
+    shutil.copytree(mine / "images", root / "images")
+    (root / "labels").mkdir()
+    for image, boxes in _boxes(mine):
+        width, height = image["width"], image["height"]
+        lines = [
+            f"{c} {(x + w / 2) / width} {(y + h / 2) / height} {w / width} {h / height}" for c, (x, y, w, h) in boxes
+        ]
+        (root / "labels" / f"{image['id']}.txt").write_text("\n".join(lines))
+    (root / "data.yaml").write_text("train: images\nval: images\nnames: [circle, square, triangle, star]\n")
+
+
+def _write_voc(mine: Path, root: Path) -> None:
+    shutil.copytree(mine / "images", root / "JPEGImages")
+    (root / "Annotations").mkdir()
+    (root / "ImageSets" / "Main").mkdir(parents=True)
+    for image, boxes in _boxes(mine):
+        annotation = ElementTree.Element("annotation")
+        ElementTree.SubElement(annotation, "filename").text = image["file_name"]
+        size = ElementTree.SubElement(annotation, "size")
+        for side in ("width", "height"):
+            ElementTree.SubElement(size, side).text = str(image[side])
+        for category, (x, y, w, h) in boxes:
+            thing = ElementTree.SubElement(annotation, "object")
+            ElementTree.SubElement(thing, "name").text = f"class{category}"
+            box = ElementTree.SubElement(thing, "bndbox")
+            for name, value in (("xmin", x + 1), ("ymin", y + 1), ("xmax", x + w), ("ymax", y + h)):
+                ElementTree.SubElement(box, name).text = str(value)
+        ElementTree.ElementTree(annotation).write(root / "Annotations" / f"{image['id']}.xml")
+    ids = "\n".join(str(image["id"]) for image, _ in _boxes(mine))
+    for name in ("trainval", "test"):
+        (root / "ImageSets" / "Main" / f"{name}.txt").write_text(ids)

@@ -1,0 +1,136 @@
+"""What `pip install .` gives: the package, its programs under five commands, configs by name, nothing else."""
+
+import importlib.metadata
+import os
+import runpy
+import shutil
+import subprocess
+import sys
+import zipfile
+
+import pytest
+
+import yolox_jax
+from tests.material import ROOT
+from yolox_jax.inference.formats import FORMATS, ExportConfig
+from yolox_jax.inference.pretrained import Pretrained
+from yolox_jax.models import yolox
+from yolox_jax.tools import commands
+
+_BUILT_FROM = ("pyproject.toml", "README.md", "LICENSE", "requirements.txt", "train.py", "eval.py")
+_FOLDERS = ("yolox_jax", "configs", "tests")
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """A folder with what the wheel installs, built from a copy of the files as pip would."""
+    copy = tmp_path_factory.mktemp("checkout")
+    for name in _BUILT_FROM:
+        shutil.copy(ROOT / name, copy / name)
+    for name in _FOLDERS:
+        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__", "golden"))
+    built = tmp_path_factory.mktemp("wheel")
+    build = f"from setuptools import build_meta; build_meta.build_wheel({str(built)!r})"
+    finished = subprocess.run([sys.executable, "-c", build], cwd=copy, capture_output=True, text=True, check=False)
+    assert finished.returncode == 0, finished.stderr
+    (wheel,) = built.glob("*.whl")
+    folder = tmp_path_factory.mktemp("site")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def distribution(site):
+    (info,) = site.glob("*.dist-info")
+    return importlib.metadata.Distribution.at(info)
+
+
+@pytest.mark.slow
+def test_a_wheel_has_the_package_its_programs_and_configs_and_no_other_module(site):
+    installed = {path.relative_to(site).as_posix() for path in site.rglob("*.py")}
+    package = {path.relative_to(ROOT).as_posix() for path in ROOT.glob("yolox_jax/**/*.py")}
+    configs = {f"yolox_jax/programs/configs/{path.name}" for path in ROOT.glob("configs/*.py")}
+    assert installed == package | configs | {"yolox_jax/programs/train.py", "yolox_jax/programs/eval.py"}
+    for name in ("train.py", "eval.py"):
+        assert (site / "yolox_jax" / "programs" / name).read_bytes() == (ROOT / name).read_bytes()
+
+
+@pytest.mark.slow
+def test_a_wheel_has_the_version_the_requirements_and_the_extras(distribution):
+    assert distribution.version == yolox_jax.__version__
+    required = [line for line in distribution.requires if "extra ==" not in line]
+    lines = (ROOT / "requirements.txt").read_text().splitlines()
+    assert len(required) == sum(not line.startswith("#") for line in lines)
+    assert set(distribution.metadata.get_all("Provides-Extra")) == {"plots", "onnx", "tpu-plan"}
+
+
+@pytest.mark.slow
+def test_each_console_command_runs_a_program_that_is_there(distribution, monkeypatch):
+    entry_points = {each.name: each for each in distribution.entry_points if each.group == "console_scripts"}
+    assert sorted(entry_points) == ["yolox-doctor", "yolox-eval", "yolox-export", "yolox-predict", "yolox-train"]
+    ran = {}
+    monkeypatch.setattr(sys, "argv", ["command"])
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(runpy, "run_path", lambda path, run_name: ran.update({path: run_name}))
+    monkeypatch.setattr(runpy, "run_module", lambda name, run_name, alter_sys: ran.update({name: run_name}))
+    for entry_point in entry_points.values():
+        entry_point.load()()
+    tools = [f"yolox_jax.tools.{name}" for name in ("doctor", "export", "predict")]
+    assert ran == dict.fromkeys([*tools, str(ROOT / "train.py"), str(ROOT / "eval.py")], "__main__")
+    for name in tools:
+        assert (ROOT / f"{name.replace('.', '/')}.py").is_file()
+
+
+# Each ends at a mistake that it must be running, and have read its config, to find.
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("function", "arguments", "message"),
+    [
+        ("train", ["--config=yolox_s", "--config.eval.metric=best"], "config.eval.metric is 'best'"),
+        ("doctor", ["--config", "configs/finetune.py", "--config.input_size=(100, 100)"], "input size 100x100"),
+        ("predict", ["--weights=absent.pth", "street.jpg"], "there is no file or folder absent.pth"),
+    ],
+)
+def test_an_installed_command_runs_its_program_away_from_a_checkout(site, tmp_path, function, arguments, message):
+    start = f"from yolox_jax.tools import commands; commands.{function}()"
+    environment = os.environ | {"PYTHONPATH": str(site), "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "-c", start, *arguments]
+    finished = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert finished.returncode == 1
+    assert message in finished.stderr
+    assert "Traceback" not in finished.stderr
+
+
+def test_a_config_is_found_by_path_then_by_its_place_or_name_in_the_project(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text("")
+    (tmp_path / "yolox_s").write_text("")  # what the user has comes first
+    nano = str(ROOT / "configs" / "yolox_nano.py")
+    for named, found in (
+        ("yolox_nano", nano),
+        ("configs/yolox_nano.py", nano),
+        ("yolox_nano:large", f"{nano}:large"),
+        ("mine.py", "mine.py"),
+        ("yolox_s", "yolox_s"),
+        ("absent", "absent"),
+    ):
+        assert commands.find_config(named) == found
+
+
+def test_only_the_value_of_config_is_taken_for_a_config():
+    nano = str(ROOT / "configs" / "yolox_nano.py")
+    given = ["--config=yolox_nano", "--config.init_from=yolox_nano", "--config", "yolox_nano", "--weights=yolox_nano"]
+    found = [f"--config={nano}", "--config.init_from=yolox_nano", "--config", nano, "--weights=yolox_nano"]
+    assert commands.with_found_configs(given) == found
+
+
+def test_without_the_onnx_extra_the_message_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    _, write = FORMATS["onnx"]
+    loaded = Pretrained("nano", yolox.create("nano", 1), {}, ("cell",), (64, 64))
+    with pytest.raises(ValueError, match=r"--format=onnx needs the package onnx .*pip install 'onnx"):
+        write(tmp_path / "nano.onnx", loaded, ExportConfig((64, 64), 1, None))
+    assert not (tmp_path / "nano.onnx").exists()
