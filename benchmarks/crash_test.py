@@ -186,14 +186,16 @@ def interrupt(run: Run, number: int, num_times: int, rng: random.Random, total_s
     Returns how many steps the lives lost: for SIGKILL beyond the last save, for SIGTERM at all.
     """
     num_lost = 0
-    for times_left in range(num_times, 0, -1):
+    for life_number in range(num_times):
         saved = run.saved_steps()
         steps_left = total_steps - (saved[-1] if saved else 0)
-        if rng.random() < 0.2:  # one in five dies while it starts
+        if life_number % 7 == 2:  # while it starts
             life = run.live(number, None, rng.uniform(0.1, 10.0))
-        else:  # the others share the training between them; saves and evaluations lie within the delay
-            num_reports = rng.randint(1, max(1, min(steps_left, 2 * steps_left // times_left)))
-            life = run.live(number, num_reports, rng.uniform(0.0, 1.5))
+        elif life_number % 7 == 1:  # while it evaluates, at the end of the epoch
+            life = run.live(number, 1 + (steps_left - 1) % _STEPS_PER_EPOCH, rng.uniform(0.0, 0.5))
+        else:  # the others share the training between them; saves lie within the delay
+            share = 2 * steps_left // (num_times - life_number)
+            life = run.live(number, rng.randint(1, max(1, min(steps_left, share))), rng.uniform(0.0, 1.5))
         if saved and life.phase != "starting":
             num_lost += max(0, saved[-1] - life.resumed_at)
         if life.saved_at is not None:
