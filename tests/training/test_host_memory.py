@@ -27,4 +27,5 @@ def test_a_block_that_is_freed_is_not_mapped_again():
         run = subprocess.run([sys.executable, "-c", _PROGRAM, how], capture_output=True, text=True, check=True)
         return int(run.stdout)
 
-    assert page_faults("keep") < 100 < 1000 < page_faults("do nothing")
+    assert page_faults("keep") < 100
+    assert page_faults("do nothing") > 1000
