@@ -83,7 +83,8 @@ def train_step(
     new_average = {"params": params, "batch_stats": batch_stats}
     ema = update_ema(state.ema, new_average, state.step + 1, config.ema_decay)
 
-    grad_norm = optax.tree.norm(gradients)
+    # Of one vector: tensor by tensor XLA:CPU makes 700 programs of it (nano), 1.1 s of compilation.
+    grad_norm = jnp.linalg.norm(jnp.concatenate([gradient.ravel() for gradient in jax.tree.leaves(gradients)]))
     finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(grad_norm)
     new_state = TrainState(state.step, params, batch_stats, ema, opt_state)
     new_state = jax.tree.map(lambda new, old: jnp.where(finite, new, old), new_state, state)
