@@ -17,6 +17,7 @@ from yolox_jax.models import yolox
 from yolox_jax.tools import from_config, plots
 from yolox_jax.tools.terminal import print_progress, quiet_libraries, user_errors
 from yolox_jax.training import compilation, parallel
+from yolox_jax.training.host_memory import keep_freed_memory
 from yolox_jax.training.weights import load_weights
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -55,6 +56,7 @@ def run(config: ConfigDict, weights: str) -> tuple[EvalResult, Source]:
 def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unknown argument {argv[1]!r}: config fields are set by --config.name=value")
+    keep_freed_memory()
     quiet_libraries()
     compilation.keep_programs()
     with user_errors():

@@ -29,6 +29,7 @@ from yolox_jax.models import yolox
 from yolox_jax.tools import draw, from_config
 from yolox_jax.tools.terminal import print_progress, quiet_libraries, user_errors
 from yolox_jax.training import checkpoint, compilation, hosts, optim, parallel, state
+from yolox_jax.training.host_memory import keep_freed_memory
 from yolox_jax.training.interruption import Stopped, StopRequest, stop_request
 from yolox_jax.training.logging import RunLog
 from yolox_jax.training.run_directory import claim, set_aside
@@ -317,6 +318,7 @@ def main(argv: list[str]) -> None:
         raise app.UsageError(f"unknown argument {argv[1]!r}: config fields are set by --config.name=value")
     config_path = config_flags.get_config_filename(flags.FLAGS["config"])
     workdir = Path(_WORKDIR.value or Path("runs") / Path(config_path).stem)
+    keep_freed_memory()
     quiet_libraries()
     compilation.keep_programs()
     config, where = _CONFIG.value, _CONFIG.value.parallel

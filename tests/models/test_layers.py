@@ -1,6 +1,7 @@
 """The hand-written forms of layers against XLA's own and against the definitions."""
 
 import functools
+import operator
 
 import flax.linen as nn
 import jax
@@ -47,8 +48,28 @@ def test_both_forms_of_the_filter_gradient_agree(stride):
     x = jnp.asarray(rng.normal(size=(3, 8, 8, 4)), jnp.float32)
     grad = jnp.asarray(rng.normal(size=(3, 8 // stride, 8 // stride, 4)), jnp.float32)
     plain = layers._depthwise_filter_grad(x, grad, size=3, stride=stride)
-    unrolled = layers._depthwise_filter_grad_unrolled(x, grad, size=3, stride=stride)
-    np.testing.assert_allclose(plain, unrolled, rtol=1e-4, atol=1e-5)
+    chained = layers._depthwise_filter_grad_chained(x, grad, size=3, stride=stride)
+    np.testing.assert_allclose(plain, chained, rtol=1e-4, atol=1e-5)
+
+
+def test_pointwise_convolution_and_its_gradients_equal_autodiff_of_the_matrix_product():
+    rng = np.random.default_rng(0)
+    x, kernel, weight = (jnp.asarray(rng.normal(size=s), jnp.float32) for s in ((2, 4, 5, 6), (6, 3), (2, 4, 5, 3)))
+
+    def run(convolution):
+        return jax.value_and_grad(lambda x, k: (convolution(x, k) * weight).sum(), (0, 1))(x, kernel)
+
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5),
+        run(layers.pointwise_conv),
+        run(operator.matmul),
+    )
+
+
+def test_silu_and_its_gradient_equal_autodiff_of_flaxs():
+    x = jnp.asarray([-200.0, -20, -3, -0.5, 0, 0.5, 3, 20, 200], jnp.float32)
+    for ours, expected in ((layers.silu, nn.silu), (jax.grad(layers.silu), jax.grad(nn.silu))):
+        np.testing.assert_allclose(jax.vmap(ours)(x), jax.vmap(expected)(x), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(("mean", "std"), [(0, 1), (3, 2), (-50, 1), (1e-3, 1e-4)])

@@ -63,12 +63,22 @@ def assign(
     num_takers_A = zero_A.at[anchor_GK].add(taken_GK.astype(jnp.int32))
     taker_A = zero_A.at[anchor_GK].max(jnp.where(taken_GK, gt_GK, 0))
     # A contested anchor goes to the box that finds it cheapest, whether that box took it or not, as in the reference.
-    cheapest_A = jnp.argmin(cost_GA, axis=0).astype(jnp.int32)
+    cheapest_A = _argmin_over_boxes(cost_GA)
     gt_index_A = jnp.where(num_takers_A > 1, cheapest_A, taker_A)
 
     positive_A = num_takers_A > 0
     iou_A = jnp.take_along_axis(iou_GA, gt_index_A[None, :], axis=0)[0]
     return Assignment(positive=positive_A, gt_index=gt_index_A, iou=jnp.where(positive_A, iou_A, 0.0))
+
+
+def _argmin_over_boxes(cost_GA: jax.Array) -> jax.Array:
+    """The first box of the least cost, int32 [A], as two plain minima.
+
+    XLA:CPU makes a slow loop of an argmin: 18 ms of processor time against 5 (8×120×3549).
+    """
+    num_boxes = cost_GA.shape[0]
+    index_G1 = jnp.arange(num_boxes, dtype=jnp.int32)[:, None]
+    return jnp.where(cost_GA == cost_GA.min(axis=0)[None, :], index_G1, num_boxes).min(axis=0)
 
 
 def _near_center(gt_xyxy_G4: jax.Array, anchors: Anchors, radius: float) -> jax.Array:

@@ -12,10 +12,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from yolox_jax.models.layers import BatchNorm, Conv
+from yolox_jax.models.layers import BatchNorm, Conv, silu
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
-    "silu": nn.silu,
+    "silu": silu,
     "leaky_relu": functools.partial(nn.leaky_relu, negative_slope=0.1),
 }
 

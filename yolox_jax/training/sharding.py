@@ -65,9 +65,14 @@ def gather(shares: Any, like: Any, axis_name: str) -> Any:
 def norm(shares: Any, like: Any, axis_name: str) -> jax.Array:
     """The Euclidean norm of the whole arrays, of the shapes of `like`, from this device's slices."""
     pairs = list(zip(jax.tree.leaves(shares), jax.tree.leaves(like), strict=True))
-    cut = [jnp.square(share).sum() for share, whole in pairs if share.shape != whole.shape]
-    uncut = [jnp.square(share).sum() for share, whole in pairs if share.shape == whole.shape]
-    total = sum(uncut, jnp.zeros(()))
+    cut = [share for share, whole in pairs if share.shape != whole.shape]
+    total = _square([share for share, whole in pairs if share.shape == whole.shape])
     if cut:
-        total += lax.psum(sum(cut, jnp.zeros(())), axis_name)
+        total += lax.psum(_square(cut), axis_name)
     return jnp.sqrt(total)
+
+
+def _square(arrays: list[jax.Array]) -> jax.Array:
+    """Σx² of one vector: tensor by tensor XLA:CPU makes 700 programs of it (nano), 1.1 s of compilation."""
+    vector = jnp.concatenate([jnp.zeros(1), *(array.ravel() for array in arrays)])
+    return jnp.vdot(vector, vector)

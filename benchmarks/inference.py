@@ -1,0 +1,142 @@
+"""How long detection takes, from letterboxed uint8 images to boxes after NMS, in float32 on the CPU.
+
+python -m benchmarks.inference --images=DIR [--case=nano:416:1 …] [--weights=nano=yolox_nano.pth …]
+    [--threads=2] [--rounds=15] [--peer=PATH [--peer-onnx=nano=FILE …]]
+
+Decoding, confidence 0.001 and NMS 0.65 are included on all sides. --peer runs the official PyTorch YOLOX, from a checkout,
+turn by turn with ours in the same process, as its eval.py does, with and without its --fuse; needs PyTorch. --peer-onnx runs
+an official .onnx file by ONNX Runtime, with the official decoding and NMS after it. A model without --weights has random
+ones, its scores raised until a fifth of the anchors enters NMS, as with trained weights.
+"""
+
+import argparse
+import functools
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks.official import Official
+from benchmarks.turns import OURS, print_times, take_turns, use_cores
+from yolox_jax.data import geometry, images
+from yolox_jax.evaluation.evaluate import EvalConfig, make_predict
+from yolox_jax.models import official_weights, yolox
+from yolox_jax.training import parallel, state
+
+_CONFIG = EvalConfig()
+_SHARE_ABOVE_CONF = 0.2
+_CASES = ("nano:416:1", "nano:416:8", "s:640:1", "s:640:8")
+
+
+def read_images(folder: Path, size: int, batch: int) -> np.ndarray:
+    """The folder's first photographs in the order of their names, letterboxed: [B, H, W, 3] uint8."""
+    paths = sorted(folder.iterdir())[:batch]
+    if len(paths) < batch:
+        raise SystemExit(f"--images={folder} has {len(paths)} files: {batch} are needed")
+    return np.stack([geometry.letterbox(images.read(path), (size, size))[0] for path in paths])
+
+
+def open_weights(name: str, path: Path | None, images_BHW3: np.ndarray) -> Any:
+    """The file's variables; without one random variables that find something in these images."""
+    model = yolox.create(name)
+    if path:
+        return official_weights.from_state_dict(official_weights.load_pth(path), model)
+    variables = jax.tree.map(np.array, state.init_variables(model, seed=0))
+    predictions = jax.jit(functools.partial(model.apply, train=False))(variables, images_BHW3.astype(np.float32))
+    obj_logit = np.asarray(predictions.obj_logits)
+    cls_prob = jax.nn.sigmoid(predictions.cls_logits.max(axis=-1))
+    needed_logit = -jnp.log(cls_prob / _CONFIG.conf - 1)  # of the objectness, for the score to be `conf`
+    raise_by = np.quantile(needed_logit - obj_logit, _SHARE_ABOVE_CONF)
+    for level in variables["params"]["head"]["obj_preds"].values():
+        level["bias"] += raise_by
+    return variables
+
+
+def ours(name: str, variables: Any, images_BHW3: np.ndarray) -> Callable[[], int]:
+    """A function that detects in the batch and returns how many boxes there are."""
+    predict = make_predict(yolox.create(name), parallel.make_mesh(1), _CONFIG)
+    on_device = jax.device_put(variables)
+    return lambda: int(jax.device_get(predict(on_device, images_BHW3)).mask.sum())
+
+
+def by_pytorch(peer: Official, model: Any, images_BHW3: np.ndarray) -> Callable[[], int]:
+    tensor = peer.images(images_BHW3)
+    model.eval()
+
+    def run() -> int:
+        with peer.torch.no_grad():
+            return _num_boxes(peer.utils.postprocess(model(tensor), 80, _CONFIG.conf, _CONFIG.iou))
+
+    return run
+
+
+def by_onnx(peer: Official, model: Any, file: Path, images_BHW3: np.ndarray, threads: int) -> Callable[[], int]:
+    """Image by image where the file takes one at a time."""
+    runtime = importlib.import_module("onnxruntime")
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = runtime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+    array_B3HW = peer.images(images_BHW3).numpy()
+    (input_,) = session.get_inputs()
+    at_a_time = input_.shape[0] if isinstance(input_.shape[0], int) else len(array_B3HW)
+    model.eval()
+    with peer.torch.no_grad():
+        model(peer.images(images_BHW3[:1]))  # whereby the head learns its levels' sizes, for decoding
+
+    def run() -> int:
+        parts = np.split(array_B3HW, len(array_B3HW) // at_a_time)
+        raw = np.concatenate([session.run(None, {input_.name: part})[0] for part in parts])
+        decoded = model.head.decode_outputs(peer.torch.from_numpy(raw), dtype="torch.FloatTensor")
+        return _num_boxes(peer.utils.postprocess(decoded, 80, _CONFIG.conf, _CONFIG.iou))
+
+    return run
+
+
+def _num_boxes(found: list[Any]) -> int:
+    return sum(len(boxes) for boxes in found if boxes is not None)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=Path, required=True, help="a folder of photographs")
+    parser.add_argument("--case", action="append", help="MODEL:SIZE:BATCH; may be repeated")
+    parser.add_argument("--weights", action="append", default=[], help="MODEL=official .pth; may be repeated")
+    parser.add_argument("--threads", type=int, default=2, help="cores, and threads, of everyone")
+    parser.add_argument("--rounds", type=int, default=15, help="calls timed; the table has their medians")
+    parser.add_argument("--peer", type=Path, help="a checkout of the official PyTorch YOLOX")
+    parser.add_argument("--peer-onnx", action="append", default=[], help="MODEL=official .onnx; may be repeated")
+    arguments = parser.parse_args()
+    if arguments.peer_onnx and not arguments.peer:
+        parser.error("--peer-onnx needs --peer, whose decoding and NMS follow it")
+    use_cores(arguments.threads)
+    weights, onnx_files = (dict(_by_model(pairs)) for pairs in (arguments.weights, arguments.peer_onnx))
+    peer = Official(arguments.peer, arguments.threads) if arguments.peer else None
+    print(f"{arguments.threads} threads, float32, jax {jax.__version__}" + (f", {peer.version}" if peer else ""))
+    for case in arguments.case or _CASES:
+        name, size, batch = case.split(":")
+        images_BHW3 = read_images(arguments.images, int(size), int(batch))
+        variables = open_weights(name, weights.get(name), images_BHW3)
+        contenders = {OURS: ours(name, variables, images_BHW3)}
+        if peer:
+            _, model = peer.create(name, variables)
+            contenders["official PyTorch"] = by_pytorch(peer, model, images_BHW3)
+            if name in onnx_files:
+                contenders["ONNX Runtime"] = by_onnx(peer, model, onnx_files[name], images_BHW3, arguments.threads)
+            fused = peer.utils.fuse_model(peer.create(name, variables)[1])
+            contenders["official, --fuse"] = by_pytorch(peer, fused, images_BHW3)
+        found = ", ".join(f"{contender} {run()}" for contender, run in contenders.items())
+        print(f"       boxes found: {found}")
+        print_times(f"{name:<4} {size:>4} x{batch:<2}", take_turns(contenders, arguments.rounds), int(batch))
+
+
+def _by_model(pairs: list[str]) -> list[tuple[str, Path]]:
+    split = [pair.partition("=") for pair in pairs]
+    return [(name, Path(path)) for name, _, path in split]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,119 @@
+"""How long a training step takes: forward, assignment, loss, backward, optimiser and EMA, in float32 on the CPU.
+
+python -m benchmarks.train_step [--case=nano:416:8 …] [--threads=2] [--rounds=7] [--peer=PATH]
+
+--peer runs the step of the official PyTorch YOLOX, from a checkout, turn by turn with ours in the same process: same
+weights, images and boxes; needs PyTorch. The first step's losses are printed side by side.
+"""
+
+import argparse
+import functools
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from benchmarks.official import Official
+from benchmarks.turns import OURS, print_times, take_turns, use_cores
+from yolox_jax.models import yolox
+from yolox_jax.training import optim, parallel, state
+from yolox_jax.training.step import StepConfig, train_step
+from yolox_jax.types import Batch
+
+_SLOTS = 120
+_MAX_BOXES = 30  # of an image
+_LEARNING_RATE, _MOMENTUM, _WEIGHT_DECAY = 1e-4, 0.9, 5e-4
+_SCHEDULE = optim.Schedule(_LEARNING_RATE, 1000, 100, warmup_epochs=0, no_aug_epochs=1, min_lr_ratio=0.05)
+
+
+def random_batch(size: int, batch: int) -> Batch:
+    """Images without a pattern, each with one to thirty boxes."""
+    rng = np.random.default_rng(0)
+    low_BG2 = rng.uniform(0, 0.6 * size, (batch, _SLOTS, 2))
+    high_BG2 = low_BG2 + rng.uniform(20, 0.35 * size, low_BG2.shape)
+    return Batch(
+        images=rng.integers(0, 256, (batch, size, size, 3)).astype(np.uint8),
+        gt_boxes=np.concatenate([low_BG2, high_BG2], axis=2).astype(np.float32),
+        gt_labels=rng.integers(0, 80, (batch, _SLOTS)).astype(np.int32),
+        gt_mask=np.arange(_SLOTS)[None] < rng.integers(1, _MAX_BOXES + 1, (batch, 1)),
+    )
+
+
+def our_step(name: str, variables: Any, batch: Batch) -> Callable[[], float]:
+    """A function that makes the next step and returns its loss; prints how long its program took to compile."""
+    mesh = parallel.make_mesh(1)
+    optimizer = optim.create("sgd", momentum=_MOMENTUM, weight_decay=_WEIGHT_DECAY)
+    step = functools.partial(
+        train_step, model=yolox.create(name), optimizer=optimizer, config=StepConfig(_SCHEDULE), size_hw=None
+    )
+    train_state = parallel.place(state.create(variables, optimizer), mesh)
+    sharded = parallel.shard_batch(batch, mesh)
+    start = time.perf_counter()
+    lowered = parallel.map_step(step, mesh).lower(train_state, sharded)
+    traced = time.perf_counter()
+    compiled = lowered.compile()
+    print(f"       traced in {traced - start:.1f} s, compiled in {time.perf_counter() - traced:.1f} s", flush=True)
+
+    def run() -> float:
+        nonlocal train_state
+        train_state, metrics = compiled(train_state, sharded)
+        jax.block_until_ready(train_state)
+        return float(metrics["loss"])
+
+    return run
+
+
+def their_step(peer: Official, name: str, variables: Any, batch: Batch) -> Callable[[], float]:
+    """The same by the official code, as its trainer does it."""
+    exp, model = peer.create(name, variables)
+    model.train()
+    optimizer = exp.get_optimizer(len(batch.images))
+    ema = peer.utils.ModelEMA(model, 0.9998)
+    images, targets = peer.images(batch.images), peer.targets(batch.gt_boxes, batch.gt_labels, batch.gt_mask)
+    for group in optimizer.param_groups:
+        group["lr"] = _LEARNING_RATE
+
+    def run() -> float:
+        loss = model(images, targets)["total_loss"]
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        ema.update(model)
+        return loss.item()
+
+    return run
+
+
+def measure(name: str, size: int, batch_size: int, rounds: int, peer: Official | None) -> None:
+    batch = random_batch(size, batch_size)
+    variables = state.init_variables(yolox.create(name), seed=0)
+    copied = jax.tree.map(np.array, variables)  # ours are donated to the first step
+    contenders = {OURS: our_step(name, variables, batch)}
+    if peer:
+        contenders["official PyTorch"] = their_step(peer, name, copied, batch)
+    first_losses = {contender: run() for contender, run in contenders.items()}
+    print("       first loss: " + ", ".join(f"{contender} {loss:.6f}" for contender, loss in first_losses.items()))
+    times = take_turns(contenders, rounds, warm_up=1)
+    print_times(f"{name:<4} {size:>4} x{batch_size:<2}", times, batch_size)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--case", action="append", help="MODEL:SIZE:BATCH; may be repeated")
+    parser.add_argument("--threads", type=int, default=2, help="cores, and threads, of everyone")
+    parser.add_argument("--rounds", type=int, default=7, help="steps timed; the table has their medians")
+    parser.add_argument("--peer", type=Path, help="a checkout of the official PyTorch YOLOX")
+    arguments = parser.parse_args()
+    use_cores(arguments.threads)
+    peer = Official(arguments.peer, arguments.threads) if arguments.peer else None
+    print(f"{arguments.threads} threads, float32, jax {jax.__version__}" + (f", {peer.version}" if peer else ""))
+    for case in arguments.case or ("nano:416:8", "s:640:4"):
+        name, size, batch_size = case.split(":")
+        measure(name, int(size), int(batch_size), arguments.rounds, peer)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,44 @@
+"""Contenders timed turn by turn on the same cores: a slow minute of the machine is slow for all of them."""
+
+import os
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+OURS = "yolox_jax"  # the contender that the others are compared with
+
+Times = dict[str, list[float]]  # seconds of each round, by contender
+
+
+def use_cores(num: int) -> None:
+    """Keeps this process on its first `num` cores; libraries that start later have as many threads."""
+    cores = sorted(os.sched_getaffinity(0))
+    if not 1 <= num <= len(cores):
+        raise SystemExit(f"--threads is {num}: this process may use {len(cores)} cores")
+    os.sched_setaffinity(0, cores[:num])
+
+
+def take_turns(contenders: Mapping[str, Callable[[], Any]], rounds: int, warm_up: int = 2) -> Times:
+    """Runs every contender to warm up, then all of them in each round; a call returns when its work is done."""
+    for run in contenders.values():
+        for _ in range(warm_up):
+            run()
+    times: Times = {name: [] for name in contenders}
+    for _ in range(rounds):
+        for name, run in contenders.items():
+            start = time.perf_counter()
+            run()
+            times[name].append(time.perf_counter() - start)
+    return times
+
+
+def print_times(label: str, times: Times, images: int) -> None:
+    """A line for each contender: median, images a second and, of the others, their time by ours of the same round."""
+    for name, seconds in times.items():
+        median = statistics.median(seconds)
+        line = f"{label}  {name:<18}  {1000 * median:>8.1f} ms  {images / median:>7.1f} images/s"
+        if name != OURS:
+            ratios = [theirs / ours for theirs, ours in zip(seconds, times[OURS], strict=True)]
+            line += f"  {statistics.median(ratios):>5.2f}x  ({min(ratios):.2f} to {max(ratios):.2f})"
+        print(line, flush=True)

@@ -1,0 +1,31 @@
+"""What is freed stays with the process."""
+
+import platform
+import subprocess
+import sys
+
+import pytest
+
+_PROGRAM = """
+import resource, sys
+import numpy as np
+from yolox_jax.training.host_memory import keep_freed_memory
+
+if sys.argv[1] == "keep":
+    keep_freed_memory()
+np.ones(1 << 24)  # 128 MiB, freed at once
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(4):
+    np.ones(1 << 24)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's malloc can be asked")
+def test_a_block_that_is_freed_is_not_mapped_again():
+    def page_faults(how: str) -> int:
+        run = subprocess.run([sys.executable, "-c", _PROGRAM, how], capture_output=True, text=True, check=True)
+        return int(run.stdout)
+
+    assert page_faults("keep") < 100
+    assert page_faults("do nothing") > 1000
