@@ -25,6 +25,7 @@ from yolox_jax.detection.anchors import decode, make_anchors
 from yolox_jax.detection.simota import SimOtaConfig
 from yolox_jax.models import yolox
 from yolox_jax.training import state
+from yolox_jax.training.host_memory import keep_freed_memory
 from yolox_jax.types import Predictions
 
 _SIZE, _BOXES = 640, (50, 120)
@@ -120,6 +121,7 @@ def main() -> None:
     parser.add_argument("--step", help="MODEL:SIZE:BATCH: time this training step too, and print the share of it")
     arguments = parser.parse_args()
     use_cores(arguments.threads)
+    keep_freed_memory()  # as the programs do; the peer in this process has it too
     peer = Official(arguments.peer, arguments.threads) if arguments.peer else None
     print(f"{arguments.threads} threads, float32, jax {jax.__version__}" + (f", {peer.version}" if peer else ""))
     compare(arguments.batch, arguments.rounds, peer)

@@ -26,6 +26,7 @@ from yolox_jax.data import geometry, images
 from yolox_jax.evaluation.evaluate import EvalConfig, make_predict
 from yolox_jax.models import official_weights, yolox
 from yolox_jax.training import parallel, state
+from yolox_jax.training.host_memory import keep_freed_memory
 
 _CONFIG = EvalConfig()
 _SHARE_ABOVE_CONF = 0.2
@@ -113,6 +114,7 @@ def main() -> None:
     if arguments.peer_onnx and not arguments.peer:
         parser.error("--peer-onnx needs --peer, whose decoding and NMS follow it")
     use_cores(arguments.threads)
+    keep_freed_memory()  # as the programs do; the peer in this process has it too
     weights, onnx_files = (dict(_by_model(pairs)) for pairs in (arguments.weights, arguments.peer_onnx))
     peer = Official(arguments.peer, arguments.threads) if arguments.peer else None
     print(f"{arguments.threads} threads, float32, jax {jax.__version__}" + (f", {peer.version}" if peer else ""))

@@ -20,6 +20,7 @@ from benchmarks.official import Official
 from benchmarks.turns import OURS, print_times, take_turns, use_cores
 from yolox_jax.models import yolox
 from yolox_jax.training import optim, parallel, state
+from yolox_jax.training.host_memory import keep_freed_memory
 from yolox_jax.training.step import StepConfig, train_step
 from yolox_jax.types import Batch
 
@@ -108,6 +109,7 @@ def main() -> None:
     parser.add_argument("--peer", type=Path, help="a checkout of the official PyTorch YOLOX")
     arguments = parser.parse_args()
     use_cores(arguments.threads)
+    keep_freed_memory()  # as the programs do; the peer in this process has it too
     peer = Official(arguments.peer, arguments.threads) if arguments.peer else None
     print(f"{arguments.threads} threads, float32, jax {jax.__version__}" + (f", {peer.version}" if peer else ""))
     for case in arguments.case or ("nano:416:8", "s:640:4"):
