@@ -9,8 +9,7 @@ import pytest
 
 from configs import yolox_nano
 from tests.training import toy
-from yolox_jax.tools import plan
-from yolox_jax.tools.planning import compiling, programs
+from yolox_jax.tools.planning import compiling, plan, programs
 from yolox_jax.tools.planning.chips import CHIPS, parse_topology
 from yolox_jax.tools.planning.compiling import Measured, OutOfMemory
 from yolox_jax.tools.planning.report import as_text, make_report

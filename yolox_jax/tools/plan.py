@@ -8,19 +8,17 @@ exchange, and from the chip's data sheet the least time a step can take. A loop 
 
 import json
 import sys
-import time
 from pathlib import Path
-from typing import Any
 
 import jax
 from absl import app, flags
-from ml_collections import ConfigDict, config_flags
+from ml_collections import config_flags
 
-from yolox_jax.tools.planning.chips import Topology, parse_topology
-from yolox_jax.tools.planning.compiling import LibtpuMissing, compile_for_chip, make_mesh
-from yolox_jax.tools.planning.largest_fit import largest_fit
+from yolox_jax.tools.planning.chips import parse_topology
+from yolox_jax.tools.planning.compiling import LibtpuMissing
+from yolox_jax.tools.planning.plan import plan, plan_largest
 from yolox_jax.tools.planning.programs import PROGRAMS
-from yolox_jax.tools.planning.report import as_text, make_report
+from yolox_jax.tools.planning.report import as_text
 from yolox_jax.tools.terminal import quiet_libraries, user_errors
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "What is trained: a file of configs/.", lock_config=True)
@@ -29,30 +27,6 @@ _WHAT = flags.DEFINE_enum("what", "train", list(PROGRAMS), "The training step, o
 _BATCH = flags.DEFINE_string("batch", None, "Images a chip, or auto: as many as fit. The config's by default.")
 _DTYPE = flags.DEFINE_enum("dtype", "bfloat16", ["bfloat16", "float32"], "Of the network's computation.")
 _JSON = flags.DEFINE_string("json", None, "Where the figures are written as json too.")
-
-_MAX_BATCH = 4096  # images a chip that --batch=auto tries
-
-
-def plan(config: ConfigDict, topology: Topology, what: str, batch_per_chip: int, dtype: str) -> dict[str, Any]:
-    """The report of one program, which this compiles."""
-    program = PROGRAMS[what](config, make_mesh(topology), batch_per_chip, dtype)
-    start = time.perf_counter()
-    measured = compile_for_chip(program.lowered)
-    report = make_report(measured, topology, batch_per_chip, program.argument_bytes)
-    described = {"model": config.model, "what": what, "input_size": list(config.input_size), "dtype": dtype}
-    return described | report | {"compile_seconds": time.perf_counter() - start}
-
-
-def plan_largest(config: ConfigDict, topology: Topology, what: str, start: int, dtype: str) -> dict[str, Any]:
-    """The report of the largest batch that fits; of one image where not even that does."""
-    reports: dict[int, dict[str, Any]] = {}
-
-    def fits(batch_per_chip: int) -> bool:
-        reports[batch_per_chip] = report = plan(config, topology, what, batch_per_chip, dtype)
-        print(f"{batch_per_chip} images a chip: {report['peak_bytes'] / 1e9:.2f} GB", flush=True)
-        return report["fits"]
-
-    return reports[max(largest_fit(fits, start, _MAX_BATCH), 1)]
 
 
 def main(argv: list[str]) -> None:

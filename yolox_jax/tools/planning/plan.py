@@ -1,0 +1,36 @@
+"""A config and a topology to a report."""
+
+import time
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from yolox_jax.tools.planning.chips import Topology
+from yolox_jax.tools.planning.compiling import compile_for_chip, make_mesh
+from yolox_jax.tools.planning.largest_fit import largest_fit
+from yolox_jax.tools.planning.programs import PROGRAMS
+from yolox_jax.tools.planning.report import make_report
+
+_MAX_BATCH = 4096  # images a chip that --batch=auto tries
+
+
+def plan(config: ConfigDict, topology: Topology, what: str, batch_per_chip: int, dtype: str) -> dict[str, Any]:
+    """The report of one program, which this compiles."""
+    program = PROGRAMS[what](config, make_mesh(topology), batch_per_chip, dtype)
+    start = time.perf_counter()
+    measured = compile_for_chip(program.lowered)
+    report = make_report(measured, topology, batch_per_chip, program.argument_bytes)
+    described = {"model": config.model, "what": what, "input_size": list(config.input_size), "dtype": dtype}
+    return described | report | {"compile_seconds": time.perf_counter() - start}
+
+
+def plan_largest(config: ConfigDict, topology: Topology, what: str, start: int, dtype: str) -> dict[str, Any]:
+    """The report of the largest batch that fits; of one image where not even that does."""
+    reports: dict[int, dict[str, Any]] = {}
+
+    def fits(batch_per_chip: int) -> bool:
+        reports[batch_per_chip] = report = plan(config, topology, what, batch_per_chip, dtype)
+        print(f"{batch_per_chip} images a chip: {report['peak_bytes'] / 1e9:.2f} GB", flush=True)
+        return report["fits"]
+
+    return reports[max(largest_fit(fits, start, _MAX_BATCH), 1)]
