@@ -23,8 +23,9 @@ _DEBUG = flags.DEFINE_boolean("debug", False, "Show where in the code an error a
 
 
 def quiet_libraries() -> None:
-    """Leaves the terminal to the program: the libraries' news of every checkpoint file is for their developers."""
-    logging.set_verbosity(logging.WARNING)
+    """Leaves the terminal to the program: the libraries log every checkpoint file, and the traceback of every error that
+    they raise as well. --debug shows what they warn of."""
+    logging.set_verbosity(logging.WARNING if _DEBUG.value else logging.FATAL)
 
 
 @contextlib.contextmanager

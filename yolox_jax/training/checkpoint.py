@@ -10,6 +10,7 @@ import dataclasses
 import importlib.metadata
 import json
 import logging
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -182,9 +183,12 @@ class Checkpoints:
         except Exception as error:
             whole = [step for step in self.steps() if (self._directory / str(step)).is_dir()]
             left = f"the last whole one is {self._directory / str(whole[-1])}" if whole else "there is none yet"
+            free = (
+                shutil.disk_usage(self._directory).free / 1e6
+            )  # the libraries do not always say that the disk is full
             raise CheckpointError(
-                f"a checkpoint could not be written to {self._directory} ({_first_line(error)}); {left}. "
-                "Make room or choose another --workdir; the same command goes on from there"
+                f"a checkpoint could not be written to {self._directory} ({_first_line(error)}), where {free:.1f} MB are free; "
+                f"{left}. Make room or choose another --workdir; the same command goes on from there"
             ) from error
 
 
