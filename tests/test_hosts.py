@@ -87,6 +87,7 @@ def test_where_a_process_is_killed_the_other_says_so_and_ends_and_the_run_goes_o
     first, second = _start_two(tmp_path)
     programs.wait_for_step(first, 5)
     second.kill()
+    programs.end(second, -signal.SIGKILL)
     error = programs.end(first, 70).stderr
     assert "error: another process of this run was lost" in error
     assert "start all processes again by the same command to go on" in error

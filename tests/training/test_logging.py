@@ -24,7 +24,9 @@ def _add(log: RunLog, step: int, bad: bool = False):
 
 
 def _records(tmp_path):
-    return [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    records = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert all(record.pop("time") > 0 for record in records)
+    return records
 
 
 def test_a_report_tells_the_last_step_with_its_losses_speed_and_time_left(log, tmp_path, capsys):
