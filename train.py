@@ -169,7 +169,7 @@ def train(config: ConfigDict, workdir: Path) -> EvalResult:
                 result = evaluate_step(step)
 
         if result is None:  # the run was finished before
-            result = _evaluate(config, programs, train_state, mesh, val_source)
+            result = _evaluate(config, programs, train_state, mesh, val_source, stop)
 
     # --------------------------------------------- finish ----------------------------------------------
     if hosts.is_primary():
@@ -194,17 +194,21 @@ def _evaluate(
     train_state: state.TrainState,
     mesh: Mesh,
     source: Source,
-    stop: StopRequest | None = None,
+    stop: StopRequest,
 ) -> EvalResult:
+    def stop_here() -> Stopped:
+        return Stopped(f"{stop.signal_name}: stopped while evaluating, saved before; the same command goes on with it")
+
     def progress(num_done: int, num_all: int) -> None:
         print_progress(num_done, num_all)
-        if stop and stop.check():
-            raise Stopped(
-                f"{stop.signal_name}: stopped while evaluating, saved before; the same command goes on with it"
-            )
+        if stop.check():
+            raise stop_here()
 
+    predict = programs.get("predict", give_up=stop.is_urgent)
+    if predict is None:
+        raise stop_here()
     result = evaluate.evaluate(
-        programs.get("predict"),
+        predict,
         parallel.gather(train_state.ema, mesh),
         source,
         size_hw=tuple(config.input_size),
