@@ -5,13 +5,12 @@ Read it from top to bottom: setup, data, model and optimiser, restore, loop, fin
 
 import contextlib
 import functools
-import shlex
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from absl import app, flags
 from jax.sharding import Mesh
 from ml_collections import ConfigDict, config_flags
@@ -26,14 +25,17 @@ from yolox_jax.detection.simota import SimOtaConfig
 from yolox_jax.evaluation import evaluate
 from yolox_jax.evaluation.evaluate import EvalConfig, EvalResult, Predict, make_predict
 from yolox_jax.models import yolox
-from yolox_jax.tools import draw, from_config
+from yolox_jax.tools import draw, from_config, run_summary, training_batch
 from yolox_jax.tools.terminal import print_progress, quiet_libraries, user_errors
-from yolox_jax.training import checkpoint, compilation, hosts, optim, parallel, state
+from yolox_jax.training import checkpoint, compilation, hosts, optim, parallel, same_run, state
+from yolox_jax.training.early_stopping import has_stalled
 from yolox_jax.training.host_memory import keep_freed_memory
 from yolox_jax.training.interruption import Stopped, StopRequest, stop_request
 from yolox_jax.training.logging import RunLog
+from yolox_jax.training.profiling import StepTrace
 from yolox_jax.training.run_directory import claim, set_aside
 from yolox_jax.training.step import AXIS, StepConfig, train_step
+from yolox_jax.training.trackers import open_tracker
 from yolox_jax.training.weights import load_weights
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "What to train: a file of configs/.", lock_config=True)
@@ -44,7 +46,7 @@ def train(config: ConfigDict, workdir: Path) -> EvalResult:
     """Runs the training that `config` describes, or goes on with the one in `workdir`; the last evaluation."""
     # ---------------------------------------------- setup ----------------------------------------------
     mesh = parallel.make_mesh()
-    parallel.check_batch_size("batch_size", config.batch_size, mesh)
+    parallel.check_batch_size("batch_size", config.batch_size, mesh, config.accumulate_steps)
     parallel.check_batch_size("eval.batch_size", config.eval.batch_size, mesh)
     size_hw = check_size(config.input_size)
     evaluate.check_metric(config.eval.metric)
@@ -66,6 +68,9 @@ def train(config: ConfigDict, workdir: Path) -> EvalResult:
         ema_decay=config.ema_decay,
         shard_state=config.parallel.shard_state,
         assignment=SimOtaConfig(**config.assignment),
+        accumulate_steps=config.accumulate_steps,
+        freeze=tuple(config.freeze),
+        hsv_multiplies=config.hsv.multiplies,
     )
 
     # --------------------------------------------- restore ---------------------------------------------
@@ -85,7 +90,10 @@ def train(config: ConfigDict, workdir: Path) -> EvalResult:
     train_state = state.create(variables, optimizer)
     specs = parallel.state_specs(train_state, mesh, config.parallel.shard_state)
     train_state = parallel.place(train_state, mesh, specs)
-    check = functools.partial(_check_same_run, config, class_names, loader, schedule.total_steps, workdir)
+
+    def check(meta: checkpoint.Meta) -> None:
+        same_run.check(meta, config.to_dict(), class_names, loader, schedule.total_steps, workdir)
+
     with contextlib.closing(checkpoint.Checkpoints(workdir, config.checkpoint.keep_last)) as checkpoints:
         restored = checkpoints.restore_latest(train_state, check)
     first_step = 0
@@ -97,7 +105,8 @@ def train(config: ConfigDict, workdir: Path) -> EvalResult:
     sizes = [size_hw]
     if multiscale:
         sizes = multiscale.first_uses(first_step, schedule.total_steps, size_hw, config.seed)
-    _print_summary(config, workdir, mesh, train_state, (train_source, val_source), schedule, len(sizes))
+    sources = train_source, val_source
+    run_summary.print_start(config, workdir, mesh, model, train_state, sources, schedule, len(sizes))
 
     def compile_step(size: tuple[int, int]) -> parallel.StepFunction:
         step = functools.partial(train_step, model=model, optimizer=optimizer, config=step_config, size_hw=size)
@@ -123,13 +132,15 @@ def train(config: ConfigDict, workdir: Path) -> EvalResult:
         batch_size=config.batch_size,
         max_bad_steps=config.max_bad_steps,
         writes=hosts.is_primary(),
+        tracker=open_tracker(config.tracker if hosts.is_primary() else "", workdir, config.to_dict()),
     )
     result = None
     save_due = checkpoint.SaveDue(
         config.checkpoint.every_steps, config.checkpoint.every_minutes, ask_every=config.log_every_steps
     )
     is_due = functools.partial(_evaluation_is_due, schedule=schedule, every_epochs=config.eval.every_epochs)
-    with stop_request() as stop, programs, loader, contextlib.closing(log), contextlib.closing(checkpoints):
+    trace = StepTrace(workdir / "profile", first_step, config.profile)
+    with stop_request() as stop, programs, loader, trace, contextlib.closing(log), contextlib.closing(checkpoints):
 
         def save(num_steps: int) -> None:
             log.judge()  # a state that has broken down is not one to save
@@ -137,9 +148,14 @@ def train(config: ConfigDict, workdir: Path) -> EvalResult:
             meta = checkpoint.Meta(config.model, class_names, *progress, mesh.size, jax.process_count())
             checkpoints.save(train_state, meta)
 
+        def show(what: str, step: int, sheet: np.ndarray) -> None:
+            if hosts.is_primary():
+                log.write({"step": step, "event": what, **draw.keep_picture(workdir, f"{what}_{step}", sheet)})
+
         def evaluate_step(step: int) -> EvalResult:
             with log.untimed():
                 result = _evaluate(config, programs, train_state, mesh, val_source, stop)
+                show("predictions", step, draw.predictions_sheet(val_source, result.detections))
             log.write({"step": step, "event": "evaluation", **result.ap.stats})
             checkpoints.record_ap(step + 1, result.ap.stats["AP"])
             return result
@@ -148,6 +164,9 @@ def train(config: ConfigDict, workdir: Path) -> EvalResult:
             result = evaluate_step(first_step - 1)  # the run ended before this evaluation did
         batches = log.time_waits(loader)
         for step in range(first_step, schedule.total_steps):
+            if has_stalled(checkpoints.aps(), config.patience, step):
+                print(f"no better AP in the last {config.patience} evaluations: training ends at step {step}")
+                break
             size = multiscale.size_at(step, size_hw, config.seed) if multiscale else size_hw
             with log.untimed():
                 run_step = programs.get(size, give_up=stop.is_urgent)
@@ -155,6 +174,9 @@ def train(config: ConfigDict, workdir: Path) -> EvalResult:
                 save(step)
                 raise Stopped(_farewell(stop, step, workdir))
             loaded = next(batches)
+            if step in (0, schedule.no_aug_step):
+                show("batch", step, training_batch.draw_sheet(loaded, class_names, config.hsv.multiplies))
+            trace.at(step, train_state)
             train_state, metrics = run_step(train_state, parallel.shard_batch(loaded.batch, mesh))
             log.add(step, metrics, loaded.image_ids)
             log.warn_of_dropped_boxes(step, loaded.num_dropped_boxes, config.data.max_boxes)
@@ -174,7 +196,7 @@ def train(config: ConfigDict, workdir: Path) -> EvalResult:
     # --------------------------------------------- finish ----------------------------------------------
     if hosts.is_primary():
         result.write(workdir / "results.json")
-        draw.write_predictions(workdir / "predictions.jpg", val_source, result.detections)
+        draw.write_picture(workdir / "predictions.jpg", draw.predictions_sheet(val_source, result.detections))
     return result
 
 
@@ -228,43 +250,6 @@ def _farewell(stop: StopRequest, num_steps: int, workdir: Path) -> str:
     return f"{stop.signal_name}: saved at step {num_steps} of {workdir}; the same command goes on from there"
 
 
-def _check_same_run(
-    config: ConfigDict,
-    class_names: tuple[str, ...],
-    loader: TrainLoader,
-    total_steps: int,
-    workdir: Path,
-    meta: checkpoint.Meta,
-) -> None:
-    """Refuses to go on with a run that this config could not have begun, and tells what else has changed."""
-    before: dict[str, Any] = {"model": meta.model, "classes": meta.class_names, "optimizer": meta.config["optimizer"]}
-    now: dict[str, Any] = {"model": config.model, "classes": class_names, "optimizer": config.optimizer}
-    differing = [f"{name}: {before[name]} there, {now[name]} here" for name in now if before[name] != now[name]]
-    differing += loader.differences(meta.data_state)  # by which a step would see other images
-    if total_steps < meta.step:
-        differing.append(f"{meta.step} steps are done there, {total_steps} are all here")
-    if differing:
-        raise ValueError(
-            f"{workdir} holds a run that this config cannot go on with ({'; '.join(differing)}): choose another --workdir, "
-            f"perhaps with --config.init_from={workdir}, or start again here with --config.resume=false"
-        )
-    former, present = _flat(meta.config), _flat(config.to_dict())
-    for name in sorted(former.keys() | present.keys()):
-        if former.get(name) != present.get(name):
-            print(f"config.{name} was {former.get(name)} and is {present.get(name)} from here on")
-
-
-def _flat(section: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Every field by its whole name; tuples as the lists that json makes of them."""
-    fields: dict[str, Any] = {}
-    for name, value in section.items():
-        if isinstance(value, dict):
-            fields |= _flat(value, f"{prefix}{name}.")
-        else:
-            fields[prefix + name] = list(value) if isinstance(value, tuple) else value
-    return fields
-
-
 def _evaluation_is_due(step: int, schedule: optim.Schedule, every_epochs: int) -> bool:
     """At the end of every so many epochs, of each of the last plain ones, and of the run."""
     epoch, place = divmod(step + 1, schedule.steps_per_epoch)
@@ -277,51 +262,11 @@ def _enabled(section: ConfigDict) -> dict[str, Any]:
     return {name: value for name, value in section.items() if name != "enabled"}
 
 
-def _print_summary(
-    config: ConfigDict,
-    workdir: Path,
-    mesh: Mesh,
-    train_state: state.TrainState,
-    sources: tuple[Source, Source],
-    schedule: optim.Schedule,
-    num_sizes: int,
-) -> None:
-    num_params = sum(leaf.size for leaf in jax.tree.leaves(train_state.params))
-    train_source, val_source = sources
-    names = ", ".join(train_source.class_names[:8]) + (" …" if len(train_source.class_names) > 8 else "")
-    print(
-        f"YOLOX-{config.model}, {num_params:,} parameters, {yolox.compute_dtype(config.dtype)} "
-        f"on {mesh.size} {jax.default_backend()} device(s)\n"
-        f"{len(train_source)} training and {len(val_source)} validation images, "
-        f"{len(train_source.class_names)} classes: {names}\n"
-        f"{schedule.total_steps} steps of {config.batch_size} images at {config.input_size[0]}x{config.input_size[1]}, "
-        f"{schedule.epochs} epochs; everything is written to {workdir}\n"
-        f"{num_sizes} image size(s), for each of which a program is compiled in the background; the first takes a while",
-        flush=True,
-    )
-
-
-def _print_finish(result: EvalResult, workdir: Path, config_path: str) -> None:
-    overrides = [argument for argument in sys.argv[1:] if argument.startswith("--config.")]
-    again = ["python", "eval.py", f"--config={config_path}", f"--weights={workdir}", *overrides]
-    print(
-        f"\n{result.ap.table()}\n\n"
-        f"Written to {workdir}: checkpoints/, metrics.jsonl, results.json, predictions.jpg (eight validation images)\n\n"
-        "Evaluate these weights again:\n"
-        f"  {shlex.join(again)}\n"
-        "Train on your own data, a COCO json and a folder of images:\n"
-        "  python train.py --config=configs/yolox_s.py --workdir=runs/mine --config.init_from=yolox_s "
-        "--config.data.root=DIR \\\n"
-        "    --config.data.train=train.json --config.data.train_images=images "
-        "--config.data.val=val.json --config.data.val_images=images"
-    )
-
-
 def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unknown argument {argv[1]!r}: config fields are set by --config.name=value")
-    config_path = config_flags.get_config_filename(flags.FLAGS["config"])
-    workdir = Path(_WORKDIR.value or Path("runs") / Path(config_path).stem)
+    config_file = config_flags.get_config_filename(flags.FLAGS["config"])
+    workdir = Path(_WORKDIR.value or Path("runs") / Path(config_file).stem)
     keep_freed_memory()
     quiet_libraries()
     compilation.keep_programs()
@@ -333,7 +278,7 @@ def main(argv: list[str]) -> None:
         _own_directory(workdir, config.resume),
     ):
         result = train(config, workdir)
-        _print_finish(result, workdir, config_path)
+        run_summary.print_end(result, workdir, config_file)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 from configs import base
 
 
-def get_config() -> ConfigDict:
-    config = base.get_config()
+def get_config(recipe: str = "") -> ConfigDict:
+    config = base.get_config(recipe)
     config.model = "l"
     return config

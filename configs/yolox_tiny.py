@@ -8,8 +8,8 @@ from ml_collections import ConfigDict
 from configs import base
 
 
-def get_config() -> ConfigDict:
-    config = base.get_config()
+def get_config(recipe: str = "") -> ConfigDict:
+    config = base.get_config(recipe)
     config.model = "tiny"
     config.input_size = (416, 416)  # the reference's exps/default/yolox_tiny.py
     config.multiscale.min_units = 10  # random_size (10, 20), same file

@@ -2,9 +2,15 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
+from subprocess import PIPE
+from typing import IO
 
 import cv2
 import pytest
@@ -14,6 +20,7 @@ from yolox_jax.data.sources.shapes import ShapesSource
 
 NUM_IMAGES = 12
 _SECONDS = 300  # until a program that hangs is a failed test
+_started: list["Program"] = []
 
 
 def make_data_set(root: Path) -> None:
@@ -62,44 +69,93 @@ def environment(num_devices: int = 1) -> dict[str, str]:
     }
 
 
-def start(program: str, arguments: list[str], cwd: Path, *, num_devices: int = 1, **more: str) -> subprocess.Popen[str]:
+class Program:
+    """A started program. All it says is read at once, so that it never waits for its reader; no wait is without end."""
+
+    def __init__(self, command: list[str], cwd: Path, environment: dict[str, str]) -> None:
+        self._process = subprocess.Popen(
+            command, cwd=cwd, env=environment, stdout=PIPE, stderr=PIPE, text=True, start_new_session=True
+        )
+        _started.append(self)
+        self.pid = self._process.pid
+        self.output: list[str] = []
+        self.error: list[str] = []
+        self._said_something = threading.Condition()
+        pipes = ((self._process.stdout, self.output), (self._process.stderr, self.error))
+        self._readers = [threading.Thread(target=self._read, args=pipe, daemon=True) for pipe in pipes]
+        for reader in self._readers:
+            reader.start()
+
+    def _read(self, pipe: IO[str], lines: list[str]) -> None:
+        with pipe:
+            for line in pipe:
+                with self._said_something:
+                    lines.append(line)
+                    self._said_something.notify()
+
+    def send(self, number: signal.Signals) -> None:
+        self._process.send_signal(number)
+
+    def wait_for(self, said: Callable[[], bool]) -> None:
+        """Waits until `said`, a question to `output` and `error`, is answered with yes."""
+        deadline = time.monotonic() + _SECONDS
+        with self._said_something:
+            while not said():
+                has_ended = not any(reader.is_alive() for reader in self._readers)
+                if has_ended or time.monotonic() > deadline:
+                    break
+                self._said_something.wait(1)
+        if not said():
+            self.kill()
+            pytest.fail(f"{'ended' if has_ended else 'said nothing'} before it did: {self.told()}")
+
+    def wait_for_step(self, step: int = 1) -> None:
+        """Waits until a training program reports that step or a later one."""
+
+        def reached() -> bool:
+            last = next((line for line in reversed(self.output) if line.startswith("step ")), "step 0/")
+            return int(last.removeprefix("step ").split("/")[0]) >= step
+
+        self.wait_for(reached)
+
+    def kill(self) -> None:
+        """Ends it and its children."""
+        if self._process.poll() is None:
+            os.killpg(self.pid, signal.SIGKILL)
+            self._process.wait()
+
+    def end(self, code: int | None = None) -> subprocess.CompletedProcess[str]:
+        """Waits for it and its children, who hold its pipes; where `code` is given, it must end with that."""
+        deadline = time.monotonic() + _SECONDS
+        for reader in self._readers:
+            reader.join(max(0, deadline - time.monotonic()))
+        hangs = any(reader.is_alive() for reader in self._readers)
+        if hangs:
+            os.killpg(self.pid, signal.SIGKILL)
+        ended = self._process.wait()
+        assert not hangs, f"it did not end: {self.told()}"
+        assert code is None or ended == code, f"exit code {ended}: {self.told()}"
+        return subprocess.CompletedProcess(self._process.args, ended, "".join(self.output), "".join(self.error))
+
+    def told(self) -> str:
+        return "".join([*self.output[-40:], "\n", *self.error[-40:]])
+
+
+def start(program: str, arguments: list[str], cwd: Path, *, num_devices: int = 1, **more: str) -> Program:
     """Starts train.py, eval.py or, as "-m name", a tool; `more` goes into its environment."""
     begin = program.split() if program.startswith("-m ") else [str(ROOT / program)]
-    return subprocess.Popen(
-        [sys.executable, *begin, *arguments],
-        cwd=cwd,
-        env=environment(num_devices) | more,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+    return Program([sys.executable, *begin, *arguments], cwd, environment(num_devices) | more)
 
 
-def end(process: subprocess.Popen[str], code: int | None = None) -> subprocess.CompletedProcess[str]:
-    """Waits for a program and all its children; where `code` is given, it must end with that."""
-    try:
-        output, error = process.communicate(timeout=_SECONDS)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        output, error = process.communicate()
-    assert code is None or process.returncode == code, output + error
-    return subprocess.CompletedProcess(process.args, process.returncode, output, error)
+def kill_all() -> None:
+    """What a test that failed has left running must not slow down the others."""
+    while _started:
+        _started.pop().kill()
 
 
 def run(program: str, arguments: list[str], cwd: Path, code: int | None = None, **more: str):
     """A program from start to end."""
-    return end(start(program, arguments, cwd, **more), code)
-
-
-def wait_for_step(process: subprocess.Popen[str], step: int = 1) -> list[str]:
-    """Waits until a training program reports a step (or a later one); what it has printed."""
-    told = []
-    for line in process.stdout:
-        told.append(line)
-        if line.startswith("step ") and int(line.removeprefix("step ").split("/")[0]) >= step:
-            return told
-    pytest.fail(f"ended before step {step}: {process.communicate()[1]}")
+    return start(program, arguments, cwd, **more).end(code)
 
 
 def steps(workdir: Path) -> list[int]:

@@ -34,11 +34,11 @@ def _endless(data, *more: str) -> list[str]:
 def _assert_goes_on(data, cwd, *more: str) -> None:
     """Every checkpoint that is left is whole, and the same command goes on."""
     assert {each.condition for each in list_checkpoints(cwd / "a run")} <= {"complete", "half-written"}
+    newest = find(cwd / "a run").name
     process = programs.start("train.py", _endless(data, *more), cwd)
-    told = "".join(programs.wait_for_step(process))
-    process.send_signal(signal.SIGTERM)
-    programs.end(process, 75)
-    assert f"going on from step {find(cwd / 'a run') and told.split('going on from step ')[1].split()[0]}" in told
+    process.wait_for_step()
+    process.send(signal.SIGTERM)
+    assert f"going on from step {newest} of a run\n" in process.end(75).stdout
     assert programs.steps(cwd / "a run") == list(range(len(programs.steps(cwd / "a run"))))
 
 
@@ -53,23 +53,21 @@ def test_a_box_that_is_not_a_number_is_named_and_left_out(data, tmp_path):
 
 def test_an_image_deleted_while_training_is_named_and_training_goes_on(data, tmp_path):
     process = programs.start("train.py", _endless(data), tmp_path)
-    programs.wait_for_step(process, 1)
+    process.wait_for_step(1)
     (data / "images" / "3.png").unlink()
-    for line in process.stderr:
-        if "3.png" in line:
-            break
-    programs.wait_for_step(process, len(programs.steps(tmp_path / "a run")) + 1)
-    process.send_signal(signal.SIGTERM)
-    programs.end(process, 75)
+    process.wait_for(lambda: any("3.png" in line for line in process.error))
+    process.wait_for_step(len(programs.steps(tmp_path / "a run")) + 1)
+    process.send(signal.SIGTERM)
+    process.end(75)
 
 
 def test_a_thread_that_fails_names_its_image_and_the_last_checkpoint_is_whole(data, tmp_path):
     path = data / "images" / "3.png"
     image = cv2.imread(str(path))
     process = programs.start("train.py", _endless(data), tmp_path)
-    programs.wait_for_step(process, 2)
+    process.wait_for_step(2)
     cv2.imwrite(str(path), image[:50])  # another size than its annotations were made for
-    stopped = programs.end(process, 1)
+    stopped = process.end(1)
     assert "error: " in stopped.stderr and "3.png" in stopped.stderr
     assert "Traceback" not in stopped.stderr
     cv2.imwrite(str(path), image)
@@ -94,12 +92,12 @@ def small_disk(tmp_path):
 
 def test_a_full_disk_ends_the_run_with_the_last_checkpoint_whole(data, tmp_path, small_disk):
     process = programs.start("train.py", _endless(data), tmp_path)
-    programs.wait_for_step(process, 3)
+    process.wait_for_step(3)
     somebody_elses = small_disk / "somebody else's"
     with somebody_elses.open("wb", buffering=0) as file, contextlib.suppress(OSError):
         while True:
             file.write(b"0" * 100_000)
-    stopped = programs.end(process, 1)
+    stopped = process.end(1)
     last_word = stopped.stderr.rstrip().splitlines()[-1]  # threads below orbax may have spoken before it
     assert last_word.startswith("error: a checkpoint could not be written to") and "a run/checkpoints" in last_word
     assert float(re.search(r"where ([\d.]+) MB are free", last_word)[1]) < 5 and "Make room" in last_word
@@ -129,10 +127,10 @@ def test_a_clock_that_goes_backwards_changes_nothing(data, tmp_path):
 
 def test_ctrl_c_twice_ends_at_once_and_the_last_checkpoint_is_whole(data, tmp_path):
     process = programs.start("train.py", _endless(data), tmp_path)
-    programs.wait_for_step(process, 3)
-    process.send_signal(signal.SIGINT)
-    process.send_signal(signal.SIGINT)
-    stopped = programs.end(process)
+    process.wait_for_step(3)
+    process.send(signal.SIGINT)
+    process.send(signal.SIGINT)
+    stopped = process.end()
     assert stopped.returncode in (75, 130), stopped.stderr  # the first may have been answered already
     assert "Traceback" not in stopped.stderr
     _assert_goes_on(data, tmp_path)

@@ -35,6 +35,37 @@ def test_a_config_describes_a_run_that_could_begin(name):
         assert all(side % 32 == 0 for size in first for side in size)
 
 
+@pytest.mark.parametrize("name", ["nano", "tiny", "s", "m", "l", "x", "darknet53"])
+def test_the_named_recipes_are_whole(name):
+    """The numbers of DESIGN's two alternatives, and nothing else changed."""
+    module = importlib.import_module(f"configs.yolox_{name}")
+    plain, release, large_batch = (module.get_config(recipe) for recipe in ("", "release", "large_batch"))
+    small = name in ("nano", "tiny")  # which have sizes of their own
+
+    assert release.batch_size == 128 and release.min_box_side == 8
+    assert (release.multiscale.min_units, release.multiscale.max_units) == ((10, 20) if small else (14, 26))
+    assert release.mixup.scale == (0.8, 1.6)
+    assert release.hsv.to_dict() == {"enabled": True, "hue": 0.015, "saturation": 0.7, "value": 0.4, "multiplies": True}
+    assert (release.assignment.center_radius, release.assignment.outside_penalty) == (2.5, 1e5)
+    assert release.assignment.in_box_candidates
+    changed = {"batch_size", "min_box_side", "multiscale", "mixup", "hsv", "assignment"}
+    assert {field for field in plain if plain[field] != release[field]} == changed - (
+        {"multiscale"} if small else set()
+    )
+
+    assert (large_batch.batch_size, large_batch.optimizer, large_batch.weight_decay) == (256, "adamw", 0.05)
+    schedule = from_config.schedule(large_batch, 118287)
+    assert schedule.base_lr == pytest.approx(0.004) and schedule.no_aug_epochs == 20
+    assert large_batch.ema_decay == pytest.approx(0.9998) and large_batch.multiscale.every_steps == 1
+    changed = {"batch_size", "optimizer", "weight_decay", "lr_per_image", "multiscale", "no_aug_epochs"}
+    assert {field for field in plain if plain[field] != large_batch[field]} - {"ema_decay"} == changed
+
+
+def test_an_unknown_recipe_lists_the_known_ones():
+    with pytest.raises(ValueError, match="no recipe 'relase': choose one of release, large_batch, or none"):
+        yolox_nano.get_config("relase")
+
+
 def test_finetune_is_the_recipe_of_nano_but_for_data_length_and_where_it_starts():
     own, recipe = finetune.get_config(), yolox_nano.get_config()
     changed = {name for name in recipe if own[name] != recipe[name]}

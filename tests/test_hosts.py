@@ -50,17 +50,17 @@ def stopped_and_finished_by_one(tmp_path_factory):
     devices with a whole one."""
     cwd = tmp_path_factory.mktemp("two then one")
     first, second = _start_two(cwd, "--config.parallel.shard_state=true")
-    programs.wait_for_step(first, 2)
-    second.send_signal(signal.SIGTERM)
-    output = programs.end(first, 75).stdout
-    silence = programs.end(second, 75).stdout
+    first.wait_for_step(2)
+    second.send(signal.SIGTERM)
+    output = first.end(75).stdout
+    silence = second.end(75).stdout
     (saved,) = re.findall(r"SIGTERM: saved at step (\d+) of run; the same command goes on", output)
     mesh = table(cwd / "run")
     written = {
         folder.name: sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
         for folder in (cwd / "run" / "checkpoints" / saved / "ema").glob("ocdbt.process_*")
     }
-    finished = programs.end(_start(cwd, 8), 0).stdout
+    finished = _start(cwd, 8).end(0).stdout
     return cwd, silence, int(saved), mesh, written, finished
 
 
@@ -80,21 +80,21 @@ def test_where_a_process_is_killed_the_other_says_so_and_ends_and_the_run_goes_o
     stopped_and_finished_by_one, tmp_path
 ):
     alone = _start(tmp_path, 8)
-    programs.wait_for_step(alone, 2)
-    alone.send_signal(signal.SIGTERM)
-    programs.end(alone, 75)
+    alone.wait_for_step(2)
+    alone.send(signal.SIGTERM)
+    alone.end(75)
 
     first, second = _start_two(tmp_path)
-    programs.wait_for_step(first, 5)
+    first.wait_for_step(5)
     second.kill()
-    programs.end(second, -signal.SIGKILL)
-    error = programs.end(first, 70).stderr
+    second.end(-signal.SIGKILL)
+    error = first.end(70).stderr
     assert "error: another process of this run was lost" in error
     assert "start all processes again by the same command to go on" in error
 
     first, second = _start_two(tmp_path)
-    output = programs.end(first, 0).stdout
-    programs.end(second, 0)
+    output = first.end(0).stdout
+    second.end(0)
     assert re.search(r"going on from step [2-9] of run\n", output)
 
     records, others = _records(tmp_path), _records(stopped_and_finished_by_one[0])

@@ -87,9 +87,10 @@ def test_a_run_asked_to_stop_saves_ends_all_that_belongs_to_it_and_goes_on(data,
     saved_before = 0
     for restart in range(2):
         process = programs.start("train.py", arguments, tmp_path)
-        told = programs.wait_for_step(process)
+        process.wait_for_step()
+        told = list(process.output)
         os.killpg(process.pid, getattr(signal, signal_name))  # all of it, as a terminal and most schedulers do
-        ended = programs.end(process, 75)  # which also waits for every child that holds the pipes
+        ended = process.end(75)  # which also waits for every child that holds the pipes
         output = ended.stdout
         assert "Traceback" not in ended.stderr
         saved = int(find(tmp_path / "run").name)
@@ -100,7 +101,7 @@ def test_a_run_asked_to_stop_saves_ends_all_that_belongs_to_it_and_goes_on(data,
         if restart:
             assert f"going on from step {saved_before} of run\n" in told
             assert saved > saved_before
-            assert told[-1].startswith(f"step {saved_before + 1}/")
+            assert next(line for line in told if line.startswith("step ")).startswith(f"step {saved_before + 1}/")
         saved_before = saved
     steps = [json.loads(line)["step"] for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert steps == list(range(len(steps)))

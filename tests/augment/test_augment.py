@@ -73,3 +73,17 @@ def test_first_uses_are_the_sizes_of_the_steps_to_come_each_once(first_step, num
     config = multiscale.MultiscaleConfig()
     expected = dict.fromkeys(config.size_at(step, (640, 640), seed=3) for step in range(first_step, num_steps))
     assert config.first_uses(first_step, num_steps, (640, 640), seed=3) == list(expected)
+
+
+def test_hsv_factors_are_the_tables_of_the_reference_of_2021_within_two_levels():
+    """Its augment_hsv: each level times its factor, cut off, through OpenCV."""
+    image = np.array(_ARRAYS["hsv/0/in_bgr"])
+    for factors in ((1.01, 1.4, 0.8), (0.99, 0.35, 1.3), (1.0, 1.0, 1.0)):
+        levels = np.arange(256, dtype=np.int16)
+        tables = [(levels * factors[0]) % 180, *(np.clip(levels * factor, 0, 255) for factor in factors[1:])]
+        hsv = cv2.cvtColor(image, cv2.COLOR_BGR2HSV)
+        hsv = np.stack([table.astype(np.uint8)[hsv[..., i]] for i, table in enumerate(tables)], axis=-1)
+        expected = cv2.cvtColor(hsv, cv2.COLOR_HSV2BGR).astype(np.float32)
+        error = np.abs(colour.shift_hsv(image, jnp.array(factors), multiplies=True) - expected)
+        assert error.max() <= 2
+        assert error.mean() < 0.1

@@ -122,3 +122,12 @@ def test_the_plain_epochs_keep_flip_and_colour_alone():
 def test_an_impossible_scale_is_refused(scale):
     with pytest.raises(ValueError, match="config.mosaic.scale is"):
         AugmentConfig(scale=scale)
+
+
+def test_factors_of_colour_lie_evenly_around_one():
+    rng = np.random.default_rng(0)
+    factors = np.stack([draws.draw_hsv_shift(rng, (0.015, 0.7, 0.4), multiplies=True) for _ in range(4000)])
+    for channel, gain in enumerate((0.015, 0.7, 0.4)):
+        share = (factors[:, channel] - 1) / gain
+        assert share.min() >= -1.0001 and share.max() <= 1.0001
+        assert abs(share.mean()) < 0.05 and abs(share.std() - 1 / np.sqrt(3)) < 0.02

@@ -176,3 +176,11 @@ def test_an_image_of_the_source_is_never_written_into():
     for augment in (AugmentConfig(), AugmentConfig().plain()):
         for seed in range(10):
             sample_of(Frozen([1, 1, 2]), augment, seed=seed)
+
+
+def test_how_small_a_box_may_be_is_given():
+    boxes = [[0, 0, 4, 20], [0, 0, 4.5, 20]]  # twice as large in the sample
+    source = MadeSource(striped(), boxes)
+    wide = AugmentConfig(flip_prob=0.0, min_box_side=8.0).plain()
+    assert sample_of(source, wide).boxes[sample_of(source, wide).mask].tolist() == [[0, 0, 9, 40]]
+    assert sample_of(source).mask.sum() == 2

@@ -176,3 +176,55 @@ def test_no_array_over_boxes_anchors_and_classes_exists():
     bytes_GA = 120 * 8400 * 4
     assert compiled.memory_analysis().temp_size_in_bytes < 12 * bytes_GA
     assert "callback" not in compiled.as_text()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_candidates_inside_boxes_are_those_of_a_plain_loop(seed):
+    """The rule of the published weights: candidates are in a box or near its centre, and free of penalty where both."""
+    rng = np.random.default_rng(seed)
+    config = simota.SimOtaConfig(center_radius=2.5, outside_penalty=1e5, in_box_candidates=True)
+    anchors = make_anchors((128, 128))
+    num_anchors, num_boxes, num_classes = len(anchors.strides), 5, 3
+    low = rng.uniform(0, 70, (num_boxes, 2))
+    gt = np.concatenate([low, low + rng.uniform(6, 58, (num_boxes, 2))], axis=1).astype(np.float32)
+    labels = rng.integers(0, num_classes, num_boxes)
+    centers, strides = np.asarray(anchors.centers), np.asarray(anchors.strides)
+    half = rng.uniform(4, 30, (num_anchors, 2))
+    pred = np.concatenate([centers - half, centers + half], axis=1).astype(np.float32)
+    cls_logits, obj_logits = rng.normal(0, 1, (num_anchors, num_classes)), rng.normal(0, 1, num_anchors)
+
+    def sigmoid(x):
+        return 1 / (1 + np.exp(-x))
+
+    cost, iou = np.full((num_boxes, num_anchors), np.inf), np.zeros((num_boxes, num_anchors))
+    inside, near = np.zeros_like(iou, bool), np.zeros_like(iou, bool)
+    for g, (x0, y0, x1, y1) in enumerate(gt):
+        for a, (x, y) in enumerate(centers):
+            reach = 2.5 * strides[a]
+            inside[g, a] = x0 < x < x1 and y0 < y < y1
+            near[g, a] = abs(x - (x0 + x1) / 2) < reach and abs(y - (y0 + y1) / 2) < reach
+    candidates = (inside | near).any(axis=0)
+    assert (candidates != near.any(axis=0)).any()  # the rule matters here
+    for g in range(num_boxes):
+        for a in np.flatnonzero(candidates):
+            w, h = np.minimum(gt[g, 2:], pred[a, 2:]) - np.maximum(gt[g, :2], pred[a, :2])
+            overlap = max(w, 0) * max(h, 0)
+            iou[g, a] = overlap / (np.prod(gt[g, 2:] - gt[g, :2]) + np.prod(pred[a, 2:] - pred[a, :2]) - overlap)
+            prob = np.sqrt(sigmoid(cls_logits[a]) * sigmoid(obj_logits[a]))
+            present = np.arange(num_classes) == labels[g]
+            cost[g, a] = -np.where(present, np.log(prob), np.log1p(-prob)).sum() - 3 * np.log(iou[g, a] + 1e-8)
+            cost[g, a] += 1e5 * (not (inside[g, a] and near[g, a]))
+    taken = np.zeros_like(inside)
+    for g in range(num_boxes):
+        k = max(1, int(np.sort(iou[g])[-10:].sum()))
+        taken[g, np.argsort(cost[g], kind="stable")[:k]] = True
+    for a in np.flatnonzero(taken.sum(axis=0) > 1):
+        taken[:, a] = np.arange(num_boxes) == cost[:, a].argmin()
+
+    mask = np.ones(num_boxes, bool)
+    found = simota.assign(
+        gt, labels, mask, jnp.asarray(pred), jnp.asarray(cls_logits), jnp.asarray(obj_logits), anchors, config
+    )
+    np.testing.assert_array_equal(found.positive, taken.any(axis=0))
+    positive = np.asarray(found.positive)
+    np.testing.assert_array_equal(np.asarray(found.gt_index)[positive], taken.argmax(axis=0)[positive])

@@ -110,3 +110,10 @@ def test_real_weights_reproduce_the_onnx_files_outputs_on_photographs(file):
         theirs = session.run(None, {name: image.transpose(2, 0, 1)[None]})[0][0]
         np.testing.assert_allclose(raw[:, :4], theirs[:, :4], rtol=0, atol=1e-3)
         np.testing.assert_allclose(raw[:, 4:], theirs[:, 4:], rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(("name", "size", "gflop"), [("nano", 416, 1.08), ("s", 640, 26.8)])
+def test_flops_are_the_official_ones_within_three_percent(name, size, gflop):
+    """The README of the official code; it leaves out and counts twice other small operations than XLA."""
+    for dtype in (jnp.float32, jnp.bfloat16):
+        assert yolox.count_flops(yolox.create(name, 80, dtype), (size, size)) / 1e9 == pytest.approx(gflop, rel=0.03)

@@ -14,7 +14,7 @@ def test_the_sheet_shows_detections_above_the_threshold_at_their_place(tmp_path)
         {**wide, "image_id": source.image_id(0), "score": 0.9},
         {**wide, "image_id": source.image_id(1), "score": 0.1},
     ]
-    draw.write_predictions(tmp_path / "sheet.png", source, detections)
+    draw.write_picture(tmp_path / "sheet.png", draw.predictions_sheet(source, detections))
     sheet = cv2.imread(str(tmp_path / "sheet.png"))
     assert sheet.shape == (320, 960, 3)
     for place, shown in ((0, True), (1, False)):

@@ -158,3 +158,19 @@ def test_a_list_tells_step_ap_size_devices_and_condition(run):
     assert "cannot be read" in lines[2] and lines[4].endswith("half-written")
     with pytest.raises(FileNotFoundError, match="has no checkpoints"):
         table(folder)
+
+
+def test_the_best_and_the_last_have_plain_names(run):
+    run, _ = run
+    assert checkpoint.find(run / "best") == run / "checkpoints" / "2"
+    assert checkpoint.find(run / "last") == checkpoint.find(run) == run / "checkpoints" / "4"
+
+
+def test_there_is_no_best_of_a_run_that_was_never_evaluated_or_is_none(tmp_path):
+    checkpoints = checkpoint.Checkpoints(tmp_path)
+    checkpoints.save(toy.create_state(), _meta(1))
+    checkpoints.close()
+    assert checkpoint.find(tmp_path / "last").name == "1"
+    with pytest.raises(checkpoint.CheckpointError, match="was evaluated, so none is its best: .*/last is the newest"):
+        checkpoint.find(tmp_path / "best")
+    assert checkpoint.find(tmp_path / "elsewhere" / "best") is None

@@ -102,3 +102,53 @@ def test_the_loss_of_one_batch_falls_when_it_is_learnt(toy_step):
         state, metrics = step(state, parallel.shard_batch(batch, mesh))
         losses.append(float(metrics["loss"]))
     assert losses[-1] < 0.8 * losses[0]
+
+
+def _step_once(config: StepConfig, num_devices: int = 1):
+    """The state and metrics after one step of the toy at the schedule's end, where the L1 loss counts too."""
+    mesh = parallel.make_mesh(num_devices)
+    step = functools.partial(train_step, model=toy.MODEL, optimizer=toy.OPTIMIZER, config=config)
+    begin = toy.create_state().replace(step=jnp.asarray(toy.SCHEDULE.no_aug_step))
+    state, metrics = parallel.map_step(step, mesh)(
+        parallel.place(begin, mesh), parallel.shard_batch(toy.random_batch(0), mesh)
+    )
+    return jax.device_get(state), jax.device_get(metrics)
+
+
+_FROZEN_STATISTICS = ("bn/(mean|var)$",)
+
+
+@pytest.mark.parametrize("num_devices", [1, 2])
+def test_a_batch_in_parts_gives_the_losses_and_the_step_of_the_whole_one(num_devices):
+    """To rounding where no BatchNorm looks at the batch; where one does, it sees the parts."""
+    state, metrics = _step_once(StepConfig(toy.SCHEDULE, freeze=_FROZEN_STATISTICS), num_devices)
+    in_parts = StepConfig(toy.SCHEDULE, freeze=_FROZEN_STATISTICS, accumulate_steps=4)
+    state_in_parts, metrics_in_parts = _step_once(in_parts, num_devices)
+    assert metrics.keys() == metrics_in_parts.keys() and metrics["loss_l1"] > 0
+    for name, value in metrics.items():
+        assert metrics_in_parts[name] == pytest.approx(value, rel=1e-6), name
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-7), state_in_parts, state)
+
+    _, with_batch_norm = _step_once(StepConfig(toy.SCHEDULE), num_devices)
+    _, with_batch_norm_in_parts = _step_once(StepConfig(toy.SCHEDULE, accumulate_steps=4), num_devices)
+    assert with_batch_norm_in_parts["loss"] == pytest.approx(with_batch_norm["loss"], rel=0.1)
+    assert with_batch_norm_in_parts["loss"] != pytest.approx(with_batch_norm["loss"], rel=1e-6)
+
+
+def test_what_is_frozen_does_not_change_by_a_bit_and_the_rest_learns():
+    before = jax.device_get(toy.create_state())
+    after, metrics = _step_once(StepConfig(toy.SCHEDULE, freeze=("ConvBlock_0", "ConvBlock_1/bn/(mean|var)")))
+    for now, then in ((after, before), (after.ema, before.ema)):
+        now, then = (
+            x if isinstance(x, dict) else {"params": x.params, "batch_stats": x.batch_stats} for x in (now, then)
+        )
+        same = jax.tree.map(lambda x, y: bool((x == y).all()), now, then)
+        assert all(jax.tree.leaves(same["params"]["ConvBlock_0"]))
+        assert all(jax.tree.leaves([same["batch_stats"]["ConvBlock_0"], same["batch_stats"]["ConvBlock_1"]]))
+        others = [
+            same["params"]["ConvBlock_1"]["conv"],
+            same["params"]["ConvBlock_2"],
+            same["batch_stats"]["ConvBlock_2"],
+        ]
+        assert not any(jax.tree.leaves(others))
+    assert metrics["skipped"] == 0

@@ -8,13 +8,17 @@ _FIXED_BITS = 12  # OpenCV's hsv_shift
 _CUT = 1e-3  # OpenCV cuts the fraction off; this keeps a whole level that float32 left a hair below itself
 
 
-def shift_hsv(image_HW3: jax.Array, shift_3: jax.Array) -> jax.Array:
-    """A BGR image of whole levels 0..255 with hue, saturation and value shifted by whole levels; float32 out."""
-    hue, saturation, value = _bgr_to_hsv(image_HW3.astype(jnp.int32))
-    hue = (hue + shift_3[0]) % _HUE_LEVELS
-    saturation = jnp.clip(saturation + shift_3[1], 0.0, 255.0)
-    value = jnp.clip(value + shift_3[2], 0.0, 255.0)
-    return _hsv_to_bgr(hue, saturation, value)
+def shift_hsv(image_HW3: jax.Array, shift_3: jax.Array, multiplies: bool = False) -> jax.Array:
+    """A BGR image of whole levels 0..255 with hue, saturation and value shifted by whole levels; float32 out.
+
+    With `multiplies`, `shift_3` are factors, and fractions of a level are cut off (the reference before June 2021).
+    """
+    channels = _bgr_to_hsv(image_HW3.astype(jnp.int32))
+    if multiplies:
+        hue, saturation, value = (jnp.floor(channel * shift_3[i] + _CUT) for i, channel in enumerate(channels))
+    else:
+        hue, saturation, value = (channel + shift_3[i] for i, channel in enumerate(channels))
+    return _hsv_to_bgr(hue % _HUE_LEVELS, jnp.clip(saturation, 0.0, 255.0), jnp.clip(value, 0.0, 255.0))
 
 
 def _bgr_to_hsv(image_HW3: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -44,8 +48,12 @@ def _hsv_to_bgr(hue: jax.Array, saturation: jax.Array, value: jax.Array) -> jax.
     return jnp.stack([channel(1.0), channel(3.0), channel(5.0)], axis=-1)
 
 
-def shift_content(image_HW3: jax.Array, shift_3: jax.Array, content_2: jax.Array) -> jax.Array:
+def shift_content(
+    image_HW3: jax.Array, shift_3: jax.Array, content_2: jax.Array, multiplies: bool = False
+) -> jax.Array:
     """`shift_hsv` of the first content_2 rows and columns; the padding beyond them keeps its grey."""
     height, width = image_HW3.shape[:2]
     in_content_HW = (jnp.arange(height)[:, None] < content_2[0]) & (jnp.arange(width)[None, :] < content_2[1])
-    return jnp.where(in_content_HW[:, :, None], shift_hsv(image_HW3, shift_3), image_HW3.astype(jnp.float32))
+    return jnp.where(
+        in_content_HW[:, :, None], shift_hsv(image_HW3, shift_3, multiplies), image_HW3.astype(jnp.float32)
+    )

@@ -22,6 +22,8 @@ class AugmentConfig:
     mixup_scale: tuple[float, float] = (0.5, 1.5)
     flip_prob: float = 0.5
     hsv: tuple[float, float, float] | None = (5.0, 30.0, 30.0)  # the largest shifts, OpenCV's 8-bit levels; None: none
+    hsv_multiplies: bool = False  # they are shares of each level instead
+    min_box_side: float = 1.0  # input pixels: a box must be larger to be learnt
 
     def __post_init__(self) -> None:
         for field, limits in (("mosaic.scale", self.scale), ("mixup.scale", self.mixup_scale)):
@@ -66,7 +68,11 @@ def draw_mixup(rng: np.random.Generator, size_hw: tuple[int, int], config: Augme
     return MixupParameters(scale, flip, (offset_y, offset_x))
 
 
-def draw_hsv_shift(rng: np.random.Generator, largest: tuple[float, float, float]) -> np.ndarray:
-    """[3] float32: hue, saturation and value in whole levels, each channel left alone half of the time."""
+def draw_hsv_shift(
+    rng: np.random.Generator, largest: tuple[float, float, float], multiplies: bool = False
+) -> np.ndarray:
+    """[3] float32: hue, saturation and value in whole levels, each channel left alone half of the time; or factors."""
+    if multiplies:
+        return (1 + rng.uniform(-1, 1, 3) * largest).astype(np.float32)
     shift = rng.uniform(-1, 1, 3) * largest * rng.integers(0, 2, 3)
     return np.trunc(shift).astype(np.float32)

@@ -11,8 +11,6 @@ from yolox_jax.data.example import Source
 from yolox_jax.data.mixup import mixup
 from yolox_jax.data.mosaic import mosaic
 
-_MIN_SIDE = 1.0  # input pixels: a box must be larger to be learnt (the reference's TrainTransform)
-
 DrawPartner = Callable[[np.random.Generator], int]  # a random index into the source
 
 
@@ -54,8 +52,8 @@ def train_sample(
 
     The source gives images fitted to `size_hw` (FittedSource).
 
-    As in the reference's TrainTransform, a picture without boxes is neither flipped nor recoloured, boxes of a pixel or
-    less are left out, and where none is larger the picture stays as it was and keeps them all.
+    As in the reference's TrainTransform, a picture without boxes is neither flipped nor recoloured, boxes too small
+    to be learnt are left out, and where none is larger the picture stays as it was and keeps them all.
     """
     if rng.random() < augment.mosaic_prob:
         picture = _mosaic_picture(source, index, rng, size_hw, augment, draw_partner)
@@ -64,9 +62,9 @@ def train_sample(
         picture = _Picture(example.image, example.boxes_xyxy, example.labels, (example.image_id,))
 
     image, boxes_xyxy, labels = picture.image, picture.boxes_xyxy, picture.labels
-    hsv_shift = None if augment.hsv is None else draws.draw_hsv_shift(rng, augment.hsv)
+    hsv_shift = None if augment.hsv is None else draws.draw_hsv_shift(rng, augment.hsv, augment.hsv_multiplies)
     flip = rng.random() < augment.flip_prob
-    large = geometry.min_sides(boxes_xyxy) > _MIN_SIDE
+    large = geometry.min_sides(boxes_xyxy) > augment.min_box_side
     if large.any():
         if flip:
             image, boxes_xyxy = geometry.flip_horizontal(image, boxes_xyxy)

@@ -42,7 +42,8 @@ def detection_loss(
       axis_name: where given, the number of positives is that of all devices of this mapped axis, while the sums stay
         this device's: the loss of the whole batch is the sum of what the devices return, and so is its gradient.
     Returns:
-      The loss and its parts: loss, loss_iou (× 5), loss_obj, loss_cls, loss_l1, num_fg_per_gt.
+      The loss and its parts: loss, loss_iou (× 5), loss_obj, loss_cls, loss_l1, and of all devices num_fg, num_gt and
+      num_fg_per_gt.
     """
     predictions = jax.tree.map(lambda x: x.astype(jnp.float32), predictions)
     image_sums = jax.vmap(_image_sums, in_axes=(0, None, 0, 0, 0, None))
@@ -60,7 +61,8 @@ def detection_loss(
         "loss_l1": l1_weight * sums["l1"] * scale,
     }
     loss = parts["loss_iou"] + parts["loss_obj"] + parts["loss_cls"] + parts["loss_l1"]
-    return loss, {"loss": loss, **parts, "num_fg_per_gt": num_fg / jnp.maximum(num_gt, 1)}
+    counts = {"num_fg": num_fg, "num_gt": num_gt, "num_fg_per_gt": num_fg / jnp.maximum(num_gt, 1)}
+    return loss, {"loss": loss, **parts, **counts}
 
 
 def assign(

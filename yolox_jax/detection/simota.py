@@ -22,6 +22,9 @@ class SimOtaConfig:
     num_candidates: int = 10  # IoUs summed for the dynamic k, and so the most anchors one box can take
     iou_weight: float = 3.0
     outside_penalty: float = 1e6  # cost of a candidate that is not near this box's own centre
+    # Anchors anywhere inside a box are candidates as well, and those both inside and near go without the penalty: the
+    # rule of the paper and of the published weights.
+    in_box_candidates: bool = False
 
 
 def assign(
@@ -40,7 +43,11 @@ def assign(
     image, alone) gets no anchor. Memory is O(G·A).
     """
     near_GA = _near_center(gt_xyxy_G4, anchors, config.center_radius) & gt_mask_G[:, None]
-    candidate_A = near_GA.any(axis=0)
+    candidate_GA = near_GA
+    if config.in_box_candidates:
+        inside_GA = _inside(gt_xyxy_G4, anchors) & gt_mask_G[:, None]
+        candidate_GA, near_GA = near_GA | inside_GA, near_GA & inside_GA
+    candidate_A = candidate_GA.any(axis=0)
     real_GA = candidate_A[None, :] & gt_mask_G[:, None]
 
     iou_GA = jnp.where(real_GA, pairwise_iou(gt_xyxy_G4, pred_xyxy_A4), 0.0)
@@ -91,6 +98,13 @@ def _near_center(gt_xyxy_G4: jax.Array, anchors: Anchors, radius: float) -> jax.
         # Subtracted in the reference's order: whether a point lies on the edge is decided by the last bit.
         near_GA &= (point_1A - (center_G1 - reach_1A) > 0) & ((center_G1 + reach_1A) - point_1A > 0)
     return near_GA
+
+
+def _inside(gt_xyxy_G4: jax.Array, anchors: Anchors) -> jax.Array:
+    """True [G, A] where the anchor lies strictly inside the box."""
+    point_1A2 = anchors.centers[None]
+    low_G12, high_G12 = gt_xyxy_G4[:, None, :2], gt_xyxy_G4[:, None, 2:]
+    return ((point_1A2 > low_G12) & (point_1A2 < high_G12)).all(axis=2)
 
 
 def _class_cost(cls_logit_AC: jax.Array, obj_logit_A: jax.Array, gt_label_G: jax.Array) -> jax.Array:

@@ -1,6 +1,8 @@
 """The seven networks: images to raw predictions."""
 
 import dataclasses
+import functools
+from typing import cast
 
 import flax.linen as nn
 import jax
@@ -75,6 +77,15 @@ def create(name: str, num_classes: int = 80, dtype: jnp.dtype = jnp.float32, *, 
     if num_classes < 1:
         raise ValueError(f"num_classes is {num_classes}: a detector needs at least one class")
     return YOLOX(VARIANTS[name], num_classes, dtype, bn_axis)
+
+
+def count_flops(model: YOLOX, size_hw: tuple[int, int]) -> float:
+    """Floating-point operations of predicting in one image: two for each multiply-add, before any rewriting for a device."""
+    plain = YOLOX(model.variant, model.num_classes)
+    image_1HW3 = jax.ShapeDtypeStruct((1, *size_hw, 3), jnp.float32)
+    variables = jax.eval_shape(plain.init, jax.random.key(0), image_1HW3)
+    lowered = jax.jit(functools.partial(plain.apply, train=False)).lower(variables, image_1HW3)
+    return cast(dict[str, float], lowered.cost_analysis())["flops"]
 
 
 def compute_dtype(name: str) -> jnp.dtype:

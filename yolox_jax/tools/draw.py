@@ -11,8 +11,6 @@ from yolox_jax.data.example import Source
 from yolox_jax.inference.drawing import draw_boxes
 
 TITLE_HEIGHT = 18
-
-
 _MIN_SHOWN_SCORE = 0.3
 CELL = 320  # pixels a side of one image on a sheet
 
@@ -43,7 +41,7 @@ def titled(image_HW3: np.ndarray, title: str, width: int) -> np.ndarray:
     return np.concatenate([line, image])
 
 
-def write_predictions(path: Path, source: Source, detections: Sequence[dict[str, Any]], num_images: int = 8) -> None:
+def predictions_sheet(source: Source, detections: Sequence[dict[str, Any]], num_images: int = 8) -> np.ndarray:
     """A sheet of images spread over the source with what was found in them above a score of 0.3.
 
     `detections` are in COCO form, in each image's own pixels.
@@ -61,7 +59,15 @@ def write_predictions(path: Path, source: Source, detections: Sequence[dict[str,
         # Enlarged or reduced first: lines and captions are then as thick and as large on every image.
         image, scale = fit(source[index].image)
         pictures.append(draw_boxes(image, boxes_xyxy * scale, labels, captions))
-    write_picture(path, sheet(pictures))
+    return sheet(pictures)
+
+
+def keep_picture(workdir: Path, name: str, image_HW3: np.ndarray) -> dict[str, Any]:
+    """Writes pictures/<name>.jpg; what a record of metrics.jsonl says of it."""
+    path = workdir / "pictures" / f"{name}.jpg"
+    path.parent.mkdir(exist_ok=True)
+    write_picture(path, image_HW3)
+    return {"picture": str(path.relative_to(workdir)), "height_width": list(image_HW3.shape[:2])}
 
 
 def write_picture(path: Path, image_HW3: np.ndarray) -> None:

@@ -11,15 +11,19 @@ from yolox_jax.data.example import Source
 from yolox_jax.data.open_sources import open_split
 from yolox_jax.data.pipeline import LoaderConfig
 from yolox_jax.data.reading import ReadConfig
+from yolox_jax.data.repeated import RepeatedSource
 from yolox_jax.tools.terminal import print_progress
 from yolox_jax.training.optim import Schedule
 
 
 def open_source(config: ConfigDict, split: str) -> Source:
-    """The split "train" or "val", bad images dealt with as the config says."""
+    """The split "train" or "val", bad images dealt with and rare classes repeated in training as the config says."""
     progress = functools.partial(print_progress, what=f"{split}: checked")
     source = open_split(config.data, split)
-    return bad_images.apply_policy(source, config.data.bad_images, config.data.threads, progress)
+    source = bad_images.apply_policy(source, config.data.bad_images, config.data.threads, progress)
+    if split == "train" and config.data.repeat_threshold:
+        source = RepeatedSource(source, config.data.repeat_threshold)
+    return source
 
 
 def schedule(config: ConfigDict, num_images: int) -> Schedule:
@@ -65,4 +69,6 @@ def _augment_config(config: ConfigDict) -> AugmentConfig:
         mixup_scale=tuple(mixup.scale),
         flip_prob=config.flip_prob,
         hsv=(hsv.hue, hsv.saturation, hsv.value) if hsv.enabled else None,
+        hsv_multiplies=hsv.multiplies,
+        min_box_side=config.min_box_side,
     )

@@ -58,7 +58,7 @@ def main(argv: list[str]) -> None:
     quiet_libraries()
     with user_errors():
         loaded, class_names = load(_CONFIG.value, _STEP.value)
-        batch = first_shifted(loaded, _MAX_IMAGES.value)
+        batch = first_shifted(loaded, _MAX_IMAGES.value, _CONFIG.value.hsv.multiplies)
         assignment = assign(_CONFIG.value, _WEIGHTS.value, batch, class_names)
         anchors = make_anchors(batch.images.shape[1:3])
         draw.write_picture(Path(_OUTPUT.value), draw_assignment.draw_sheet(batch, assignment, anchors, class_names))

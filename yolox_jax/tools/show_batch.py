@@ -6,33 +6,17 @@ their boxes and class names.
 
 from pathlib import Path
 
-import numpy as np
 from absl import app, flags
 from ml_collections import config_flags
 
-from yolox_jax.data.pipeline import LoadedBatch
-from yolox_jax.inference import drawing
 from yolox_jax.tools import draw
 from yolox_jax.tools.terminal import quiet_libraries, user_errors
-from yolox_jax.tools.training_batch import first_shifted, load
+from yolox_jax.tools.training_batch import draw_sheet, load
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "What is trained: a file of configs/.", lock_config=True)
 _STEP = flags.DEFINE_integer("step", 0, "The step whose batch is shown; a late one has no mosaic.", lower_bound=0)
 _OUTPUT = flags.DEFINE_string("output", "batch.jpg", "Where the sheet is written.")
 _MAX_IMAGES = flags.DEFINE_integer("max_images", 16, "How many of the batch at most.", lower_bound=1)
-
-
-def draw_sheet(loaded: LoadedBatch, class_names: tuple[str, ...], max_images: int) -> np.ndarray:
-    """The first images of a batch with their colours shifted, and their boxes, in a grid."""
-    batch = first_shifted(loaded, max_images)
-    pictures = []
-    for image, boxes_xyxy, labels, mask in zip(
-        batch.images, batch.gt_boxes, batch.gt_labels, batch.gt_mask, strict=True
-    ):
-        fitted, scale = draw.fit(image)
-        captions = [class_names[label] for label in labels[mask]]
-        pictures.append(drawing.draw_boxes(fitted, boxes_xyxy[mask] * scale, labels[mask].tolist(), captions))
-    return draw.sheet(pictures)
 
 
 def main(argv: list[str]) -> None:
@@ -41,7 +25,8 @@ def main(argv: list[str]) -> None:
     quiet_libraries()
     with user_errors():
         loaded, class_names = load(_CONFIG.value, _STEP.value)
-        draw.write_picture(Path(_OUTPUT.value), draw_sheet(loaded, class_names, _MAX_IMAGES.value))
+        sheet = draw_sheet(loaded, class_names, _CONFIG.value.hsv.multiplies, _MAX_IMAGES.value)
+        draw.write_picture(Path(_OUTPUT.value), sheet)
         num_boxes = int(loaded.batch.gt_mask.sum())
         print(f"{_OUTPUT.value}: {len(loaded.image_ids)} images of step {_STEP.value}, {num_boxes} boxes")
 

@@ -1,6 +1,7 @@
 """How the programs speak to a person at a terminal."""
 
 import contextlib
+import logging
 import os
 import signal
 import sys
@@ -8,7 +9,8 @@ from collections.abc import Iterator
 from typing import NoReturn
 
 import jax
-from absl import flags, logging
+from absl import flags
+from absl import logging as absl_logging
 
 from yolox_jax.data.reading import SampleError
 from yolox_jax.training import compilation
@@ -24,8 +26,9 @@ _DEBUG = flags.DEFINE_boolean("debug", False, "Show where in the code an error a
 
 def quiet_libraries() -> None:
     """Leaves the terminal to the program: the libraries log every checkpoint file, and the traceback of every error that
-    they raise as well. --debug shows what they warn of."""
-    logging.set_verbosity(logging.WARNING if _DEBUG.value else logging.FATAL)
+    they raise as well. --debug shows what they warn of; what this package warns of is always shown."""
+    absl_logging.set_verbosity(absl_logging.WARNING if _DEBUG.value else absl_logging.FATAL)
+    logging.getLogger("yolox_jax").setLevel(logging.WARNING)
 
 
 @contextlib.contextmanager

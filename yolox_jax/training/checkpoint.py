@@ -246,7 +246,13 @@ def list_checkpoints(workdir: Path) -> list[Listed]:
 
 
 def find(path: Path) -> Path | None:
-    """The checkpoint a path means: itself, or the newest one of a run directory; None where it is neither."""
+    """The checkpoint a path means: itself, or the newest one of a run directory; None where it is neither.
+
+    RUN/last is the newest as well, RUN/best the one of the highest AP. Raises CheckpointError where none has an AP.
+    """
+    if path.name in ("best", "last") and not path.exists():
+        run = path.parent
+        return _best(run) if path.name == "best" and find(run) else find(run)
     if (path / "ema").is_dir() and (path / "meta").is_dir():
         return path
     for folder in (path / _FOLDER, path):
@@ -254,6 +260,14 @@ def find(path: Path) -> Path | None:
         if steps:
             return max(steps, key=lambda child: int(child.name))
     return None
+
+
+def _best(run: Path) -> Path:
+    folder = run / _FOLDER
+    evaluated = {step: ap for step, ap in read_aps(folder).items() if (folder / str(step)).is_dir()}
+    if not evaluated:
+        raise CheckpointError(f"no checkpoint of {run} was evaluated, so none is its best: {run}/last is the newest")
+    return folder / str(max(evaluated, key=lambda step: (evaluated[step], step)))
 
 
 def read_meta(checkpoint: Path) -> Meta:

@@ -15,10 +15,12 @@ import jax
 from yolox_jax.data.pipeline import ImageIds
 from yolox_jax.training.compilation import Counter
 from yolox_jax.training.run_directory import write_atomically
-from yolox_jax.training.tensorboard import EventFile
+from yolox_jax.training.tensorboard import EventFile, numbers_of
+from yolox_jax.training.trackers import Tracker
 
 _T = TypeVar("_T")
 
+EVALUATION_EVENTS = ("predictions", "evaluation")  # in the order in which they are written
 _LOSS_TERMS = ("loss", "loss_iou", "loss_obj", "loss_cls", "loss_l1")
 
 
@@ -40,11 +42,12 @@ class RunLog:
         batch_size: int,
         max_bad_steps: int,
         writes: bool = True,
+        tracker: Tracker | None = None,
     ):
         """A run that goes on from `first_step` forgets what was written of later steps, which come again.
 
         `first_is_evaluated`: whether the evaluation of that state, if it was due, is done. `writes`: whether files are
-        written; of several processes one does.
+        written; of several processes one does. `tracker` is told what is written, and closed with this.
         """
         path = workdir / "metrics.jsonl"
         kept = _records_before(path, first_step, first_is_evaluated)
@@ -53,6 +56,7 @@ class RunLog:
             write_atomically(path, "".join(json.dumps(record) + "\n" for record in kept))
             self._file = path.open("a")
             self._events = EventFile(workdir / "tensorboard", kept)
+        self._tracker = tracker
         self._total_steps = total_steps
         self._steps_per_epoch = steps_per_epoch
         self._batch_size = batch_size
@@ -147,8 +151,12 @@ class RunLog:
         self._file.write(json.dumps(record) + "\n")
         self._file.flush()
         self._events.add(record)
+        if self._tracker is not None:
+            self._tracker.add(numbers_of(record), record["step"])
 
     def close(self) -> None:
+        if self._tracker is not None:
+            self._tracker.close()
         if self._file is not None and self._events is not None:
             self._file.close()
             self._events.close()
@@ -195,7 +203,7 @@ def _records_before(path: Path, first_step: int, first_is_evaluated: bool) -> li
             record = json.loads(line)
         except ValueError:
             continue
-        unfinished = record.get("event") == "evaluation" and not first_is_evaluated
+        unfinished = record.get("event") in EVALUATION_EVENTS and not first_is_evaluated
         if record["step"] < first_step - unfinished:
             records.append(record)
     return records

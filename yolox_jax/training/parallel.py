@@ -118,10 +118,14 @@ def shard_batch(batch: Any, mesh: Mesh) -> Any:
     return jax.tree.map(lambda x: jax.make_array_from_process_local_data(divided, x), batch)
 
 
-def check_batch_size(field: str, global_batch: int, mesh: Mesh) -> None:
+def check_batch_size(field: str, global_batch: int, mesh: Mesh, num_parts: int = 1) -> None:
     """Raises ValueError where the devices cannot share the batch evenly; `field` is the config's name for it."""
-    if global_batch < 1 or global_batch % mesh.size:
+    if num_parts < 1:
+        raise ValueError(f"config.accumulate_steps is {num_parts}: choose 1 or more")
+    unit = mesh.size * num_parts
+    if global_batch < 1 or global_batch % unit:
+        parts = "" if num_parts == 1 else f" in {num_parts} parts (config.accumulate_steps)"
         raise ValueError(
-            f"config.{field} is {global_batch}: the {mesh.size} devices cannot share it evenly; "
-            f"choose a multiple of {mesh.size}"
+            f"config.{field} is {global_batch}: the {mesh.size} devices cannot share it evenly{parts}; "
+            f"choose a multiple of {unit}"
         )

@@ -1,6 +1,8 @@
 """One training step, written for one device with the mapped axis "data"."""
 
 import dataclasses
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -13,6 +15,7 @@ from yolox_jax.augment.multiscale import resize
 from yolox_jax.detection import losses
 from yolox_jax.detection.anchors import make_anchors
 from yolox_jax.detection.simota import SimOtaConfig
+from yolox_jax.models import freezing
 from yolox_jax.models.yolox import YOLOX
 from yolox_jax.training import sharding
 from yolox_jax.training.optim import Schedule, update_ema
@@ -20,6 +23,8 @@ from yolox_jax.training.state import TrainState
 from yolox_jax.types import Batch
 
 AXIS = "data"  # the devices a global batch is divided over
+
+_COUNTS = ("num_fg", "num_gt")  # the metrics that add up over the parts of a batch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +35,9 @@ class StepConfig:
     ema_decay: float = 0.9998
     shard_state: bool = False  # the optimiser's state and the average are divided over the devices (sharding.py)
     assignment: SimOtaConfig = SimOtaConfig()
+    accumulate_steps: int = 1  # parts that a device's images pass the network in, one after another, for less memory
+    freeze: tuple[str, ...] = ()  # patterns of what does not learn (freezing.py)
+    hsv_multiplies: bool = False
 
 
 def train_step(
@@ -58,25 +66,32 @@ def train_step(
       The new state and metrics of the global batch: those of losses.detection_loss, learning_rate, grad_norm, and
       skipped, which is 1 where the step changed nothing.
     """
-    images_BHW3, gt_xyxy_BG4 = augment(batch, size_hw)
-    anchors = make_anchors(images_BHW3.shape[1:3])
+    frozen = freezing.frozen_mask({"params": state.params, "batch_stats": state.batch_stats}, config.freeze)
 
-    def loss_fn(params: Any) -> tuple[jax.Array, tuple[losses.Metrics, Any]]:
-        variables = {"params": params, "batch_stats": state.batch_stats}
-        predictions, updated = model.apply(variables, images_BHW3, train=True, mutable=["batch_stats"])
-        loss, metrics = losses.detection_loss(
-            predictions,
-            anchors,
-            gt_xyxy_BG4,
-            batch.gt_labels,
-            batch.gt_mask,
-            config.schedule.l1_weight(state.step),
-            assignment_config=config.assignment,
-            axis_name=AXIS,
-        )
-        return loss, (metrics, updated["batch_stats"])
+    def forward_backward(batch_stats: Any, part: Batch) -> tuple[Any, losses.Metrics, Any]:
+        images_BHW3, gt_xyxy_BG4 = augment(part, size_hw, config.hsv_multiplies)
 
-    gradients, (metrics, batch_stats) = jax.grad(loss_fn, has_aux=True)(state.params)
+        def loss_fn(params: Any) -> tuple[jax.Array, tuple[losses.Metrics, Any]]:
+            variables = {"params": freezing.stop_frozen_gradients(frozen["params"], params), "batch_stats": batch_stats}
+            with freezing.frozen_statistics(config.freeze):
+                predictions, updated = model.apply(variables, images_BHW3, train=True, mutable=["batch_stats"])
+            loss, metrics = losses.detection_loss(
+                predictions,
+                make_anchors(images_BHW3.shape[1:3]),
+                gt_xyxy_BG4,
+                part.gt_labels,
+                part.gt_mask,
+                config.schedule.l1_weight(state.step),
+                assignment_config=config.assignment,
+                axis_name=AXIS,
+            )
+            return loss, (metrics, updated["batch_stats"])
+
+        gradients, (metrics, batch_stats) = jax.grad(loss_fn, has_aux=True)(state.params)
+        return gradients, metrics, batch_stats
+
+    accumulated = accumulate(forward_backward, config.accumulate_steps)
+    gradients, metrics, batch_stats = accumulated(state.batch_stats, batch)
     num_shares = lax.axis_size(AXIS) if config.shard_state else 1
     gradients, metrics, batch_stats = _over_all_devices(gradients, metrics, batch_stats, num_shares)
 
@@ -87,7 +102,10 @@ def train_step(
     own_params = jax.tree.map(lambda param, update: param - learning_rate * update, own_params, updates)
     own_variables = {"params": own_params, "batch_stats": sharding.own_share(batch_stats, num_shares, AXIS)}
     ema = update_ema(state.ema, own_variables, state.step + 1, config.ema_decay)
+    ema = freezing.keep_frozen(frozen, ema, state.ema)
     params = sharding.gather(own_params, state.params, AXIS)
+    params = freezing.keep_frozen(frozen["params"], params, state.params)
+    batch_stats = freezing.keep_frozen(frozen["batch_stats"], batch_stats, state.batch_stats)
 
     grad_norm = sharding.norm(gradients, state.params, AXIS)
     finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(grad_norm)
@@ -98,22 +116,64 @@ def train_step(
     return new_state, metrics
 
 
-def augment(batch: Batch, size_hw: tuple[int, int] | None) -> tuple[jax.Array, jax.Array]:
+def augment(batch: Batch, size_hw: tuple[int, int] | None, hsv_multiplies: bool = False) -> tuple[jax.Array, jax.Array]:
     """The device's share of augmentation: float32 images 0..255 [B, H, W, 3] and boxes [B, G, 4] at the step's size."""
     images_BHW3, gt_xyxy_BG4 = batch.images, batch.gt_boxes
     if batch.hsv_shift is not None and batch.content_hw is not None:
-        images_BHW3 = jax.vmap(shift_content)(images_BHW3, batch.hsv_shift, batch.content_hw)
+        shift = functools.partial(shift_content, multiplies=hsv_multiplies)
+        images_BHW3 = jax.vmap(shift)(images_BHW3, batch.hsv_shift, batch.content_hw)
     images_BHW3 = images_BHW3.astype(jnp.float32)
     if size_hw is not None:
         images_BHW3, gt_xyxy_BG4 = resize(images_BHW3, gt_xyxy_BG4, size_hw)
     return images_BHW3, gt_xyxy_BG4
 
 
+def accumulate(
+    forward_backward: Callable[[Any, Batch], tuple[Any, losses.Metrics, Any]], num_parts: int
+) -> Callable[[Any, Batch], tuple[Any, losses.Metrics, Any]]:
+    """`forward_backward(batch_stats, batch) -> (gradients, metrics, batch_stats)` in parts, one after another.
+
+    Gradients and losses are those of the whole batch: each part's are divided by its own positives, so they are weighted by
+    these. But a BatchNorm that is not frozen sees one part at a time, and moves its statistics at each.
+    """
+    if num_parts == 1:
+        return forward_backward
+
+    def in_parts(batch_stats: Any, batch: Batch) -> tuple[Any, losses.Metrics, Any]:
+        # Every num_parts-th image together, which a sharded batch's images need not move for.
+        parts = jax.tree.map(lambda x: x.reshape(-1, num_parts, *x.shape[1:]).swapaxes(0, 1), batch)
+
+        def add(carry: tuple[Any, Any], part: Batch) -> tuple[tuple[Any, Any], None]:
+            batch_stats, totals = carry
+            gradients, metrics, batch_stats = forward_backward(batch_stats, part)
+            weight = jnp.maximum(metrics["num_fg"], 1)
+            weighted = jax.tree.map(lambda x: weight * x, (gradients, _shares(metrics)))
+            counts = {name: metrics[name] for name in _COUNTS}
+            return (batch_stats, jax.tree.map(jnp.add, totals, (*weighted, counts))), None
+
+        one = jax.eval_shape(forward_backward, batch_stats, jax.tree.map(lambda x: x[0], parts))
+        counts = {name: one[1][name] for name in _COUNTS}
+        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (one[0], _shares(one[1]), counts))
+        (batch_stats, totals), _ = lax.scan(add, (batch_stats, zeros), parts)
+        gradients, shares, counts = totals
+        scale = 1 / jnp.maximum(counts["num_fg"], 1)
+        gradients, shares = jax.tree.map(lambda x: scale * x, (gradients, shares))
+        per_gt = counts["num_fg"] / jnp.maximum(counts["num_gt"], 1)
+        return gradients, {**shares, **counts, "num_fg_per_gt": per_gt}, batch_stats
+
+    return in_parts
+
+
+def _shares(metrics: losses.Metrics) -> losses.Metrics:
+    """Those metrics that are this device's share of a sum."""
+    return {name: value for name, value in metrics.items() if name.startswith("loss")}
+
+
 def _over_all_devices(
     gradients: Any, metrics: losses.Metrics, batch_stats: Any, num_shares: int
 ) -> tuple[Any, losses.Metrics, Any]:
     """Sums what is this device's share of a sum, averages the BatchNorm statistics; the gradients in as many slices."""
-    shares = {name: value for name, value in metrics.items() if name.startswith("loss")}
+    shares = _shares(metrics)
     if num_shares > 1:
         gradients = sharding.sum_to_shares(gradients, num_shares, AXIS)
         shares, stats_sum = lax.psum((shares, batch_stats), AXIS)

@@ -1,0 +1,29 @@
+"""A trace has the steps asked for, or is none."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from yolox_jax.training.profiling import StepTrace
+
+
+def _run(folder, num_steps: int, num_traced: int) -> None:
+    double = jax.jit(lambda x: 2 * x)
+    value = jnp.ones(3)
+    with StepTrace(folder, 10, num_traced) as trace:
+        for step in range(10, 10 + num_steps):
+            trace.at(step, value)
+            value = double(value)
+
+
+@pytest.mark.parametrize("num_steps", [5, 8])  # ended in the trace, and after it
+def test_perfetto_and_tensorboard_get_their_files(tmp_path, num_steps, capsys):
+    _run(tmp_path, num_steps, 3)
+    for name in ("perfetto_trace.json.gz", "*.xplane.pb"):
+        assert len(list(tmp_path.glob(f"plugins/profile/*/{name}"))) == 1
+    assert ("a trace of steps 14 to 16" in capsys.readouterr().out) == (num_steps == 8)
+
+
+def test_no_steps_are_no_trace(tmp_path):
+    _run(tmp_path, 8, 0)
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,62 @@
+"""Weights & Biases and MLflow are told the run's numbers. Stand-ins note the calls; the packages are not installed here."""
+
+import sys
+import types
+
+import pytest
+
+from yolox_jax.training.trackers import open_tracker
+
+_CONFIG = {"model": "nano"}
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """Modules of both names, as far as they are used, and what was asked of them."""
+    calls = []
+
+    def note(name, answer=None):
+        return lambda *args, **kwargs: calls.append((name, args, kwargs)) or answer
+
+    run = types.SimpleNamespace(log=note("log"), finish=note("finish"), define_metric=note("define_metric"))
+    wandb = types.SimpleNamespace(init=note("init", run), util=types.SimpleNamespace(generate_id=lambda: "w1"))
+    started = types.SimpleNamespace(info=types.SimpleNamespace(run_id="m1"))
+    mlflow = types.SimpleNamespace(start_run=note("start_run", started))
+    for name in ("set_experiment", "log_dict", "log_metrics", "end_run"):
+        setattr(mlflow, name, note(name))
+    monkeypatch.setitem(sys.modules, "wandb", wandb)
+    monkeypatch.setitem(sys.modules, "mlflow", mlflow)
+    return calls
+
+
+def test_a_run_that_goes_on_is_the_same_one_at_wandb(tmp_path, calls):
+    for _ in range(2):
+        tracker = open_tracker("wandb", tmp_path, _CONFIG)
+        tracker.add({"train/loss": 3.0}, 7)
+        tracker.close()
+    begun = [kwargs for name, _, kwargs in calls if name == "init"]
+    assert [kwargs["id"] for kwargs in begun] == ["w1", "w1"] and begun[0]["resume"] == "allow"
+    assert begun[0]["config"] == _CONFIG
+    assert calls.count(("log", ({"train/loss": 3.0, "train_step": 7},), {})) == 2
+
+
+def test_a_run_that_goes_on_is_the_same_one_at_mlflow(tmp_path, calls):
+    for _ in range(2):
+        tracker = open_tracker("mlflow", tmp_path, _CONFIG)
+        tracker.add({"train/loss": 3.0}, 7)
+        tracker.close()
+    assert [kwargs["run_id"] for name, _, kwargs in calls if name == "start_run"] == [None, "m1"]
+    assert [args for name, args, _ in calls if name == "log_dict"] == [(_CONFIG, "config.json")]
+    assert calls.count(("log_metrics", ({"train/loss": 3.0},), {"step": 7})) == 2
+
+
+def test_no_tracker_is_the_default(tmp_path):
+    assert open_tracker("", tmp_path, _CONFIG) is None
+
+
+def test_an_unknown_or_absent_tracker_is_a_message(tmp_path, monkeypatch):
+    with pytest.raises(ValueError, match="config.tracker is 'comet': choose one of wandb, mlflow, or none"):
+        open_tracker("comet", tmp_path, _CONFIG)
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(ValueError, match="not installed: pip install wandb"):
+        open_tracker("wandb", tmp_path, _CONFIG)

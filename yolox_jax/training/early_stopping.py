@@ -1,0 +1,14 @@
+"""When a run has stopped getting better."""
+
+from collections.abc import Mapping
+
+
+def has_stalled(ap_by_step: Mapping[int, float], patience: int | None, step: int) -> bool:
+    """Whether, up to `step`, the last `patience` evaluations were all no better than one before them; None: never.
+
+    Depends on the recorded APs alone, so that a run that goes on answers as the one left alone.
+    """
+    aps = [ap for evaluated, ap in sorted(ap_by_step.items()) if evaluated <= step]
+    if patience is None or len(aps) <= patience:
+        return False
+    return max(aps[-patience:]) <= max(aps[:-patience])
