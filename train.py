@@ -231,7 +231,7 @@ def _evaluate(
         raise stop_here()
     result = evaluate.evaluate(
         predict,
-        parallel.gather(train_state.ema, mesh),
+        evaluate.to_every_device(train_state.ema, mesh),
         source,
         size_hw=tuple(config.input_size),
         batch_size=config.eval.batch_size,

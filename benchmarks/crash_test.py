@@ -55,6 +55,11 @@ class Life:
     seconds_to_end: float  # from the signal
 
 
+def _content(step: int, value: Any) -> tuple[int, str, float, bytes]:
+    """A number or a picture of an event file."""
+    return step, value.tag, value.simple_value, value.image.encoded_image_string
+
+
 @dataclasses.dataclass
 class Run:
     """A run and its lives."""
@@ -110,7 +115,7 @@ class Run:
         lines = (self.workdir / "metrics.jsonl").read_text().splitlines()
         return [{k: v for k, v in json.loads(line).items() if k not in _NOT_COMPARED} for line in lines]
 
-    def events(self) -> list[tuple[int, str, float]]:
+    def events(self) -> list[tuple[int, str, float, bytes]]:
         """All numbers of the TensorBoard files: step, name, value."""
         found = []
         for path in sorted((self.workdir / "tensorboard").iterdir()):
@@ -118,7 +123,7 @@ class Run:
             while place < len(content):  # TFRecord: length, its checksum, as many bytes, their checksum
                 (length,) = struct.unpack_from("<Q", content, place)
                 event = Event.FromString(content[place + 12 : place + 12 + length])
-                found += [(event.step, value.tag, value.simple_value) for value in event.summary.value]
+                found += [_content(event.step, value) for value in event.summary.value]
                 place += length + 16
         return [each for each in found if each[1].partition("/")[2] not in _NOT_COMPARED]
 

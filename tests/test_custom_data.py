@@ -80,7 +80,7 @@ def test_every_command_of_the_page_does_what_it_says(reader):
     told = "\n".join(outputs)
     assert "train: 12 images" in told and "error: image-in-train-and-val in val (12)" in told
     assert "batch.jpg: 4 images of step 0" in told
-    assert "6 steps of 4 images at 64x64, 2 epochs" in told
+    assert "6 steps of 4 images, 2 epochs" in told
     assert "best F1" in told
     assert "objects in 12 images: found" in told
     assert "mine.onnx: YOLOX-nano, 4 classes" in told

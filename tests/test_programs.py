@@ -48,6 +48,9 @@ def test_training_tells_its_progress_and_leaves_results_behind(run, data):
     records = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     assert [r["step"] for r in records if "loss" in r] == [0, 1, 2, 3, 4, 5]
     assert [r["step"] for r in records if r.get("event") == "evaluation"] == [2, 5]
+    # The first batch, the first plain one, and what each evaluation found.
+    pictures = {path.name for path in (workdir / "pictures").iterdir()}
+    assert pictures == {"batch_0.jpg", "batch_3.jpg", "predictions_2.jpg", "predictions_5.jpg"}
     (command,) = re.findall(r"^  python eval.py .*$", output, flags=re.MULTILINE)
     assert shlex.split(command)[3:] == ["--weights=runs/first", *programs.arguments(data)[1:]]
 
@@ -103,7 +106,7 @@ def test_a_run_asked_to_stop_saves_ends_all_that_belongs_to_it_and_goes_on(data,
             assert saved > saved_before
             assert next(line for line in told if line.startswith("step ")).startswith(f"step {saved_before + 1}/")
         saved_before = saved
-    steps = [json.loads(line)["step"] for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    steps = programs.steps(tmp_path / "run")
     assert steps == list(range(len(steps)))
 
 

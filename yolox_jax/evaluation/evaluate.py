@@ -181,9 +181,15 @@ def _divide(rows: Any, mesh: Mesh | None) -> Any:
 
 def _fetch(arrays: Any, mesh: Mesh | None) -> Any:
     """The rows of all processes, on this host."""
-    if mesh is not None and jax.process_count() > 1:
-        arrays = jax.jit(_itself, out_shardings=NamedSharding(mesh, P()))(arrays)
-    return jax.device_get(arrays)
+    several = mesh is not None and jax.process_count() > 1
+    return jax.device_get(to_every_device(arrays, cast(Mesh, mesh)) if several else arrays)
+
+
+def to_every_device(arrays: Any, mesh: Mesh) -> Any:
+    """A pytree that lies on the mesh, divided or not, whole on every device."""
+    if all(leaf.is_fully_replicated for leaf in jax.tree.leaves(arrays)):
+        return arrays
+    return jax.jit(_itself, out_shardings=NamedSharding(mesh, P()))(arrays)
 
 
 def _itself(arrays: Any) -> Any:  # one function, so that jit compiles it once

@@ -30,11 +30,13 @@ def print_start(
     train_source, val_source = sources
     names = ", ".join(train_source.class_names[:8]) + (" …" if len(train_source.class_names) > 8 else "")
     height, width = config.input_size
-    flops = yolox.count_flops(model, (height, width))
+    variables = {"params": train_state.params, "batch_stats": train_state.batch_stats}
+    num_params = sum(leaf.size for leaf in jax.tree.leaves(train_state.params))
+    flops = yolox.count_flops(model, variables, (height, width))
     parts = f" in {config.accumulate_steps} parts each" if config.accumulate_steps > 1 else ""
     frozen = f"; {', '.join(config.freeze)} frozen" if config.freeze else ""
     print(
-        f"YOLOX-{config.model}, {_num_params(train_state):,} parameters{frozen}, "
+        f"YOLOX-{config.model}, {num_params:,} parameters{frozen}, "
         f"{flops / 1e9:.1f} GFLOP an image at {height}x{width}, {model.dtype} "
         f"on {mesh.size} {jax.default_backend()} device(s)\n"
         f"{len(train_source)} training and {len(val_source)} validation images of {config.data.kind} data, "
@@ -59,7 +61,3 @@ def print_end(result: EvalResult, workdir: Path, config_file: str) -> None:
         "Train on your own data, a COCO json and a folder of images:\n"
         "  python train.py --config=configs/finetune.py --workdir=runs/mine --config.data.root=DIR"
     )
-
-
-def _num_params(train_state: TrainState) -> int:
-    return sum(leaf.size for leaf in jax.tree.leaves(train_state.params))

@@ -2,7 +2,6 @@
 
 import contextlib
 import logging
-import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ from absl import flags
 from absl import logging as absl_logging
 
 from yolox_jax.data.reading import SampleError
-from yolox_jax.training import compilation
+from yolox_jax.training import compilation, hosts
 from yolox_jax.training.checkpoint import CheckpointError
 from yolox_jax.training.interruption import EXIT_CODE, Stopped
 from yolox_jax.training.logging import TrainingBrokeDown
@@ -65,9 +64,7 @@ def _leave(code: int | str) -> NoReturn:
     if compilation.is_under_way():
         if isinstance(code, str):
             print(code, file=sys.stderr)
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code if isinstance(code, int) else 1)
+        hosts.leave(code if isinstance(code, int) else 1)
     sys.exit(code)
 
 

@@ -43,10 +43,6 @@ class Programs:
             except BaseException as error:  # noqa: BLE001  (raised where the program is wanted)
                 self._results[key].set_exception(error)
 
-    def is_ready(self, key: Hashable) -> bool:
-        """Whether the program is compiled."""
-        return self._results[key].done()
-
     def get(self, key: Hashable, give_up: Callable[[], bool] = lambda: False) -> Any:
         """The compiled program, waited for; None where `give_up` says yes meanwhile. Raises what compiling it raised.
 

@@ -57,13 +57,13 @@ def joined(coordinator: str, num_processes: int | None, process_id: int | None) 
             raise
         if not isinstance(end.code, int):
             print(end.code, file=sys.stderr)
-        _leave(end.code if isinstance(end.code, int) else 1)
+        leave(end.code if isinstance(end.code, int) else 1)
     except jax.errors.JaxRuntimeError as error:  # a collective that lost its other end, where that is noticed at once
         print(f"\n{error}{_LOST_WORD}", file=sys.stderr)
-        _leave(_LOST)
+        leave(_LOST)
     except BaseException:  # noqa: BLE001  (whatever it is, the others would wait for this process)
         traceback.print_exc()
-        _leave(1)
+        leave(1)
 
 
 def is_primary() -> bool:
@@ -118,7 +118,8 @@ def _connect(coordinator: str, num_processes: int | None, process_id: int | None
     return jax.process_count() > 1
 
 
-def _leave(code: int) -> NoReturn:
+def leave(code: int) -> NoReturn:
+    """Ends the process at once, waiting for neither threads nor other processes."""
     sys.stderr.flush()
     sys.stdout.flush()
     os._exit(code)

@@ -101,17 +101,6 @@ def place(tree: Any, mesh: Mesh, specs: Any = WHOLE) -> Any:
     return jax.tree.map(put, tree, specs)
 
 
-def gather(tree: Any, mesh: Mesh) -> Any:
-    """A pytree that lies on the mesh, divided or not, whole on every device."""
-    if all(leaf.is_fully_replicated for leaf in jax.tree.leaves(tree)):
-        return tree
-    return jax.jit(_itself, out_shardings=NamedSharding(mesh, WHOLE))(tree)
-
-
-def _itself(tree: Any) -> Any:  # one function, so that jit compiles it once
-    return tree
-
-
 def shard_batch(batch: Any, mesh: Mesh) -> Any:
     """This process's rows of a batch as global arrays, divided over the mesh along the first axis."""
     divided = NamedSharding(mesh, P(AXIS))

@@ -1,0 +1,53 @@
+"""The notebook runs from its first to its last cell, as a user's would; shorter trainings, weights from a file."""
+
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+from tests.material import ROOT
+from yolox_jax.models import official_weights, torch_writer, yolox
+from yolox_jax.training import state
+
+_NOTEBOOK = ROOT / "notebooks" / "quickstart.ipynb"
+_FASTER = (
+    "--config.epochs=2 --config.no_aug_epochs=1 --config.warmup_epochs=0 --config.data.shapes.num_train=32 "
+    "--config.data.shapes.num_val=8 --config.multiscale.enabled=false --config.input_size=64,64"
+)
+
+
+def _said(cell: nbformat.NotebookNode) -> str:
+    return "".join(output.get("text", "") for output in cell.outputs)
+
+
+@pytest.mark.slow
+def test_every_cell_of_the_notebook_runs(tmp_path, monkeypatch):
+    for name in ("yolox_jax", "configs", "train.py", "requirements.txt"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    model = yolox.create("nano")
+    variables = state.init_variables(model, 0)
+    torch_writer.save_pth(tmp_path / "nano.pth", official_weights.to_state_dict(variables, model))
+    notebook = nbformat.read(_NOTEBOOK, as_version=4)
+    (parameters,) = (cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", ()))
+    parameters.source += f'\nWEIGHTS = "nano.pth"\nFASTER = "{_FASTER}"'
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    said = "\n".join(_said(cell) for cell in notebook.cells if cell.cell_type == "code")
+    assert "exit code 75" in said and re.search(r"going on from step [3-9]\d* of runs/mine", said)
+    assert len(re.findall(r"Average Precision|AP50 ", said)) >= 2
+    assert Path(tmp_path / "mine.stablehlo").stat().st_size > 1e6
+    pictures = [
+        o
+        for cell in notebook.cells
+        if cell.cell_type == "code"
+        for o in cell.outputs
+        if "image/png" in o.get("data", {})
+    ]
+    assert len(pictures) == 4
+
+
+def test_the_notebook_is_kept_without_outputs():
+    notebook = nbformat.read(_NOTEBOOK, as_version=4)
+    assert all(not cell.outputs and cell.execution_count is None for cell in notebook.cells if cell.cell_type == "code")
