@@ -55,7 +55,7 @@ def our_step(name: str, variables: Any, batch: Batch) -> Callable[[], float]:
     start = time.perf_counter()
     lowered = parallel.map_step(step, mesh).lower(train_state, sharded)
     traced = time.perf_counter()
-    compiled = lowered.compile()
+    compiled = lowered.compile(compiler_options=parallel.compiler_options(mesh))
     print(f"       traced in {traced - start:.1f} s, compiled in {time.perf_counter() - traced:.1f} s", flush=True)
 
     def run() -> float:

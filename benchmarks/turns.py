@@ -8,6 +8,8 @@ from typing import Any
 
 OURS = "yolox_jax"  # the contender that the others are compared with
 
+_PAUSE = 0.4  # seconds: OpenMP's threads go on asking for work for 0.2 after PyTorch's turn, on the cores of the next
+
 Times = dict[str, list[float]]  # seconds of each round, by contender
 
 
@@ -27,6 +29,7 @@ def take_turns(contenders: Mapping[str, Callable[[], Any]], rounds: int, warm_up
     times: Times = {name: [] for name in contenders}
     for _ in range(rounds):
         for name, run in contenders.items():
+            time.sleep(_PAUSE)
             start = time.perf_counter()
             run()
             times[name].append(time.perf_counter() - start)

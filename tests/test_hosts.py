@@ -26,6 +26,7 @@ _CONFIG = [
     # With one image of 64 pixels, a device's own statistics are those of four numbers: rounding would grow too fast.
     "--config.parallel.sync_bn=true",
 ]
+_IN_SLICES = "--config.parallel.shard_state=true"
 
 
 def _start(cwd, num_devices: int, *arguments: str):
@@ -36,7 +37,7 @@ def _start_two(cwd, *arguments: str):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
-    where = [*arguments, f"--config.parallel.coordinator={address}", "--config.parallel.num_processes=2"]
+    where = [*arguments, _IN_SLICES, f"--config.parallel.coordinator={address}", "--config.parallel.num_processes=2"]
     return [_start(cwd, 4, *where, f"--config.parallel.process_id={i}") for i in range(2)]
 
 
@@ -49,7 +50,7 @@ def stopped_and_finished_by_one(tmp_path_factory):
     """Begun by two processes with a state in slices, one of which is asked to stop; finished by one process of eight
     devices with a whole one."""
     cwd = tmp_path_factory.mktemp("two then one")
-    first, second = _start_two(cwd, "--config.parallel.shard_state=true")
+    first, second = _start_two(cwd)
     first.wait_for_step(2)
     second.send(signal.SIGTERM)
     output = first.end(75).stdout

@@ -66,6 +66,34 @@ def test_pointwise_convolution_and_its_gradients_equal_autodiff_of_the_matrix_pr
     )
 
 
+@pytest.mark.parametrize("stride", [1, 2])
+def test_the_gradients_of_large_images_in_parts_are_those_of_all_at_once(stride, monkeypatch):
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.normal(0, 1, (6, 16, 20, 3)), jnp.float32)
+    kernel = jnp.asarray(rng.normal(0, 1, (3, 3, 3, 5)), jnp.float32)
+    out, pull_whole = jax.vjp(lambda x, kernel: layers.dense_conv(x, kernel, stride), x, kernel)
+    grad = jnp.asarray(rng.normal(0, 1, out.shape), jnp.float32)
+    whole = pull_whole(grad)
+    monkeypatch.setattr(layers, "_MANY_PIXELS", 16 * 20)
+    _, pull_in_parts = jax.vjp(lambda x, kernel: layers.dense_conv(x, kernel, stride), x, kernel)
+    in_parts = jax.jit(pull_in_parts)
+    assert in_parts.lower(grad).as_text().count("stablehlo.convolution") == 12  # two of each of six images
+    for one, other in zip(in_parts(grad), whole, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("levels", [3, 1000])  # with many equal values, and nearly none
+def test_maxima_and_their_gradients_equal_xlas_pooling(levels):
+    """Whose gradient goes to the first of equal values, too."""
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.integers(-levels, levels, (2, 9, 11, 4)), jnp.float32)
+    expected, pull_expected = jax.vjp(lambda x: nn.max_pool(x, (5, 5), padding="SAME"), x)
+    found, pull = jax.vjp(lambda x: layers.max_pool(x, 5), x)
+    np.testing.assert_array_equal(found, expected)
+    grad = jnp.asarray(rng.integers(1, 100, found.shape), jnp.float32)
+    np.testing.assert_array_equal(pull(grad)[0], pull_expected(grad)[0])
+
+
 def test_silu_and_its_gradient_equal_autodiff_of_flaxs():
     x = jnp.asarray([-200.0, -20, -3, -0.5, 0, 0.5, 3, 20, 200], jnp.float32)
     for ours, expected in ((layers.silu, nn.silu), (jax.grad(layers.silu), jax.grad(nn.silu))):

@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from yolox_jax.models.layers import BatchNorm, Conv, silu
+from yolox_jax.models.layers import BatchNorm, Conv, max_pool, silu
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "silu": silu,
@@ -127,7 +127,7 @@ class SPPBottleneck(nn.Module):
         x = ConvBlock(x.shape[-1] // 2, 1, 1, self.config, name="conv1")(x, train)
         pyramid = [x]
         for _ in range(3):  # a 5×5 maximum of a 5×5 maximum is a 9×9 one, and again 13×13
-            pyramid.append(nn.max_pool(pyramid[-1], (5, 5), padding="SAME"))
+            pyramid.append(max_pool(pyramid[-1], 5))
         return ConvBlock(self.features, 1, 1, self.config, name="conv2")(jnp.concatenate(pyramid, axis=-1), train)
 
 

@@ -16,6 +16,9 @@ StepFunction = Callable[[Any, Any], tuple[Any, Any]]
 
 WHOLE = P()  # on every device
 
+# LLVM's third level makes nano's step slower on a CPU than its second: 684 ms against 609, 720 against 585, 644 against 552.
+_ON_A_CPU = {"xla_backend_optimization_level": "2"}
+
 
 def make_mesh(num_devices: int | None = None) -> Mesh:
     """A mesh of all devices, or of the first `num_devices`, over the one axis "data"."""
@@ -55,7 +58,12 @@ def compile_step(step: StepFunction, state: TrainState, batch: Any, mesh: Mesh) 
     of_batch = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct((jax.process_count() * len(x), *x.shape[1:]), x.dtype, sharding=divided), batch
     )
-    return step.lower(of_state, of_batch).compile()
+    return step.lower(of_state, of_batch).compile(compiler_options=compiler_options(mesh))
+
+
+def compiler_options(mesh: Mesh) -> dict[str, str]:
+    """What XLA is asked for when it compiles a training step."""
+    return _ON_A_CPU if mesh.devices.flat[0].platform == "cpu" else {}
 
 
 def _by_shard_map(step: StepFunction, mesh: Mesh, state_specs: Any) -> StepFunction:

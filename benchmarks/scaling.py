@@ -1,0 +1,154 @@
+"""How costs grow with batch, boxes, anchors, classes and images: python -m benchmarks.scaling [--rounds=5] [--threads=2]
+
+One quantity at a time, the sizes turn by turn. The slope is that of log(time) over log(size), by least squares: 1 is linear.
+At the end, COCO evaluation of 5,000 images with 100 detections each.
+"""
+
+import argparse
+import functools
+import itertools
+import statistics
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import jax
+import numpy as np
+
+from benchmarks.turns import take_turns, use_cores
+from yolox_jax.data.pipeline import LoaderConfig, TrainLoader
+from yolox_jax.data.reading import ReadConfig
+from yolox_jax.data.sources.shapes import ShapesSource
+from yolox_jax.detection import losses
+from yolox_jax.detection.anchors import make_anchors
+from yolox_jax.detection.postprocess import detect
+from yolox_jax.detection.simota import SimOtaConfig
+from yolox_jax.evaluation import coco_ap
+from yolox_jax.training.host_memory import keep_freed_memory
+from yolox_jax.types import Predictions
+
+_BATCH, _BOXES, _SIZE, _CLASSES, _CANDIDATES = 8, 60, 640, 80, 2000  # what does not vary
+_FEW_SAMPLES = 16  # of the data pipeline, a measurement
+
+
+def _predictions(batch: int, size: int, classes: int) -> Predictions:
+    rng = np.random.default_rng(0)
+    num_anchors = len(make_anchors((size, size)).strides)
+    return Predictions(
+        box_deltas=rng.normal(0, 1, (batch, num_anchors, 4)).astype(np.float32),
+        obj_logits=rng.normal(-3, 2, (batch, num_anchors)).astype(np.float32),
+        cls_logits=rng.normal(-3, 2, (batch, num_anchors, classes)).astype(np.float32),
+    )
+
+
+def _program(function: Callable[..., Any], *arguments: Any) -> Callable[[], Any]:
+    on_device = jax.device_put(arguments)
+    compiled = jax.jit(function).lower(*on_device).compile()
+    return lambda: jax.block_until_ready(compiled(*on_device))
+
+
+def assignment(
+    batch: int = _BATCH, boxes: int = _BOXES, size: int = _SIZE, classes: int = _CLASSES
+) -> Callable[[], Any]:
+    """SimOTA of a batch whose slots are all full."""
+    rng = np.random.default_rng(0)
+    low = rng.uniform(0, 0.8 * size, (batch, boxes, 2))
+    high = np.minimum(low + rng.uniform(8, 0.5 * size, low.shape), size)
+    truth = np.concatenate([low, high], axis=2).astype(np.float32)
+    labels = rng.integers(0, classes, (batch, boxes)).astype(np.int32)
+    assign = jax.vmap(functools.partial(losses.assign, config=SimOtaConfig()), in_axes=(0, None, 0, 0, 0))
+    predictions, anchors = _predictions(batch, size, classes), make_anchors((size, size))
+    return _program(assign, predictions, anchors, truth, labels, np.ones(labels.shape, bool))
+
+
+def nms(
+    batch: int = _BATCH, size: int = _SIZE, classes: int = _CLASSES, candidates: int = _CANDIDATES
+) -> Callable[[], Any]:
+    """Decoding, scores, the best candidates, NMS."""
+    run = functools.partial(detect, conf=0.001, iou=0.65, max_detections=100, num_candidates=candidates)
+    return _program(run, _predictions(batch, size, classes), make_anchors((size, size)))
+
+
+def evaluation(images: int = 500, classes: int = _CLASSES, found: int = 100) -> Callable[[], Any]:
+    """COCO's AP where every image has seven boxes and `found` detections, some of them right."""
+    rng = np.random.default_rng(0)
+    annotations, detections = [], []
+    for image in range(images):
+        xywh = rng.uniform([0, 0, 8, 8], [400, 400, 200, 200], (found, 4))
+        labels = rng.integers(0, classes, found)
+        for i in range(7):
+            annotations.append(
+                {"id": len(annotations), "image_id": image, "category_id": int(labels[i]), "bbox": xywh[i].tolist()}
+            )
+        moved = xywh + rng.normal(0, 4, xywh.shape)
+        detections += [
+            {"image_id": image, "category_id": int(label), "bbox": bbox, "score": score}
+            for label, bbox, score in zip(labels, moved.tolist(), rng.random(found).tolist(), strict=True)
+        ]
+    truth = {
+        "images": [{"id": i} for i in range(images)],
+        "categories": [{"id": i, "name": str(i)} for i in range(classes)],
+        "annotations": annotations,
+    }
+    return lambda: coco_ap.evaluate(truth, detections)
+
+
+def pipeline(images: int = 1000, size: int = 320, batch: int = 8) -> Callable[[], Any]:
+    """The next samples of a running loader, mosaic and mixup included: as many images whatever the batch."""
+    config = LoaderConfig(size_hw=(size, size), global_batch=batch, seed=0)
+    loader = iter(TrainLoader(ShapesSource(images, 0), config, 10**9, read=ReadConfig(1, 0, 1)))
+    return lambda: [next(loader) for _ in range(_FEW_SAMPLES // batch)]
+
+
+_ROWS: tuple[tuple[str, str, Callable[..., Callable[[], Any]], str, tuple[int, ...]], ...] = (
+    ("assignment", "B images", assignment, "batch", (2, 4, 8, 16)),
+    ("assignment", "G boxes", assignment, "boxes", (15, 30, 60, 120, 240)),
+    ("assignment", "A anchors (size)", assignment, "size", (320, 448, 640, 896, 1280)),
+    ("assignment", "C classes", assignment, "classes", (20, 80, 320)),
+    ("NMS", "B images", nms, "batch", (2, 4, 8, 16)),
+    ("NMS", "A anchors (size)", nms, "size", (320, 448, 640, 896, 1280)),
+    ("NMS", "C classes", nms, "classes", (20, 80, 320)),
+    ("NMS", "N candidates", nms, "candidates", (500, 1000, 2000, 4000)),
+    ("COCO AP", "N images", evaluation, "images", (250, 500, 1000, 2000)),
+    ("COCO AP", "D detections an image", evaluation, "found", (25, 50, 100)),
+    ("COCO AP", "C classes", evaluation, "classes", (20, 80, 320)),
+    ("data pipeline", "N images of the set", pipeline, "images", (100, 1000, 10000, 100000)),
+    ("data pipeline", "B images a batch", pipeline, "batch", (2, 4, 8, 16)),
+    ("data pipeline", "pixels (size)", pipeline, "size", (224, 320, 448, 640)),
+)
+
+
+def slope(sizes: Iterable[float], seconds: Iterable[float]) -> float:
+    """Of log(seconds) over log(sizes)."""
+    return float(np.polyfit(np.log(list(sizes)), np.log(list(seconds)), 1)[0])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--only", default="", help="rows whose name begins so")
+    arguments = parser.parse_args()
+    use_cores(arguments.threads)
+    keep_freed_memory()
+    print(
+        f"{arguments.threads} threads; medians of {arguments.rounds} rounds; B={_BATCH} G={_BOXES} {_SIZE}x{_SIZE} C={_CLASSES}"
+    )
+    for name, group in itertools.groupby(_ROWS, key=lambda row: row[0]):
+        if not name.startswith(arguments.only):
+            continue
+        for _, quantity, make, keyword, sizes in group:
+            times = take_turns({str(n): make(**{keyword: n}) for n in sizes}, arguments.rounds)
+            medians = [statistics.median(times[str(n)]) for n in sizes]
+            # Anchors and pixels grow as the square of the side.
+            growing = [n * n if keyword == "size" else n for n in sizes]
+            shown = "  ".join(f"{n}: {1000 * t:.1f}" for n, t in zip(sizes, medians, strict=True))
+            print(f"{name:<14} {quantity:<22} slope {slope(growing, medians):5.2f}   ms at {shown}", flush=True)
+    count = evaluation(5000)
+    start = time.perf_counter()
+    count()
+    print(f"COCO AP of 5,000 images with 100 detections each: {time.perf_counter() - start:.1f} s")
+
+
+if __name__ == "__main__":
+    main()
