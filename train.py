@@ -24,7 +24,7 @@ from yolox_jax.detection.anchors import check_size
 from yolox_jax.detection.simota import SimOtaConfig
 from yolox_jax.evaluation import evaluate
 from yolox_jax.evaluation.evaluate import EvalConfig, EvalResult, Predict, make_predict
-from yolox_jax.models import yolox
+from yolox_jax.models import freezing, yolox
 from yolox_jax.tools import draw, from_config, run_summary, training_batch
 from yolox_jax.tools.terminal import print_progress, quiet_libraries, user_errors
 from yolox_jax.training import checkpoint, compilation, hosts, optim, parallel, same_run, state
@@ -87,6 +87,7 @@ def train(config: ConfigDict, workdir: Path) -> EvalResult:
         )
     else:
         variables = state.init_variables(model, config.seed)
+    freezing.frozen_mask(variables, step_config.freeze)  # a pattern that is wrong is told now
     train_state = state.create(variables, optimizer)
     specs = parallel.state_specs(train_state, mesh, config.parallel.shard_state)
     train_state = parallel.place(train_state, mesh, specs)

@@ -62,7 +62,7 @@ def test_a_wheel_has_the_version_the_requirements_and_the_extras(distribution):
     required = [line for line in distribution.requires if "extra ==" not in line]
     lines = (ROOT / "requirements.txt").read_text().splitlines()
     assert len(required) == sum(not line.startswith("#") for line in lines)
-    assert set(distribution.metadata.get_all("Provides-Extra")) == {"plots", "onnx", "tpu-plan"}
+    assert set(distribution.metadata.get_all("Provides-Extra")) == {"plots", "onnx", "tpu-plan", "wandb", "mlflow"}
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """Weights & Biases and MLflow, where asked for: what they are told is what metrics.jsonl has."""
 
 import json
+import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -41,7 +42,7 @@ class _Wandb:
     def __init__(self, workdir: Path, config: Mapping[str, Any]):
         import wandb
 
-        run_id = _known_id(workdir) or wandb.util.generate_id()
+        run_id = _known_id(workdir) or uuid.uuid4().hex
         self._run = wandb.init(
             project=_PROJECT, name=workdir.name, id=run_id, resume="allow", dir=str(workdir), config=dict(config)
         )
