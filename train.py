@@ -21,7 +21,6 @@ from yolox_jax.data.open_sources import check_classes
 from yolox_jax.data.pipeline import TrainLoader
 from yolox_jax.data.reading import Shard
 from yolox_jax.detection.anchors import check_size
-from yolox_jax.detection.simota import SimOtaConfig
 from yolox_jax.evaluation import evaluate
 from yolox_jax.evaluation.evaluate import EvalConfig, EvalResult, Predict, make_predict
 from yolox_jax.models import freezing, yolox
@@ -34,7 +33,7 @@ from yolox_jax.training.interruption import Stopped, StopRequest, stop_request
 from yolox_jax.training.logging import RunLog
 from yolox_jax.training.profiling import StepTrace
 from yolox_jax.training.run_directory import claim, set_aside
-from yolox_jax.training.step import AXIS, StepConfig, train_step
+from yolox_jax.training.step import AXIS, train_step
 from yolox_jax.training.trackers import open_tracker
 from yolox_jax.training.weights import load_weights
 
@@ -62,16 +61,8 @@ def train(config: ConfigDict, workdir: Path) -> EvalResult:
     bn_axis = AXIS if config.parallel.sync_bn else None
     model = yolox.create(config.model, len(class_names), dtype, bn_axis=bn_axis)
     optimizer = optim.create(config.optimizer, momentum=config.momentum, weight_decay=config.weight_decay)
-    schedule = from_config.schedule(config, len(train_source))
-    step_config = StepConfig(
-        schedule=schedule,
-        ema_decay=config.ema_decay,
-        shard_state=config.parallel.shard_state,
-        assignment=SimOtaConfig(**config.assignment),
-        accumulate_steps=config.accumulate_steps,
-        freeze=tuple(config.freeze),
-        hsv_multiplies=config.hsv.multiplies,
-    )
+    step_config = from_config.step_config(config, len(train_source))
+    schedule = step_config.schedule
 
     # --------------------------------------------- restore ---------------------------------------------
     loader = TrainLoader(

@@ -44,7 +44,8 @@ def _toy_config():
 def toy_network(monkeypatch):
     """The toy in the networks' place: it compiles in a second."""
 
-    def create(name, num_classes, dtype):
+    def create(name, num_classes, dtype, bn_axis):
+        assert bn_axis is None
         assert (name, num_classes, dtype) == ("nano", toy.NUM_CLASSES, np.dtype("bfloat16"))
         return toy.MODEL
 
@@ -62,10 +63,22 @@ def test_the_program_is_lowered_from_shapes_and_its_arguments_are_all_counted(to
     assert compiled.memory_analysis().argument_size_in_bytes == pytest.approx(counted, abs=64)
 
 
+def test_a_divided_state_takes_less_of_each_chip(toy_network):
+    config, mesh = _toy_config(), parallel.make_mesh(8)
+    whole = programs.train_program(config, mesh, 2, "bfloat16").argument_bytes
+    config.parallel.shard_state = True
+    program = programs.train_program(config, mesh, 2, "bfloat16")
+    assert program.argument_bytes["parameters"] == whole["parameters"]
+    for kind in ("optimiser", "EMA"):
+        assert program.argument_bytes[kind] < 0.5 * whole[kind]
+    counted = sum(program.argument_bytes.values())
+    assert program.lowered.compile().memory_analysis().argument_size_in_bytes == pytest.approx(counted, abs=64)
+
+
 def test_the_batch_has_the_types_of_the_one_that_training_makes(toy_network, monkeypatch):
     """Otherwise another program than training's would be planned."""
     lowered = {}
-    monkeypatch.setattr(programs.parallel, "map_step", lambda step, mesh: _Recorder(lowered))
+    monkeypatch.setattr(programs.parallel, "map_step", lambda step, mesh, state_specs: _Recorder(lowered))
     programs.train_program(_toy_config(), parallel.make_mesh(8), 2, "bfloat16")
     state, batch = lowered["arguments"]
     expected = toy.random_batch(0).replace(

@@ -12,8 +12,10 @@ from yolox_jax.data.open_sources import open_split
 from yolox_jax.data.pipeline import LoaderConfig
 from yolox_jax.data.reading import ReadConfig
 from yolox_jax.data.repeated import RepeatedSource
+from yolox_jax.detection.simota import SimOtaConfig
 from yolox_jax.tools.terminal import print_progress
 from yolox_jax.training.optim import Schedule
+from yolox_jax.training.step import StepConfig
 
 
 def open_source(config: ConfigDict, split: str) -> Source:
@@ -35,6 +37,19 @@ def schedule(config: ConfigDict, num_images: int) -> Schedule:
         warmup_epochs=config.warmup_epochs,
         no_aug_epochs=config.no_aug_epochs,
         min_lr_ratio=config.min_lr_ratio,
+    )
+
+
+def step_config(config: ConfigDict, num_images: int) -> StepConfig:
+    """What a training step depends on besides state and batch, for a training set of `num_images`."""
+    return StepConfig(
+        schedule=schedule(config, num_images),
+        ema_decay=config.ema_decay,
+        shard_state=config.parallel.shard_state,
+        assignment=SimOtaConfig(**config.assignment),
+        accumulate_steps=config.accumulate_steps,
+        freeze=tuple(config.freeze),
+        hsv_multiplies=config.hsv.multiplies,
     )
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 from typing import Any, cast
 
 import jax
@@ -11,12 +12,12 @@ from jax.sharding import PartitionSpec as P
 from ml_collections import ConfigDict
 
 from yolox_jax.detection.anchors import check_size
-from yolox_jax.detection.simota import SimOtaConfig
 from yolox_jax.evaluation.evaluate import EvalConfig, make_predict
 from yolox_jax.models import yolox
+from yolox_jax.models.official_weights import abstract_variables
 from yolox_jax.tools import from_config
 from yolox_jax.training import optim, parallel, state
-from yolox_jax.training.step import AXIS, StepConfig, train_step
+from yolox_jax.training.step import AXIS, train_step
 from yolox_jax.types import Batch
 
 _NUM_CLASSES = 80  # COCO's, where the config leaves it to the data
@@ -33,28 +34,28 @@ class Program:
 
 def train_program(config: ConfigDict, mesh: Mesh, batch_per_chip: int, dtype: str) -> Program:
     """train.py's step at the config's input size, `batch_per_chip` images on each device of the mesh."""
-    model, size_hw = _create_model(config, dtype), check_size(config.input_size)
+    model, size_hw = (
+        _create_model(config, dtype, AXIS if config.parallel.sync_bn else None),
+        check_size(config.input_size),
+    )
     optimizer = optim.create(config.optimizer, momentum=config.momentum, weight_decay=config.weight_decay)
-    step_config = StepConfig(
-        schedule=from_config.schedule(config, _NUM_IMAGES),
-        ema_decay=config.ema_decay,
-        assignment=SimOtaConfig(**config.assignment),
-    )
-    step = parallel.map_step(
-        functools.partial(train_step, model=model, optimizer=optimizer, config=step_config, size_hw=size_hw), mesh
-    )
-    train_state = jax.eval_shape(lambda: state.create(state.init_variables(model, 0), optimizer))
+    step_config = from_config.step_config(config, _NUM_IMAGES)
+    step = functools.partial(train_step, model=model, optimizer=optimizer, config=step_config, size_hw=size_hw)
+    train_state = jax.eval_shape(functools.partial(state.create, optimizer=optimizer), abstract_variables(model))
     num_images = batch_per_chip * mesh.size
     batch = jax.eval_shape(lambda: _batch(num_images, size_hw, config.data.max_boxes, config.hsv.enabled))
+    specs = parallel.state_specs(train_state, mesh, config.parallel.shard_state)
     # map_step promises a function; that of shard_map, the default, is a jitted one.
-    lowered = cast(jax.stages.Wrapped, step).lower(_placed(train_state, mesh, P()), _placed(batch, mesh, P(AXIS)))
+    mapped = cast(jax.stages.Wrapped, parallel.map_step(step, mesh, state_specs=specs))
+    train_state, batch = _placed(train_state, mesh, specs), _placed(batch, mesh, P(AXIS))
+    lowered = mapped.lower(train_state, batch)
     return Program(
         lowered,
         {
             "parameters": _num_bytes((train_state.params, train_state.batch_stats)),
             "optimiser": _num_bytes(train_state.opt_state),
             "EMA": _num_bytes(train_state.ema),
-            "batch": _num_bytes(batch) // mesh.size,
+            "batch": _num_bytes(batch),
         },
     )
 
@@ -63,17 +64,19 @@ def predict_program(config: ConfigDict, mesh: Mesh, batch_per_chip: int, dtype: 
     """eval.py's step: images to detections, NMS included."""
     model, (height, width) = _create_model(config, dtype), check_size(config.input_size)
     predict = make_predict(model, mesh, EvalConfig(**config.eval.detect))
-    variables = jax.eval_shape(lambda: state.init_variables(model, 0))
+    variables = abstract_variables(model)
     images = jax.ShapeDtypeStruct((batch_per_chip * mesh.size, height, width, 3), jnp.uint8)
-    lowered = cast(jax.stages.Wrapped, predict).lower(_placed(variables, mesh, P()), _placed(images, mesh, P(AXIS)))
-    return Program(lowered, {"parameters": _num_bytes(variables), "batch": _num_bytes(images) // mesh.size})
+    variables, images = _placed(variables, mesh, P()), _placed(images, mesh, P(AXIS))
+    lowered = cast(jax.stages.Wrapped, predict).lower(variables, images)
+    return Program(lowered, {"parameters": _num_bytes(variables), "batch": _num_bytes(images)})
 
 
 PROGRAMS = {"train": train_program, "predict": predict_program}
 
 
-def _create_model(config: ConfigDict, dtype: str) -> yolox.YOLOX:
-    return yolox.create(config.model, config.num_classes or _NUM_CLASSES, yolox.compute_dtype(dtype))
+def _create_model(config: ConfigDict, dtype: str, bn_axis: str | None = None) -> yolox.YOLOX:
+    num_classes = config.num_classes or _NUM_CLASSES
+    return yolox.create(config.model, num_classes, yolox.compute_dtype(dtype), bn_axis=bn_axis)
 
 
 def _batch(num_images: int, size_hw: tuple[int, int], num_slots: int, has_hsv: bool) -> Batch:
@@ -87,10 +90,16 @@ def _batch(num_images: int, size_hw: tuple[int, int], num_slots: int, has_hsv: b
     )
 
 
-def _placed(tree: Any, mesh: Mesh, spec: P) -> Any:
-    sharding = NamedSharding(mesh, spec)
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree)
+def _placed(tree: Any, mesh: Mesh, specs: Any) -> Any:
+    """The shapes of a tree laid out by one spec, or by a tree of them."""
+    if isinstance(specs, P):
+        specs = jax.tree.map(lambda _: specs, tree)
+    return jax.tree.map(
+        lambda x, spec: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=NamedSharding(mesh, spec)), tree, specs
+    )
 
 
-def _num_bytes(tree: Any) -> int:
-    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+def _num_bytes(placed: Any) -> int:
+    """Of one device's part of a tree from `_placed`."""
+    leaves = jax.tree.leaves(placed)
+    return sum(math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize for leaf in leaves)
