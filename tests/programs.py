@@ -20,8 +20,6 @@ from yolox_jax.data.sources.shapes import ShapesSource
 
 NUM_IMAGES = 12
 _SECONDS = 300  # until a program that hangs is a failed test
-# What these programs compute is small, and looked at as a whole: compiling is most of their time.
-_QUICKLY_COMPILED = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 _started: list["Program"] = []
 
 
@@ -64,7 +62,7 @@ def arguments(data: Path, size: str = "(64, 64)") -> list[str]:
 def environment(num_devices: int = 1) -> dict[str, str]:
     """That of a program with its own simulated devices and the tests' compilation cache."""
     return os.environ | {
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={num_devices} {_QUICKLY_COMPILED}",
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={num_devices}",
         "JAX_PLATFORMS": "cpu",
         "JAX_COMPILATION_CACHE_DIR": os.environ.get("YOLOX_JAX_TEST_CACHE", str(ROOT / ".jax_cache")),
         "PYTHONPATH": str(ROOT),
