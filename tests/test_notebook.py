@@ -1,6 +1,8 @@
 """The notebook runs from its first to its last cell, as a user's would; shorter trainings, weights from a file."""
 
+import os
 import re
+import sys
 from pathlib import Path
 
 import nbformat
@@ -33,6 +35,8 @@ def test_every_cell_of_the_notebook_runs(tmp_path, monkeypatch):
     (parameters,) = (cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", ()))
     parameters.source += f'\nWEIGHTS = "nano.pth"\nFASTER = "{_FASTER}"'
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")  # its "python" is this one
+    monkeypatch.delenv("XLA_FLAGS", raising=False)
     NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(tmp_path)}}).execute()
     said = "\n".join(_said(cell) for cell in notebook.cells if cell.cell_type == "code")
     assert "exit code 75" in said and re.search(r"going on from step [3-9]\d* of runs/mine", said)

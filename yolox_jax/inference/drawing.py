@@ -40,8 +40,11 @@ def draw_coloured(
     """The same with a BGR colour for each box; a caption may be empty."""
     image = image_HW3.copy()
     height, scale = size * TEXT_HEIGHT, 0.4 * size
+    # An untrained network's boxes can be larger than OpenCV's integers; beyond the picture it does not matter where.
+    sides = np.array([*image.shape[1::-1]] * 2)
+    shown_N4 = np.clip(np.nan_to_num(boxes_xyxy_N4), -sides, 2 * sides)
     for (x1, y1, x2, y2), colour, caption in zip(
-        np.rint(boxes_xyxy_N4).astype(int).tolist(), colour_N, caption_N, strict=True
+        np.rint(shown_N4).astype(int).tolist(), colour_N, caption_N, strict=True
     ):
         cv2.rectangle(image, (x1, y1), (x2, y2), colour, 2 * size)
         if not caption:

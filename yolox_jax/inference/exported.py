@@ -37,9 +37,10 @@ class Exported:
             "batch": self.batch,
             "platforms": self.program.platforms,
         }
+        program = bytes(self.program.serialize())  # before the file is there: what fails leaves none
         with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
             archive.writestr(_META, json.dumps(meta))
-            archive.writestr(_PROGRAM, bytes(self.program.serialize()))
+            archive.writestr(_PROGRAM, program)
 
     @classmethod
     def read(cls, path: str | Path) -> "Exported":
