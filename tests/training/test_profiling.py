@@ -24,6 +24,7 @@ def test_perfetto_and_tensorboard_get_their_files(tmp_path, num_steps, capsys):
     assert ("a trace of steps 14 to 16" in capsys.readouterr().out) == (num_steps == 8)
 
 
-def test_no_steps_are_no_trace(tmp_path):
+def test_no_steps_are_no_trace_and_no_word(tmp_path, capsys):
     _run(tmp_path, 8, 0)
     assert list(tmp_path.iterdir()) == []
+    assert capsys.readouterr().out == ""

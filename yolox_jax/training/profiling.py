@@ -23,7 +23,9 @@ class StepTrace:
 
     def at(self, step: int, last: object) -> None:
         """To be called before each step; `last` is what the one before gave, which is awaited at both ends."""
-        if step == self._begin < self._end:
+        if self._begin == self._end:
+            return
+        if step == self._begin:
             jax.block_until_ready(last)
             self._open.enter_context(jax.profiler.trace(self._folder, create_perfetto_trace=True))
         elif step == self._end:
