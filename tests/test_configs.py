@@ -37,7 +37,7 @@ def test_a_config_describes_a_run_that_could_begin(name):
 
 @pytest.mark.parametrize("name", ["nano", "tiny", "s", "m", "l", "x", "darknet53"])
 def test_the_named_recipes_are_whole(name):
-    """The numbers of DESIGN's two alternatives, and nothing else changed."""
+    """The numbers that base.py gives sources for, and nothing else changed."""
     module = importlib.import_module(f"configs.yolox_{name}")
     plain, release, large_batch = (module.get_config(recipe) for recipe in ("", "release", "large_batch"))
     small = name in ("nano", "tiny")  # which have sizes of their own
