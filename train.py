@@ -5,7 +5,7 @@ Read it from top to bottom: setup, data, model and optimiser, restore, loop, fin
 
 import contextlib
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -140,14 +140,16 @@ def train(config: ConfigDict, workdir: Path) -> EvalResult:
             meta = checkpoint.Meta(config.model, class_names, *progress, mesh.size, jax.process_count())
             checkpoints.save(train_state, meta)
 
-        def show(what: str, step: int, sheet: np.ndarray) -> None:
+        def show(what: str, step: int, draw_sheet: Callable[[], np.ndarray]) -> None:
             if hosts.is_primary():
-                log.write({"step": step, "event": what, **draw.keep_picture(workdir, f"{what}_{step}", sheet)})
+                with log.untimed():
+                    picture = draw.keep_picture(workdir, f"{what}_{step}", draw_sheet())
+                log.write({"step": step, "event": what, **picture})
 
         def evaluate_step(step: int) -> EvalResult:
             with log.untimed():
                 result = _evaluate(config, programs, train_state, mesh, val_source, stop)
-                show("predictions", step, draw.predictions_sheet(val_source, result.detections))
+            show("predictions", step, lambda: draw.predictions_sheet(val_source, result.detections))
             log.write({"step": step, "event": "evaluation", **result.ap.stats})
             checkpoints.record_ap(step + 1, result.ap.stats["AP"])
             return result
@@ -167,7 +169,8 @@ def train(config: ConfigDict, workdir: Path) -> EvalResult:
                 raise Stopped(_farewell(stop, step, workdir))
             loaded = next(batches)
             if step in (0, schedule.no_aug_step):
-                show("batch", step, training_batch.draw_sheet(loaded, class_names, config.hsv.multiplies))
+                draw_batch = functools.partial(training_batch.draw_sheet, loaded, class_names, config.hsv.multiplies)
+                show("batch", step, draw_batch)
             trace.at(step, train_state)
             train_state, metrics = run_step(train_state, parallel.shard_batch(loaded.batch, mesh))
             log.add(step, metrics, loaded.image_ids)

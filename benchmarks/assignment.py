@@ -19,7 +19,7 @@ import numpy as np
 
 from benchmarks.official import Official
 from benchmarks.train_step import our_step, random_batch
-from benchmarks.turns import OURS, Times, print_times, take_turns, use_cores
+from benchmarks.turns import OURS, Times, print_times, slope, take_turns, use_cores
 from yolox_jax.detection import losses
 from yolox_jax.detection.anchors import decode, make_anchors
 from yolox_jax.detection.simota import SimOtaConfig
@@ -33,7 +33,9 @@ _SIZES, _MANY_BOXES = (320, 480, 640, 960, 1280), (15, 30, 60, 120, 240)
 _NUM_CLASSES = 80
 
 
-def random_case(size: int, boxes: int, batch: int) -> tuple[Predictions, np.ndarray, np.ndarray]:
+def random_case(
+    size: int, boxes: int, batch: int, classes: int = _NUM_CLASSES
+) -> tuple[Predictions, np.ndarray, np.ndarray]:
     """Predictions spread as a trained network's, boxes [B, G, 4] xyxy and labels [B, G]."""
     rng = np.random.default_rng(0)
     num_anchors = len(make_anchors((size, size)).strides)
@@ -42,10 +44,10 @@ def random_case(size: int, boxes: int, batch: int) -> tuple[Predictions, np.ndar
     predictions = Predictions(
         box_deltas=rng.normal(0, 1, (batch, num_anchors, 4)).astype(np.float32),
         obj_logits=rng.normal(-3, 2, (batch, num_anchors)).astype(np.float32),
-        cls_logits=rng.normal(-3, 2, (batch, num_anchors, _NUM_CLASSES)).astype(np.float32),
+        cls_logits=rng.normal(-3, 2, (batch, num_anchors, classes)).astype(np.float32),
     )
     gt_xyxy_BG4 = np.concatenate([low_BG2, high_BG2], axis=2).astype(np.float32)
-    return predictions, gt_xyxy_BG4, rng.integers(0, _NUM_CLASSES, (batch, boxes)).astype(np.int32)
+    return predictions, gt_xyxy_BG4, rng.integers(0, classes, (batch, boxes)).astype(np.int32)
 
 
 def ours(size: int, boxes: int, batch: int) -> tuple[Callable[[], int], int]:
@@ -108,8 +110,8 @@ def grow(label: str, amounts: list[int], cases: list[tuple[int, int]], batch: in
     medians = [statistics.median(seconds) for seconds in times.values()]
     print(f"{label:<8}" + "".join(f"{amount:>9}" for amount in amounts) + "    slope")
     for name, values, unit in (("ms", medians, 1e-3), ("MB", memories, 1e6)):
-        slope = np.polyfit(np.log(amounts), np.log(values), 1)[0]
-        print(f"  {name:<6}" + "".join(f"{value / unit:>9.1f}" for value in values) + f"  {slope:>7.2f}", flush=True)
+        shown = "".join(f"{value / unit:>9.1f}" for value in values)
+        print(f"  {name:<6}{shown}  {slope(amounts, values):>7.2f}", flush=True)
 
 
 def main() -> None:

@@ -20,6 +20,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -55,9 +56,13 @@ class Life:
     seconds_to_end: float  # from the signal
 
 
-def _content(step: int, value: Any) -> tuple[int, str, float, bytes]:
-    """A number or a picture of an event file."""
-    return step, value.tag, value.simple_value, value.image.encoded_image_string
+def read_events(file: Path) -> Iterator[Event]:
+    """The events of a TensorBoard file."""
+    content, place = file.read_bytes(), 0
+    while place < len(content):  # TFRecord: length, its checksum, as many bytes, their checksum
+        (length,) = struct.unpack_from("<Q", content, place)
+        yield Event.FromString(content[place + 12 : place + 12 + length])
+        place += length + 16
 
 
 @dataclasses.dataclass
@@ -116,15 +121,14 @@ class Run:
         return [{k: v for k, v in json.loads(line).items() if k not in _NOT_COMPARED} for line in lines]
 
     def events(self) -> list[tuple[int, str, float, bytes]]:
-        """All numbers of the TensorBoard files: step, name, value."""
+        """All that the TensorBoard files show: step, name, value, picture."""
         found = []
         for path in sorted((self.workdir / "tensorboard").iterdir()):
-            content, place = path.read_bytes(), 0
-            while place < len(content):  # TFRecord: length, its checksum, as many bytes, their checksum
-                (length,) = struct.unpack_from("<Q", content, place)
-                event = Event.FromString(content[place + 12 : place + 12 + length])
-                found += [_content(event.step, value) for value in event.summary.value]
-                place += length + 16
+            for event in read_events(path):
+                found += [
+                    (event.step, value.tag, value.simple_value, value.image.encoded_image_string)
+                    for value in event.summary.value
+                ]
         return [each for each in found if each[1].partition("/")[2] not in _NOT_COMPARED]
 
     def saved_steps(self) -> list[int]:

@@ -9,13 +9,14 @@ import functools
 import itertools
 import statistics
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
 
-from benchmarks.turns import take_turns, use_cores
+from benchmarks.assignment import random_case
+from benchmarks.turns import slope, take_turns, use_cores
 from yolox_jax.data.pipeline import LoaderConfig, TrainLoader
 from yolox_jax.data.reading import ReadConfig
 from yolox_jax.data.sources.shapes import ShapesSource
@@ -25,20 +26,9 @@ from yolox_jax.detection.postprocess import detect
 from yolox_jax.detection.simota import SimOtaConfig
 from yolox_jax.evaluation import coco_ap
 from yolox_jax.training.host_memory import keep_freed_memory
-from yolox_jax.types import Predictions
 
 _BATCH, _BOXES, _SIZE, _CLASSES, _CANDIDATES = 8, 60, 640, 80, 2000  # what does not vary
 _FEW_SAMPLES = 16  # of the data pipeline, a measurement
-
-
-def _predictions(batch: int, size: int, classes: int) -> Predictions:
-    rng = np.random.default_rng(0)
-    num_anchors = len(make_anchors((size, size)).strides)
-    return Predictions(
-        box_deltas=rng.normal(0, 1, (batch, num_anchors, 4)).astype(np.float32),
-        obj_logits=rng.normal(-3, 2, (batch, num_anchors)).astype(np.float32),
-        cls_logits=rng.normal(-3, 2, (batch, num_anchors, classes)).astype(np.float32),
-    )
 
 
 def _program(function: Callable[..., Any], *arguments: Any) -> Callable[[], Any]:
@@ -51,14 +41,9 @@ def assignment(
     batch: int = _BATCH, boxes: int = _BOXES, size: int = _SIZE, classes: int = _CLASSES
 ) -> Callable[[], Any]:
     """SimOTA of a batch whose slots are all full."""
-    rng = np.random.default_rng(0)
-    low = rng.uniform(0, 0.8 * size, (batch, boxes, 2))
-    high = np.minimum(low + rng.uniform(8, 0.5 * size, low.shape), size)
-    truth = np.concatenate([low, high], axis=2).astype(np.float32)
-    labels = rng.integers(0, classes, (batch, boxes)).astype(np.int32)
+    predictions, truth, labels = random_case(size, boxes, batch, classes)
     assign = jax.vmap(functools.partial(losses.assign, config=SimOtaConfig()), in_axes=(0, None, 0, 0, 0))
-    predictions, anchors = _predictions(batch, size, classes), make_anchors((size, size))
-    return _program(assign, predictions, anchors, truth, labels, np.ones(labels.shape, bool))
+    return _program(assign, predictions, make_anchors((size, size)), truth, labels, np.ones(labels.shape, bool))
 
 
 def nms(
@@ -66,7 +51,7 @@ def nms(
 ) -> Callable[[], Any]:
     """Decoding, scores, the best candidates, NMS."""
     run = functools.partial(detect, conf=0.001, iou=0.65, max_detections=100, num_candidates=candidates)
-    return _program(run, _predictions(batch, size, classes), make_anchors((size, size)))
+    return _program(run, random_case(size, 1, batch, classes)[0], make_anchors((size, size)))
 
 
 def evaluation(images: int = 500, classes: int = _CLASSES, found: int = 100) -> Callable[[], Any]:
@@ -116,11 +101,6 @@ _ROWS: tuple[tuple[str, str, Callable[..., Callable[[], Any]], str, tuple[int, .
     ("data pipeline", "B images a batch", pipeline, "batch", (2, 4, 8, 16)),
     ("data pipeline", "pixels (size)", pipeline, "size", (224, 320, 448, 640)),
 )
-
-
-def slope(sizes: Iterable[float], seconds: Iterable[float]) -> float:
-    """Of log(seconds) over log(sizes)."""
-    return float(np.polyfit(np.log(list(sizes)), np.log(list(seconds)), 1)[0])
 
 
 def main() -> None:

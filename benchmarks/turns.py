@@ -3,8 +3,10 @@
 import os
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 OURS = "yolox_jax"  # the contender that the others are compared with
 
@@ -34,6 +36,11 @@ def take_turns(contenders: Mapping[str, Callable[[], Any]], rounds: int, warm_up
             run()
             times[name].append(time.perf_counter() - start)
     return times
+
+
+def slope(amounts: Sequence[float], values: Sequence[float]) -> float:
+    """Of log(value) over log(amount), by least squares: 1 is linear."""
+    return float(np.polyfit(np.log(amounts), np.log(values), 1)[0])
 
 
 def print_times(label: str, times: Times, images: int) -> None:

@@ -101,7 +101,7 @@ class Program:
         deadline = time.monotonic() + _SECONDS
         with self._said_something:
             while not said():
-                has_ended = not any(reader.is_alive() for reader in self._readers)
+                has_ended = not self._is_heard()
                 if has_ended or time.monotonic() > deadline:
                     break
                 self._said_something.wait(1)
@@ -119,19 +119,23 @@ class Program:
         self.wait_for(reached)
 
     def kill(self) -> None:
-        """Ends it and its children."""
-        if self._process.poll() is None:
+        """Ends it and its children, who may have outlived it."""
+        if self._process.poll() is None or self._is_heard():
             os.killpg(self.pid, signal.SIGKILL)
             self._process.wait()
+
+    def _is_heard(self) -> bool:
+        """Whether it or a child of its holds a pipe."""
+        return any(reader.is_alive() for reader in self._readers)
 
     def end(self, code: int | None = None) -> subprocess.CompletedProcess[str]:
         """Waits for it and its children, who hold its pipes; where `code` is given, it must end with that."""
         deadline = time.monotonic() + _SECONDS
         for reader in self._readers:
             reader.join(max(0, deadline - time.monotonic()))
-        hangs = any(reader.is_alive() for reader in self._readers)
+        hangs = self._is_heard()
         if hangs:
-            os.killpg(self.pid, signal.SIGKILL)
+            self.kill()
         ended = self._process.wait()
         assert not hangs, f"it did not end: {self.told()}"
         assert code is None or ended == code, f"exit code {ended}: {self.told()}"

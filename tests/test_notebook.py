@@ -38,18 +38,12 @@ def test_every_cell_of_the_notebook_runs(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")  # its "python" is this one
     monkeypatch.delenv("XLA_FLAGS", raising=False)
     NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(tmp_path)}}).execute()
-    said = "\n".join(_said(cell) for cell in notebook.cells if cell.cell_type == "code")
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    said = "\n".join(_said(cell) for cell in cells)
     assert "exit code 75" in said and re.search(r"going on from step [3-9]\d* of runs/mine", said)
     assert len(re.findall(r"Average Precision|AP50 ", said)) >= 2
     assert Path(tmp_path / "mine.stablehlo").stat().st_size > 1e6
-    pictures = [
-        o
-        for cell in notebook.cells
-        if cell.cell_type == "code"
-        for o in cell.outputs
-        if "image/png" in o.get("data", {})
-    ]
-    assert len(pictures) == 4
+    assert sum("image/png" in output.get("data", {}) for cell in cells for output in cell.outputs) == 4
 
 
 def test_the_notebook_is_kept_without_outputs():

@@ -2,8 +2,7 @@
 
 from pathlib import Path
 
-from tensorboardX.proto.event_pb2 import Event
-
+from benchmarks.crash_test import read_events
 from yolox_jax.training.tensorboard import EventFile
 
 _LOSS = {"step": 3, "time": 5.0, "loss": 2.5, "num_skipped": 0, "note": "not a number"}
@@ -14,14 +13,11 @@ _PICTURE = {"step": 3, "event": "batch", "picture": "pictures/batch_3.jpg", "hei
 def _values(folder: Path) -> dict[tuple[int, str], object]:
     """By step and tag."""
     (file,) = folder.glob("events.out.tfevents.*")
-    content, place, found = file.read_bytes(), 0, {}
-    while place < len(content):  # length, its checksum, the event, its checksum
-        length = int.from_bytes(content[place : place + 8], "little")
-        event = Event.FromString(content[place + 12 : place + 12 + length])
+    found = {}
+    for event in read_events(file):
         for value in event.summary.value:
             assert (event.step, value.tag) not in found
             found[event.step, value.tag] = value.image if value.HasField("image") else value.simple_value
-        place += 16 + length
     return found
 
 

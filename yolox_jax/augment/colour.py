@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 _HUE_LEVELS = 180.0  # OpenCV's 8-bit hue counts half degrees
 _FIXED_BITS = 12  # OpenCV's hsv_shift
-_CUT = 1e-3  # OpenCV cuts the fraction off; this keeps a whole level that float32 left a hair below itself
+CUT = 1e-3  # OpenCV cuts the fraction off; this keeps a whole level that float32 left a hair below itself
 
 
 def shift_hsv(image_HW3: jax.Array, shift_3: jax.Array, multiplies: bool = False) -> jax.Array:
@@ -15,7 +15,7 @@ def shift_hsv(image_HW3: jax.Array, shift_3: jax.Array, multiplies: bool = False
     """
     channels = _bgr_to_hsv(image_HW3.astype(jnp.int32))
     if multiplies:
-        hue, saturation, value = (jnp.floor(channel * shift_3[i] + _CUT) for i, channel in enumerate(channels))
+        hue, saturation, value = (jnp.floor(channel * shift_3[i] + CUT) for i, channel in enumerate(channels))
     else:
         hue, saturation, value = (channel + shift_3[i] for i, channel in enumerate(channels))
     return _hsv_to_bgr(hue % _HUE_LEVELS, jnp.clip(saturation, 0.0, 255.0), jnp.clip(value, 0.0, 255.0))
@@ -43,7 +43,7 @@ def _hsv_to_bgr(hue: jax.Array, saturation: jax.Array, value: jax.Array) -> jax.
     def channel(offset: float) -> jax.Array:
         ramp = (hue * (6 / _HUE_LEVELS) + offset) % 6
         share = jnp.clip(jnp.minimum(ramp, 4 - ramp), 0.0, 1.0)
-        return jnp.floor(value - value * (saturation / 255.0) * share + _CUT)
+        return jnp.floor(value - value * (saturation / 255.0) * share + CUT)
 
     return jnp.stack([channel(1.0), channel(3.0), channel(5.0)], axis=-1)
 

@@ -62,7 +62,12 @@ def _depthwise_bwd(stride: int, saved: tuple[jax.Array, jax.Array], grad: jax.Ar
     return grad_x, grad_kernel.reshape(kernel.shape).astype(kernel.dtype)
 
 
-_MAX_CHAIN = 8
+_MAX_PARTS = 8
+
+
+def _num_parts(batch: int) -> int:
+    """In how many equal parts to write out a batch: more would only take longer to compile."""
+    return max(n for n in range(1, _MAX_PARTS + 1) if batch % n == 0)
 
 
 def _depthwise_filter_grad(x: jax.Array, grad: jax.Array, *, size: int, stride: int) -> jax.Array:
@@ -81,8 +86,8 @@ def _depthwise_filter_grad_chained(x: jax.Array, grad: jax.Array, *, size: int, 
     x = _pad_pixels(x, size // 2)
     batch, out_h, out_w, features = grad.shape
     view_hw = stride * (out_h - 1) + 1, stride * (out_w - 1) + 1
-    # Every `links`-th image together: a longer chain only takes longer to compile.
-    links = max(n for n in range(1, _MAX_CHAIN + 1) if batch % n == 0)
+    # Every `links`-th image together.
+    links = _num_parts(batch)
 
     def sum_images(tap: jax.Array) -> jax.Array:
         view = lax.dynamic_slice(x, (0, tap // size, tap % size, 0), (batch, *view_hw, features))
@@ -146,7 +151,7 @@ def _dense_bwd(stride: int, saved: tuple[jax.Array, jax.Array], grad: jax.Array)
         return jax.vjp(lambda x, kernel: _conv(x, kernel, stride), x, kernel)[1](grad)
 
     def in_parts(x: jax.Array, grad: jax.Array) -> tuple[jax.Array, jax.Array]:
-        num_parts = max(n for n in range(1, _MAX_CHAIN + 1) if len(x) % n == 0)
+        num_parts = _num_parts(len(x))
         pairs = [whole(*part) for part in zip(jnp.split(x, num_parts), jnp.split(grad, num_parts), strict=True)]
         return jnp.concatenate([grad_x for grad_x, _ in pairs]), functools.reduce(operator.add, [k for _, k in pairs])
 

@@ -5,6 +5,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from yolox_jax.augment.colour import CUT
 from yolox_jax.data.pipeline import LoadedBatch, TrainLoader
 from yolox_jax.detection.anchors import check_size
 from yolox_jax.inference.drawing import draw_boxes
@@ -51,7 +52,7 @@ def _shift_content(image_HW3: np.ndarray, shift_3: np.ndarray, content_hw: np.nd
     if not content.size:
         return image_HW3
     hsv = cv2.cvtColor(content, cv2.COLOR_BGR2HSV).astype(np.float64)
-    hsv = hsv * shift_3 if multiplies else hsv + shift_3
+    hsv = np.floor(hsv * shift_3 + CUT) if multiplies else hsv + shift_3
     hsv[..., 0] %= 180  # OpenCV's 8-bit hue counts half degrees
     shifted = image_HW3.copy()
     shifted[: content_hw[0], : content_hw[1]] = cv2.cvtColor(hsv.clip(0, 255).astype(np.uint8), cv2.COLOR_HSV2BGR)

@@ -12,7 +12,7 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -203,11 +203,13 @@ class _LatestAndBest(checkpoint_managers.PreservationPolicy):
         self, checkpoints: Sequence[Any], *, context: checkpoint_managers.PreservationContext
     ) -> Sequence[bool]:
         steps = sorted(info.step for info in checkpoints)
-        evaluated = {step: ap for step, ap in self.aps().items() if step in steps}
-        keep = set(steps[-self.num_latest :])
-        if evaluated:
-            keep.add(max(evaluated, key=lambda step: (evaluated[step], step)))
+        keep = {*steps[-self.num_latest :], best_step(self.aps(), steps)}
         return [info.step in keep for info in checkpoints]
+
+
+def best_step(aps: Mapping[int, float], steps: Collection[int]) -> int | None:
+    """Of `steps`, the one of the highest AP, the latest of equal ones; None where none was evaluated."""
+    return max((step for step in steps if step in aps), key=lambda step: (aps[step], step), default=None)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -251,23 +253,26 @@ def find(path: Path) -> Path | None:
     RUN/last is the newest as well, RUN/best the one of the highest AP. Raises CheckpointError where none has an AP.
     """
     if path.name in ("best", "last") and not path.exists():
-        run = path.parent
-        return _best(run) if path.name == "best" and find(run) else find(run)
+        newest = find(path.parent)
+        return newest if newest is None or path.name == "last" else _best(newest.parent)
     if (path / "ema").is_dir() and (path / "meta").is_dir():
         return path
     for folder in (path / _FOLDER, path):
-        steps = [child for child in folder.glob("*") if child.name.isdigit()] if folder.is_dir() else []
-        if steps:
-            return max(steps, key=lambda child: int(child.name))
+        if steps := _complete_steps(folder):
+            return folder / str(max(steps))
     return None
 
 
-def _best(run: Path) -> Path:
-    folder = run / _FOLDER
-    evaluated = {step: ap for step, ap in read_aps(folder).items() if (folder / str(step)).is_dir()}
-    if not evaluated:
+def _best(folder: Path) -> Path:
+    best = best_step(read_aps(folder), _complete_steps(folder))
+    if best is None:
+        run = folder.parent
         raise CheckpointError(f"no checkpoint of {run} was evaluated, so none is its best: {run}/last is the newest")
-    return folder / str(max(evaluated, key=lambda step: (evaluated[step], step)))
+    return folder / str(best)
+
+
+def _complete_steps(folder: Path) -> list[int]:
+    return [int(child.name) for child in folder.glob("*") if child.name.isdigit()] if folder.is_dir() else []
 
 
 def read_meta(checkpoint: Path) -> Meta:

@@ -8,7 +8,7 @@ def has_stalled(ap_by_step: Mapping[int, float], patience: int | None, step: int
 
     Depends on the recorded APs alone, so that a run that goes on answers as the one left alone.
     """
-    aps = [ap for evaluated, ap in sorted(ap_by_step.items()) if evaluated <= step]
-    if patience is None or len(aps) <= patience:
+    if patience is None:
         return False
-    return max(aps[-patience:]) <= max(aps[:-patience])
+    aps = [ap for evaluated, ap in sorted(ap_by_step.items()) if evaluated <= step]
+    return len(aps) > patience and max(aps[-patience:]) <= max(aps[:-patience])

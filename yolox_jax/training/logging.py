@@ -20,7 +20,7 @@ from yolox_jax.training.trackers import Tracker
 
 _T = TypeVar("_T")
 
-EVALUATION_EVENTS = ("predictions", "evaluation")  # in the order in which they are written
+_EVALUATION_EVENTS = ("predictions", "evaluation")  # in the order in which they are written
 _LOSS_TERMS = ("loss", "loss_iou", "loss_obj", "loss_cls", "loss_l1")
 
 
@@ -203,7 +203,7 @@ def _records_before(path: Path, first_step: int, first_is_evaluated: bool) -> li
             record = json.loads(line)
         except ValueError:
             continue
-        unfinished = record.get("event") in EVALUATION_EVENTS and not first_is_evaluated
+        unfinished = record.get("event") in _EVALUATION_EVENTS and not first_is_evaluated
         if record["step"] < first_step - unfinished:
             records.append(record)
     return records

@@ -139,23 +139,21 @@ def accumulate(
     if num_parts == 1:
         return forward_backward
 
+    def addends(batch_stats: Any, part: Batch) -> tuple[Any, tuple[Any, ...]]:
+        gradients, metrics, batch_stats = forward_backward(batch_stats, part)
+        weight = jnp.maximum(metrics["num_fg"], 1)
+        gradients, shares = jax.tree.map(lambda x: weight * x, (gradients, _shares(metrics)))
+        return batch_stats, (gradients, shares, {name: metrics[name] for name in _COUNTS})
+
+    def add(carry: tuple[Any, Any], part: Batch) -> tuple[tuple[Any, Any], None]:
+        batch_stats, added = addends(carry[0], part)
+        return (batch_stats, jax.tree.map(jnp.add, carry[1], added)), None
+
     def in_parts(batch_stats: Any, batch: Batch) -> tuple[Any, losses.Metrics, Any]:
-        # Every num_parts-th image together, which a sharded batch's images need not move for.
-        parts = jax.tree.map(lambda x: x.reshape(-1, num_parts, *x.shape[1:]).swapaxes(0, 1), batch)
-
-        def add(carry: tuple[Any, Any], part: Batch) -> tuple[tuple[Any, Any], None]:
-            batch_stats, totals = carry
-            gradients, metrics, batch_stats = forward_backward(batch_stats, part)
-            weight = jnp.maximum(metrics["num_fg"], 1)
-            weighted = jax.tree.map(lambda x: weight * x, (gradients, _shares(metrics)))
-            counts = {name: metrics[name] for name in _COUNTS}
-            return (batch_stats, jax.tree.map(jnp.add, totals, (*weighted, counts))), None
-
-        one = jax.eval_shape(forward_backward, batch_stats, jax.tree.map(lambda x: x[0], parts))
-        counts = {name: one[1][name] for name in _COUNTS}
-        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (one[0], _shares(one[1]), counts))
-        (batch_stats, totals), _ = lax.scan(add, (batch_stats, zeros), parts)
-        gradients, shares, counts = totals
+        parts = jax.tree.map(lambda x: x.reshape(num_parts, -1, *x.shape[1:]), batch)
+        _, shapes = jax.eval_shape(addends, batch_stats, jax.tree.map(lambda x: x[0], parts))
+        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+        (batch_stats, (gradients, shares, counts)), _ = lax.scan(add, (batch_stats, zeros), parts)
         scale = 1 / jnp.maximum(counts["num_fg"], 1)
         gradients, shares = jax.tree.map(lambda x: scale * x, (gradients, shares))
         per_gt = counts["num_fg"] / jnp.maximum(counts["num_gt"], 1)

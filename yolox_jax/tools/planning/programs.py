@@ -34,10 +34,8 @@ class Program:
 
 def train_program(config: ConfigDict, mesh: Mesh, batch_per_chip: int, dtype: str) -> Program:
     """train.py's step at the config's input size, `batch_per_chip` images on each device of the mesh."""
-    model, size_hw = (
-        _create_model(config, dtype, AXIS if config.parallel.sync_bn else None),
-        check_size(config.input_size),
-    )
+    size_hw = check_size(config.input_size)
+    model = _create_model(config, dtype, AXIS if config.parallel.sync_bn else None)
     optimizer = optim.create(config.optimizer, momentum=config.momentum, weight_decay=config.weight_decay)
     step_config = from_config.step_config(config, _NUM_IMAGES)
     step = functools.partial(train_step, model=model, optimizer=optimizer, config=step_config, size_hw=size_hw)
