@@ -28,7 +28,7 @@ from yolox_jax.evaluation import coco_ap
 from yolox_jax.training.host_memory import keep_freed_memory
 
 _BATCH, _BOXES, _SIZE, _CLASSES, _CANDIDATES = 8, 60, 640, 80, 2000  # what does not vary
-_FEW_SAMPLES = 16  # of the data pipeline, a measurement
+_FEW_SAMPLES = 64  # of the data pipeline, a measurement
 
 
 def _program(function: Callable[..., Any], *arguments: Any) -> Callable[[], Any]:
@@ -79,10 +79,15 @@ def evaluation(images: int = 500, classes: int = _CLASSES, found: int = 100) -> 
 
 
 def pipeline(images: int = 1000, size: int = 320, batch: int = 8) -> Callable[[], Any]:
-    """The next samples of a running loader, mosaic and mixup included: as many images whatever the batch."""
-    config = LoaderConfig(size_hw=(size, size), global_batch=batch, seed=0)
-    loader = iter(TrainLoader(ShapesSource(images, 0), config, 10**9, read=ReadConfig(1, 0, 1)))
-    return lambda: [next(loader) for _ in range(_FEW_SAMPLES // batch)]
+    """A loader from its start, mosaic and mixup included: as many samples whatever the batch, and none made before."""
+    config, source = LoaderConfig(size_hw=(size, size), global_batch=batch, seed=0), ShapesSource(images, 0)
+
+    def run() -> None:
+        with TrainLoader(source, config, _FEW_SAMPLES // batch, read=ReadConfig(1, 0, 1)) as loader:
+            for _ in loader:
+                pass
+
+    return run
 
 
 _ROWS: tuple[tuple[str, str, Callable[..., Callable[[], Any]], str, tuple[int, ...]], ...] = (
