@@ -98,9 +98,9 @@ def test_a_full_disk_ends_the_run_with_the_last_checkpoint_whole(data, tmp_path,
         while True:
             file.write(b"0" * 100_000)
     stopped = process.end(1)
-    last_word = stopped.stderr.rstrip().splitlines()[-1]  # threads below orbax may have spoken before it
-    assert last_word.startswith("error: a checkpoint could not be written to") and "a run/checkpoints" in last_word
-    assert float(re.search(r"where ([\d.]+) MB are free", last_word)[1]) < 5 and "Make room" in last_word
+    (told,) = stopped.stderr.splitlines()
+    assert told.startswith("error: a checkpoint could not be written to") and "a run/checkpoints" in told
+    assert float(re.search(r"where ([\d.]+) MB are free", told)[1]) < 5 and "Make room" in told
     somebody_elses.unlink()
     _assert_goes_on(data, tmp_path)
 

@@ -4,6 +4,7 @@ import contextlib
 import logging
 import signal
 import sys
+import warnings
 from collections.abc import Iterator
 from typing import NoReturn
 
@@ -28,6 +29,15 @@ def quiet_libraries() -> None:
     they raise as well. --debug shows what they warn of; what this package warns of is always shown."""
     absl_logging.set_verbosity(absl_logging.WARNING if _DEBUG.value else absl_logging.FATAL)
     logging.getLogger("yolox_jax").setLevel(logging.WARNING)
+    if not _DEBUG.value:
+        # A save that fails is told of once, by its error: what was being written beside it ends in threads of its own.
+        sys.unraisablehook = _pass_over_closed_loops
+        warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
+
+
+def _pass_over_closed_loops(unraisable: "sys.UnraisableHookArgs") -> None:
+    if str(unraisable.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(unraisable)
 
 
 @contextlib.contextmanager
