@@ -6,7 +6,7 @@ Weights are a run directory, a checkpoint, an official .pth file or the name of 
 import json
 from pathlib import Path
 
-from absl import app, flags
+from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from yolox_jax.data.example import Source
@@ -15,7 +15,7 @@ from yolox_jax.detection.anchors import check_size
 from yolox_jax.evaluation.evaluate import EvalConfig, EvalResult, check_metric, evaluate, make_predict
 from yolox_jax.models import yolox
 from yolox_jax.tools import from_config, plots
-from yolox_jax.tools.terminal import print_progress, quiet_libraries, user_errors
+from yolox_jax.tools.terminal import print_progress, quiet_libraries, run_program, user_errors
 from yolox_jax.training import compilation, parallel
 from yolox_jax.training.host_memory import keep_freed_memory
 from yolox_jax.training.weights import load_weights
@@ -53,9 +53,7 @@ def run(config: ConfigDict, weights: str) -> tuple[EvalResult, Source]:
     return result, source
 
 
-def main(argv: list[str]) -> None:
-    if len(argv) > 1:
-        raise app.UsageError(f"unknown argument {argv[1]!r}: config fields are set by --config.name=value")
+def main() -> None:
     keep_freed_memory()
     quiet_libraries()
     compilation.keep_programs()
@@ -76,4 +74,4 @@ def main(argv: list[str]) -> None:
 
 if __name__ == "__main__":
     flags.mark_flags_as_required(["config", "weights"])
-    app.run(main)
+    run_program(main)

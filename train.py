@@ -7,15 +7,13 @@ import contextlib
 import functools
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
-from absl import app, flags
+from absl import flags
 from jax.sharding import Mesh
 from ml_collections import ConfigDict, config_flags
 
-from yolox_jax.augment.multiscale import MultiscaleConfig
 from yolox_jax.data.example import Source
 from yolox_jax.data.open_sources import check_classes
 from yolox_jax.data.pipeline import TrainLoader
@@ -25,7 +23,7 @@ from yolox_jax.evaluation import evaluate
 from yolox_jax.evaluation.evaluate import EvalConfig, EvalResult, Predict, make_predict
 from yolox_jax.models import freezing, yolox
 from yolox_jax.tools import draw, from_config, run_summary, training_batch
-from yolox_jax.tools.terminal import print_progress, quiet_libraries, user_errors
+from yolox_jax.tools.terminal import print_progress, quiet_libraries, run_program, user_errors
 from yolox_jax.training import checkpoint, compilation, hosts, optim, parallel, same_run, state
 from yolox_jax.training.early_stopping import has_stalled
 from yolox_jax.training.host_memory import keep_freed_memory
@@ -44,17 +42,18 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Where everything is written; ru
 def train(config: ConfigDict, workdir: Path) -> EvalResult:
     """Runs the training that `config` describes, or goes on with the one in `workdir`; the last evaluation."""
     # ---------------------------------------------- setup ----------------------------------------------
+    from_config.check_numbers(config)
     mesh = parallel.make_mesh()
     parallel.check_batch_size("batch_size", config.batch_size, mesh, config.accumulate_steps)
     parallel.check_batch_size("eval.batch_size", config.eval.batch_size, mesh)
     size_hw = check_size(config.input_size)
+    multiscale = from_config.multiscale(config, size_hw)
     evaluate.check_metric(config.eval.metric)
 
     # ---------------------------------------------- data -----------------------------------------------
     train_source, val_source = (from_config.open_source(config, split) for split in ("train", "val"))
     class_names = train_source.class_names
     check_classes(config.num_classes, class_names, val_source.class_names)
-    multiscale = MultiscaleConfig(**_enabled(config.multiscale)) if config.multiscale.enabled else None
 
     # --------------------------------------- model and optimiser ---------------------------------------
     dtype = yolox.compute_dtype(config.dtype)
@@ -252,15 +251,9 @@ def _evaluation_is_due(step: int, schedule: optim.Schedule, every_epochs: int) -
     return place == 0 and (epoch % every_epochs == 0 or plain or epoch == schedule.epochs)
 
 
-def _enabled(section: ConfigDict) -> dict[str, Any]:
-    """The fields of a section that can be switched off, without the switch."""
-    return {name: value for name, value in section.items() if name != "enabled"}
-
-
-def main(argv: list[str]) -> None:
-    if len(argv) > 1:
-        raise app.UsageError(f"unknown argument {argv[1]!r}: config fields are set by --config.name=value")
-    config_file = config_flags.get_config_filename(flags.FLAGS["config"])
+def main() -> None:
+    flag = flags.FLAGS["config"]
+    config_file = config_flags.get_config_filename(flag)
     workdir = Path(_WORKDIR.value or Path("runs") / Path(config_file).stem)
     keep_freed_memory()
     quiet_libraries()
@@ -273,9 +266,9 @@ def main(argv: list[str]) -> None:
         _own_directory(workdir, config.resume),
     ):
         result = train(config, workdir)
-        run_summary.print_end(result, workdir, config_file)
+        run_summary.print_end(result, workdir, config_file, config_flags.get_override_values(flag))
 
 
 if __name__ == "__main__":
     flags.mark_flag_as_required("config")
-    app.run(main)
+    run_program(main)

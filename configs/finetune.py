@@ -9,8 +9,8 @@ from ml_collections import ConfigDict
 from configs import yolox_nano
 
 
-def get_config() -> ConfigDict:
-    config = yolox_nano.get_config()  # or yolox_s, here, above and below: finds more, at 25 times the work
+def get_config(recipe: str = "") -> ConfigDict:
+    config = yolox_nano.get_config(recipe)  # or yolox_s, here, above and below: finds more, at 25 times the work
     config.init_from = "yolox_nano"  # or the path of the .pth file; "" from scratch
 
     # The data set: a COCO json for each split, classes as it lists them

@@ -6,7 +6,6 @@ import pytest
 
 from configs import finetune, yolox_nano
 from tests.material import ROOT
-from yolox_jax.augment.multiscale import MultiscaleConfig
 from yolox_jax.detection.anchors import check_size
 from yolox_jax.detection.simota import SimOtaConfig
 from yolox_jax.evaluation.evaluate import EvalConfig
@@ -29,9 +28,9 @@ def test_a_config_describes_a_run_that_could_begin(name):
     from_config.read_config(config)
     SimOtaConfig(**config.assignment)
     EvalConfig(**config.eval.detect)
-    multiscale = {field: value for field, value in config.multiscale.items() if field != "enabled"}
-    if config.multiscale.enabled:
-        first = MultiscaleConfig(**multiscale).first_uses(0, schedule.total_steps, size_hw, config.seed)
+    from_config.check_numbers(config)
+    if multiscale := from_config.multiscale(config, size_hw):
+        first = multiscale.first_uses(0, schedule.total_steps, size_hw, config.seed)
         assert all(side % 32 == 0 for size in first for side in size)
 
 
@@ -76,3 +75,27 @@ def test_finetune_is_the_recipe_of_nano_but_for_data_length_and_where_it_starts(
     assert own.eval.detect == recipe.eval.detect
     # The same learning rate an image: only hundreds of images ask for another length, none for another rule.
     assert own.init_from == f"yolox_{own.model}"
+
+
+def test_a_number_that_is_too_small_is_named():
+    config = yolox_nano.get_config()
+    for field, value in (
+        ("eval.every_epochs", 0),
+        ("checkpoint.every_steps", -1),
+        ("patience", 0),
+        ("data.workers", -1),
+    ):
+        with config.unlocked(), pytest.raises(ValueError, match=rf"config\.{field} is {value}: give [01] or more"):
+            changed = config.copy_and_resolve_references()
+            changed.update_from_flattened_dict({field: value})
+            from_config.check_numbers(changed)
+
+
+def test_an_input_size_that_training_never_has_is_told_of(caplog):
+    config = yolox_nano.get_config()
+    assert from_config.multiscale(config, (416, 416)) and not caplog.messages
+    from_config.multiscale(config, (1280, 1280))
+    assert "trains at heights of 320 to 640 pixels" in caplog.text and "has 1280" in caplog.text
+    config.multiscale.min_units = 21
+    with pytest.raises(ValueError, match="min_units is 21, more than max_units, 20"):
+        from_config.multiscale(config, (416, 416))

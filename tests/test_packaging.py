@@ -85,15 +85,24 @@ def test_each_console_command_runs_a_program_that_is_there(distribution, monkeyp
 # Each ends at a mistake that it must be running, and have read its config, to find.
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("function", "arguments", "message"),
+    ("start", "arguments", "message"),
     [
-        ("train", ["--config=yolox_s", "--config.eval.metric=best"], "config.eval.metric is 'best'"),
-        ("doctor", ["--config", "configs/finetune.py", "--config.input_size=(100, 100)"], "input size 100x100"),
-        ("predict", ["--weights=absent.pth", "street.jpg"], "there is no file or folder absent.pth"),
+        ("commands.train()", ["--config=yolox_s", "--config.eval.metric=best"], "config.eval.metric is 'best'"),
+        (
+            "commands.doctor()",
+            ["--config", "configs/finetune.py", "--config.input_size=(100, 100)"],
+            "input size 100x100",
+        ),
+        ("commands.predict()", ["--weights=absent.pth", "street.jpg"], "there is no file or folder absent.pth"),
+        (
+            "import runpy; runpy.run_module('yolox_jax.tools.show_batch', run_name='__main__')",
+            ["--config=configs/finetune.py", "--config.data.root=absent"],
+            "there is no",
+        ),
     ],
 )
-def test_an_installed_command_runs_its_program_away_from_a_checkout(site, tmp_path, function, arguments, message):
-    start = f"from yolox_jax.tools import commands; commands.{function}()"
+def test_an_installed_program_runs_away_from_a_checkout(site, tmp_path, start, arguments, message):
+    start = f"from yolox_jax.tools import commands; {start}"
     environment = os.environ | {"PYTHONPATH": str(site), "JAX_PLATFORMS": "cpu"}
     command = [sys.executable, "-c", start, *arguments]
     finished = subprocess.run(

@@ -38,7 +38,8 @@ def _ap_lines(text: str) -> list[str]:
 @pytest.mark.slow
 def test_training_tells_its_progress_and_leaves_results_behind(run, data):
     cwd, output = run
-    assert "4 classes: circle, square, triangle, star" in output
+    assert re.match(r"YOLOX-nano, 89\d,\d{3} parameters, 0\.0 GFLOP an image at 64x64, float32 on 1 cpu", output)
+    assert "12 training and 12 validation images of coco data, 4 classes: circle, square, triangle, star" in output
     assert re.search(r"step 6/6 epoch 2/2  loss \d.*images/s, \d+\.\d% waiting for data  ETA 0:00:00", output)
     workdir = cwd / "runs" / "first"
     results = json.loads((workdir / "results.json").read_text())
@@ -196,6 +197,14 @@ def test_show_assignment_writes_a_sheet_and_tells_how_many_anchors_of_each_level
         ("--config.data.repeat_threshold=2.0", "config.data.repeat_threshold is 2.0: give a share of the images"),
         ("--config.tracker=comet", "config.tracker is 'comet': choose one of wandb, mlflow, or none"),
         ("--config.init_from=absent.pth", "there is no file or folder absent.pth"),
+        ("--config.eval.every_epochs=0", "config.eval.every_epochs is 0: give 1 or more"),
+        ("--config.epoch=5", "--config has no field 'epoch'"),
+        ("--config.epochs=many", "flag --config.epochs=many: invalid literal"),
+        (
+            "--config=configs/quickstar.py",
+            "there is no config configs/quickstar.py: give a file, or one of finetune, quick",
+        ),
+        ("--config=yolox_s:relase", "there is no recipe 'relase': choose one of release, large_batch"),
     ],
 )
 def test_a_users_mistake_is_one_message_and_exit_code_one(data, tmp_path, argument, message):
@@ -233,4 +242,5 @@ def test_after_start_up_no_program_is_compiled_again(data, tmp_path):
     counts = [record["num_programs"] for record in records if "num_programs" in record]
     assert len(counts) == 15
     first_evaluation = next(i for i, record in enumerate(records) if record.get("event") == "evaluation")
-    assert counts[first_evaluation:] == [counts[first_evaluation]] * (15 - first_evaluation)
+    before = sum("num_programs" in record for record in records[:first_evaluation])
+    assert 0 < before < 15 and len(set(counts[before:])) == 1

@@ -119,3 +119,12 @@ def test_flops_are_the_official_ones_within_three_percent(name, size, gflop):
         model = yolox.create(name, 80, dtype)
         variables = official_weights.abstract_variables(model)
         assert yolox.count_flops(model, variables, (size, size)) / 1e9 == pytest.approx(gflop, rel=0.03)
+
+
+def test_flops_are_not_said_where_only_an_accelerator_may_be_used(monkeypatch):
+    def refuse(backend):
+        raise RuntimeError(f"Unknown backend {backend}")
+
+    monkeypatch.setattr(jax, "local_devices", refuse)
+    model = yolox.create("nano", 80)
+    assert yolox.count_flops(model, official_weights.abstract_variables(model), (416, 416)) is None

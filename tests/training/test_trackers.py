@@ -57,6 +57,10 @@ def test_no_tracker_is_the_default(tmp_path):
 def test_an_unknown_or_absent_tracker_is_a_message(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="config.tracker is 'comet': choose one of wandb, mlflow, or none"):
         open_tracker("comet", tmp_path, _CONFIG)
+    refuses = types.SimpleNamespace(init=lambda **_: (_ for _ in ()).throw(Exception("api_key not configured")))
+    monkeypatch.setitem(sys.modules, "wandb", refuses)
+    with pytest.raises(ValueError, match="config.tracker is wandb, which says: api_key not configured"):
+        open_tracker("wandb", tmp_path, _CONFIG)
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(ValueError, match="not installed: pip install wandb"):
         open_tracker("wandb", tmp_path, _CONFIG)

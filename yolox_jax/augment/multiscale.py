@@ -20,8 +20,9 @@ class MultiscaleConfig:
         round_number = step // self.every_steps
         if round_number == 0:
             return base_hw
-        units = self._units(base_hw)
-        return self._size(units[np.random.default_rng((seed, round_number)).integers(len(units))], base_hw)
+        first, last = self.units(base_hw)
+        drawn = first + np.random.default_rng((seed, round_number)).integers(last - first + 1)
+        return self._size(int(drawn), base_hw)
 
     def first_uses(self, first_step: int, num_steps: int, base_hw: tuple[int, int], seed: int) -> list[tuple[int, int]]:
         """The sizes of steps [first_step, num_steps), each once, in the order in which they come."""
@@ -38,18 +39,20 @@ class MultiscaleConfig:
 
     def sizes(self, base_hw: tuple[int, int]) -> list[tuple[int, int]]:
         """Every size that can occur: as many programs are compiled."""
-        drawn = [self._size(units, base_hw) for units in self._units(base_hw)]
+        first, last = self.units(base_hw)
+        drawn = [self._size(units, base_hw) for units in range(first, last + 1)]
         return sorted({base_hw, *drawn})
 
-    def _units(self, base_hw: tuple[int, int]) -> range:
+    def units(self, base_hw: tuple[int, int]) -> tuple[int, int]:
+        """The least and the largest height, in units of 32 pixels."""
         base = base_hw[0] // 32
         first = max(1, base - self.range_units) if self.min_units is None else self.min_units
         last = base + self.range_units if self.max_units is None else self.max_units
-        return range(first, last + 1)
+        return first, last
 
     def _size(self, units: int, base_hw: tuple[int, int]) -> tuple[int, int]:
         height, width = base_hw
-        return 32 * units, 32 * int(units * width / height)
+        return 32 * units, 32 * max(1, int(units * width / height))
 
 
 def resize(images_BHW3: jax.Array, gt_boxes_BG4: jax.Array, size_hw: tuple[int, int]) -> tuple[jax.Array, jax.Array]:

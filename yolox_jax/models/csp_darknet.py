@@ -47,10 +47,11 @@ class CSPDarknet(nn.Module):
     def folds(self) -> bool:
         """Whether the stem and the first stage, whose channels are few, work on folded arrays.
 
-        In bfloat16, which stands for hardware with matrix units. The grid of the first stage must be of whole blocks,
-        which that of any image is.
+        In bfloat16, which stands for a TPU; a GPU has no lanes to fill and would do four times the work. The grid of the
+        first stage must be of whole blocks, which that of any image is.
         """
-        return self.config.dtype == jnp.bfloat16 and not self.config.depthwise and self.base_features <= _MAX_FOLDED
+        for_tpu = self.config.dtype == jnp.bfloat16 and jax.default_backend() != "gpu"
+        return for_tpu and not self.config.depthwise and self.base_features <= _MAX_FOLDED
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> tuple[jax.Array, jax.Array, jax.Array]:

@@ -7,6 +7,7 @@ from typing import Any, cast
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.sharding import SingleDeviceSharding
 
 from yolox_jax.models.blocks import BlockConfig
 from yolox_jax.models.fpn import FPN
@@ -79,14 +80,18 @@ def create(name: str, num_classes: int = 80, dtype: jnp.dtype = jnp.float32, *, 
     return YOLOX(VARIANTS[name], num_classes, dtype, bn_axis)
 
 
-def count_flops(model: YOLOX, variables: Any, size_hw: tuple[int, int]) -> float:
+def count_flops(model: YOLOX, variables: Any, size_hw: tuple[int, int]) -> float | None:
     """Floating-point operations of predicting in one image: two for each multiply-add, before any rewriting for a device.
 
-    Of the variables only the shapes count.
+    Of the variables only the shapes count. None where jax may not use the CPU (JAX_PLATFORMS): GPUs and TPUs do not say.
     """
+    try:
+        on_cpu = SingleDeviceSharding(jax.local_devices(backend="cpu")[0])
+    except RuntimeError:
+        return None
     plain = YOLOX(model.variant, model.num_classes)
-    image_1HW3 = jax.ShapeDtypeStruct((1, *size_hw, 3), jnp.float32)
-    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), variables)
+    image_1HW3 = jax.ShapeDtypeStruct((1, *size_hw, 3), jnp.float32, sharding=on_cpu)
+    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=on_cpu), variables)
     lowered = jax.jit(functools.partial(plain.apply, train=False)).lower(shapes, image_1HW3)
     return cast(dict[str, float], lowered.cost_analysis())["flops"]
 

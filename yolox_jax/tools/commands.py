@@ -1,6 +1,6 @@
 """The console commands of an installed package. Each runs a program as a checkout runs it: yolox-train is train.py.
 
-A wheel has train.py, eval.py and configs/ in yolox_jax/programs, where pyproject.toml puts them. The commands take a
+A wheel has train.py, eval.py and configs/ in yolox_jax/programs, where pyproject.toml puts them. All programs take a
 config of the project by its name too (--config=yolox_s), or by its path in a checkout; a file that is there comes first.
 """
 
@@ -41,6 +41,11 @@ def find_config(named: str) -> str:
     return f"{found}{colon}{argument}"
 
 
+def config_names() -> list[str]:
+    """The project's own, without base, from which they are made."""
+    return sorted({path.stem for path in (ROOT / "configs").glob("*.py")} - {"base", "__init__"})
+
+
 def with_found_configs(arguments: list[str]) -> list[str]:
     """The arguments, the value of --config made a file's path."""
     found = list(arguments)
@@ -55,16 +60,20 @@ def with_found_configs(arguments: list[str]) -> list[str]:
     return found
 
 
-def _prepare() -> None:
-    sys.argv[1:] = with_found_configs(sys.argv[1:])
-    sys.path.insert(0, str(ROOT))  # configs import configs.base, as they do beside train.py
+def prepare(argv: list[str]) -> list[str]:
+    """The words of a command line, the config found, and configs/ to be imported from as beside train.py."""
+    sys.path.insert(0, str(ROOT))
+    return with_found_configs(argv)
+
+
+def how_to_run(program: str) -> list[str]:
+    """The words that start "train" or "eval" where this runs."""
+    return [f"yolox-{program}"] if ROOT == _INSTALLED else ["python", f"{program}.py"]
 
 
 def _run_file(name: str) -> None:
-    _prepare()
     runpy.run_path(str(ROOT / name), run_name="__main__")
 
 
 def _run_tool(name: str) -> None:
-    _prepare()
     runpy.run_module(f"yolox_jax.tools.{name}", run_name="__main__", alter_sys=True)

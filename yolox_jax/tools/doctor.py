@@ -10,14 +10,14 @@ import logging
 import sys
 from pathlib import Path
 
-from absl import app, flags
+from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from yolox_jax.data import doctor
 from yolox_jax.data.doctor import Report
 from yolox_jax.detection.anchors import check_size
 from yolox_jax.tools import draw, findings_report
-from yolox_jax.tools.terminal import print_progress, quiet_libraries, user_errors
+from yolox_jax.tools.terminal import print_progress, quiet_libraries, run_program, user_errors
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The data set: a file of configs/.", lock_config=True)
 _JSON = flags.DEFINE_string("json", None, "Where all findings are written, for programs.")
@@ -37,9 +37,7 @@ def examine(config: ConfigDict) -> Report:
     )
 
 
-def main(argv: list[str]) -> None:
-    if len(argv) > 1:
-        raise app.UsageError(f"unknown argument {argv[1]!r}: config fields are set by --config.name=value")
+def main() -> None:
     quiet_libraries()
     with user_errors():
         report = examine(_CONFIG.value)
@@ -53,4 +51,4 @@ def main(argv: list[str]) -> None:
 
 if __name__ == "__main__":
     flags.mark_flag_as_required("config")
-    app.run(main)
+    run_program(main)

@@ -1,10 +1,12 @@
 """The parts of a config that several programs need, as what the code inward takes."""
 
 import functools
+import logging
 import math
 
 from ml_collections import ConfigDict
 
+from yolox_jax.augment.multiscale import MultiscaleConfig
 from yolox_jax.data import bad_images
 from yolox_jax.data.draws import AugmentConfig
 from yolox_jax.data.example import Source
@@ -16,6 +18,51 @@ from yolox_jax.detection.simota import SimOtaConfig
 from yolox_jax.tools.terminal import print_progress
 from yolox_jax.training.optim import Schedule
 from yolox_jax.training.step import StepConfig
+
+logger = logging.getLogger("yolox_jax.training")
+
+# What counts or divides; None, where a field may be None, means never.
+_AT_LEAST_ONE = (
+    *("batch_size", "epochs", "accumulate_steps", "max_bad_steps", "patience", "log_every_steps"),
+    *("data.threads", "data.prefetch", "data.max_boxes", "data.shapes.num_train", "data.shapes.num_val"),
+    *("multiscale.every_steps", "multiscale.min_units", "multiscale.max_units", "assignment.num_candidates"),
+    *("eval.every_epochs", "eval.batch_size", "eval.detect.max_detections", "eval.detect.num_candidates"),
+    *("checkpoint.every_steps", "checkpoint.keep_last"),
+)
+_AT_LEAST_ZERO = (
+    *("warmup_epochs", "no_aug_epochs", "lr_per_image", "weight_decay", "min_box_side", "profile"),
+    *("data.workers", "data.cache_mb", "data.mosaic_window", "multiscale.range_units", "checkpoint.every_minutes"),
+)
+
+
+def check_numbers(config: ConfigDict) -> None:
+    """Raises a ValueError for a number that is less than its field can be."""
+    for least, fields in ((1, _AT_LEAST_ONE), (0, _AT_LEAST_ZERO)):
+        for field in fields:
+            value = functools.reduce(getattr, field.split("."), config)
+            if value is not None and value < least:
+                raise ValueError(f"config.{field} is {value}: give {least} or more")
+
+
+def multiscale(config: ConfigDict, size_hw: tuple[int, int]) -> MultiscaleConfig | None:
+    """The sizes that training changes between; None where it does not. Warns where the input's is none of them.
+
+    Raises:
+      ValueError: there are none.
+    """
+    if not config.multiscale.enabled:
+        return None
+    sizes = MultiscaleConfig(**{name: value for name, value in config.multiscale.items() if name != "enabled"})
+    first, last = sizes.units(size_hw)
+    if first > last:
+        raise ValueError(f"config.multiscale.min_units is {first}, more than max_units, {last}")
+    if not first <= size_hw[0] // 32 <= last:
+        logger.warning(
+            "config.multiscale trains at heights of %d to %d pixels, config.input_size, at which is evaluated, has %d: "
+            "set config.multiscale.min_units and max_units, in units of 32 pixels, around it",
+            *(32 * first, 32 * last, size_hw[0]),
+        )
+    return sizes
 
 
 def open_source(config: ConfigDict, split: str) -> Source:

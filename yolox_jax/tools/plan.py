@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import jax
-from absl import app, flags
+from absl import flags
 from ml_collections import config_flags
 
 from yolox_jax.tools.planning.chips import parse_topology
@@ -19,7 +19,7 @@ from yolox_jax.tools.planning.compiling import LibtpuMissing
 from yolox_jax.tools.planning.plan import plan, plan_largest
 from yolox_jax.tools.planning.programs import PROGRAMS
 from yolox_jax.tools.planning.report import as_text
-from yolox_jax.tools.terminal import quiet_libraries, user_errors
+from yolox_jax.tools.terminal import quiet_libraries, run_program, user_errors
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "What is trained: a file of configs/.", lock_config=True)
 _TOPOLOGY = flags.DEFINE_string("topology", None, "The slice, as generation:chips: v5e:2x4, v4:2x2x2.")
@@ -29,9 +29,7 @@ _DTYPE = flags.DEFINE_enum("dtype", "bfloat16", ["bfloat16", "float32"], "Of the
 _JSON = flags.DEFINE_string("json", None, "Where the figures are written as json too.")
 
 
-def main(argv: list[str]) -> None:
-    if len(argv) > 1:
-        raise app.UsageError(f"unknown argument {argv[1]!r}: config fields are set by --config.name=value")
+def main() -> None:
     jax.config.update("jax_platforms", "cpu")  # nothing is run, so no accelerator is to be taken
     quiet_libraries()
     with user_errors():
@@ -65,4 +63,4 @@ def _parse_batch(text: str) -> int:
 
 if __name__ == "__main__":
     flags.mark_flags_as_required(["config", "topology"])
-    app.run(main)
+    run_program(main)

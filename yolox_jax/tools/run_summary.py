@@ -1,8 +1,9 @@
 """What train.py tells at a run's start and at its end."""
 
 import shlex
-import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 from jax.sharding import Mesh
@@ -12,6 +13,7 @@ from yolox_jax.data.example import Source
 from yolox_jax.evaluation.evaluate import EvalResult
 from yolox_jax.models import yolox
 from yolox_jax.models.yolox import YOLOX
+from yolox_jax.tools.commands import how_to_run
 from yolox_jax.training.optim import Schedule
 from yolox_jax.training.state import TrainState
 
@@ -37,7 +39,7 @@ def print_start(
     frozen = f"; {', '.join(config.freeze)} frozen" if config.freeze else ""
     print(
         f"YOLOX-{config.model}, {num_params:,} parameters{frozen}, "
-        f"{flops / 1e9:.1f} GFLOP an image at {height}x{width}, {model.dtype} "
+        f"{'' if flops is None else f'{flops / 1e9:.1f} GFLOP an image '}at {height}x{width}, {model.dtype} "
         f"on {mesh.size} {jax.default_backend()} device(s)\n"
         f"{len(train_source)} training and {len(val_source)} validation images of {config.data.kind} data, "
         f"{len(train_source.class_names)} classes: {names}\n"
@@ -48,10 +50,11 @@ def print_start(
     )
 
 
-def print_end(result: EvalResult, workdir: Path, config_file: str) -> None:
-    """AP, what was written, and what to do next."""
-    overrides = [argument for argument in sys.argv[1:] if argument.startswith("--config.")]
-    again = ["python", "eval.py", f"--config={config_file}", f"--weights={workdir}", *overrides]
+def print_end(result: EvalResult, workdir: Path, config_file: str, changed: Mapping[str, Any]) -> None:
+    """AP, what was written, and what to do next; `changed` are the config's fields that the command line set."""
+    overrides = [f"--config.{field}={value}" for field, value in changed.items()]
+    again = [*how_to_run("eval"), f"--config={config_file}", f"--weights={workdir}", *overrides]
+    own = [*how_to_run("train"), "--config=configs/finetune.py", "--workdir=runs/mine", "--config.data.root=DIR"]
     print(
         f"\n{result.ap.table()}\n\n"
         f"Written to {workdir}: checkpoints/ ({workdir}/best and {workdir}/last as --weights), metrics.jsonl, tensorboard/, "
@@ -59,5 +62,5 @@ def print_end(result: EvalResult, workdir: Path, config_file: str) -> None:
         "Evaluate these weights again:\n"
         f"  {shlex.join(again)}\n"
         "Train on your own data, a COCO json and a folder of images:\n"
-        "  python train.py --config=configs/finetune.py --workdir=runs/mine --config.data.root=DIR"
+        f"  {shlex.join(own)}"
     )

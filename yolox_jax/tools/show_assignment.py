@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
-from absl import app, flags
+from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from yolox_jax.detection import losses
@@ -19,7 +19,7 @@ from yolox_jax.detection.anchors import make_anchors
 from yolox_jax.detection.simota import SimOtaConfig
 from yolox_jax.models import yolox
 from yolox_jax.tools import draw, draw_assignment
-from yolox_jax.tools.terminal import quiet_libraries, user_errors
+from yolox_jax.tools.terminal import quiet_libraries, run_program, user_errors
 from yolox_jax.tools.training_batch import first_shifted, load
 from yolox_jax.training import state
 from yolox_jax.training.weights import load_weights
@@ -52,9 +52,7 @@ def assign(config: ConfigDict, weights: str | None, batch: Batch, class_names: t
     return jax.device_get(assign_batch(variables, batch))
 
 
-def main(argv: list[str]) -> None:
-    if len(argv) > 1:
-        raise app.UsageError(f"unknown argument {argv[1]!r}: config fields are set by --config.name=value")
+def main() -> None:
     quiet_libraries()
     with user_errors():
         loaded, class_names = load(_CONFIG.value, _STEP.value)
@@ -67,4 +65,4 @@ def main(argv: list[str]) -> None:
 
 if __name__ == "__main__":
     flags.mark_flag_as_required("config")
-    app.run(main)
+    run_program(main)

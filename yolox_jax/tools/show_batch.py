@@ -6,11 +6,11 @@ their boxes and class names.
 
 from pathlib import Path
 
-from absl import app, flags
+from absl import flags
 from ml_collections import config_flags
 
 from yolox_jax.tools import draw
-from yolox_jax.tools.terminal import quiet_libraries, user_errors
+from yolox_jax.tools.terminal import quiet_libraries, run_program, user_errors
 from yolox_jax.tools.training_batch import draw_sheet, load
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "What is trained: a file of configs/.", lock_config=True)
@@ -19,9 +19,7 @@ _OUTPUT = flags.DEFINE_string("output", "batch.jpg", "Where the sheet is written
 _MAX_IMAGES = flags.DEFINE_integer("max_images", 16, "How many of the batch at most.", lower_bound=1)
 
 
-def main(argv: list[str]) -> None:
-    if len(argv) > 1:
-        raise app.UsageError(f"unknown argument {argv[1]!r}: config fields are set by --config.name=value")
+def main() -> None:
     quiet_libraries()
     with user_errors():
         loaded, class_names = load(_CONFIG.value, _STEP.value)
@@ -33,4 +31,4 @@ def main(argv: list[str]) -> None:
 
 if __name__ == "__main__":
     flags.mark_flag_as_required("config")
-    app.run(main)
+    run_program(main)

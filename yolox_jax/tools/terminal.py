@@ -5,14 +5,17 @@ import logging
 import signal
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import NoReturn
 
 import jax
-from absl import flags
+from absl import app, flags
 from absl import logging as absl_logging
+from ml_collections import config_flags
 
 from yolox_jax.data.reading import SampleError
+from yolox_jax.tools import commands
 from yolox_jax.training import compilation, hosts
 from yolox_jax.training.checkpoint import CheckpointError
 from yolox_jax.training.interruption import EXIT_CODE, Stopped
@@ -22,6 +25,35 @@ from yolox_jax.training.run_directory import RunDirectoryError
 _INTERRUPTED = 128 + signal.SIGINT  # as shells report it
 
 _DEBUG = flags.DEFINE_boolean("debug", False, "Show where in the code an error arose.")
+
+
+def run_program(main: Callable[[], None]) -> None:
+    """Parses the flags, where a mistake in the config's name, fields or recipe is one message too, and runs the program."""
+
+    def without_arguments(argv: list[str]) -> None:
+        if len(argv) > 1:
+            raise app.UsageError(f"unknown argument {argv[1]!r}: config fields are set by --config.name=value")
+        main()
+
+    app.run(without_arguments, flags_parser=_parse_flags)
+
+
+def _parse_flags(argv: list[str]) -> list[str]:
+    try:
+        rest: list[str] = flags.FLAGS(commands.prepare(argv))
+    except flags.Error as error:
+        first, *others = str(error).strip().splitlines()
+        if others and others[-1].strip().startswith("ValueError: "):  # the end of a traceback into the config's file
+            others = [others[-1].strip().removeprefix("ValueError: ")]
+        sys.exit("\n".join([f"error: {first}", *others]))
+    except AttributeError as error:  # ml_collections wraps a KeyError, whose text has the field and its like
+        (cause,) = error.args
+        sys.exit(f"error: --config has no field {cause.args[0] if isinstance(cause, KeyError) else cause}")
+    if flags.FLAGS["config"].present:
+        name = config_flags.get_config_filename(flags.FLAGS["config"])
+        if not Path(name).is_file():
+            sys.exit(f"error: there is no config {name}: give a file, or one of {', '.join(commands.config_names())}")
+    return rest
 
 
 def quiet_libraries() -> None:

@@ -10,12 +10,12 @@ import functools
 import sys
 from pathlib import Path
 
-from absl import app, flags
+from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from yolox_jax.data import tfds_writer
 from yolox_jax.data.open_sources import check_classes, open_split
-from yolox_jax.tools.terminal import print_progress, quiet_libraries, user_errors
+from yolox_jax.tools.terminal import print_progress, quiet_libraries, run_program, user_errors
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The data set: a file of configs/.", lock_config=True)
 _OUTPUT = flags.DEFINE_string("output", None, "The folder that gets NAME/1.0.0.")
@@ -45,9 +45,7 @@ def run(config: ConfigDict, output: Path, name: str, max_side: int | None = None
     print("--config.data.train=train --config.data.val=validation")
 
 
-def main(argv: list[str]) -> None:
-    if len(argv) > 1:
-        raise app.UsageError(f"unknown argument {argv[1]!r}: config fields are set by --config.name=value")
+def main() -> None:
     quiet_libraries()
     config = _CONFIG.value
     with user_errors():
@@ -56,4 +54,4 @@ def main(argv: list[str]) -> None:
 
 if __name__ == "__main__":
     flags.mark_flags_as_required(["config", "output"])
-    app.run(main)
+    run_program(main)

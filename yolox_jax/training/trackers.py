@@ -26,7 +26,7 @@ def open_tracker(name: str, workdir: Path, config: Mapping[str, Any]) -> Tracker
     Where the service is and who one is, it learns as always: `wandb login` or WANDB_MODE=offline, MLFLOW_TRACKING_URI.
 
     Raises:
-      ValueError: an unknown name, or its package is not installed.
+      ValueError: an unknown name, its package is not installed, or the service does not answer as it should.
     """
     if not name:
         return None
@@ -36,6 +36,8 @@ def open_tracker(name: str, workdir: Path, config: Mapping[str, Any]) -> Tracker
         return _TRACKERS[name](workdir, config)
     except ModuleNotFoundError as error:
         raise ValueError(f"config.tracker is {name}, which is not installed: pip install {name}") from error
+    except Exception as error:  # each service has errors of its own
+        raise ValueError(f"config.tracker is {name}, which says: {error}") from error
 
 
 class _Wandb:

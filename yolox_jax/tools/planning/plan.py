@@ -25,12 +25,13 @@ def plan(config: ConfigDict, topology: Topology, what: str, batch_per_chip: int,
 
 
 def plan_largest(config: ConfigDict, topology: Topology, what: str, start: int, dtype: str) -> dict[str, Any]:
-    """The report of the largest batch that fits; of one image where not even that does."""
+    """The report of the largest batch that fits; of the smallest where not even that does."""
     reports: dict[int, dict[str, Any]] = {}
+    part = config.accumulate_steps if what == "train" else 1  # a batch is whole multiples of it
 
-    def fits(batch_per_chip: int) -> bool:
-        reports[batch_per_chip] = report = plan(config, topology, what, batch_per_chip, dtype)
-        print(f"{batch_per_chip} images a chip: {report['peak_bytes'] / 1e9:.2f} GB", flush=True)
+    def fits(num_parts: int) -> bool:
+        reports[num_parts] = report = plan(config, topology, what, num_parts * part, dtype)
+        print(f"{num_parts * part} images a chip: {report['peak_bytes'] / 1e9:.2f} GB", flush=True)
         return report["fits"]
 
-    return reports[max(largest_fit(fits, start, _MAX_BATCH), 1)]
+    return reports[max(largest_fit(fits, max(start // part, 1), _MAX_BATCH // part), 1)]

@@ -41,6 +41,7 @@ def train_program(config: ConfigDict, mesh: Mesh, batch_per_chip: int, dtype: st
     step = functools.partial(train_step, model=model, optimizer=optimizer, config=step_config, size_hw=size_hw)
     train_state = jax.eval_shape(functools.partial(state.create, optimizer=optimizer), abstract_variables(model))
     num_images = batch_per_chip * mesh.size
+    parallel.check_batch_size("batch_size", num_images, mesh, config.accumulate_steps)
     batch = jax.eval_shape(lambda: _batch(num_images, size_hw, config.data.max_boxes, config.hsv.enabled))
     specs = parallel.state_specs(train_state, mesh, config.parallel.shard_state)
     # map_step promises a function; that of shard_map, the default, is a jitted one.
