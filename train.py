@@ -85,17 +85,20 @@ def train(config: ConfigDict, workdir: Path) -> EvalResult:
     def check(meta: checkpoint.Meta) -> None:
         same_run.check(meta, config.to_dict(), class_names, loader, schedule.total_steps, workdir)
 
-    with contextlib.closing(checkpoint.Checkpoints(workdir, config.checkpoint.keep_last)) as checkpoints:
-        restored = checkpoints.restore_latest(train_state, check)
+    checkpoints = checkpoint.Checkpoints(workdir, config.checkpoint.keep_last)
+    restored = checkpoints.restore_latest(train_state, check)
     first_step = 0
     if restored is not None:
         train_state, meta = restored
         first_step = meta.step
         loader.set_state(meta.data_state)
         print(f"going on from step {first_step} of {workdir}")
-    sizes = [size_hw]
+    sizes = [size_hw] if first_step < schedule.total_steps else []
     if multiscale:
         sizes = multiscale.first_uses(first_step, schedule.total_steps, size_hw, config.seed)
+    is_due = functools.partial(_evaluation_is_due, schedule=schedule, every_epochs=config.eval.every_epochs)
+    # Where the run ended before the evaluation of its last step did, that comes first.
+    evaluates_first = first_step > 0 and is_due(first_step - 1) and first_step not in checkpoints.aps()
     sources = train_source, val_source
     run_summary.print_start(config, workdir, mesh, model, train_state, sources, schedule, len(sizes))
 
@@ -108,12 +111,11 @@ def train(config: ConfigDict, workdir: Path) -> EvalResult:
         predict = make_predict(model, mesh, EvalConfig(**config.eval.detect))
         return evaluate.compile_predict(predict, train_state.ema, size_hw, config.eval.batch_size)
 
-    programs = compilation.Programs(
-        {size: functools.partial(compile_step, size) for size in sizes} | {"predict": compile_predict}
-    )
+    steps: compilation.ByKey = {size: functools.partial(compile_step, size) for size in sizes}
+    predict: compilation.ByKey = {"predict": compile_predict}
+    programs = compilation.Programs({**predict, **steps} if evaluates_first else {**steps, **predict})
 
     # ---------------------------------------------- loop -----------------------------------------------
-    checkpoints = checkpoint.Checkpoints(workdir, config.checkpoint.keep_last)
     log = RunLog(
         workdir,
         first_step=first_step,
@@ -129,7 +131,6 @@ def train(config: ConfigDict, workdir: Path) -> EvalResult:
     save_due = checkpoint.SaveDue(
         config.checkpoint.every_steps, config.checkpoint.every_minutes, ask_every=config.log_every_steps
     )
-    is_due = functools.partial(_evaluation_is_due, schedule=schedule, every_epochs=config.eval.every_epochs)
     trace = StepTrace(workdir / "profile", first_step, config.profile)
     with stop_request() as stop, programs, loader, trace, contextlib.closing(log), contextlib.closing(checkpoints):
 
@@ -138,6 +139,7 @@ def train(config: ConfigDict, workdir: Path) -> EvalResult:
             progress = (num_steps, config.to_dict(), {**loader.get_state(), "next_step": num_steps})
             meta = checkpoint.Meta(config.model, class_names, *progress, mesh.size, jax.process_count())
             checkpoints.save(train_state, meta)
+            save_due.note_save()
 
         def show(what: str, step: int, draw_sheet: Callable[[], np.ndarray]) -> None:
             if hosts.is_primary():
@@ -153,8 +155,8 @@ def train(config: ConfigDict, workdir: Path) -> EvalResult:
             checkpoints.record_ap(step + 1, result.ap.stats["AP"])
             return result
 
-        if first_step and is_due(first_step - 1) and first_step not in checkpoints.aps():
-            result = evaluate_step(first_step - 1)  # the run ended before this evaluation did
+        if evaluates_first:
+            result = evaluate_step(first_step - 1)
         batches = log.time_waits(loader)
         for step in range(first_step, schedule.total_steps):
             if has_stalled(checkpoints.aps(), config.patience, step):
@@ -200,7 +202,7 @@ def _own_directory(workdir: Path, resume: bool) -> Iterator[None]:
     with claim(workdir) if hosts.is_primary() else contextlib.nullcontext():
         if hosts.is_primary() and not resume and (former := set_aside(workdir)):
             print(f"what {workdir} held is in {former} now")
-        hosts.everywhere(True)  # nobody looks into it before
+        hosts.meet("run directory")  # nobody looks into it before
         yield
 
 

@@ -41,6 +41,7 @@ SHORT = (
     "--config.hsv.enabled=true",
 )
 _STEPS_PER_EPOCH = 20
+_PATIENCE = 900  # seconds until a life that does not end is a hanging one
 _STOPPED = 75  # train.py's exit code where it was asked to stop and saved
 _NOT_COMPARED = ("images_per_second", "data_wait", "time", "num_programs")  # of each life, not of the run
 
@@ -96,7 +97,9 @@ class Run:
                 reader.ended.wait(delay)
                 phase, sent = reader.phase, time.monotonic()
                 process.send_signal(number)
-            reader.ended.wait()
+            if not reader.ended.wait(_PATIENCE):
+                process.kill()
+                raise SystemExit(f"{self.workdir} hangs:\n{''.join(reader.lines)}")
         seconds = time.monotonic() - sent
         output = "".join(reader.lines)
         ends = {0: "finished", -signal.SIGKILL: "killed", -signal.SIGTERM: "killed", _STOPPED: "stopped"}

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -62,7 +63,9 @@ def arguments(data: Path, size: str = "(64, 64)") -> list[str]:
 def environment(num_devices: int = 1) -> dict[str, str]:
     """That of a program with its own simulated devices and the tests' compilation cache."""
     return os.environ | {
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={num_devices}",
+        # A device may wait long for the others on a machine that is busy with other things.
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={num_devices} "
+        "--xla_cpu_collective_call_terminate_timeout_seconds=600",
         "JAX_PLATFORMS": "cpu",
         "JAX_COMPILATION_CACHE_DIR": os.environ.get("YOLOX_JAX_TEST_CACHE", str(ROOT / ".jax_cache")),
         "PYTHONPATH": str(ROOT),
@@ -101,7 +104,7 @@ class Program:
         deadline = time.monotonic() + _SECONDS
         with self._said_something:
             while not said():
-                has_ended = not self._is_heard()
+                has_ended = not self.is_heard()
                 if has_ended or time.monotonic() > deadline:
                     break
                 self._said_something.wait(1)
@@ -113,18 +116,19 @@ class Program:
         """Waits until a training program reports that step or a later one."""
 
         def reached() -> bool:
-            last = next((line for line in reversed(self.output) if line.startswith("step ")), "step 0/")
-            return int(last.removeprefix("step ").split("/")[0]) >= step
+            reports = (re.match(r"step (\d+)/", line) for line in reversed(self.output))
+            last = next((int(report[1]) for report in reports if report), 0)
+            return last >= step
 
         self.wait_for(reached)
 
     def kill(self) -> None:
         """Ends it and its children, who may have outlived it."""
-        if self._process.poll() is None or self._is_heard():
+        if self._process.poll() is None or self.is_heard():
             os.killpg(self.pid, signal.SIGKILL)
             self._process.wait()
 
-    def _is_heard(self) -> bool:
+    def is_heard(self) -> bool:
         """Whether it or a child of its holds a pipe."""
         return any(reader.is_alive() for reader in self._readers)
 
@@ -133,7 +137,7 @@ class Program:
         deadline = time.monotonic() + _SECONDS
         for reader in self._readers:
             reader.join(max(0, deadline - time.monotonic()))
-        hangs = self._is_heard()
+        hangs = self.is_heard()
         if hangs:
             self.kill()
         ended = self._process.wait()
@@ -164,5 +168,6 @@ def run(program: str, arguments: list[str], cwd: Path, code: int | None = None, 
 
 def steps(workdir: Path) -> list[int]:
     """The steps that metrics.jsonl has a loss of."""
-    records = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    lines = (workdir / "metrics.jsonl").read_text().splitlines(keepends=True)
+    records = [json.loads(line) for line in lines if line.endswith("\n")]  # the last may be on its way
     return [record["step"] for record in records if "loss" in record]

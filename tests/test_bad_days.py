@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import subprocess
+import time
 
 import cv2
 import pytest
@@ -91,16 +92,23 @@ def small_disk(tmp_path):
 
 
 def test_a_full_disk_ends_the_run_with_the_last_checkpoint_whole(data, tmp_path, small_disk):
-    process = programs.start("train.py", _endless(data), tmp_path)
+    # Seldom evaluated: a picture that cannot be written is another message.
+    process = programs.start("train.py", _endless(data, "--config.eval.every_epochs=5000"), tmp_path)
     process.wait_for_step(3)
     somebody_elses = small_disk / "somebody else's"
-    with somebody_elses.open("wb", buffering=0) as file, contextlib.suppress(OSError):
-        while True:
-            file.write(b"0" * 100_000)
+    with somebody_elses.open("wb", buffering=0) as file:
+        while process.is_heard():  # what is freed by the end of a save is taken too
+            with contextlib.suppress(OSError):
+                while True:
+                    file.write(b"0" * 100_000)
+            time.sleep(0.1)
     stopped = process.end(1)
     (told,) = stopped.stderr.splitlines()
-    assert told.startswith("error: a checkpoint could not be written to") and "a run/checkpoints" in told
-    assert float(re.search(r"where ([\d.]+) MB are free", told)[1]) < 5 and "Make room" in told
+    # metrics.jsonl or the event file may be the first to find no room.
+    assert re.match(
+        r"error: (a checkpoint could not be written to .*/a run/checkpoints|a run cannot be written to)", told
+    )
+    assert "make room" in told.lower() and "the same command goes on from" in told
     somebody_elses.unlink()
     _assert_goes_on(data, tmp_path)
 

@@ -124,9 +124,12 @@ def test_a_config_is_found_by_path_then_by_its_place_or_name_in_the_project(tmp_
         ("yolox_nano:large", f"{nano}:large"),
         ("mine.py", "mine.py"),
         ("yolox_s", "yolox_s"),
-        ("absent", "absent"),
     ):
         assert commands.find_config(named) == found
+    with pytest.raises(
+        FileNotFoundError, match="there is no config absent: give a file, or one of finetune, quickstart"
+    ):
+        commands.find_config("absent")
 
 
 def test_only_the_value_of_config_is_taken_for_a_config():

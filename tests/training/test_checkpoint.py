@@ -90,6 +90,27 @@ def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_is_used(run, pa
     assert sorted(workdir.rglob("*")) == left
 
 
+def test_after_a_fallback_every_save_is_kept_and_what_could_not_be_read_is_set_aside(run):
+    workdir, state = run
+    folder = workdir / "checkpoints"
+    (folder / "4").rename(folder / "9")
+    (folder / "9" / "meta" / "metadata").write_text("{")
+    checkpoints = checkpoint.Checkpoints(workdir, keep_last=2)
+    _, meta = checkpoints.restore_latest(toy.create_state(), _accept)
+    assert meta.step == 3
+    for step in (5, 6, 7):
+        checkpoints.save(state, _meta(step))
+    checkpoints.close()
+    assert checkpoints.steps() == [2, 6, 7, 9]  # the best, the last two, and the damaged one
+    assert _restore(workdir)[1].step == 7
+    checkpoints.save(state, _meta(9))
+    checkpoints.close()
+    assert checkpoints.steps() == [2, 7, 9]
+    assert (folder / "9.unreadable-1" / "meta" / "metadata").read_text() == "{"
+    assert _restore(workdir)[1].step == 9
+    assert table(workdir).splitlines()[-1].endswith("set aside: could not be read")
+
+
 def test_where_all_are_damaged_all_are_named(run):
     workdir, _ = run
     for step in (2, 3, 4):
@@ -115,6 +136,7 @@ def test_a_state_is_due_every_so_many_steps_and_minutes(monkeypatch):
     for step in range(12):
         clock[0] += 25.0
         if due(step):
+            due.note_save()
             found.append(step)
     assert found == [2, 3, 6, 7, 10, 11]
     assert not any(checkpoint.SaveDue(None, None)(step) for step in range(100))

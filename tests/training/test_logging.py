@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from yolox_jax.training.logging import RunLog, TrainingBrokeDown
+from yolox_jax.training.run_directory import RunDirectoryError
 
 _METRICS = {"loss": 3.0, "loss_iou": 1.0, "loss_obj": 1.0, "loss_cls": 1.0, "loss_l1": 0.0}
 _METRICS |= {"num_fg_per_gt": 2.0, "learning_rate": 0.1, "grad_norm": 5.0, "skipped": 0.0}
@@ -92,3 +93,27 @@ def test_the_share_of_time_waited_for_data_is_logged(tmp_path, monkeypatch):
     log.report()
     log.close()
     assert [record["data_wait"] for record in _records(tmp_path)] == [1 / 5, 3 / 5]
+
+
+def test_a_full_disk_is_told_of_with_the_way_on(log):
+    log._file.close()
+    log._file = open("/dev/full", "a")  # noqa: SIM115  (closed by the log)
+    with pytest.raises(RunDirectoryError, match=r"cannot be written to \(No space left on device\): make room"):
+        log.write({"step": 0, "loss": 1.0})
+    log.close()
+
+
+def test_a_tracker_that_fails_is_told_no_more_and_the_run_goes_on(tmp_path, caplog):
+    class Failing:
+        def add(self, numbers, step):
+            raise ConnectionError("no network")
+
+        def close(self):
+            pytest.fail("it is told no more")
+
+    log = RunLog(tmp_path, total_steps=100, steps_per_epoch=10, batch_size=4, max_bad_steps=3, tracker=Failing())
+    for step in range(2):
+        log.write({"step": step, "loss": 1.0})
+    log.close()
+    assert [record["step"] for record in _records(tmp_path)] == [0, 1]
+    assert caplog.text.count("the tracker failed and is told no more: no network") == 1

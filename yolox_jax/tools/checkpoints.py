@@ -16,11 +16,12 @@ def table(workdir: Path) -> str:
     listed = checkpoint.list_checkpoints(workdir)
     if not listed:
         raise FileNotFoundError(f"{workdir} has no checkpoints: give the directory of a run")
-    best = max((each.ap for each in listed if each.ap is not None), default=None)
+    aps = {each.step: each.ap for each in listed if each.ap is not None}
+    best = checkpoint.best_step(aps, aps)
     lines = [f"{'step':>8}  {'AP':>7}  {'MB':>7}  {'mesh':>7}  state"]
     for each in listed:
         ap = "" if each.ap is None else f"{each.ap:.4f}"
-        marks = "best, " if each.ap is not None and each.ap == best else ""
+        marks = "best, " if each.ap is not None and each.step == best else ""
         lines.append(f"{each.step:>8}  {ap:>7}  {each.num_bytes / 1e6:>7.1f}  {each.mesh:>7}  {marks}{each.condition}")
     return "\n".join(lines)
 

@@ -34,16 +34,14 @@ def doctor() -> None:
 
 
 def find_config(named: str) -> str:
-    """The file that --config names; `named` itself where the project has none of that name either."""
+    """The file that --config names, in the project or elsewhere. A FileNotFoundError where there is none."""
     path, colon, argument = named.partition(":")  # ml_collections hands what follows a colon to get_config
     candidates = (Path(path), ROOT / path, ROOT / "configs" / f"{path}.py")
-    found = next((str(candidate) for candidate in candidates if candidate.is_file()), path)
+    found = next((str(candidate) for candidate in candidates if candidate.is_file()), None)
+    if found is None:
+        own = sorted({path.stem for path in (ROOT / "configs").glob("*.py")} - {"base"})
+        raise FileNotFoundError(f"there is no config {path}: give a file, or one of {', '.join(own)}")
     return f"{found}{colon}{argument}"
-
-
-def config_names() -> list[str]:
-    """The project's own, without base, from which they are made."""
-    return sorted({path.stem for path in (ROOT / "configs").glob("*.py")} - {"base", "__init__"})
 
 
 def with_found_configs(arguments: list[str]) -> list[str]:

@@ -6,13 +6,11 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import NoReturn
 
 import jax
 from absl import app, flags
 from absl import logging as absl_logging
-from ml_collections import config_flags
 
 from yolox_jax.data.reading import SampleError
 from yolox_jax.tools import commands
@@ -41,6 +39,8 @@ def run_program(main: Callable[[], None]) -> None:
 def _parse_flags(argv: list[str]) -> list[str]:
     try:
         rest: list[str] = flags.FLAGS(commands.prepare(argv))
+    except FileNotFoundError as error:
+        sys.exit(f"error: {error}")
     except flags.Error as error:
         first, *others = str(error).strip().splitlines()
         if others and others[-1].strip().startswith("ValueError: "):  # the end of a traceback into the config's file
@@ -49,10 +49,6 @@ def _parse_flags(argv: list[str]) -> list[str]:
     except AttributeError as error:  # ml_collections wraps a KeyError, whose text has the field and its like
         (cause,) = error.args
         sys.exit(f"error: --config has no field {cause.args[0] if isinstance(cause, KeyError) else cause}")
-    if flags.FLAGS["config"].present:
-        name = config_flags.get_config_filename(flags.FLAGS["config"])
-        if not Path(name).is_file():
-            sys.exit(f"error: there is no config {name}: give a file, or one of {', '.join(commands.config_names())}")
     return rest
 
 

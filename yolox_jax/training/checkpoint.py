@@ -6,7 +6,9 @@ say. Beside them ap.json has the AP of the steps that were evaluated: a state is
 is lost to a death in between.
 """
 
+import contextlib
 import dataclasses
+import functools
 import importlib.metadata
 import json
 import logging
@@ -14,7 +16,7 @@ import shutil
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -27,7 +29,10 @@ from yolox_jax.training.state import TrainState
 
 logger = logging.getLogger("yolox_jax.training")
 
+_T = TypeVar("_T")
+
 _FOLDER = "checkpoints"
+_ITEMS = ("ema", "raw", "train", "meta")
 _FORMAT_VERSION = 3  # 3: raw weights as an item of their own, the data set's fingerprint, the mesh
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "opencv-python-headless")
 
@@ -81,43 +86,76 @@ class SaveDue:
         self._every_seconds = None if every_minutes is None else 60 * every_minutes
         self._since = time.monotonic()  # not the wall clock, which may go backwards
 
+    def note_save(self) -> None:
+        """Counts the minutes from now."""
+        self._since = time.monotonic()
+
     def __call__(self, step: int) -> bool:
         """Whether the state is to be saved after step `step`, counted from 0."""
         by_steps = self._every_steps is not None and (step + 1) % self._every_steps == 0
         by_time = self._every_seconds is not None and time.monotonic() - self._since >= self._every_seconds
         if jax.process_count() > 1:
-            by_time = (step + 1) % self._ask_every == 0 and hosts.from_primary(by_time)
-        if by_steps or by_time:
-            self._since = time.monotonic()
+            by_time = (step + 1) % self._ask_every == 0 and bool(hosts.from_primary(by_time))
         return by_steps or by_time
 
 
+class _Manager(ocp.CheckpointManager):
+    """Leaves jax's preemption service to StopRequest: it has one counter, which orbax would feed other numbers."""
+
+    def reached_preemption(self, step: int) -> bool:
+        return False
+
+
 class Checkpoints:
-    """The checkpoints of one run: written in the background, the last few and the best by AP kept."""
+    """The checkpoints of one run: written in the background, the last few and the best by AP kept.
+
+    Threads and files are held from the first save to `close`. Of several processes all must make the same calls.
+    """
 
     def __init__(self, workdir: Path, keep_last: int = 2):
         self._directory = (workdir / _FOLDER).absolute()
-        options = ocp.CheckpointManagerOptions(
-            preservation_policy=_LatestAndBest(keep_last, self.aps),
-            cleanup_tmp_directories=True,  # what a killed run left half-written
-        )
+        self._keep_last = keep_last
         self._aps = read_aps(self._directory)
-        self._manager = ocp.CheckpointManager(self._directory, options=options)
+        self._unreadable: set[int] = set()
+        self._manager: _Manager | None = None
 
     def steps(self) -> list[int]:
         """The steps of the complete checkpoints, the oldest first."""
-        return sorted(self._manager.all_steps())
+        return sorted(_complete_steps(self._directory))
 
     def save(self, state: TrainState, meta: Meta) -> None:
         """Starts to write; the arrays are copied before this returns, so the state may be donated.
 
-        A step that is saved already is left as it is. Raises CheckpointError where this or the last save failed.
+        A step that is saved already is left as it is; one that could not be read is set aside. Raises CheckpointError
+        where this or the last save failed.
         """
-        if meta.step in self._manager.all_steps():
+        if meta.step in self._unreadable:
+            self._set_aside(meta.step)
+        if self._manager is None:
+            self._manager = self._open()
+        manager = self._manager
+        if meta.step in manager.all_steps():
             return
         arrays = {name: ocp.args.StandardSave(item) for name, item in _items(state).items()}
         items = ocp.args.Composite(**arrays, meta=ocp.args.JsonSave(meta.to_json()))
-        self._explain(lambda: self._manager.save(meta.step, args=items))
+        # force: after a fallback, steps before the unreadable one are saved too.
+        self._explain(lambda: manager.save(meta.step, args=items, force=True))
+
+    def _open(self) -> _Manager:
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=_LatestAndBest(self._keep_last, self.aps, self._unreadable),
+            cleanup_tmp_directories=True,  # what a killed run left half-written
+        )
+        return _Manager(self._directory, options=options)
+
+    def _set_aside(self, step: int) -> None:
+        """Gives the folder of an unreadable checkpoint another name."""
+        self.close()
+        if hosts.is_primary():
+            number = 1 + len(list(self._directory.glob(f"{step}.unreadable-*")))
+            (self._directory / str(step)).rename(self._directory / f"{step}.unreadable-{number}")
+        hosts.everywhere(True)  # nobody looks before
+        self._unreadable.remove(step)
 
     def record_ap(self, step: int, ap: float) -> None:
         """Notes the AP of a saved step, by which the best one is kept."""
@@ -138,21 +176,19 @@ class Checkpoints:
         Raises:
           CheckpointError: there are checkpoints, but none can be read.
         """
-        bad = []
-        for step in reversed(self.steps()):
+        bad: list[str] = []
+        steps = self.steps()
+        while (step := hosts.from_primary(steps.pop() if steps else -1)) >= 0:  # a listing may lag behind on the others
             path = self._directory / str(step)
-            try:
-                meta = read_meta(path)
-            except NewerFormatError:
-                raise
-            except Exception as error:  # noqa: BLE001  (orbax and what is below it raise all kinds)
-                bad.append(_warn_unreadable(path, error))
-                continue
-            check(meta)
-            restored, reason = self._try_restore(step, like)
-            if restored is not None:
-                return restored, meta
-            bad.append(_warn_unreadable(path, reason))
+            meta, reason = _try_everywhere(functools.partial(read_meta, path))
+            if meta is not None:
+                check(meta)
+                restored, reason = _try_everywhere(functools.partial(self._restore, step, like))
+                if restored is not None:
+                    return restored, meta
+            logger.warning("%s cannot be read (%s); the checkpoint before it is tried", path, _first_line(reason))
+            bad.append(str(path))
+            self._unreadable.add(step)
         if bad:
             raise CheckpointError(
                 f"none of the checkpoints {', '.join(bad)} can be read: restore one from a copy, choose another --workdir, "
@@ -160,29 +196,27 @@ class Checkpoints:
             )
         return None
 
-    def _try_restore(self, step: int, like: TrainState) -> tuple[TrainState | None, Exception]:
-        """The state where every process could read its part of it; the error where one could not."""
-        restored: TrainState | None = None
-        reason = Exception("another process could not read its part")
+    def _restore(self, step: int, like: TrainState) -> TrainState:
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
         items = {name: ocp.args.StandardRestore(item) for name, item in _items(abstract).items()}
-        try:
-            found = self._manager.restore(step, args=ocp.args.Composite(**items))
-            restored = TrainState(ema=found["ema"], **found["raw"], **found["train"])
-        except Exception as error:  # noqa: BLE001  (orbax and what is below it raise all kinds)
-            reason = error
-        return (restored if hosts.everywhere(restored is not None) else None), reason
+        with contextlib.closing(self._open()) as manager:
+            found = manager.restore(step, args=ocp.args.Composite(**items))
+        return TrainState(ema=found["ema"], **found["raw"], **found["train"])
 
     def close(self) -> None:
         """Waits until all is written. Raises CheckpointError where it could not be."""
-        self._explain(self._manager.close)
+        if self._manager is not None:
+            self._explain(self._manager.close)
+            self._manager = None
 
     def _explain(self, write: Callable[[], Any]) -> None:
         try:
             write()
+        except jax.errors.JaxRuntimeError:  # of a barrier: another process is lost
+            raise
         except Exception as error:
-            whole = [step for step in self.steps() if (self._directory / str(step)).is_dir()]
-            left = f"the last whole one is {self._directory / str(whole[-1])}" if whole else "there is none yet"
+            steps = self.steps()
+            left = f"the last whole one is {self._directory / str(steps[-1])}" if steps else "there is none yet"
             free = (
                 shutil.disk_usage(self._directory).free / 1e6
             )  # the libraries do not always say that the disk is full
@@ -194,16 +228,17 @@ class Checkpoints:
 
 @dataclasses.dataclass
 class _LatestAndBest(checkpoint_managers.PreservationPolicy):
-    """Keeps the last `num_latest` checkpoints and the one of the highest AP."""
+    """Keeps the last `num_latest` checkpoints, the one of the highest AP, and what cannot be read."""
 
     num_latest: int
     aps: Callable[[], dict[int, float]]
+    unreadable: Collection[int]
 
     def should_preserve(
         self, checkpoints: Sequence[Any], *, context: checkpoint_managers.PreservationContext
     ) -> Sequence[bool]:
-        steps = sorted(info.step for info in checkpoints)
-        keep = {*steps[-self.num_latest :], best_step(self.aps(), steps)}
+        steps = sorted({info.step for info in checkpoints} - set(self.unreadable))
+        keep = {*steps[-self.num_latest :], best_step(self.aps(), steps), *self.unreadable}
         return [info.step in keep for info in checkpoints]
 
 
@@ -232,7 +267,9 @@ def list_checkpoints(workdir: Path) -> list[Listed]:
         if not step.isdigit():
             continue
         mesh, condition = "", "complete"
-        if rest:  # orbax writes to <step>.orbax-checkpoint-tmp… and renames it
+        if rest.startswith("unreadable"):
+            condition = "set aside: could not be read"
+        elif rest:  # orbax writes to <step>.orbax-checkpoint-tmp… and renames it
             condition = "half-written"
         else:
             try:
@@ -272,7 +309,8 @@ def _best(folder: Path) -> Path:
 
 
 def _complete_steps(folder: Path) -> list[int]:
-    return [int(child.name) for child in folder.glob("*") if child.name.isdigit()] if folder.is_dir() else []
+    children = folder.iterdir() if folder.is_dir() else []
+    return [int(each.name) for each in children if each.name.isdigit() and any((each / x).is_dir() for x in _ITEMS)]
 
 
 def read_meta(checkpoint: Path) -> Meta:
@@ -307,9 +345,17 @@ def _package_versions() -> dict[str, str]:
     return {name: importlib.metadata.version(name) for name in _PACKAGES}
 
 
-def _warn_unreadable(path: Path, error: Exception) -> str:
-    logger.warning("%s cannot be read (%s); the checkpoint before it is tried", path, _first_line(error))
-    return str(path)
+def _try_everywhere(read: Callable[[], _T]) -> tuple[_T | None, Exception]:
+    """What was read, where every process could; otherwise None, and the error. One of another format is raised."""
+    found: _T | None = None
+    reason = Exception("another process could not read its part")
+    try:
+        found = read()
+    except NewerFormatError:
+        raise
+    except Exception as error:  # noqa: BLE001  (orbax and what is below it raise all kinds)
+        reason = error
+    return (found if hosts.everywhere(found is not None) else None), reason
 
 
 def _first_line(error: Exception) -> str:

@@ -16,10 +16,13 @@ _COMPILED = "/jax/core/compile/backend_compile_duration"
 _PATIENCE = 0.2  # seconds between two looks at whether the run was asked to stop
 
 
+ByKey = Mapping[Hashable, Callable[[], Any]]  # functions that compile
+
+
 class Programs:
     """Compiles one program after another while the first ones run already."""
 
-    def __init__(self, compile_by_key: Mapping[Hashable, Callable[[], Any]]):
+    def __init__(self, compile_by_key: ByKey):
         """The functions that compile, in the order in which their programs will be wanted."""
         self._results: dict[Hashable, Future[Any]] = {key: Future() for key in compile_by_key}
         self._met: set[Hashable] = set()
@@ -31,10 +34,12 @@ class Programs:
         self._thread.start()
         return self
 
-    def __exit__(self, *exception: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         self._closed = True
+        if kind is None:  # a run at its end has time, and Python does not survive a compilation
+            self._thread.join()
 
-    def _work(self, compile_by_key: Mapping[Hashable, Callable[[], Any]]) -> None:
+    def _work(self, compile_by_key: ByKey) -> None:
         for key, compile_one in compile_by_key.items():
             if self._closed:
                 return

@@ -71,11 +71,11 @@ def is_primary() -> bool:
     return jax.process_index() == 0
 
 
-def from_primary(value: bool) -> bool:
+def from_primary(value: int) -> int:
     """Process 0's value, for all; every process must call it."""
     if jax.process_count() == 1:
         return value
-    return bool(multihost_utils.broadcast_one_to_all(np.array(value)))
+    return int(multihost_utils.broadcast_one_to_all(np.array(value)))
 
 
 def everywhere(value: bool) -> bool:

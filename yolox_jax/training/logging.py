@@ -4,9 +4,10 @@ broken down."""
 import contextlib
 import datetime
 import json
+import logging
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,9 +15,11 @@ import jax
 
 from yolox_jax.data.pipeline import ImageIds
 from yolox_jax.training.compilation import Counter
-from yolox_jax.training.run_directory import write_atomically
+from yolox_jax.training.run_directory import RunDirectoryError, write_atomically
 from yolox_jax.training.tensorboard import EventFile, numbers_of
 from yolox_jax.training.trackers import Tracker
+
+logger = logging.getLogger("yolox_jax.training")
 
 _T = TypeVar("_T")
 
@@ -49,6 +52,7 @@ class RunLog:
         `first_is_evaluated`: whether the evaluation of that state, if it was due, is done. `writes`: whether files are
         written; of several processes one does. `tracker` is told what is written, and closed with this.
         """
+        self._workdir = workdir
         path = workdir / "metrics.jsonl"
         kept = _records_before(path, first_step, first_is_evaluated)
         self._file, self._events = None, None
@@ -135,31 +139,49 @@ class RunLog:
         self._waited = 0.0
 
     @contextlib.contextmanager
-    def untimed(self, when: bool = True) -> Iterator[None]:
+    def untimed(self) -> Iterator[None]:
         """For other work than training (evaluation, compilation): its time does not count in images a second."""
         start = time.perf_counter()
         yield
-        if when:
-            self._since += time.perf_counter() - start
+        self._since += time.perf_counter() - start
 
     def write(self, record: dict[str, Any]) -> None:
-        """One line of metrics.jsonl; json has no NaN, so a number that is not finite is written as a word."""
+        """One line of metrics.jsonl; json has no NaN, so a number that is not finite is written as a word.
+
+        Raises:
+          RunDirectoryError: the disk is full.
+        """
         if self._file is None or self._events is None:
             return
         record = {**record, "time": time.time()}
         record = {k: str(v) if isinstance(v, float) and not math.isfinite(v) else v for k, v in record.items()}
-        self._file.write(json.dumps(record) + "\n")
-        self._file.flush()
-        self._events.add(record)
-        if self._tracker is not None:
-            self._tracker.add(numbers_of(record), record["step"])
+        try:
+            self._file.write(json.dumps(record) + "\n")
+            self._file.flush()
+            self._events.add(record)
+        except OSError as error:
+            raise RunDirectoryError(
+                f"{self._workdir} cannot be written to ({error.strerror}): make room; the same command goes on from the "
+                "last checkpoint"
+            ) from error
+        self._tell(lambda tracker: tracker.add(numbers_of(record), record["step"]))
 
     def close(self) -> None:
-        if self._tracker is not None:
-            self._tracker.close()
+        self._tell(lambda tracker: tracker.close())
         if self._file is not None and self._events is not None:
-            self._file.close()
-            self._events.close()
+            with contextlib.suppress(OSError):  # what could not be written was told of by `write`
+                self._file.close()
+                self._events.close()
+
+    def _tell(self, call: Callable[[Tracker], None]) -> None:
+        """Calls the tracker, without which the run can do."""
+        if self._tracker is None:
+            return
+        try:
+            call(self._tracker)
+        except Exception as error:  # noqa: BLE001  (each service has errors of its own)
+            logger.warning("the tracker failed and is told no more: %s (metrics.jsonl has all)", error)
+            self._tracker = None
 
     def _judge(self, step: int, metrics: dict[str, Any], image_ids: ImageIds) -> None:
         if not metrics["skipped"]:

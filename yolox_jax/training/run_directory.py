@@ -2,9 +2,16 @@
 
 import contextlib
 import fcntl
+import itertools
 import os
 from collections.abc import Iterator
 from pathlib import Path
+
+# What a run writes, trackers included.
+_WRITTEN = (
+    *("checkpoints", "metrics.jsonl", "tensorboard", "pictures", "profile", "results.json", "predictions.jpg"),
+    *("tracker.json", "wandb", "mlruns"),
+)
 
 
 class RunDirectoryError(RuntimeError):
@@ -32,16 +39,20 @@ def claim(workdir: Path) -> Iterator[None]:
             raise RunDirectoryError(
                 f"another run is writing to {workdir}: wait for it, or choose another --workdir"
             ) from error
+        except OSError:
+            pass  # a file system without locks
         yield
 
 
 def set_aside(workdir: Path) -> Path | None:
-    """Moves a former run's files to earlier-1, earlier-2 … inside the directory; where to, or None if there was none."""
-    former = [path for path in workdir.iterdir() if path.name != ".lock" and not path.name.startswith("earlier-")]
+    """Moves a former run's files to earlier-1, earlier-2 … inside the directory; where to, or None if there was none.
+
+    What no run wrote stays where it is.
+    """
+    former = [workdir / name for name in _WRITTEN if (workdir / name).exists()]
     if not former:
         return None
-    number = 1 + sum(path.name.startswith("earlier-") for path in workdir.iterdir())
-    folder = workdir / f"earlier-{number}"
+    folder = next(path for i in itertools.count(1) if not (path := workdir / f"earlier-{i}").exists())
     folder.mkdir()
     for path in former:
         path.rename(folder / path.name)

@@ -34,7 +34,6 @@ class CocoSource:
     """
 
     def __init__(self, annotations: str | Path, images: str | Path, split: str = "train"):
-        self.split = split
         self.problems: list[Problem] = []
         self._file = str(annotations)
 
@@ -127,17 +126,20 @@ class CocoSource:
             if image_id in listed and image_id not in index_of:
                 continue  # its image file is missing, which is a problem on the list already
             image = self._images[index_of[image_id]] if image_id in index_of else None
+            name = f"annotation {record['id']}" if "id" in record else f"annotations[{number}]"
             fault = _fault(record, image, label_of)
             if fault is not None:
                 kind, found = fault
                 usable = kind == problems.PARTLY_OUTSIDE
-                name = f"annotation {record['id']}" if "id" in record else f"annotations[{number}]"
                 self._add_problem(kind, name, found, "clipped for training" if usable else "annotation left out")
                 if not usable:
                     continue
             xywh = tuple(record["bbox"])
             area = xywh[2] * xywh[3] if record.get("area") is None else record["area"]
-            rows.append((index_of[image_id], label_of[record["category_id"]], xywh, area, bool(record.get("iscrowd"))))
+            crowd = record.get("iscrowd") or 0
+            if crowd not in (0, 1):
+                self._add_problem(problems.NOT_A_FLAG, name, f"iscrowd {crowd!r}", "taken as 0")
+            rows.append((index_of[image_id], label_of[record["category_id"]], xywh, area, crowd == 1))
         used_ids = collections.Counter(id for record in records if isinstance(id := record.get("category_id"), int))
         self.problems += problems.shifted_ids(used_ids, self._category_ids, self._file)
         annotations = np.array(rows, _ANNOTATION)

@@ -11,6 +11,8 @@ from typing import Any
 import cv2
 import numpy as np
 
+from yolox_jax.data import coco_format
+from yolox_jax.data.coco_format import ListedBox, ListedImage
 from yolox_jax.data.example import Example
 
 CLASS_NAMES = ("circle", "square", "triangle", "star")
@@ -90,27 +92,15 @@ class ShapesSource:
         return _plan(self._rng(index, _PLAN), self._max_side)
 
     def ground_truth(self) -> dict[str, Any]:
-        """All pictures in COCO's format. Category ids are 1..4 and areas are the boxes'."""
-        images: list[dict[str, Any]] = []
-        annotations: list[dict[str, Any]] = []
+        """All pictures in COCO's format."""
+        images, boxes = [], []
         for index in range(self._num_images):
-            plan, image_id = self.plan(index), self.image_id(index)
-            images.append({"id": image_id, "width": plan.width, "height": plan.height, "file_name": f"shapes_{index}"})
+            plan = self.plan(index)
+            images.append(ListedImage(self.image_id(index), f"shapes_{index}", plan.width, plan.height))
             for shape in plan.shapes:
                 x1, y1, x2, y2 = shape.box_xyxy
-                w, h = x2 - x1, y2 - y1
-                annotations.append(
-                    {
-                        "id": len(annotations) + 1,
-                        "image_id": image_id,
-                        "category_id": shape.label + 1,
-                        "bbox": [x1, y1, w, h],
-                        "area": w * h,
-                        "iscrowd": 0,
-                    }
-                )
-        categories = [{"id": label + 1, "name": name} for label, name in enumerate(CLASS_NAMES)]
-        return {"images": images, "annotations": annotations, "categories": categories}
+                boxes.append(ListedBox(index, shape.label, (x1, y1, x2 - x1, y2 - y1), iscrowd=False))
+        return coco_format.to_dict(CLASS_NAMES, images, boxes)
 
     def _rng(self, index: int, stream: int) -> np.random.Generator:
         return np.random.default_rng(np.random.SeedSequence(self._seed, spawn_key=(index, stream)))

@@ -30,7 +30,6 @@ class TfdsSource:
     def __init__(self, root: str | Path, split: str, features: Mapping[str, str] | None = None):
         folder = tfds_files.find_version(Path(root))
         builder = tfds_files.import_tfds().builder_from_directory(str(folder))
-        self.split = split
         self.problems: list[Problem] = []
         self._arguments = (str(folder), split, dict(features or {}))
         self._name = f"{folder} ({split})"

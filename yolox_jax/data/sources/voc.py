@@ -49,7 +49,6 @@ class VocSource:
         class_names: Sequence[str] | None = None,
         split: str = "train",
     ):
-        self.split = split
         self.problems: list[Problem] = []
         self._root = str(root)
         self._read: dict[str, Xml | None] = {}

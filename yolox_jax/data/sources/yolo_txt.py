@@ -30,7 +30,6 @@ class YoloTxtSource:
     """
 
     def __init__(self, yaml_file: str | Path, split: str = "train"):
-        self.split = split
         self.problems: list[Problem] = []
         content = yolo_yaml.read(yaml_file)
         self.class_names = content.class_names
