@@ -103,7 +103,7 @@ def _head_of_2025() -> ConfigDict:
     config.eval = ConfigDict()
     config.eval.every_epochs = 10  # exp.eval_interval; every epoch in the last no_aug_epochs
     config.eval.batch_size = 64
-    config.eval.metric = "coco"  # or voc: mAP07 and mAP12; AP is then mAP12 over IoU 0.5 to 0.95
+    config.eval.metric = "coco"  # or voc: mAP07 and mAP12, and as AP07 and AP both over IoU 0.5 to 0.95
     config.eval.detect = ConfigDict()
     config.eval.detect.conf = 0.001  # --conf 0.001 in the reference's README
     config.eval.detect.iou = 0.65  # exp.nmsthre

@@ -19,7 +19,8 @@ _RECALLS_07 = np.arange(0.0, 1.1, 0.1)  # not tenths exactly: a recall of 0.3 co
 def evaluate(ground_truth: Mapping[str, Any], detections: Sequence[Mapping[str, Any]]) -> ApResult:
     """mAP07 (eleven points of recall) and mAP12 (the area under the curve), both at IoU 0.5.
 
-    AP is mAP12 averaged over IoU 0.5 to 0.95, the reference's map_5095; AP50 is mAP12. A box marked as a crowd is a
+    AP is mAP12 averaged over IoU 0.5 to 0.95, and AP07 is mAP07 so: the reference's map_5095 is AP, or AP07 for the years
+    before 2010. AP50 is mAP12. A box marked as a crowd is a
     difficult one: neither missed nor what finds it wrong. A class without other boxes is left out of the means.
     """
     images = by_image(ground_truth, detections)
@@ -39,10 +40,12 @@ def evaluate(ground_truth: Mapping[str, Any], detections: Sequence[Mapping[str, 
         recall_TN, precision_TN = num_right_TN / num_boxes, num_right_TN / np.maximum(num_right_TN + num_wrong_TN, 1)
         areas = [area(*each) for each in zip(recall_TN, precision_TN, strict=True)]
         per_class.append(ClassAp(name, float(np.mean(areas)), areas[0], num_boxes))
-        aps_07.append(eleven_points(recall_TN[0], precision_TN[0]))
+        aps_07.append([eleven_points(*each) for each in zip(recall_TN, precision_TN, strict=True)])
     defined = [of_class for of_class in per_class if of_class.num_boxes]
     ap50 = _mean([of_class.AP50 for of_class in defined])
-    stats = {"AP": _mean([of_class.AP for of_class in defined]), "AP50": ap50, "mAP07": _mean(aps_07), "mAP12": ap50}
+    stats = {"AP": _mean([of_class.AP for of_class in defined]), "AP50": ap50}
+    stats |= {"mAP07": _mean([aps[0] for aps in aps_07]), "mAP12": ap50}
+    stats |= {"AP07": _mean([float(np.mean(aps)) for aps in aps_07])}
     return ApResult(stats, tuple(per_class))
 
 
