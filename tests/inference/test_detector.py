@@ -13,6 +13,7 @@ from yolox_jax.data import images
 from yolox_jax.data.geometry import letterbox
 from yolox_jax.inference import pretrained
 from yolox_jax.inference.coco_names import COCO_NAMES
+from yolox_jax.inference.images import as_bgr
 from yolox_jax.models import official_weights
 from yolox_jax.models.yolox import VARIANTS
 from yolox_jax.training import checkpoint, optim, state
@@ -75,6 +76,26 @@ def test_arrays_pil_images_and_files_of_one_picture_give_the_same(tmp_path):
         np.testing.assert_array_equal(other, seen[0])
 
 
+@pytest.mark.parametrize(("name", "dtype"), [("deep.png", "<u2"), ("deep.pgm", "<u2"), ("deep.tif", ">u2")])
+def test_a_pil_image_of_16_bits_is_scaled_as_its_file_is(tmp_path, name, dtype):
+    grey = np.random.default_rng(0).integers(0, 2**16, (40, 50)).astype(dtype)
+    Image.fromarray(grey).save(tmp_path / name)
+    with Image.open(tmp_path / name) as picture:
+        np.testing.assert_array_equal(as_bgr(picture), as_bgr(tmp_path / name))
+
+
+@pytest.mark.parametrize("format", ["png", "tif", "webp"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_pil_image_is_turned_as_its_file_is(tmp_path, orientation, format):
+    rgb = np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    options = {"lossless": True} if format == "webp" else {}
+    Image.fromarray(rgb).save(tmp_path / f"turned.{format}", exif=exif, **options)
+    with Image.open(tmp_path / f"turned.{format}") as picture:
+        np.testing.assert_array_equal(as_bgr(picture), as_bgr(tmp_path / f"turned.{format}"))
+
+
 def test_a_list_is_detected_in_batches_of_fixed_sizes_and_each_is_announced_once():
     predict, said = WhitePixels(), []
     detector = Detector(predict, _NAMES, _SIZE, batch_sizes=(1, 4), log=said.append)
@@ -106,6 +127,9 @@ def test_boxes_are_clipped_to_the_image_and_those_in_the_padding_left_out():
         (np.zeros((4, 4, 3)), "type float64: expected uint8, 0 to 255"),
         (np.zeros((2, 4, 4, 3), np.uint8), "give them as a list"),
         (7, "a int is no image"),
+        (Image.new("F", (4, 4)), "mode F has no known range: scale it to 0..255"),
+        (Image.new("I", (4, 4), -1), r"mode I has numbers outside 0\.\.65535"),
+        (Image.new("I", (4, 4), 1 << 16), r"mode I has numbers outside 0\.\.65535"),
         ("absent.jpg", "absent.jpg cannot be read"),
     ],
 )
