@@ -122,6 +122,14 @@ def test_a_pattern_means_the_files_it_matches_and_a_number_a_webcam(folder):
         media.Video(media.find(["99"])[0][0])
 
 
+def test_a_folders_name_is_no_pattern(folder):
+    folder = folder.rename(folder.parent / "holiday [2021]*")
+    (folder / ".a.png").write_bytes((folder / "a.png").read_bytes())  # hidden, as what other systems leave beside files
+    found, errors = media.find([str(folder)])
+    assert [each.path.name for each in found] == ["a.png", "b.JPG", "damaged.jpg", "film.avi"]
+    assert not errors
+
+
 def test_the_program_writes_a_json_and_ends_with_one_where_something_was_unreadable(folder, tmp_path):
     size_hw = (toy.SIZE, toy.SIZE)
     variables = toy.MODEL.init(jax.random.key(0), jnp.zeros((1, *size_hw, 3)))

@@ -41,7 +41,7 @@ def find(named: Sequence[str]) -> tuple[list[Media], list[MediaError]]:
         elif each.isdigit() and not path.exists():
             found.append(Media(f"webcam {each}", "webcam", path))
         else:
-            pattern = str(path / "*") if path.is_dir() else str(path)
+            pattern = f"{glob.escape(str(path))}/*" if path.is_dir() else str(path)  # not the folder's own brackets
             matches = [Path(match) for match in sorted(glob.glob(pattern, recursive=True))]
             wanted = [m for m in matches if m.is_file() and m.suffix.lower() in _IMAGES | _VIDEOS]
             found += map(_file, wanted)
