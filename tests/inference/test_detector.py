@@ -184,6 +184,14 @@ def test_a_runs_classes_and_size_are_its_own_and_new_image_sizes_compile_nothing
     np.testing.assert_allclose(one.boxes_xyxy, all_three[2].boxes_xyxy, atol=1e-2)
 
 
+def test_one_number_is_height_and_width(run):
+    assert Detector.from_pretrained(run, size=96).size_hw == (96, 96)
+    assert Detector.from_pretrained(run, size=(96, 32)).size_hw == (96, 32)
+    for size in (0, 100, (96, 100)):
+        with pytest.raises(ValueError, match="multiples of 32"):
+            Detector.from_pretrained(run, size=size)
+
+
 @pytest.mark.parametrize("name", VARIANTS)
 def test_the_network_is_told_from_its_tensors(name):
     shapes = golden_shapes(name)

@@ -50,7 +50,7 @@ class Detector:
         cls,
         weights: str | Path,
         *,
-        size: tuple[int, int] | None = None,
+        size: int | tuple[int, int] | None = None,
         conf: float | None = None,
         iou: float | None = None,
         max_detections: int | None = None,
@@ -66,7 +66,7 @@ class Detector:
 
         Args:
           weights: a path, or a name such as yolox_s, which is downloaded once.
-          size: height and width of the network's input, multiples of 32; by default that of the training.
+          size: height and width of the network's input, or one number for both, multiples of 32; by default the training's.
           conf: the least score of an object; 0.25 by default.
           iou: an object that overlaps a better one of its class by more than this is left out; 0.45 by default.
           max_detections: objects an image; 300 by default.
@@ -105,7 +105,8 @@ class Detector:
 
         loaded = pretrained.load(str(weights), dtype or "auto")
         predict = pretrained.make_predict(loaded, dataclasses.replace(pretrained.DETECTOR_CONFIG, **given))
-        size_hw = loaded.size_hw if size is None else check_size(size)
+        size_hw = (size, size) if isinstance(size, int) else size
+        size_hw = loaded.size_hw if size_hw is None else check_size(size_hw)
         return cls(predict, loaded.class_names, size_hw, (1, batch_size), log)
 
     @overload
