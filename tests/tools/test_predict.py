@@ -130,6 +130,25 @@ def test_a_folders_name_is_no_pattern(folder):
     assert not errors
 
 
+def _run_main(before, *arguments):
+    """predict's main, after statements that may replace parts of it."""
+    program = f"from absl import app\nfrom yolox_jax.tools import predict\n{before}\napp.run(predict.main)"
+    command = [sys.executable, "-c", program, *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def test_the_programs_flags_reach_the_detector():
+    before = """
+def from_pretrained(weights, **options):
+    raise ValueError({name: value for name, value in options.items() if value is not None})
+
+predict.Detector.from_pretrained = from_pretrained
+"""
+    flags = ("--size=64,96", "--conf=0.5", "--iou=0.6", "--batch_size=3", "--tta", "--multi_label")
+    expected = {"size": (64, 96), "conf": 0.5, "iou": 0.6, "multi_label": True, "tta": True, "batch_size": 3}
+    assert _run_main(before, *flags, "a.png").stderr == f"error: {expected}\n"
+
+
 def test_the_program_writes_a_json_and_ends_with_one_where_something_was_unreadable(folder, tmp_path):
     size_hw = (toy.SIZE, toy.SIZE)
     variables = toy.MODEL.init(jax.random.key(0), jnp.zeros((1, *size_hw, 3)))

@@ -7,15 +7,14 @@ pth        the weights alone in the official layout, for the official TensorRT, 
 """
 
 import dataclasses
-from collections.abc import Sequence
 from pathlib import Path
 
 from absl import app, flags
 
-from yolox_jax.detection.anchors import check_size
 from yolox_jax.inference import pretrained
 from yolox_jax.inference.formats import FORMATS, ExportConfig
 from yolox_jax.inference.pretrained import DETECTOR_CONFIG
+from yolox_jax.tools.input_size import parse_size
 from yolox_jax.tools.terminal import quiet_libraries, user_errors
 
 _WEIGHTS = flags.DEFINE_string("weights", None, "A run, a checkpoint, a .pth file, or a name like yolox_s.")
@@ -29,15 +28,6 @@ _MAX_DETECTIONS = flags.DEFINE_integer("max_detections", DETECTOR_CONFIG.max_det
 _MULTI_LABEL = flags.DEFINE_boolean("multi_label", False, "stablehlo: an object may have several classes.")
 _TTA = flags.DEFINE_boolean("tta", False, "stablehlo: look four times, mirrored, smaller and larger too.")
 _RAW = flags.DEFINE_boolean("raw", False, "onnx: the network alone.")
-
-
-def parse_size(sides: Sequence[str]) -> tuple[int, int]:
-    """Height and width of one or two numbers; a ValueError where they are none."""
-    try:
-        size_hw = [int(side) for side in sides]
-    except ValueError as error:
-        raise ValueError(f"--size={','.join(sides)}: give one number, or height,width") from error
-    return check_size(size_hw * 2 if len(size_hw) == 1 else size_hw)
 
 
 def main(argv: list[str]) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from absl import app, flags
 
 from yolox_jax.inference.detector import Detector
+from yolox_jax.tools.input_size import parse_size
 from yolox_jax.tools.prediction import Prediction
 from yolox_jax.tools.terminal import quiet_libraries, user_errors
 
@@ -19,7 +20,7 @@ _WEIGHTS = flags.DEFINE_string("weights", None, "A run, a checkpoint, a .pth fil
 _OUTPUT = flags.DEFINE_string("output", "predictions", "The folder for the annotated copies and predictions.json.")
 _CONF = flags.DEFINE_float("conf", None, "The least score of an object; 0.25 if not given.", 0, 1)
 _IOU = flags.DEFINE_float("iou", None, "How much objects of a class may overlap; 0.45 if not given.", 0, 1)
-_SIZE = flags.DEFINE_integer("size", None, "Input side in pixels, a multiple of 32; that of the training if not given.")
+_SIZE = flags.DEFINE_list("size", None, "The input's height,width, or one for both; that of the training if not given.")
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 8, "Images at a time.", lower_bound=1)
 _MULTI_LABEL = flags.DEFINE_boolean("multi_label", None, "An object may have several classes.")
 _TTA = flags.DEFINE_boolean("tta", None, "Look four times: mirrored, smaller and larger too.")
@@ -33,7 +34,7 @@ def main(argv: list[str]) -> None:
     with user_errors():
         detector = Detector.from_pretrained(
             str(_WEIGHTS.value),
-            size=None if _SIZE.value is None else (_SIZE.value, _SIZE.value),
+            size=None if _SIZE.value is None else parse_size(_SIZE.value),
             conf=_CONF.value,
             iou=_IOU.value,
             multi_label=_MULTI_LABEL.value,
