@@ -11,6 +11,7 @@ from tests.material import golden_shapes, material, nano_of_seven_classes
 from yolox_jax import Detector
 from yolox_jax.data import images
 from yolox_jax.data.geometry import letterbox
+from yolox_jax.evaluation.evaluate import EvalConfig
 from yolox_jax.inference import pretrained
 from yolox_jax.inference.coco_names import COCO_NAMES
 from yolox_jax.inference.images import as_bgr
@@ -182,6 +183,21 @@ def test_a_runs_classes_and_size_are_its_own_and_new_image_sizes_compile_nothing
         jax.monitoring.clear_event_listeners()
     assert len(one) > 0
     np.testing.assert_allclose(one.boxes_xyxy, all_three[2].boxes_xyxy, atol=1e-2)
+
+
+def test_what_is_asked_for_reaches_the_program(run, monkeypatch):
+    configs = []
+    monkeypatch.setattr(pretrained, "make_predict", lambda loaded, config: configs.append(config))
+    asked = {"conf": 0.5, "iou": 0.6, "max_detections": 70, "multi_label": True, "tta": True}
+    Detector.from_pretrained(run, **asked)
+    Detector.from_pretrained(run)
+    assert configs == [EvalConfig(**asked, num_candidates=1000), pretrained.DETECTOR_CONFIG]
+
+
+def test_as_many_objects_as_asked_for_are_found(run):
+    """Also more than NMS is given by default: each anchor's, where any score and any overlap will do."""
+    detector = Detector.from_pretrained(run, size=256, conf=0.0, iou=1.0, max_detections=1200, log=lambda text: None)
+    assert len(detector(np.zeros((256, 256, 3), np.uint8))) == 1200
 
 
 def test_one_number_is_height_and_width(run):

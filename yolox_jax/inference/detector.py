@@ -1,6 +1,5 @@
 """Detect in pictures: Detector.from_pretrained("yolox_s")("street.jpg")."""
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Self, cast, overload
@@ -104,7 +103,7 @@ class Detector:
         from yolox_jax.inference import pretrained
 
         loaded = pretrained.load(str(weights), dtype or "auto")
-        predict = pretrained.make_predict(loaded, dataclasses.replace(pretrained.DETECTOR_CONFIG, **given))
+        predict = pretrained.make_predict(loaded, pretrained.detector_config(**given))
         size_hw = (size, size) if isinstance(size, int) else size
         size_hw = loaded.size_hw if size_hw is None else check_size(size_hw)
         return cls(predict, loaded.class_names, size_hw, (1, batch_size), log)

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.export
@@ -62,6 +63,12 @@ def load(weights: str, dtype: str = "auto") -> Pretrained:
         class_names, size_hw = _names_of(num_classes), _OFFICIAL_SIZES.get(name, (640, 640))
     model = yolox.create(name, len(class_names), yolox.compute_dtype(dtype))
     return Pretrained(name, model, variables, class_names, size_hw)
+
+
+def detector_config(**options: Any) -> EvalConfig:
+    """DETECTOR_CONFIG with these fields; more candidates where more detections than those are asked for."""
+    config = dataclasses.replace(DETECTOR_CONFIG, **options)
+    return dataclasses.replace(config, num_candidates=max(config.num_candidates, config.max_detections))
 
 
 def make_predict(loaded: Pretrained, config: EvalConfig) -> Callable[[np.ndarray], Detections]:

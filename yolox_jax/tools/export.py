@@ -6,7 +6,6 @@ onnx       the same as an ONNX graph; with --raw without decoding and NMS, as th
 pth        the weights alone in the official layout, for the official TensorRT, OpenVINO and ncnn tools
 """
 
-import dataclasses
 from pathlib import Path
 
 from absl import app, flags
@@ -36,8 +35,7 @@ def main(argv: list[str]) -> None:
     quiet_libraries()
     with user_errors():
         loaded = pretrained.load(str(_WEIGHTS.value), "float32")
-        detect = dataclasses.replace(
-            DETECTOR_CONFIG,
+        detect = pretrained.detector_config(
             conf=_CONF.value,
             iou=_IOU.value,
             max_detections=_MAX_DETECTIONS.value,
