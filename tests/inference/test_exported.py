@@ -97,21 +97,44 @@ def test_other_files_are_not_taken_for_one(path, tmp_path):
     assert not any(is_exported(tmp_path / name) for name in ("text", "other.zip", "absent"))
 
 
+def _write_with_meta(new_path, path, change):
+    """A copy whose json is `change` of the file's."""
+    with zipfile.ZipFile(path) as old, zipfile.ZipFile(new_path, "w") as new:
+        new.writestr("yolox_jax.json", json.dumps(change(json.loads(old.read("yolox_jax.json")))))
+        new.writestr("program.stablehlo", old.read("program.stablehlo"))
+
+
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [("format_version", 99, "format 99.*reads 1"), ("platforms", ["tpu"], "is for tpu, this is cpu")],
 )
 def test_a_file_for_others_says_so(path, tmp_path, field, value, message):
-    with zipfile.ZipFile(path) as old, zipfile.ZipFile(tmp_path / "new.zip", "w") as new:
-        meta = {**json.loads(old.read("yolox_jax.json")), field: value}
-        new.writestr("yolox_jax.json", json.dumps(meta))
-        new.writestr("program.stablehlo", old.read("program.stablehlo"))
+    _write_with_meta(tmp_path / "new.zip", path, lambda meta: {**meta, field: value})
     with pytest.raises(ValueError, match=message):
         Exported.read(tmp_path / "new.zip")
 
 
-def test_a_damaged_file_says_so(path, tmp_path):
-    with zipfile.ZipFile(tmp_path / "new.zip", "w") as new:
-        new.writestr("yolox_jax.json", "{}")
-    with pytest.raises(ValueError, match="is damaged"):
+def test_a_file_of_a_later_version_may_have_other_fields(path, tmp_path):
+    _write_with_meta(tmp_path / "new.zip", path, lambda meta: {"format_version": 2})
+    with pytest.raises(ValueError, match="format 2.*reads 1"):
         Exported.read(tmp_path / "new.zip")
+
+
+@pytest.mark.parametrize("field", ["format_version", "class_names", "size_hw", "batch", "platforms"])
+def test_a_file_without_a_field_is_damaged(path, tmp_path, field):
+    _write_with_meta(tmp_path / "new.zip", path, lambda meta: {key: meta[key] for key in meta if key != field})
+    with pytest.raises(ValueError, match=f"is damaged \\('{field}'\\): copy or export it again"):
+        Exported.read(tmp_path / "new.zip")
+
+
+def test_a_damaged_file_says_so(path, tmp_path):
+    with zipfile.ZipFile(tmp_path / "empty.zip", "w") as new:
+        new.writestr("yolox_jax.json", "{}")
+    data = bytearray(path.read_bytes())
+    begin = len("yolox_jax.json") + 30  # of the compressed json, after a zip file's first header
+    data[begin] ^= 0xFF
+    (tmp_path / "changed.zip").write_bytes(data)
+    (tmp_path / "cut.zip").write_bytes(data[: len(data) // 2])
+    for name in ("empty.zip", "changed.zip", "cut.zip"):
+        with pytest.raises(ValueError, match="is damaged"):
+            Exported.read(tmp_path / name)

@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import json
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from yolox_jax.types import Detections
 
 _PROGRAM, _META = "program.stablehlo", "yolox_jax.json"
 _FORMAT_VERSION = 1
+_FIELDS = ("class_names", "size_hw", "batch", "platforms")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,19 +50,22 @@ class Exported:
         try:
             with zipfile.ZipFile(path) as archive:
                 meta, serialized = json.loads(archive.read(_META)), archive.read(_PROGRAM)
-        except (zipfile.BadZipFile, KeyError, ValueError) as error:
+            version = meta["format_version"]
+            if version == _FORMAT_VERSION:  # another may have other fields
+                class_names, size_hw, batch, platforms = (meta[field] for field in _FIELDS)
+        except (zipfile.BadZipFile, zlib.error, KeyError, ValueError) as error:
             raise ValueError(f"{path} is damaged ({error}): copy or export it again") from error
-        if meta["format_version"] != _FORMAT_VERSION:
+        if version != _FORMAT_VERSION:
             raise ValueError(
-                f"{path} has format {meta['format_version']}, this version of yolox_jax reads {_FORMAT_VERSION}: "
+                f"{path} has format {version}, this version of yolox_jax reads {_FORMAT_VERSION}: "
                 "export it again, or open it with the version that wrote it"
             )
-        if jax.default_backend() not in [_platform(name) for name in meta["platforms"]]:
+        if jax.default_backend() not in [_platform(name) for name in platforms]:
             raise ValueError(
-                f"{path} is for {', '.join(meta['platforms'])}, this is {jax.default_backend()}: export it for that"
+                f"{path} is for {', '.join(platforms)}, this is {jax.default_backend()}: export it for that"
             )
         program = jax.export.deserialize(bytearray(serialized))
-        return cls(program, tuple(meta["class_names"]), tuple(meta["size_hw"]), meta["batch"])
+        return cls(program, tuple(class_names), tuple(size_hw), batch)
 
     def predict(self, images_BHW3: np.ndarray) -> Detections:
         """Runs the program; compiled for each new B."""
