@@ -76,6 +76,24 @@ def test_the_program_writes_an_official_file_unchanged_and_says_what_it_wrote(we
         np.testing.assert_array_equal(written[name], array, err_msg=name)
 
 
+@pytest.mark.parametrize(
+    ("given", "refused"),
+    [
+        (["--format=pth", "--raw", "--size=64", "--batch=1"], "--format=pth has no use for --size, --batch, --raw"),
+        (["--format=pth", "--conf=0.5", "--iou=0.5", "--tta"], "--format=pth has no use for --conf, --iou, --tta"),
+        (["--format=onnx", "--raw", "--max_detections=5"], "--raw has no use for --max_detections"),
+    ],
+)
+def test_the_program_refuses_flags_that_would_change_nothing(weights, tmp_path, given, refused):
+    command = [sys.executable, "-m", "yolox_jax.tools.export", f"--weights={weights}", *given]
+    result = subprocess.run(
+        [*command, f"--output={tmp_path / 'file'}"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 1
+    assert result.stderr == f"error: {refused}: leave that out\n"
+    assert not (tmp_path / "file").exists()
+
+
 def test_the_program_refuses_a_size_that_cannot_be(weights):
     command = [sys.executable, "-m", "yolox_jax.tools.export", f"--weights={weights}", "--format=onnx", "--size=65"]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)

@@ -27,6 +27,16 @@ _MAX_DETECTIONS = flags.DEFINE_integer("max_detections", DETECTOR_CONFIG.max_det
 _MULTI_LABEL = flags.DEFINE_boolean("multi_label", False, "stablehlo: an object may have several classes.")
 _TTA = flags.DEFINE_boolean("tta", False, "stablehlo: look four times, mirrored, smaller and larger too.")
 _RAW = flags.DEFINE_boolean("raw", False, "onnx: the network alone.")
+_DETECTION: tuple[flags.FlagHolder, ...] = (_CONF, _IOU, _MAX_DETECTIONS, _MULTI_LABEL, _TTA)
+
+
+def _check_flags() -> None:
+    """A ValueError where a flag is given that would change nothing."""
+    unused = {"--format=pth": (_SIZE, _BATCH, *_DETECTION, _RAW), "--raw": _DETECTION}
+    chosen = "--format=pth" if _FORMAT.value == "pth" else "--raw" if _RAW.value else ""
+    given = [f"--{flag.name}" for flag in unused.get(chosen, ()) if flag.value != flag.default]
+    if given:
+        raise ValueError(f"{chosen} has no use for {', '.join(given)}: leave that out")
 
 
 def main(argv: list[str]) -> None:
@@ -34,6 +44,7 @@ def main(argv: list[str]) -> None:
         raise app.UsageError(f"unknown argument {argv[1]!r}")
     quiet_libraries()
     with user_errors():
+        _check_flags()
         loaded = pretrained.load(str(_WEIGHTS.value), "float32")
         detect = pretrained.detector_config(
             conf=_CONF.value,
