@@ -149,6 +149,28 @@ predict.Detector.from_pretrained = from_pretrained
     assert _run_main(before, *flags, "a.png").stderr == f"error: {expected}\n"
 
 
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [("KeyboardInterrupt", 130, "interrupted"), ("OSError('could not write b.jpg')", 1, "could not write b.jpg")],
+)
+def test_what_was_found_before_ctrl_c_or_an_error_is_written(tmp_path, error, code, message):
+    before = f"""
+from unittest import mock
+
+def run(prediction, named):
+    prediction.entries.append({{"file": named[0], "detections": []}})
+    raise {error}
+
+predict.Prediction.run = run
+predict.Detector.from_pretrained = mock.Mock(return_value=mock.Mock(class_names=["white"], batch_sizes=[1]))
+"""
+    result = _run_main(before, f"--output={tmp_path}", "a.png", "b.png")
+    assert result.returncode == code
+    assert message in result.stderr and "Traceback" not in result.stderr
+    content = json.loads((tmp_path / "predictions.json").read_text())
+    assert [entry["file"] for entry in content["images"]] == ["a.png"]
+
+
 def test_the_program_writes_a_json_and_ends_with_one_where_something_was_unreadable(folder, tmp_path):
     size_hw = (toy.SIZE, toy.SIZE)
     variables = toy.MODEL.init(jax.random.key(0), jnp.zeros((1, *size_hw, 3)))

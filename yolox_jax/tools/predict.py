@@ -1,8 +1,8 @@
 """Detects in pictures: python -m yolox_jax.tools.predict --weights=yolox_s PATH… [--output=DIR]
 
 A path is an image, a video, a folder of them, a quoted pattern such as "photos/**/*.jpg", or the number of a webcam,
-which runs until Ctrl-C. Writes an annotated copy of each and predictions.json. What cannot be read is named at once and
-once more at the end, the rest goes on, and the exit code is 1.
+which runs until Ctrl-C. Writes an annotated copy of each and predictions.json, of what was done until then where it is
+interrupted. What cannot be read is named at once and once more at the end, the rest goes on, and the exit code is 1.
 """
 
 import json
@@ -44,10 +44,12 @@ def main(argv: list[str]) -> None:
         output = Path(_OUTPUT.value)
         output.mkdir(parents=True, exist_ok=True)
         prediction = Prediction(detector, output, _MAX_FRAMES.value)
-        prediction.run(argv[1:])
-        (output / "predictions.json").write_text(json.dumps(prediction.as_json()) + "\n")
-        num_objects = sum(len(entry["detections"]) for entry in prediction.entries)
-        print(f"{num_objects} objects in {len(prediction.entries)} images: {output}")
+        try:
+            prediction.run(argv[1:])
+        finally:  # what was found until then, also at Ctrl-C or where a copy cannot be written
+            (output / "predictions.json").write_text(json.dumps(prediction.as_json()) + "\n")
+            num_objects = sum(len(entry["detections"]) for entry in prediction.entries)
+            print(f"{num_objects} objects in {len(prediction.entries)} images: {output}")
         if prediction.unreadable:
             sys.exit("\n".join(["could not be read:", *map(str, prediction.unreadable)]))
 
