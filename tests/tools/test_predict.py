@@ -114,6 +114,56 @@ def test_a_video_that_was_cut_off_is_named_and_its_frames_are_kept(folder, predi
     assert prediction.entries[-1]["file"] == str(folder / "a.png")
 
 
+class _Camera:
+    """In OpenCV's place: three frames, then Ctrl-C."""
+
+    def __init__(self, number):
+        assert number == 0
+        self._frames = iter([_picture(64, 96, (8 * frame, 16, 8 * frame + 24, 48)) for frame in range(3)])
+
+    def isOpened(self):
+        return True
+
+    def get(self, what):
+        return -1.0 if what == cv2.CAP_PROP_FRAME_COUNT else 0.0  # as cameras answer
+
+    def read(self):
+        for frame in self._frames:
+            return True, frame
+        raise KeyboardInterrupt
+
+    def release(self):
+        pass
+
+
+def test_a_webcam_is_seen_frame_by_frame_until_ctrl_c_and_what_follows_still_is(folder, predict, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(cv2, "VideoCapture", _Camera)
+        prediction = predict("0", folder / "a.png")
+    assert not prediction.unreadable
+    assert [(entry["file"], entry.get("frame")) for entry in prediction.entries] == [
+        *(("webcam 0", frame) for frame in range(3)),
+        (str(folder / "a.png"), None),
+    ]
+    np.testing.assert_allclose(prediction.entries[2]["detections"][0]["box_xyxy"], [16, 16, 40, 48], atol=4)
+    assert len(list(media.Video(media.Media("copy", "video", tmp_path / "out" / "webcam0.mp4")))) == 3
+
+
+def test_ctrl_c_in_a_video_file_ends_all(folder, tmp_path):
+    def interrupted(images_BHW3):
+        raise KeyboardInterrupt
+
+    detector = Detector(interrupted, ("white",), (64, 64), log=lambda text: None)
+    with pytest.raises(KeyboardInterrupt):
+        Prediction(detector, tmp_path).run([str(folder / "film.avi")])
+
+
+def test_a_webcam_stops_at_max_frames(predict, monkeypatch):
+    monkeypatch.setattr(cv2, "VideoCapture", _Camera)
+    prediction = predict("0", max_frames=2)
+    assert not prediction.unreadable and len(prediction.entries) == 2
+
+
 def test_a_pattern_means_the_files_it_matches_and_a_number_a_webcam(folder):
     found, errors = media.find([f"{folder}/**/*.png", "0"])
     assert [each.kind for each in found] == ["image", "image", "webcam"]
