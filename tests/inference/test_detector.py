@@ -232,6 +232,11 @@ def test_what_is_not_there_is_named(tmp_path):
         Detector.from_pretrained(tmp_path)
 
 
+def test_an_unknown_dtype_is_named_as_the_caller_gave_it(run):
+    with pytest.raises(ValueError, match="^dtype is 'float16': choose one of auto, float32, bfloat16"):
+        Detector.from_pretrained(run, dtype="float16")
+
+
 def test_an_official_files_classes_are_cocos():
     loaded = pretrained.load(str(material("weights/yolox_nano_coco.pth")))
     assert (loaded.name, loaded.size_hw, loaded.class_names) == ("nano", (416, 416), COCO_NAMES)

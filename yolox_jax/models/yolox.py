@@ -97,7 +97,7 @@ def count_flops(model: YOLOX, variables: Any, size_hw: tuple[int, int]) -> float
 
 
 def compute_dtype(name: str) -> jnp.dtype:
-    """The dtype a config names: float32, bfloat16, or auto, which is bfloat16 where the hardware is made for it.
+    """The dtype of a name: float32, bfloat16, or auto, which is bfloat16 where the hardware is made for it.
 
     Raises:
       ValueError: another name.
@@ -108,7 +108,7 @@ def compute_dtype(name: str) -> jnp.dtype:
         "bfloat16": jnp.bfloat16,
     }
     if name not in dtypes:
-        raise ValueError(f"config.dtype is {name!r}: choose one of {', '.join(dtypes)}")
+        raise ValueError(f"dtype is {name!r}: choose one of {', '.join(dtypes)}")
     return jnp.dtype(dtypes[name])
 
 
