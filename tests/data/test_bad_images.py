@@ -89,9 +89,10 @@ def test_an_image_of_another_size_than_annotated_is_never_replaced():
         apply_policy(resized, "refuse")
 
 
-def test_a_missing_file_is_refused_though_the_source_has_left_it_out():
+@pytest.mark.parametrize("kind", [problems.MISSING_FILE, problems.UNKNOWN_FORMAT])
+def test_an_image_is_refused_though_the_source_has_left_it_out(kind):
     whole = MadeSource(striped(), [], length=2)
-    whole.problems = [Problem(problems.MISSING_FILE, "train.json", "image 7", "images/7.jpg", "left out")]
+    whole.problems = [Problem(kind, "train.json", "image 7", "images/7.jpg", "left out")]
     with pytest.raises(ImageError, match=r"1 images cannot be used:\ntrain.json: image 7: .*images/7.jpg"):
         apply_policy(whole, "refuse")
 

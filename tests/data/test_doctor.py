@@ -8,8 +8,9 @@ import cv2
 import numpy as np
 import pytest
 
-from yolox_jax.data import box_checks, doctor
+from yolox_jax.data import box_checks, doctor, findings, problems
 from yolox_jax.data.annotated import Annotated
+from yolox_jax.data.problems import Problem
 
 WIDTH, HEIGHT = 64, 48
 _NUM_IMAGES = 12
@@ -239,10 +240,13 @@ def _yolo_txt(root, lines):
     return {"kind": "yolo_txt", "root": str(root)}
 
 
+_LINES = "0 0.2 0.3 0.3 0.4\n1 0.7 0.5 0.4 0.5\n"
+
+
 @pytest.mark.parametrize(
     ("lines", "code", "said"),
     [
-        ("0 0.2 0.3 0.3 0.4\n1 0.7 0.5 0.4 0.5\n", None, ""),
+        (_LINES, None, ""),
         ("1 0.2 0.3 0.3 0.4\n2 0.7 0.5 0.4 0.5\n", "shifted-categories", "1 to 2 are used, 0 to 1 are listed"),
         ("0 0.05 0.1 0.35 0.5\n1 0.5 0.25 0.9 0.75\n", "wrong-box-format", "all lie inside as x1, y1, x2, y2"),
         ("0 0.05 0.1 0.3 0.4\n1 0.5 0.25 0.4 0.5\n", "wrong-box-format", "all lie inside as x, y, w, h"),
@@ -252,14 +256,6 @@ def test_lines_of_yolo_are_judged_as_a_whole(tmp_path, lines, code, said):
     found = doctor.examine(_yolo_txt(tmp_path, lines), size_hw=(64, 64), max_boxes=10).findings
     assert {finding.code for finding in found} == ({code} if code else set())
     assert all(said in finding.what for finding in found)
-
-
-def test_pixels_in_yolos_lines_are_found_line_by_line(tmp_path):
-    data = _yolo_txt(tmp_path, "0 0.2 0.3 0.3 0.4\n1 0.7 0.5 0.4 0.5\n")
-    (tmp_path / "labels" / "train" / "3.txt").write_text("0 0.2 0.3 0.3 0.4\n1 0.7 0.5 0.4 0.5\n0 12 20 9 9\n")
-    (finding,) = doctor.examine(data, size_hw=(64, 64), max_boxes=10).findings
-    assert finding.code == "not-normalised"
-    assert finding.file.endswith("labels/train/3.txt") and finding.record == "line 3"
 
 
 def _voc(root, corners, difficult):
@@ -294,6 +290,62 @@ def test_pascal_vocs_difficult_boxes_are_boxes_and_its_faults_are_found(tmp_path
     found = doctor.examine(_voc(tmp_path, corners, difficult), size_hw=(64, 64), max_boxes=10).findings
     assert {finding.code for finding in found if finding.severity == "error"} == codes
     assert found == [] or codes
+
+
+def _add_line(line):
+    return lambda root: (root / "labels" / "train" / "3.txt").write_text(f"{_LINES}{line}\n")
+
+
+def _list_an_image_twice(root):
+    names = [f"images/train/{number}.png\n" for number in (*range(_NUM_IMAGES), 3)]
+    (root / "train.txt").write_text("".join(names))
+    yaml = root / "data.yaml"
+    yaml.write_text(yaml.read_text().replace("train: images/train", "train: train.txt"))
+
+
+def _rename_image(root):
+    (root / "images" / "train" / "3.png").rename(root / "images" / "train" / "3.heic")
+
+
+def _change_xml(old, new):
+    def change(root):
+        file = root / "VOC" / "Annotations" / "train3.xml"
+        file.write_text(file.read_text().replace(old, new))
+
+    return change
+
+
+_FAULTS_OF_YOLO = {
+    "not-numbers": ("error", "labels/train/3.txt", "line 3", _add_line("0 0.2 0.3 0.3 cat")),
+    "not-a-box": ("error", "labels/train/3.txt", "line 3", _add_line("0 0.2 0.3 0.3")),
+    "not-normalised": ("error", "labels/train/3.txt", "line 3", _add_line("0 12 20 9 9")),
+    "not-an-image": ("warning", "images/train", "file", lambda root: (root / "images/train/read.me").touch()),
+    "unknown-format": ("error", "images/train", "file", _rename_image),
+    "repeated-image": ("warning", "train.txt", "line 13", _list_an_image_twice),
+}
+_FAULTS_OF_VOC = {
+    "missing-annotations": ("error", "train.txt", "line 4", lambda r: (r / "VOC/Annotations/train3.xml").unlink()),
+    "unreadable-annotations": ("error", "train3.xml", "file", _change_xml("</annotation>", "")),
+    "no-image-size": ("warning", "train3.xml", "size", _change_xml("size>", "extent>")),
+    "not-a-flag": ("warning", "train3.xml", "object 1 (cat)", _change_xml("<difficult>0", "<difficult>no")),
+}
+
+
+@pytest.mark.parametrize("code", [*_FAULTS_OF_YOLO, *_FAULTS_OF_VOC])
+def test_faults_of_yolos_and_vocs_files_are_found_with_file_and_record(tmp_path, code):
+    data = _yolo_txt(tmp_path, _LINES) if code in _FAULTS_OF_YOLO else _voc(tmp_path, (5, 5, 30, 30), 0)
+    severity, file, record, spoil = (_FAULTS_OF_YOLO | _FAULTS_OF_VOC)[code]
+    spoil(tmp_path)
+    (finding,) = doctor.examine(data, size_hw=(64, 64), max_boxes=10).findings
+    assert (finding.code, finding.severity, finding.record) == (code, severity, record)
+    assert finding.file.endswith(file) and finding.what and finding.advice
+
+
+def test_every_kind_of_problem_is_a_fault_here():
+    kinds = [text for name, text in vars(problems).items() if name.isupper() and isinstance(text, str)]
+    codes = {findings.of_problem(Problem(kind, "", "", "", ""), "train").code for kind in kinds}
+    assert len(codes) == len(kinds) > 0
+    assert codes <= {*_FAULTS, *_FAULTS_OF_YOLO, *_FAULTS_OF_VOC}
 
 
 def test_duplicate_boxes_are_those_a_naive_loop_finds():

@@ -168,11 +168,16 @@ def test_faults_of_a_list_are_problems_with_their_lines(folder):
 def test_other_files_among_the_images_are_problems_but_hidden_ones_are_not(folder):
     folder.add("train/a", LINE)
     folder.add("train/.ipynb_checkpoints/a", LINE)
+    folder.write("images/train/a.npy", "")
     folder.write("images/train/b.heic", "")
+    folder.write("labels/train/b.txt", LINE)
     folder.write("images/train/._a.png", "")
     source = folder.open()
     assert ids(source) == ["images/train/a.png"]
-    assert [(problem.kind, problem.found) for problem in source.problems] == [(problems.NOT_AN_IMAGE, "b.heic")]
+    assert sorted((problem.found, problem.kind) for problem in source.problems) == [
+        ("a.npy", problems.NOT_AN_IMAGE),
+        ("b.heic", problems.UNKNOWN_FORMAT),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -92,7 +92,8 @@ def _refuse(source: Source, threads: int, progress: Callable[[int, int], None] |
         return None
 
     found_at_opening = getattr(source, "problems", [])
-    faults = [str(problem) for problem in found_at_opening if problem.kind == problems.MISSING_FILE]
+    left_out = (problems.MISSING_FILE, problems.UNKNOWN_FORMAT)
+    faults = [str(problem) for problem in found_at_opening if problem.kind in left_out]
     with ThreadPoolExecutor(max(threads, 1)) as pool:
         for num_done, found in enumerate(pool.map(fault, range(len(source))), 1):
             if found is not None:

@@ -40,6 +40,7 @@ _OF_KIND: dict[str, tuple[Severity, str, str]] = {
     problems.MISSING_FILE: ("error", "missing-image", "put the file back, or take its record out"),
     problems.REPEATED_IMAGE: ("warning", "repeated-image", "list it once"),
     problems.NOT_AN_IMAGE: ("warning", "not-an-image", "move it out of the folder, or convert it to JPEG or PNG"),
+    problems.UNKNOWN_FORMAT: ("error", "unknown-format", "convert it to JPEG or PNG"),
     problems.NO_IMAGE_SIZE: ("warning", "no-image-size", "write the image's width and height"),
     problems.MISSING_ANNOTATIONS: ("error", "missing-annotations", "put the file where it is looked for"),
     problems.UNREADABLE_ANNOTATIONS: ("error", "unreadable-annotations", "copy or export the file again"),

@@ -11,6 +11,7 @@ logger = logging.getLogger("yolox_jax.data")
 MISSING_FILE = "missing image file"
 REPEATED_IMAGE = "image is listed more than once"
 NOT_AN_IMAGE = "not a known kind of image file"
+UNKNOWN_FORMAT = "image with labels is not of a known kind"
 NO_IMAGE_SIZE = "no size of the image"
 MISSING_ANNOTATIONS = "missing annotation file"
 UNREADABLE_ANNOTATIONS = "annotation file cannot be read"

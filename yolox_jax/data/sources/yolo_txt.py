@@ -40,18 +40,18 @@ class YoloTxtSource:
         num_labelled = 0
         listed = yolo_yaml.find_images(content, split, self.problems)
         for path in listed:
+            file = yolo_yaml.label_file(path)
             try:
-                text = _read_text(_label_file(path))
+                text = _read_text(file)
             except (OSError, ValueError) as error:  # ValueError: no utf-8
-                action = "image left out"
-                self._add_problem(problems.UNREADABLE_ANNOTATIONS, _label_file(path), "file", str(error), action)
+                self._add_problem(problems.UNREADABLE_ANNOTATIONS, file, "file", str(error), "image left out")
                 continue
             if text is not None:
                 num_labelled += 1
-                rows += [(len(self._paths), *box) for box in self._usable_boxes(text, _label_file(path))]
+                rows += [(len(self._paths), *box) for box in self._usable_boxes(text, file)]
             self._paths.append(path)
         if self._paths and num_labelled == 0:
-            found = f"none for {len(self._paths)} images, the first would be {_label_file(self._paths[0])}"
+            found = f"none for {len(self._paths)} images, the first would be {yolo_yaml.label_file(self._paths[0])}"
             action = "all images taken as negatives"
             self._add_problem(problems.MISSING_ANNOTATIONS, content.file, split, found, action)
         self.problems += problems.shifted_ids(self._used_ids, range(len(self.class_names)), content.file)
@@ -166,12 +166,6 @@ def _judge(words: list[str], num_classes: int) -> tuple[str | None, int, tuple[f
     if fault is None and max(-x1, -y1, x2 - 1, y2 - 1) > _ROUNDING:
         fault = problems.PARTLY_OUTSIDE
     return fault, int(first), (x1, y1, x2, y2)
-
-
-def _label_file(image_file: str) -> str:
-    """Beside the image where no folder is named images."""
-    before, separator, after = os.path.splitext(image_file)[0].rpartition(f"{os.sep}images{os.sep}")
-    return f"{before}{os.sep}labels{os.sep}{after}.txt" if separator else f"{after}.txt"
 
 
 def _read_text(file: str) -> str | None:

@@ -70,6 +70,12 @@ def find_images(content: YoloYaml, split: str, found_problems: list[Problem]) ->
     return sorted(paths)
 
 
+def label_file(image_file: str) -> str:
+    """Beside the image where no folder is named images."""
+    before, separator, after = os.path.splitext(image_file)[0].rpartition(f"{os.sep}images{os.sep}")
+    return f"{before}{os.sep}labels{os.sep}{after}.txt" if separator else f"{after}.txt"
+
+
 def _class_names(content: dict[str, Any], file: str) -> tuple[str, ...]:
     names = content.get("names")
     if isinstance(names, dict):
@@ -92,7 +98,8 @@ def _resolve(path: str, entry: str) -> str:
 
 
 def _in_folder(folder: str, found_problems: list[Problem]) -> set[str]:
-    paths = set()
+    paths: set[str] = set()
+    others: list[str] = []
     for directory, folders, names in os.walk(folder, followlinks=True):
         folders[:] = [name for name in folders if not name.startswith(".")]  # .ipynb_checkpoints has copies of images
         for name in names:
@@ -100,7 +107,14 @@ def _in_folder(folder: str, found_problems: list[Problem]) -> set[str]:
             if suffix in _IMAGE_SUFFIXES and not name.startswith("."):
                 paths.add(os.path.join(directory, name))
             elif suffix != ".txt" and not name.startswith("."):  # labels may lie beside their images
-                found_problems.append(Problem(problems.NOT_AN_IMAGE, directory, "file", name, "left out"))
+                others.append(os.path.join(directory, name))
+    owned_labels = {label_file(path) for path in paths}  # some tools keep 1.npy beside 1.jpg
+    existing = images.Folders()
+    for path in others:
+        labels = label_file(path)
+        is_labelled = labels not in owned_labels and existing.have(labels)
+        kind = problems.UNKNOWN_FORMAT if is_labelled else problems.NOT_AN_IMAGE
+        found_problems.append(Problem(kind, os.path.dirname(path), "file", os.path.basename(path), "left out"))
     return paths
 
 
