@@ -15,7 +15,7 @@ from yolox_jax.detection.anchors import check_size
 from yolox_jax.evaluation.evaluate import EvalConfig, EvalResult, check_metric, evaluate, make_predict
 from yolox_jax.models import yolox
 from yolox_jax.tools import from_config, plots
-from yolox_jax.tools.terminal import print_progress, quiet_libraries, run_program, user_errors
+from yolox_jax.tools.terminal import make_room_for, print_progress, quiet_libraries, run_program, user_errors
 from yolox_jax.training import compilation, parallel
 from yolox_jax.training.host_memory import keep_freed_memory
 from yolox_jax.training.weights import load_weights
@@ -58,6 +58,7 @@ def main() -> None:
     quiet_libraries()
     compilation.keep_programs()
     with user_errors():
+        make_room_for(_OUTPUT.value, _DETECTIONS.value)
         if _PLOTS.value:
             plots.prepare(Path(_PLOTS.value))
         result, source = run(_CONFIG.value, str(_WEIGHTS.value))

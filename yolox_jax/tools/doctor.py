@@ -17,7 +17,7 @@ from yolox_jax.data import doctor
 from yolox_jax.data.doctor import Report
 from yolox_jax.detection.anchors import check_size
 from yolox_jax.tools import draw, findings_report
-from yolox_jax.tools.terminal import print_progress, quiet_libraries, run_program, user_errors
+from yolox_jax.tools.terminal import make_room_for, print_progress, quiet_libraries, run_program, user_errors
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The data set: a file of configs/.", lock_config=True)
 _JSON = flags.DEFINE_string("json", None, "Where all findings are written, for programs.")
@@ -40,6 +40,7 @@ def examine(config: ConfigDict) -> Report:
 def main() -> None:
     quiet_libraries()
     with user_errors():
+        make_room_for(_JSON.value, _SHEET.value)
         report = examine(_CONFIG.value)
         print(f"\n{findings_report.text(report)}")
         if _JSON.value:

@@ -19,7 +19,7 @@ from yolox_jax.tools.planning.compiling import LibtpuMissing
 from yolox_jax.tools.planning.plan import plan, plan_largest
 from yolox_jax.tools.planning.programs import PROGRAMS
 from yolox_jax.tools.planning.report import as_text
-from yolox_jax.tools.terminal import quiet_libraries, run_program, user_errors
+from yolox_jax.tools.terminal import make_room_for, quiet_libraries, run_program, user_errors
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "What is trained: a file of configs/.", lock_config=True)
 _TOPOLOGY = flags.DEFINE_string("topology", None, "The slice, as generation:chips: v5e:2x4, v4:2x2x2.")
@@ -33,6 +33,7 @@ def main() -> None:
     jax.config.update("jax_platforms", "cpu")  # nothing is run, so no accelerator is to be taken
     quiet_libraries()
     with user_errors():
+        make_room_for(_JSON.value)
         topology = parse_topology(str(_TOPOLOGY.value))
         config = _CONFIG.value
         global_batch = config.batch_size if _WHAT.value == "train" else config.eval.batch_size

@@ -6,6 +6,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import NoReturn
 
 import jax
@@ -104,6 +105,12 @@ def _leave(code: int | str) -> NoReturn:
             print(code, file=sys.stderr)
         hosts.leave(code if isinstance(code, int) else 1)
     sys.exit(code)
+
+
+def make_room_for(*files: str | None) -> None:
+    """Makes the folders of files that are to be written, where named: to be called before work that would be lost."""
+    for file in filter(None, files):
+        Path(file).parent.mkdir(parents=True, exist_ok=True)
 
 
 def print_progress(num_done: int, num_all: int | None, what: str = "evaluated", unit: str = "images") -> None:
