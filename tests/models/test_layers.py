@@ -167,15 +167,6 @@ def test_running_variance_is_the_unbiased_one_and_moves_by_three_hundredths():
     np.testing.assert_allclose(updated["batch_stats"]["var"], [0.97 + 0.03 * x.var(ddof=1)], rtol=1e-5)
 
 
-def test_cascaded_pooling_is_pooling_over_wider_windows():
-    x = jnp.asarray(np.random.default_rng(0).normal(size=(1, 16, 16, 2)), jnp.float32)
-    once = nn.max_pool(x, (5, 5), padding="SAME")
-    twice = nn.max_pool(once, (5, 5), padding="SAME")
-    np.testing.assert_array_equal(twice, nn.max_pool(x, (9, 9), padding="SAME"))
-    thrice = nn.max_pool(twice, (5, 5), padding="SAME")
-    np.testing.assert_array_equal(thrice, nn.max_pool(x, (13, 13), padding="SAME"))
-
-
 def test_kernels_start_as_torch_starts_them():
     kernel = layers.kernel_init(jax.random.key(0), (3, 3, 64, 64), jnp.float32)
     bound = 1 / np.sqrt(3 * 3 * 64)
