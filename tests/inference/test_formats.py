@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import numpy as np
+import onnx
 import pytest
 
 from tests.material import ROOT, golden_shapes, golden_state_dict
@@ -36,7 +37,6 @@ def _dims(values):
 
 
 def test_onnx_has_the_size_the_batch_and_the_slots_asked_for(loaded, tmp_path):
-    onnx = pytest.importorskip("onnx")
     config = ExportConfig((64, 96), 2, DETECTOR_CONFIG)
     FORMATS["onnx"][1](tmp_path / "nano.onnx", loaded, config)
     graph = onnx.load(tmp_path / "nano.onnx").graph
@@ -47,7 +47,6 @@ def test_onnx_has_the_size_the_batch_and_the_slots_asked_for(loaded, tmp_path):
 
 
 def test_raw_onnx_takes_any_number_of_images(loaded, tmp_path):
-    onnx = pytest.importorskip("onnx")
     FORMATS["onnx"][1](tmp_path / "nano.onnx", loaded, ExportConfig((64, 64), None, None))
     graph = onnx.load(tmp_path / "nano.onnx").graph
     assert _dims([*graph.input, *graph.output]) == {"images": ["batch", 3, 64, 64], "output": ["batch", 84, 85]}

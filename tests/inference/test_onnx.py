@@ -3,6 +3,8 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import onnx
+import onnxruntime
 import pytest
 
 from tests.material import golden, golden_shapes, golden_state_dict, material
@@ -11,16 +13,11 @@ from yolox_jax.data.geometry import letterbox
 from yolox_jax.detection.anchors import make_anchors
 from yolox_jax.detection.postprocess import detect
 from yolox_jax.evaluation.evaluate import EvalConfig
-from yolox_jax.inference import pretrained
-from yolox_jax.types import Predictions
-
-onnx = pytest.importorskip("onnx")
-onnxruntime = pytest.importorskip("onnxruntime")
-
-from yolox_jax.inference import onnx_file
+from yolox_jax.inference import onnx_file, pretrained
 from yolox_jax.inference.onnx_detections import add_detections
 from yolox_jax.inference.onnx_graph import Graph
 from yolox_jax.inference.onnx_network import OnnxNetwork
+from yolox_jax.types import Predictions
 
 
 def _session(model):

@@ -6,6 +6,7 @@ import cv2
 import jax
 import jax.numpy as jnp
 import numpy as np
+import onnxruntime
 import pytest
 
 from tests.material import GOLDEN, golden, golden_shapes, golden_state_dict, material
@@ -98,7 +99,6 @@ def test_bfloat16_computes_near_float32_and_keeps_parameters_statistics_and_outp
 @pytest.mark.slow
 @pytest.mark.parametrize("file", ["yolox_nano_coco.pth", "yolox_nano_coco_fused.pth"])
 def test_real_weights_reproduce_the_onnx_files_outputs_on_photographs(file):
-    onnxruntime = pytest.importorskip("onnxruntime")
     session = onnxruntime.InferenceSession(str(material("weights/yolox_nano_coco.onnx")))
     model = yolox.create("nano", 80)
     variables = official_weights.from_state_dict(official_weights.load_pth(material(f"weights/{file}")), model)
