@@ -1,13 +1,13 @@
 """What is written in each form, of a nano with random numbers; and the program that does so."""
 
-import subprocess
 import sys
 
 import numpy as np
 import onnx
 import pytest
 
-from tests.material import ROOT, golden_shapes, golden_state_dict
+from tests import programs
+from tests.material import golden_shapes, golden_state_dict
 from yolox_jax.inference import pretrained
 from yolox_jax.inference.formats import FORMATS, ExportConfig
 from yolox_jax.inference.pretrained import DETECTOR_CONFIG
@@ -64,10 +64,8 @@ def test_the_network_alone_is_for_onnx_only(loaded, tmp_path):
 
 
 def test_the_program_writes_an_official_file_unchanged_and_says_what_it_wrote(weights, state_dict, tmp_path):
-    command = [sys.executable, "-m", "yolox_jax.tools.export", f"--weights={weights}", "--format=pth"]
-    result = subprocess.run(
-        [*command, f"--output={tmp_path / 'again.pth'}"], cwd=ROOT, capture_output=True, text=True, check=True
-    )
+    arguments = [f"--weights={weights}", "--format=pth", "--output=again.pth"]
+    result = programs.run("-m yolox_jax.tools.export", arguments, tmp_path, 0)
     assert "again.pth: YOLOX-nano, 80 classes, " in result.stdout
     written = load_pth(tmp_path / "again.pth")
     assert written.keys() == state_dict.keys()
@@ -84,17 +82,13 @@ def test_the_program_writes_an_official_file_unchanged_and_says_what_it_wrote(we
     ],
 )
 def test_the_program_refuses_flags_that_would_change_nothing(weights, tmp_path, given, refused):
-    command = [sys.executable, "-m", "yolox_jax.tools.export", f"--weights={weights}", *given]
-    result = subprocess.run(
-        [*command, f"--output={tmp_path / 'file'}"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    assert result.returncode == 1
+    arguments = [f"--weights={weights}", *given, "--output=file"]
+    result = programs.run("-m yolox_jax.tools.export", arguments, tmp_path, 1)
     assert result.stderr == f"error: {refused}: leave that out\n"
     assert not (tmp_path / "file").exists()
 
 
-def test_the_program_refuses_a_size_that_cannot_be(weights):
-    command = [sys.executable, "-m", "yolox_jax.tools.export", f"--weights={weights}", "--format=onnx", "--size=65"]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert result.returncode == 1
+def test_the_program_refuses_a_size_that_cannot_be(weights, tmp_path):
+    arguments = [f"--weights={weights}", "--format=onnx", "--size=65"]
+    result = programs.run("-m yolox_jax.tools.export", arguments, tmp_path, 1)
     assert "multiples of 32" in result.stderr

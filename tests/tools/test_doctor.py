@@ -1,14 +1,12 @@
 """What the doctor prints, writes and exits with."""
 
 import json
-import os
-import subprocess
-import sys
 
 import cv2
 import numpy as np
 import pytest
 
+from tests import programs
 from tests.material import ROOT
 from yolox_jax.data import doctor
 from yolox_jax.data.doctor import Report
@@ -49,12 +47,9 @@ def test_errors_are_exit_code_one_and_warnings_are_not(tmp_path, is_clean):
         (tmp_path / f"{split}.json").write_text(json.dumps(content))
     fields = {"kind": "coco", "root": tmp_path, "train": "train.json", "train_images": "train", "val": "val.json"}
     fields["val_images"] = "val"
-    command = [sys.executable, "-m", "yolox_jax.tools.doctor", f"--config={ROOT / 'configs' / 'yolox_nano.py'}"]
-    command += [f"--config.data.{name}={value}" for name, value in fields.items()]
-    command += [f"--json={tmp_path / 'found.json'}", f"--sheet={tmp_path / 'sheet.png'}"]
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
-    finished = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-    assert finished.returncode == (0 if is_clean else 1), finished.stderr
+    arguments = [f"--config={ROOT / 'configs' / 'yolox_nano.py'}", "--json=found.json", "--sheet=sheet.png"]
+    arguments += [f"--config.data.{name}={value}" for name, value in fields.items()]
+    finished = programs.run("-m yolox_jax.tools.doctor", arguments, tmp_path, 0 if is_clean else 1)
     assert "train: 1 images" in finished.stdout and finished.stderr == ""
     written = json.loads((tmp_path / "found.json").read_text())
     assert written["splits"]["val"]["boxes_of_class"] == {"cat": int(is_clean)}

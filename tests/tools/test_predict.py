@@ -1,7 +1,6 @@
 """predict on files of all kinds, with a detector that sees white pixels."""
 
 import json
-import subprocess
 import sys
 
 import cv2
@@ -10,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests import programs
 from tests.material import ROOT
 from tests.training import toy
 from yolox_jax.evaluation.evaluate import EvalConfig
@@ -183,8 +183,7 @@ def test_a_folders_name_is_no_pattern(folder):
 def _run_main(before, *arguments):
     """predict's main, after statements that may replace parts of it."""
     program = f"from absl import app\nfrom yolox_jax.tools import predict\n{before}\napp.run(predict.main)"
-    command = [sys.executable, "-c", program, *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    return programs.Program([sys.executable, "-c", program, *arguments], ROOT, programs.environment()).end()
 
 
 def test_the_programs_flags_reach_the_detector():
@@ -230,8 +229,8 @@ def test_the_program_writes_a_json_and_ends_with_one_where_something_was_unreada
     results = {}
     for name, named in (("good", ["a.png"]), ("bad", ["damaged.jpg", "a.png"])):
         arguments = [f"--weights={tmp_path / 'toy.zip'}", f"--output={tmp_path / name}"]
-        command = [sys.executable, "-m", "yolox_jax.tools.predict", *arguments, *(str(folder / n) for n in named)]
-        results[name] = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        arguments += [str(folder / n) for n in named]
+        results[name] = programs.run("-m yolox_jax.tools.predict", arguments, tmp_path)
         content = json.loads((tmp_path / name / "predictions.json").read_text())
         assert [entry["file"] for entry in content["images"]] == [str(folder / "a.png")]
         assert (tmp_path / name / "a.jpg").exists()

@@ -1,18 +1,15 @@
 """to_tfds on small data sets: what kind "tfds" reads is what was there, and a run that is stopped leaves nothing."""
 
 import json
-import os
 import signal
 import struct
-import subprocess
-import sys
-import time
 
 import cv2
 import numpy as np
 import pytest
 
 from configs import base
+from tests import programs
 from tests.material import ROOT
 from yolox_jax.data import tfds_writer
 from yolox_jax.data.open_sources import open_split
@@ -232,25 +229,17 @@ def test_what_tfds_cannot_keep_is_an_error(tmp_path, name, class_names, max_side
 @pytest.mark.slow
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGKILL])
 def test_a_run_that_is_stopped_leaves_nothing_that_could_be_read(tmp_path, stop):
-    command = [sys.executable, "-m", "yolox_jax.tools.to_tfds", f"--config={ROOT / 'configs' / 'quickstart.py'}"]
-    command += ["--config.data.shapes.num_train=5000", f"--output={tmp_path}", "--name=small"]
+    arguments = [f"--config={ROOT / 'configs' / 'quickstart.py'}", "--config.data.shapes.num_train=5000"]
+    arguments += [f"--output={tmp_path}", "--name=small"]
     unfinished = tmp_path / "small" / "1.0.0.unfinished"
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
-    run = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    try:
-        deadline = time.monotonic() + 120
-        while not list(unfinished.glob("*.array_record-*")):
-            assert run.poll() is None and time.monotonic() < deadline
-            time.sleep(0.05)
-        run.send_signal(stop)
-        output = run.communicate(timeout=60)[0].decode()
-    finally:
-        run.kill()
-    assert run.returncode == (130 if stop == signal.SIGINT else -stop), output
+    run = programs.start("-m yolox_jax.tools.to_tfds", arguments, tmp_path)
+    run.wait_for(lambda: any(unfinished.glob("*.array_record-*")))
+    run.send(stop)
+    finished = run.end(130 if stop == signal.SIGINT else -stop)
     left = [each.name for each in (tmp_path / "small").iterdir()]
     if stop == signal.SIGINT:
         assert left == []
-        assert output.endswith("interrupted\n")
+        assert finished.stderr.endswith("interrupted\n")
     else:
         assert left == ["1.0.0.unfinished"]
         with pytest.raises(FileNotFoundError, match="no tfds data set is in"):

@@ -2,15 +2,13 @@
 
 import functools
 import json
-import os
-import subprocess
-import sys
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests import programs
 from tests.material import GOLDEN, ROOT, golden
 from tests.training import toy, trajectory
 from yolox_jax.training import parallel
@@ -32,10 +30,7 @@ def test_the_first_steps_in_float32_follow_the_reference():
 
 @pytest.mark.slow
 def test_eight_steps_in_float64_follow_the_reference():
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": "", "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "tests.training.trajectory"]
-    finished = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-    assert finished.returncode == 0, finished.stderr
+    finished = programs.run("-m tests.training.trajectory", [], ROOT, 0)
     ours = json.loads(finished.stdout)
     reference = json.loads((GOLDEN / "trajectory_float64.json").read_text())
     np.testing.assert_allclose(ours["loss"], reference["loss"], rtol=1e-4)
