@@ -27,5 +27,4 @@ def test_a_block_that_is_freed_is_not_mapped_again():
         run = subprocess.run([sys.executable, "-c", _PROGRAM, how], capture_output=True, text=True, check=True)
         return int(run.stdout)
 
-    assert page_faults("keep") < 100
-    assert page_faults("do nothing") > 1000
+    assert page_faults("keep") < page_faults("do nothing") / 10  # of which huge pages take few
