@@ -12,9 +12,6 @@ import pytest
 
 import yolox_jax
 from tests.material import ROOT
-from yolox_jax.inference.formats import FORMATS, ExportConfig
-from yolox_jax.inference.pretrained import Pretrained
-from yolox_jax.models import yolox
 from yolox_jax.tools import commands
 
 _BUILT_FROM = ("pyproject.toml", "README.md", "LICENSE", "requirements.txt", "train.py", "eval.py")
@@ -137,12 +134,3 @@ def test_only_the_value_of_config_is_taken_for_a_config():
     given = ["--config=yolox_nano", "--config.init_from=yolox_nano", "--config", "yolox_nano", "--weights=yolox_nano"]
     found = [f"--config={nano}", "--config.init_from=yolox_nano", "--config", nano, "--weights=yolox_nano"]
     assert commands.with_found_configs(given) == found
-
-
-def test_without_the_onnx_extra_the_message_says_what_to_install(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "onnx", None)
-    _, write = FORMATS["onnx"]
-    loaded = Pretrained("nano", yolox.create("nano", 1), {}, ("cell",), (64, 64))
-    with pytest.raises(ValueError, match=r"--format=onnx needs the package onnx .*pip install 'onnx"):
-        write(tmp_path / "nano.onnx", loaded, ExportConfig((64, 64), 1, None))
-    assert not (tmp_path / "nano.onnx").exists()

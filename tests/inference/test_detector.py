@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.inference.white_pixels import CLASS_NAMES, WhitePixels, white_box
 from tests.material import golden_shapes, material, nano_of_seven_classes
 from yolox_jax import Detector
 from yolox_jax.data import images
@@ -21,42 +22,18 @@ from yolox_jax.training.compilation import Counter
 from yolox_jax.types import Detections
 
 _SIZE = (64, 96)
-_NAMES = ("cat", "dog")
 _SEVEN = tuple("abcdefg")
 
 
-class WhitePixels:
-    """Finds the box around the white pixels of each image; remembers how many images it was given."""
-
-    def __init__(self):
-        self.batch_sizes = []
-
-    def __call__(self, images_BHW3):
-        self.batch_sizes.append(len(images_BHW3))
-        boxes, mask = np.zeros((len(images_BHW3), 3, 4), np.float32), np.zeros((len(images_BHW3), 3), bool)
-        for row, image in enumerate(images_BHW3):
-            y, x = np.nonzero((image == 255).all(axis=2))
-            if len(x):
-                boxes[row, 1], mask[row, 1] = (x.min(), y.min(), x.max() + 1, y.max() + 1), True
-        return Detections(boxes, mask * np.float32(0.9), mask.astype(np.int32), mask)
-
-
-def _image(height, width, box_xyxy):
-    image = np.zeros((height, width, 3), np.uint8)
-    x1, y1, x2, y2 = box_xyxy
-    image[y1:y2, x1:x2] = 255
-    return image
-
-
 def _detector(predict, **options):
-    return Detector(predict, _NAMES, _SIZE, log=lambda text: None, **options)
+    return Detector(predict, CLASS_NAMES, _SIZE, log=lambda text: None, **options)
 
 
 @pytest.mark.parametrize("height, width", [(64, 96), (32, 48), (200, 100), (128, 600)])
 def test_boxes_are_in_the_images_own_pixels(height, width):
     box_xyxy = np.array([width // 4, height // 4, width // 2, height // 2])
-    found = _detector(WhitePixels())(_image(height, width, box_xyxy))
-    assert found.names == ["dog"]
+    found = _detector(WhitePixels())(white_box(height, width, box_xyxy))
+    assert found.names == ["white"]
     pixel = max(height / _SIZE[0], width / _SIZE[1], 1)  # of the input, in those of the image
     np.testing.assert_allclose(found.boxes_xyxy, box_xyxy[None], atol=1.5 * pixel)
 
@@ -99,8 +76,8 @@ def test_a_pil_image_is_turned_as_its_file_is(tmp_path, orientation, format):
 
 def test_a_list_is_detected_in_batches_of_fixed_sizes_and_each_is_announced_once():
     predict, said = WhitePixels(), []
-    detector = Detector(predict, _NAMES, _SIZE, batch_sizes=(1, 4), log=said.append)
-    pictures = [_image(40 + i, 50 + 2 * i, (3 * i, i, 3 * i + 9, i + 8)) for i in range(10)]
+    detector = Detector(predict, CLASS_NAMES, _SIZE, batch_sizes=(1, 4), log=said.append)
+    pictures = [white_box(40 + i, 50 + 2 * i, (3 * i, i, 3 * i + 9, i + 8)) for i in range(10)]
     alone = [detector(picture) for picture in pictures]
     together = detector(pictures)
     assert predict.batch_sizes == [1] * 10 + [4, 4, 4]
@@ -140,15 +117,15 @@ def test_what_is_no_image_is_refused_with_a_reason(given, message):
 
 
 def test_a_drawing_has_the_images_size_and_leaves_it_alone():
-    image = _image(64, 96, (10, 20, 30, 50))
+    image = white_box(64, 96, (10, 20, 30, 50))
     found = _detector(WhitePixels())(image)
     drawn = found.draw(image)
     assert drawn.shape == image.shape
     changed = (drawn != image).any(axis=2)
     assert changed[35, 10] and changed[35, 30] and not changed[35, 20]
     assert found.draw_bgr(image)[35, 10].tolist() == drawn[35, 10].tolist()[::-1]
-    assert str(found) == "1 dog"
-    assert found.as_dicts()[0]["name"] == "dog"
+    assert str(found) == "1 white"
+    assert found.as_dicts()[0]["name"] == "white"
 
 
 @pytest.fixture(scope="module")

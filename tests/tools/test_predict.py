@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from tests import programs
+from tests.inference.white_pixels import CLASS_NAMES, WhitePixels, white_box
 from tests.material import ROOT
 from tests.training import toy
 from yolox_jax.evaluation.evaluate import EvalConfig
@@ -17,37 +18,20 @@ from yolox_jax.inference import pretrained
 from yolox_jax.inference.detector import Detector
 from yolox_jax.tools import media
 from yolox_jax.tools.prediction import Prediction
-from yolox_jax.types import Detections
-
-
-def _white_pixels(images_BHW3):
-    boxes, mask = np.zeros((len(images_BHW3), 1, 4), np.float32), np.zeros((len(images_BHW3), 1), bool)
-    for row, image in enumerate(images_BHW3):
-        y, x = np.nonzero((image > 200).all(axis=2))
-        if len(x):
-            boxes[row, 0], mask[row, 0] = (x.min(), y.min(), x.max() + 1, y.max() + 1), True
-    return Detections(boxes, mask * np.float32(0.9), np.zeros(mask.shape, np.int32), mask)
-
-
-def _picture(height, width, box_xyxy):
-    image = np.zeros((height, width, 3), np.uint8)
-    x1, y1, x2, y2 = box_xyxy
-    image[y1:y2, x1:x2] = 255
-    return image
 
 
 @pytest.fixture
 def folder(tmp_path):
     """Three images of different sizes, two of one name, a damaged one, a text and a video of seven frames."""
     (tmp_path / "in" / "sub").mkdir(parents=True)
-    cv2.imwrite(str(tmp_path / "in" / "a.png"), _picture(64, 64, (8, 8, 24, 24)))
-    cv2.imwrite(str(tmp_path / "in" / "b.JPG"), _picture(128, 100, (40, 40, 80, 100)))
-    cv2.imwrite(str(tmp_path / "in" / "sub" / "a.png"), _picture(50, 90, (10, 10, 40, 40)))
+    cv2.imwrite(str(tmp_path / "in" / "a.png"), white_box(64, 64, (8, 8, 24, 24)))
+    cv2.imwrite(str(tmp_path / "in" / "b.JPG"), white_box(128, 100, (40, 40, 80, 100)))
+    cv2.imwrite(str(tmp_path / "in" / "sub" / "a.png"), white_box(50, 90, (10, 10, 40, 40)))
     (tmp_path / "in" / "damaged.jpg").write_bytes((tmp_path / "in" / "b.JPG").read_bytes()[:200])
     (tmp_path / "in" / "notes.txt").write_text("not looked at")
     writer = cv2.VideoWriter(str(tmp_path / "in" / "film.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 10, (96, 64))
     for frame in range(7):
-        writer.write(_picture(64, 96, (8 * frame, 16, 8 * frame + 24, 48)))
+        writer.write(white_box(64, 96, (8 * frame, 16, 8 * frame + 24, 48)))
     writer.release()
     return tmp_path / "in"
 
@@ -58,7 +42,7 @@ def predict(tmp_path):
     (tmp_path / "out").mkdir()
 
     def run(*named, max_frames=None):
-        detector = Detector(_white_pixels, ("white",), (64, 64), (1, 4), log=lambda text: None)
+        detector = Detector(WhitePixels(), CLASS_NAMES, (64, 64), (1, 4), log=lambda text: None)
         prediction = Prediction(detector, tmp_path / "out", max_frames)
         prediction.run(list(map(str, named)))
         return prediction
@@ -80,9 +64,9 @@ def test_a_folder_is_seen_whole_and_what_is_damaged_is_named(folder, predict, tm
 
 
 def test_no_input_is_written_over(folder):
-    cv2.imwrite(str(folder / "c.jpg"), _picture(64, 64, (8, 8, 24, 24)))
+    cv2.imwrite(str(folder / "c.jpg"), white_box(64, 64, (8, 8, 24, 24)))
     before = (folder / "c.jpg").read_bytes()
-    detector = Detector(_white_pixels, ("white",), (64, 64), log=lambda text: None)
+    detector = Detector(WhitePixels(), CLASS_NAMES, (64, 64), log=lambda text: None)
     Prediction(detector, folder).run([str(folder / "c.jpg")])
     assert (folder / "c.jpg").read_bytes() == before
     assert (folder / "c-2.jpg").exists()
@@ -119,7 +103,7 @@ class _Camera:
 
     def __init__(self, number):
         assert number == 0
-        self._frames = iter([_picture(64, 96, (8 * frame, 16, 8 * frame + 24, 48)) for frame in range(3)])
+        self._frames = iter([white_box(64, 96, (8 * frame, 16, 8 * frame + 24, 48)) for frame in range(3)])
 
     def isOpened(self):
         return True
@@ -153,7 +137,7 @@ def test_ctrl_c_in_a_video_file_ends_all(folder, tmp_path):
     def interrupted(images_BHW3):
         raise KeyboardInterrupt
 
-    detector = Detector(interrupted, ("white",), (64, 64), log=lambda text: None)
+    detector = Detector(interrupted, CLASS_NAMES, (64, 64), log=lambda text: None)
     with pytest.raises(KeyboardInterrupt):
         Prediction(detector, tmp_path).run([str(folder / "film.avi")])
 
