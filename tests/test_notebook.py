@@ -8,6 +8,7 @@ from pathlib import Path
 import nbformat
 import pytest
 from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
 
 from tests.material import ROOT
 from yolox_jax.models import official_weights, torch_writer, yolox
@@ -44,6 +45,23 @@ def test_every_cell_of_the_notebook_runs(tmp_path, monkeypatch):
     assert len(re.findall(r"Average Precision|AP50 ", said)) >= 2
     assert Path(tmp_path / "mine.stablehlo").stat().st_size > 1e6
     assert sum("image/png" in output.get("data", {}) for cell in cells for output in cell.outputs) == 4
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({}, r"Set REPOSITORY in the first cell"),
+        ({"train.py": "", "requirements.txt": "jax>=99,<100\n"}, r"jax \d.* and >=99,<100 is needed: run pip install"),
+    ],
+)
+def test_what_is_missing_is_said_before_anything_is_installed(tmp_path, files, message):
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    notebook = nbformat.read(_NOTEBOOK, as_version=4)
+    notebook.cells = [cell for cell in notebook.cells if cell.cell_type == "code"][:2]
+    with pytest.raises(CellExecutionError) as error:
+        NotebookClient(notebook, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    assert re.match(message, error.value.evalue)
 
 
 def test_the_notebook_is_kept_without_outputs():
