@@ -18,13 +18,12 @@ def source():
     return ShapesSource(10, seed=0, max_side=64)
 
 
-def test_evaluation_reads_each_image_once_in_order_with_its_size_and_ratio(source):
+def test_evaluation_reads_each_image_once_in_order_with_its_ratio(source):
     batches = list(eval_loader(source, size_hw=SIZE_HW, batch=5))
     assert [batch.indices.tolist() for batch in batches] == [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9]]
     assert all(batch.mask.all() for batch in batches)
     for index in (0, 9):
         batch, image = batches[index // 5], source[index].image
-        assert batch.sizes_hw[index % 5].tolist() == list(image.shape[:2])
         assert batch.ratios[index % 5] == np.float32(min(48 / image.shape[0], 64 / image.shape[1]))
 
 
@@ -34,7 +33,7 @@ def test_the_last_evaluation_batch_is_padded_and_masked(source):
     assert last.indices[:2].tolist() == [8, 9]
     assert last.images.shape == (4, 48, 64, 3)
     assert (last.images[2:] == 114).all()
-    assert (last.images.dtype, last.ratios.dtype, last.sizes_hw.dtype) == (np.uint8, np.float32, np.int32)
+    assert (last.images.dtype, last.ratios.dtype) == (np.uint8, np.float32)
     assert (last.ratios > 0).all()
 
 

@@ -18,7 +18,6 @@ class EvalBatch:
 
     images: np.ndarray  # [B, H, W, 3] uint8, BGR
     ratios: np.ndarray  # [B] float32: input pixels per image pixel
-    sizes_hw: np.ndarray  # [B, 2] int32: the images' own sizes
     mask: np.ndarray  # [B] bool: True where there is an image
     indices: np.ndarray  # [B] int64, into the source
 
@@ -54,19 +53,17 @@ class _ReadEvalRow:
     def __call__(self, element: int) -> tuple[Any, ...]:
         index = position_of(element, self.batch, self.shard)
         if index >= len(self.source):
-            return np.full((*self.size_hw, 3), geometry.PAD_VALUE, np.uint8), 1.0, self.size_hw, False, 0
+            return np.full((*self.size_hw, 3), geometry.PAD_VALUE, np.uint8), 1.0, False, 0
         with naming_the_image(self.source, index):
-            image = self.source[index].image
-            boxed, ratio = geometry.letterbox(image, self.size_hw)
-            return boxed, ratio, image.shape[:2], True, index
+            boxed, ratio = geometry.letterbox(self.source[index].image, self.size_hw)
+            return boxed, ratio, True, index
 
 
 def _stack_eval(rows: Sequence[tuple[Any, ...]]) -> EvalBatch:
-    images, ratios, sizes_hw, mask, indices = zip(*rows, strict=True)
+    images, ratios, mask, indices = zip(*rows, strict=True)
     return EvalBatch(
         images=np.stack(images),
         ratios=np.array(ratios, np.float32),
-        sizes_hw=np.array(sizes_hw, np.int32),
         mask=np.array(mask, np.bool_),
         indices=np.array(indices, np.int64),
     )
