@@ -8,6 +8,7 @@ import numpy as np
 from faster_coco_eval.core import COCO, COCOeval_faster
 
 from yolox_jax.evaluation.ap_result import UNDEFINED, ApResult, ClassAp
+from yolox_jax.evaluation.image_boxes import sorted_ids
 
 # In the order of COCO's own summary.
 STAT_NAMES = (
@@ -23,10 +24,7 @@ def evaluate(ground_truth: Mapping[str, Any], detections: Sequence[Mapping[str, 
     Images and boxes are numbered anew here, so any ids will do: COCO's code loses a box whose id is 0.
     Raises ValueError for an id that occurs twice or is not in the ground truth.
     """
-    # In the order of the ids, as pycocotools goes: it decides between equal scores.
-    image_numbers = _number(
-        "image", sorted((image["id"] for image in ground_truth["images"]), key=lambda id: (isinstance(id, str), id))
-    )
+    image_numbers = _number("image", sorted_ids(ground_truth))
     categories = ground_truth["categories"]
     category_numbers = _number("category", (category["id"] for category in categories))
 

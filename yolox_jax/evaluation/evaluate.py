@@ -135,7 +135,6 @@ def evaluate(
       size_hw: the input size; images are letterboxed as in the reference.
       batch_size: images at a time over all devices, of whose number it is a multiple; the last batch is padded.
       mesh: that of `predict`, where there are several processes.
-      batch_size: images at a time, a multiple of the number of devices; the last batch is padded.
       metric: "coco", or "voc" for mAP07 and mAP12.
       threads: that read images.
       progress: called with the number of images done and to do.

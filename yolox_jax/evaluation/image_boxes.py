@@ -36,6 +36,11 @@ class ImageBoxes:
         return shared_DG / np.maximum(np.where(self.crowd_G[None, :], area_D[:, None], union_DG), _TINY)
 
 
+def sorted_ids(ground_truth: Mapping[str, Any]) -> list[Any]:
+    """The images' ids in pycocotools's order, text after numbers: it decides between equal scores."""
+    return sorted((image["id"] for image in ground_truth["images"]), key=lambda id: (isinstance(id, str), id))
+
+
 def by_image(ground_truth: Mapping[str, Any], detections: Sequence[Mapping[str, Any]]) -> list[ImageBoxes]:
     """Every image of a COCO annotation dict with its part of the detections (COCO form), in the order of the ids."""
     label_of = {category["id"]: label for label, category in enumerate(ground_truth["categories"])}
@@ -45,10 +50,8 @@ def by_image(ground_truth: Mapping[str, Any], detections: Sequence[Mapping[str, 
     for detection in detections:
         found_in[detection["image_id"]].append(detection)
 
-    # The order of the ids decides between equal scores, as in coco_ap.
-    ids = sorted((image["id"] for image in ground_truth["images"]), key=lambda id: (isinstance(id, str), id))
     images = []
-    for id in ids:
+    for id in sorted_ids(ground_truth):
         boxes, found = boxes_of[id], sorted(found_in[id], key=lambda each: -each["score"])
         images.append(
             ImageBoxes(
