@@ -50,6 +50,11 @@ def test_a_state_comes_back_bit_for_bit_on_another_mesh(run):
     assert meta.packages["jax"] == jax.__version__
 
 
+def test_the_version_of_a_package_under_another_name_is_unknown(monkeypatch):
+    monkeypatch.setattr(checkpoint, "_PACKAGES", ("jax", "opencv-of-another-name"))
+    assert _meta(1).packages == {"jax": jax.__version__, "opencv-of-another-name": "unknown"}
+
+
 def test_where_nothing_was_saved_nothing_is_restored(tmp_path):
     assert _restore(tmp_path) is None
 
@@ -164,7 +169,7 @@ def test_a_folder_without_checkpoints_is_none(tmp_path):
 
 def test_another_format_version_is_refused_with_both(tmp_path):
     content = {**_meta(1).to_json(), "format_version": 99}
-    with pytest.raises(checkpoint.NewerFormatError, match="format 99, this version of yolox_jax reads 3"):
+    with pytest.raises(checkpoint.OtherFormatError, match="format 99, this version of yolox_jax reads 3"):
         checkpoint.Meta.from_json(json.loads(json.dumps(content)), tmp_path)
 
 

@@ -41,7 +41,7 @@ class CheckpointError(RuntimeError):
     """Checkpoints could not be written or read. Says which, and what is left."""
 
 
-class NewerFormatError(CheckpointError):
+class OtherFormatError(CheckpointError):
     """A checkpoint of another version of this program: sound, but not to be read here."""
 
 
@@ -66,7 +66,7 @@ class Meta:
         content = dict(content)
         version = content.pop("format_version", None)
         if version != _FORMAT_VERSION:
-            raise NewerFormatError(
+            raise OtherFormatError(
                 f"{path} has checkpoint format {version}, this version of yolox_jax reads {_FORMAT_VERSION}: "
                 "open it with the version that wrote it"
             )
@@ -342,7 +342,14 @@ def _items(state: TrainState) -> dict[str, Any]:
 
 
 def _package_versions() -> dict[str, str]:
-    return {name: importlib.metadata.version(name) for name in _PACKAGES}
+    return {name: _version(name) for name in _PACKAGES}
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:  # cv2 comes from wheels of several names
+        return "unknown"
 
 
 def _try_everywhere(read: Callable[[], _T]) -> tuple[_T | None, Exception]:
@@ -351,7 +358,7 @@ def _try_everywhere(read: Callable[[], _T]) -> tuple[_T | None, Exception]:
     reason = Exception("another process could not read its part")
     try:
         found = read()
-    except NewerFormatError:
+    except OtherFormatError:
         raise
     except Exception as error:  # noqa: BLE001  (orbax and what is below it raise all kinds)
         reason = error
