@@ -154,6 +154,19 @@ def test_the_factored_class_cost_is_the_sum_over_all_classes():
     np.testing.assert_allclose(simota._class_cost(cls_logit, obj_logit, labels), naive, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("num_anchors", [21 * 10, 21 * 40, 500])
+def test_top_k_in_two_stages_is_that_in_one_also_where_values_are_equal(num_anchors):
+    rng = np.random.default_rng(num_anchors)
+    for values in (
+        rng.normal(0, 1, (30, num_anchors)),
+        rng.integers(0, 4, (30, num_anchors)),
+        np.zeros((2, num_anchors)),
+    ):
+        x_GA = jnp.asarray(values, jnp.float32).at[:, ::7].set(-jnp.inf)
+        for found, expected in zip(simota._top_k(x_GA, 10), jax.lax.top_k(x_GA, 10), strict=True):
+            np.testing.assert_array_equal(found, expected)
+
+
 def test_a_mapped_batch_equals_its_images_one_by_one():
     cases = [_random_case(seed, num_boxes=n) for seed, n in enumerate((0, 1, 30))]
     stacked = [

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from yolox_jax.detection.boxes import pairwise_iou
 from yolox_jax.types import Anchors, Assignment
 
+_CHUNK = 21  # anchors: 32×32 pixels have so many, and any image a multiple
 _LOG_FLOOR = -100.0  # torch's binary_cross_entropy clamps log(p) here
 
 
@@ -60,8 +61,8 @@ def assign(
 
     # Dynamic k. A sum of num_candidates IoUs is at most num_candidates, so one top-k of that width serves every box.
     width = min(config.num_candidates, anchors.strides.shape[0])
-    k_G = jnp.maximum(jax.lax.top_k(iou_GA, width)[0].sum(axis=1).astype(jnp.int32), 1)
-    negative_cost_GK, anchor_GK = jax.lax.top_k(-cost_GA, width)
+    k_G = jnp.maximum(_top_k(iou_GA, width)[0].sum(axis=1).astype(jnp.int32), 1)
+    negative_cost_GK, anchor_GK = _top_k(-cost_GA, width)
     taken_GK = (jnp.arange(width)[None, :] < k_G[:, None]) & jnp.isfinite(negative_cost_GK)
 
     # Each anchor counts its takers and remembers one: the only one, unless it is contested.
@@ -86,6 +87,22 @@ def _argmin_over_boxes(cost_GA: jax.Array) -> jax.Array:
     num_boxes = cost_GA.shape[0]
     index_G1 = jnp.arange(num_boxes, dtype=jnp.int32)[:, None]
     return jnp.where(cost_GA == cost_GA.min(axis=0)[None, :], index_G1, num_boxes).min(axis=0)
+
+
+def _top_k(x_GA: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
+    """`jax.lax.top_k`, equal ones in its order too, in two stages: the k chunks of the highest maxima have them all.
+
+    XLA:CPU takes maxima on all cores, but top_k on one: 4.5 ms for 8×50×8400 in one stage, 1.6 ms in two.
+    """
+    num_boxes, num_anchors = x_GA.shape
+    if num_anchors % _CHUNK or num_anchors < k * _CHUNK:
+        return jax.lax.top_k(x_GA, k)
+    chunked_GNC = x_GA.reshape(num_boxes, -1, _CHUNK)
+    _, chunk_GK = jax.lax.top_k(chunked_GNC.max(axis=2), k)
+    chunk_GK = jnp.sort(chunk_GK, axis=1)  # of equal ones the first anchor comes first
+    candidates_GKC = jnp.take_along_axis(chunked_GNC, chunk_GK[:, :, None], axis=1)
+    best_GK, place_GK = jax.lax.top_k(candidates_GKC.reshape(num_boxes, -1), k)
+    return best_GK, jnp.take_along_axis(chunk_GK, place_GK // _CHUNK, axis=1) * _CHUNK + place_GK % _CHUNK
 
 
 def _near_center(gt_xyxy_G4: jax.Array, anchors: Anchors, radius: float) -> jax.Array:
