@@ -117,6 +117,16 @@ def test_permuting_the_boxes_permutes_the_answer(seed):
     np.testing.assert_array_equal(order[np.asarray(after.gt_index)[positive]], np.asarray(before.gt_index)[positive])
 
 
+@pytest.mark.parametrize("radius", [0.5, 1.0, 1.5, 2.5])
+def test_there_is_room_for_every_anchor_that_boxes_may_claim(radius):
+    """Boxes at random places, on anchors, between them, and half a stride from either."""
+    rng = np.random.default_rng(0)
+    centers = np.concatenate([rng.uniform(0, 256, (500, 2)), np.arange(0, 256, 4)[:, None].repeat(2, axis=1)])
+    gt_xyxy_G4 = np.concatenate([centers - 8, centers + 8], axis=1).astype(np.float32)
+    near_GA = simota._near_center(gt_xyxy_G4, make_anchors((256, 256)), radius)
+    assert np.asarray(near_GA.sum(axis=1)).max() == simota._most_near(radius)
+
+
 def test_without_boxes_no_anchor_is_positive():
     result = _random_case(0, num_boxes=0).assign()
     assert not result.positive.any()

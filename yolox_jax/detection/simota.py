@@ -4,10 +4,12 @@ Source: YOLOX (arXiv 2107.08430) section 2.3; the reference's YOLOXHead.get_assi
 """
 
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
 
+from yolox_jax.detection.anchors import STRIDES
 from yolox_jax.detection.boxes import pairwise_iou
 from yolox_jax.types import Anchors, Assignment
 
@@ -41,42 +43,64 @@ def assign(
     """Gives every real box its k cheapest anchors, k being the sum of its best IoUs, and every anchor at most one box.
 
     Slots where `gt_mask_G` is False change nothing. A box none of whose neighbours exist (its centre far outside the
-    image, alone) gets no anchor. Memory is O(G·A).
+    image, alone) gets no anchor. Only the N anchors that some box may claim are looked at, of which there are no more
+    than a few for each box (with `in_box_candidates`: all). Memory is O(G·(N + A)).
     """
-    near_GA = _near_center(gt_xyxy_G4, anchors, config.center_radius) & gt_mask_G[:, None]
-    candidate_GA = near_GA
-    if config.in_box_candidates:
-        inside_GA = _inside(gt_xyxy_G4, anchors) & gt_mask_G[:, None]
-        candidate_GA, near_GA = near_GA | inside_GA, near_GA & inside_GA
-    candidate_A = candidate_GA.any(axis=0)
-    real_GA = candidate_A[None, :] & gt_mask_G[:, None]
+    candidate_GA, _ = _claims(gt_xyxy_G4, gt_mask_G, anchors, config)
+    num_anchors = len(anchors.strides)
+    size = num_anchors if config.in_box_candidates else _most_near(config.center_radius) * len(gt_label_G)
+    size = min(num_anchors, -(-size // _CHUNK) * _CHUNK)
+    (anchor_N,) = jnp.nonzero(candidate_GA.any(axis=0), size=size, fill_value=num_anchors)  # in their order
 
-    iou_GA = jnp.where(real_GA, pairwise_iou(gt_xyxy_G4, pred_xyxy_A4), 0.0)
-    cost_GA = (
-        _class_cost(cls_logit_AC, obj_logit_A, gt_label_G)
-        + config.iou_weight * -jnp.log(iou_GA + 1e-8)
-        + config.outside_penalty * ~near_GA
+    anchors_N, pred_xyxy_N4, cls_logit_NC, obj_logit_N = jax.tree.map(
+        lambda x: jnp.take(x, anchor_N, axis=0, mode="clip"), (anchors, pred_xyxy_A4, cls_logit_AC, obj_logit_A)
     )
-    cost_GA = jnp.where(real_GA, cost_GA, jnp.inf)
+    _, near_GN = _claims(gt_xyxy_G4, gt_mask_G, anchors_N, config)
+    real_GN = (anchor_N < num_anchors)[None, :] & gt_mask_G[:, None]
+    iou_GN = jnp.where(real_GN, pairwise_iou(gt_xyxy_G4, pred_xyxy_N4), 0.0)
+    cost_GN = (
+        _class_cost(cls_logit_NC, obj_logit_N, gt_label_G)
+        + config.iou_weight * -jnp.log(iou_GN + 1e-8)
+        + config.outside_penalty * ~near_GN
+    )
+    cost_GN = jnp.where(real_GN, cost_GN, jnp.inf)
 
     # Dynamic k. A sum of num_candidates IoUs is at most num_candidates, so one top-k of that width serves every box.
-    width = min(config.num_candidates, anchors.strides.shape[0])
-    k_G = jnp.maximum(_top_k(iou_GA, width)[0].sum(axis=1).astype(jnp.int32), 1)
-    negative_cost_GK, anchor_GK = _top_k(-cost_GA, width)
+    width = min(config.num_candidates, size)
+    k_G = jnp.maximum(_top_k(iou_GN, width)[0].sum(axis=1).astype(jnp.int32), 1)
+    negative_cost_GK, place_GK = _top_k(-cost_GN, width)
     taken_GK = (jnp.arange(width)[None, :] < k_G[:, None]) & jnp.isfinite(negative_cost_GK)
 
     # Each anchor counts its takers and remembers one: the only one, unless it is contested.
-    gt_GK = jnp.broadcast_to(jnp.arange(len(gt_label_G), dtype=jnp.int32)[:, None], anchor_GK.shape)
-    zero_A = jnp.zeros_like(anchors.strides, dtype=jnp.int32)
-    num_takers_A = zero_A.at[anchor_GK].add(taken_GK.astype(jnp.int32))
-    taker_A = zero_A.at[anchor_GK].max(jnp.where(taken_GK, gt_GK, 0))
+    gt_GK = jnp.broadcast_to(jnp.arange(len(gt_label_G), dtype=jnp.int32)[:, None], place_GK.shape)
+    zero_N = jnp.zeros(size, jnp.int32)
+    num_takers_N = zero_N.at[place_GK].add(taken_GK.astype(jnp.int32))
+    taker_N = zero_N.at[place_GK].max(jnp.where(taken_GK, gt_GK, 0))
     # A contested anchor goes to the box that finds it cheapest, whether that box took it or not, as in the reference.
-    cheapest_A = _argmin_over_boxes(cost_GA)
-    gt_index_A = jnp.where(num_takers_A > 1, cheapest_A, taker_A)
+    gt_index_N = jnp.where(num_takers_N > 1, _argmin_over_boxes(cost_GN), taker_N)
 
-    positive_A = num_takers_A > 0
-    iou_A = jnp.take_along_axis(iou_GA, gt_index_A[None, :], axis=0)[0]
-    return Assignment(positive=positive_A, gt_index=gt_index_A, iou=jnp.where(positive_A, iou_A, 0.0))
+    positive_N = num_takers_N > 0
+    iou_N = jnp.where(positive_N, jnp.take_along_axis(iou_GN, gt_index_N[None, :], axis=0)[0], 0.0)
+    return jax.tree.map(
+        lambda x_N: jnp.zeros(num_anchors, x_N.dtype).at[anchor_N].set(x_N, mode="drop"),
+        Assignment(positive=positive_N, gt_index=gt_index_N, iou=iou_N),
+    )
+
+
+def _claims(
+    gt_xyxy_G4: jax.Array, gt_mask_G: jax.Array, anchors: Anchors, config: SimOtaConfig
+) -> tuple[jax.Array, jax.Array]:
+    """True [G, A] where the anchor is a candidate for the sake of this box, and where it is free of the penalty."""
+    near_GA = _near_center(gt_xyxy_G4, anchors, config.center_radius) & gt_mask_G[:, None]
+    if not config.in_box_candidates:
+        return near_GA, near_GA
+    inside_GA = _inside(gt_xyxy_G4, anchors) & gt_mask_G[:, None]
+    return near_GA | inside_GA, near_GA & inside_GA
+
+
+def _most_near(radius: float) -> int:
+    """How many anchors of all levels can lie strictly within `radius` strides of one point, in x and in y."""
+    return len(STRIDES) * math.ceil(2 * radius) ** 2
 
 
 def _argmin_over_boxes(cost_GA: jax.Array) -> jax.Array:
