@@ -62,7 +62,7 @@ def test_a_network_that_knows_every_box_has_an_ap_of_one(source):
 
 def test_the_metric_may_be_vocs(source):
     result = evaluate(Oracle(source), None, source, size_hw=_SIZE, batch_size=4, metric="voc")
-    assert result.ap.stats == pytest.approx({"AP": 1, "AP50": 1, "mAP07": 1, "mAP12": 1})
+    assert result.ap.stats == pytest.approx({"AP": 1, "AP50": 1, "AP07": 1, "mAP07": 1, "mAP12": 1})
     with pytest.raises(ValueError, match="choose one of coco, voc"):
         evaluate(Oracle(source), None, source, size_hw=_SIZE, batch_size=4, metric="pascal")
 
