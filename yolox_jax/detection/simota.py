@@ -152,14 +152,14 @@ def _class_cost(cls_logit_AC: jax.Array, obj_logit_A: jax.Array, gt_label_G: jax
     """Σ_c BCE(√(p_cls·p_obj), onehot(label)) as [G, A].
 
     All classes but the box's own are taken as absent, so the sum is one number an anchor, corrected at the label:
-    no [G, A, C] array. The corrections are picked by a product: into a gather XLA:CPU fuses the logarithms, which it then
-    computes for each box (8×120×8400, 80 classes: 30 ms of processor time against 22).
+    no [G, A, C] array.
     """
-    prob_AC = jnp.sqrt(jax.nn.sigmoid(cls_logit_AC) * jax.nn.sigmoid(obj_logit_A)[:, None])
-    log_present_AC = jnp.maximum(jnp.log(prob_AC), _LOG_FLOOR)
-    log_absent_AC = jnp.maximum(jnp.log1p(-prob_AC), _LOG_FLOOR)
-    all_absent_A = -log_absent_AC.sum(axis=1)
-    onehot_GC = jax.nn.one_hot(gt_label_G, cls_logit_AC.shape[1])
-    exact = jax.lax.Precision.HIGHEST
-    correction_GA = jnp.einsum("gc,ac->ga", onehot_GC, log_absent_AC - log_present_AC, precision=exact)
-    return all_absent_A[None, :] + correction_GA
+    _, log_absent_AC = _log_probs(cls_logit_AC, obj_logit_A[:, None])
+    log_present_GA, log_absent_GA = _log_probs(cls_logit_AC.T[gt_label_G], obj_logit_A[None, :])
+    return -log_absent_AC.sum(axis=1)[None, :] + (log_absent_GA - log_present_GA)
+
+
+def _log_probs(cls_logit: jax.Array, obj_logit: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """log p and log(1 − p) of p = √(p_cls·p_obj)."""
+    prob = jnp.sqrt(jax.nn.sigmoid(cls_logit) * jax.nn.sigmoid(obj_logit))
+    return jnp.maximum(jnp.log(prob), _LOG_FLOOR), jnp.maximum(jnp.log1p(-prob), _LOG_FLOOR)
