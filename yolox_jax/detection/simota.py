@@ -13,7 +13,8 @@ from yolox_jax.detection.anchors import STRIDES
 from yolox_jax.detection.boxes import pairwise_iou
 from yolox_jax.types import Anchors, Assignment
 
-_CHUNK = 21  # anchors: 32×32 pixels have so many, and any image a multiple
+_SHARES = tuple((STRIDES[-1] // stride) ** 2 for stride in STRIDES)  # anchors of each level in 32×32 pixels
+_CHUNK = sum(_SHARES)  # any image has a multiple
 _LOG_FLOOR = -100.0  # torch's binary_cross_entropy clamps log(p) here
 
 
@@ -48,8 +49,9 @@ def assign(
     """
     candidate_GA, _ = _claims(gt_xyxy_G4, gt_mask_G, anchors, config)
     num_anchors = len(anchors.strides)
-    size = num_anchors if config.in_box_candidates else _most_near(config.center_radius) * len(gt_label_G)
-    size = min(num_anchors, -(-size // _CHUNK) * _CHUNK)
+    size = num_anchors
+    if not config.in_box_candidates:
+        size = min(size, _most_near(len(gt_label_G), num_anchors, config.center_radius))
     (anchor_N,) = jnp.nonzero(candidate_GA.any(axis=0), size=size, fill_value=num_anchors)  # in their order
 
     anchors_N, pred_xyxy_N4, cls_logit_NC, obj_logit_N = jax.tree.map(
@@ -98,9 +100,12 @@ def _claims(
     return near_GA | inside_GA, near_GA & inside_GA
 
 
-def _most_near(radius: float) -> int:
-    """How many anchors of all levels can lie strictly within `radius` strides of one point, in x and in y."""
-    return len(STRIDES) * math.ceil(2 * radius) ** 2
+def _most_near(num_boxes: int, num_anchors: int, radius: float) -> int:
+    """How many anchors of all levels can be near some box's centre, rounded up to whole chunks."""
+    of_each_box = math.ceil(2 * radius) ** 2
+    of_levels = [-(-num_anchors * share // _CHUNK) for share in _SHARES]
+    most = sum(min(of_each_box * num_boxes, of_level) for of_level in of_levels)
+    return -(-most // _CHUNK) * _CHUNK
 
 
 def _argmin_over_boxes(cost_GA: jax.Array) -> jax.Array:

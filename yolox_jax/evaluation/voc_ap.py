@@ -20,8 +20,8 @@ def evaluate(ground_truth: Mapping[str, Any], detections: Sequence[Mapping[str, 
     """mAP07 (eleven points of recall) and mAP12 (the area under the curve), both at IoU 0.5.
 
     AP is mAP12 averaged over IoU 0.5 to 0.95, and AP07 is mAP07 so: the reference's map_5095 is AP, or AP07 for the years
-    before 2010. AP50 is mAP12. A box marked as a crowd is a
-    difficult one: neither missed nor what finds it wrong. A class without other boxes is left out of the means.
+    before 2010. AP50 is mAP12. A box marked as a crowd is a difficult one: neither missed nor what finds it wrong. A
+    class without other boxes is left out of the means.
     """
     images = by_image(ground_truth, detections)
     names = [str(category["name"]) for category in ground_truth["categories"]]
