@@ -156,27 +156,27 @@ def test_an_unreadable_image_is_named_once_and_training_goes_on_or_is_refused(da
 def test_show_batch_writes_a_sheet_of_the_training_images(data, tmp_path, mosaic_prob):
     arguments = [*programs.arguments(data), f"--config.mosaic.prob={mosaic_prob}", "--config.hsv.enabled=true"]
     finished = programs.run(
-        "-m yolox_jax.tools.show_batch", [*arguments, "--output=sheet.png", "--max_images=3"], tmp_path
+        "-m yolox_jax.tools.show_batch", [*arguments, "--output=made/sheet.png", "--max_images=3"], tmp_path
     )
     assert finished.returncode == 0, finished.stderr
-    assert re.fullmatch(r"sheet\.png: 4 images of step 0, \d+ boxes\n", finished.stdout)
-    assert cv2.imread(str(tmp_path / "sheet.png")).shape == (320, 3 * 320, 3)
+    assert re.fullmatch(r"made/sheet\.png: 4 images of step 0, \d+ boxes\n", finished.stdout)
+    assert cv2.imread(str(tmp_path / "made" / "sheet.png")).shape == (320, 3 * 320, 3)
 
 
 @pytest.mark.slow
 def test_show_assignment_writes_a_sheet_and_tells_how_many_anchors_of_each_level(data, tmp_path):
     finished = programs.run(
-        "-m yolox_jax.tools.show_assignment", [*programs.arguments(data), "--output=sheet.png"], tmp_path
+        "-m yolox_jax.tools.show_assignment", [*programs.arguments(data), "--output=made/sheet.png"], tmp_path
     )
     assert finished.returncode == 0, finished.stderr
     told = re.fullmatch(
-        r"sheet\.png: step 0, (\d+) boxes, (\d+) positive anchors: (\d+) of stride 8, (\d+) of stride 16, "
+        r"made/sheet\.png: step 0, (\d+) boxes, (\d+) positive anchors: (\d+) of stride 8, (\d+) of stride 16, "
         r"(\d+) of stride 32; (\d+) boxes without\n",
         finished.stdout,
     )
     num_boxes, num_positive, *of_level, num_without = map(int, told.groups())
     assert sum(of_level) == num_positive >= num_boxes - num_without > 0
-    assert cv2.imread(str(tmp_path / "sheet.png")).shape[1] == 4 * 640
+    assert cv2.imread(str(tmp_path / "made" / "sheet.png")).shape[1] == 4 * 640
 
 
 @pytest.mark.parametrize(
@@ -212,6 +212,29 @@ def test_a_users_mistake_is_one_message_and_exit_code_one(data, tmp_path, argume
     assert finished.returncode == 1
     assert message in finished.stderr
     assert "Traceback" not in finished.stderr
+
+
+@pytest.mark.slow
+def test_a_run_with_the_rarer_fields_ends_where_its_ap_stays_the_same(data, tmp_path):
+    """Frozen where there is a BatchNorm, and the rest without a learning rate, no evaluation is better than the first."""
+    fields = ["--config.epochs=5", "--config.patience=1", "--config.profile=2", "--config.lr_per_image=0.0"]
+    fields += ["--config.freeze=('backbone/', 'head/stems', 'head/cls', 'head/reg')"]
+    fields += ["--config.accumulate_steps=2", "--config.data.repeat_threshold=0.9", "--workdir=run"]
+    output = programs.run("train.py", [*programs.arguments(data), *fields], tmp_path, 0).stdout
+    assert (
+        "parameters; backbone/, head/stems, head/cls, head/reg frozen" in output and "images in 2 parts each" in output
+    )
+    (num_images,) = re.findall(r"^(\d+) training and 12 validation images", output, flags=re.MULTILINE)
+    assert int(num_images) > programs.NUM_IMAGES  # the rarer shapes come more often
+    (step,) = re.findall(r"no better AP in the last 1 evaluations: training ends at step (\d+)", output)
+    assert programs.steps(tmp_path / "run") == list(range(int(step)))
+    assert len({record["AP"] for record in _evaluations(tmp_path / "run")}) == 1
+    assert list((tmp_path / "run" / "profile").rglob("*.trace.json.gz"))
+
+
+def _evaluations(workdir):
+    records = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    return [record for record in records if record.get("event") == "evaluation"]
 
 
 @pytest.mark.parametrize("size", ["(100, 64)", "(64,)", "(64, 64, 64, 64)"])

@@ -19,7 +19,7 @@ from yolox_jax.detection.anchors import make_anchors
 from yolox_jax.detection.simota import SimOtaConfig
 from yolox_jax.models import yolox
 from yolox_jax.tools import draw, draw_assignment
-from yolox_jax.tools.terminal import quiet_libraries, run_program, user_errors
+from yolox_jax.tools.terminal import make_room_for, quiet_libraries, run_program, user_errors
 from yolox_jax.tools.training_batch import first_shifted, load
 from yolox_jax.training import state
 from yolox_jax.training.weights import load_weights
@@ -55,6 +55,7 @@ def assign(config: ConfigDict, weights: str | None, batch: Batch, class_names: t
 def main() -> None:
     quiet_libraries()
     with user_errors():
+        make_room_for(_OUTPUT.value)
         loaded, class_names = load(_CONFIG.value, _STEP.value)
         batch = first_shifted(loaded, _MAX_IMAGES.value, _CONFIG.value.hsv.multiplies)
         assignment = assign(_CONFIG.value, _WEIGHTS.value, batch, class_names)

@@ -10,7 +10,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from yolox_jax.tools import draw
-from yolox_jax.tools.terminal import quiet_libraries, run_program, user_errors
+from yolox_jax.tools.terminal import make_room_for, quiet_libraries, run_program, user_errors
 from yolox_jax.tools.training_batch import draw_sheet, load
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "What is trained: a file of configs/.", lock_config=True)
@@ -22,6 +22,7 @@ _MAX_IMAGES = flags.DEFINE_integer("max_images", 16, "How many of the batch at m
 def main() -> None:
     quiet_libraries()
     with user_errors():
+        make_room_for(_OUTPUT.value)
         loaded, class_names = load(_CONFIG.value, _STEP.value)
         sheet = draw_sheet(loaded, class_names, _CONFIG.value.hsv.multiplies, _MAX_IMAGES.value)
         draw.write_picture(Path(_OUTPUT.value), sheet)
