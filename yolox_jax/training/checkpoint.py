@@ -217,9 +217,8 @@ class Checkpoints:
         except Exception as error:
             steps = self.steps()
             left = f"the last whole one is {self._directory / str(steps[-1])}" if steps else "there is none yet"
-            free = (
-                shutil.disk_usage(self._directory).free / 1e6
-            )  # the libraries do not always say that the disk is full
+            # The libraries do not always say that the disk is full.
+            free = shutil.disk_usage(self._directory).free / 1e6
             raise CheckpointError(
                 f"a checkpoint could not be written to {self._directory} ({_first_line(error)}), where {free:.1f} MB are free; "
                 f"{left}. Make room or choose another --workdir; the same command goes on from there"
