@@ -48,8 +48,8 @@ def _parse_flags(argv: list[str]) -> list[str]:
             others = [others[-1].strip().removeprefix("ValueError: ")]
         sys.exit("\n".join([f"error: {first}", *others]))
     except AttributeError as error:  # ml_collections wraps a KeyError, whose text has the field and its like
-        (cause,) = error.args
-        sys.exit(f"error: --config has no field {cause.args[0] if isinstance(cause, KeyError) else cause}")
+        named = next((cause.args[0] for cause in error.args if isinstance(cause, KeyError)), error)
+        sys.exit(f"error: --config has no field {named}")
     return rest
 
 
