@@ -26,7 +26,7 @@ from yolox_jax.tools import draw, from_config, run_summary, training_batch
 from yolox_jax.tools.terminal import print_progress, quiet_libraries, run_program, user_errors
 from yolox_jax.training import checkpoint, compilation, hosts, optim, parallel, same_run, state
 from yolox_jax.training.early_stopping import has_stalled
-from yolox_jax.training.host_memory import keep_freed_memory
+from yolox_jax.training.host_memory import give_back_if_scarce, keep_freed_memory
 from yolox_jax.training.interruption import Stopped, StopRequest, stop_request
 from yolox_jax.training.logging import RunLog
 from yolox_jax.training.profiling import StepTrace
@@ -178,6 +178,7 @@ def train(config: ConfigDict, workdir: Path) -> EvalResult:
             log.warn_of_dropped_boxes(step, loaded.num_dropped_boxes, config.data.max_boxes)
             if (step + 1) % config.log_every_steps == 0:
                 log.report()
+                give_back_if_scarce()
             stopping = stop.check()  # asked once: a signal after it is answered a step later, by all processes
             if stopping or is_due(step) or save_due(step):
                 save(step + 1)

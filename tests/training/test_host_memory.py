@@ -21,7 +21,31 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's malloc can be asked")
+_GIVE_BACK = """
+import numpy as np
+from yolox_jax.training import host_memory
+
+host_memory.keep_freed_memory()
+for size in (24, 25, 26):
+    np.ones(1 << size)
+print(host_memory._resident_bytes())
+host_memory.give_back_if_scarce()
+print(host_memory._resident_bytes())
+host_memory._all_bytes = lambda: 1 << 29
+host_memory.give_back_if_scarce()
+print(host_memory._resident_bytes())
+"""
+_needs_glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's malloc can be asked")
+
+
+@_needs_glibc
+def test_what_was_kept_is_given_back_where_memory_is_scarce():
+    run = subprocess.run([sys.executable, "-c", _GIVE_BACK], capture_output=True, text=True, check=True)
+    kept, with_plenty, with_little = map(int, run.stdout.split())
+    assert min(kept, with_plenty) > 1 << 29 > with_little
+
+
+@_needs_glibc
 def test_a_block_that_is_freed_is_not_mapped_again():
     def page_faults(how: str) -> int:
         run = subprocess.run([sys.executable, "-c", _PROGRAM, how], capture_output=True, text=True, check=True)
