@@ -47,13 +47,13 @@ def train(config: ConfigDict, workdir: Path) -> EvalResult:
     parallel.check_batch_size("batch_size", config.batch_size, mesh, config.accumulate_steps)
     parallel.check_batch_size("eval.batch_size", config.eval.batch_size, mesh)
     size_hw = check_size(config.input_size)
-    multiscale = from_config.multiscale(config, size_hw)
     evaluate.check_metric(config.eval.metric)
 
     # ---------------------------------------------- data -----------------------------------------------
     train_source, val_source = (from_config.open_source(config, split) for split in ("train", "val"))
     class_names = train_source.class_names
     check_classes(config.num_classes, class_names, val_source.class_names)
+    multiscale = from_config.multiscale(config, size_hw, len(train_source))
 
     # --------------------------------------- model and optimiser ---------------------------------------
     dtype = yolox.compute_dtype(config.dtype)

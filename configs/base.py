@@ -72,6 +72,9 @@ def _head_of_2025() -> ConfigDict:
     config.multiscale.enabled = True
     config.multiscale.every_steps = 10
     config.multiscale.range_units = 5  # exp.multiscale_range: of 32 pixels, around the input's height
+    # exp: as the others. Here the last no_aug_epochs keep to the input's size, as they do to plain images: in short runs
+    # other sizes would move the boxes of the end (docs/results.md).
+    config.multiscale.in_plain_epochs = False
     config.multiscale.min_units = placeholder(int)  # exp.random_size, where an exp sets it: instead of the range
     config.multiscale.max_units = placeholder(int)
 
@@ -135,6 +138,7 @@ def _head_of_2025() -> ConfigDict:
 def _release(config: ConfigDict) -> None:
     """What the published weights were trained with: the reference's release 0.1.0."""
     config.batch_size = 128  # arXiv 2107.08430, section 2.1
+    config.multiscale.in_plain_epochs = True
     config.multiscale.min_units = 14  # 448 … 832, same section and exp.random_size (14, 26)
     config.multiscale.max_units = 26
     config.mixup.scale = (0.8, 1.6)  # exp.scale

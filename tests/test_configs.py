@@ -29,7 +29,7 @@ def test_a_config_describes_a_run_that_could_begin(name):
     SimOtaConfig(**config.assignment)
     EvalConfig(**config.eval.detect)
     from_config.check_numbers(config)
-    if multiscale := from_config.multiscale(config, size_hw):
+    if multiscale := from_config.multiscale(config, size_hw, 300):
         first = multiscale.first_uses(0, schedule.total_steps, size_hw, config.seed)
         assert all(side % 32 == 0 for size in first for side in size)
 
@@ -48,9 +48,8 @@ def test_the_named_recipes_are_whole(name):
     assert (release.assignment.center_radius, release.assignment.outside_penalty) == (2.5, 1e5)
     assert release.assignment.in_box_candidates
     changed = {"batch_size", "min_box_side", "multiscale", "mixup", "hsv", "assignment"}
-    assert {field for field in plain if plain[field] != release[field]} == changed - (
-        {"multiscale"} if small else set()
-    )
+    assert {field for field in plain if plain[field] != release[field]} == changed
+    assert release.multiscale.in_plain_epochs and not plain.multiscale.in_plain_epochs
 
     assert (large_batch.batch_size, large_batch.optimizer, large_batch.weight_decay) == (256, "adamw", 0.05)
     schedule = from_config.schedule(large_batch, 118287)
@@ -93,9 +92,9 @@ def test_a_number_that_is_too_small_is_named():
 
 def test_an_input_size_that_training_never_has_is_told_of(caplog):
     config = yolox_nano.get_config()
-    assert from_config.multiscale(config, (416, 416)) and not caplog.messages
-    from_config.multiscale(config, (1280, 1280))
+    assert from_config.multiscale(config, (416, 416), 300) and not caplog.messages
+    from_config.multiscale(config, (1280, 1280), 300)
     assert "trains at heights of 320 to 640 pixels" in caplog.text and "has 1280" in caplog.text
     config.multiscale.min_units = 21
     with pytest.raises(ValueError, match="min_units is 21, more than max_units, 20"):
-        from_config.multiscale(config, (416, 416))
+        from_config.multiscale(config, (416, 416), 300)

@@ -57,6 +57,12 @@ def test_sizes_change_every_ten_steps_and_depend_on_seed_and_step_alone():
     assert sizes != [config.size_at(step, (640, 640), seed=2) for step in range(2000)]
 
 
+def test_from_the_end_step_on_the_size_is_the_inputs():
+    sizes = [multiscale.MultiscaleConfig(end_step=995).size_at(step, (640, 640), seed=1) for step in range(1500)]
+    assert sizes[:995] == [multiscale.MultiscaleConfig().size_at(step, (640, 640), seed=1) for step in range(995)]
+    assert set(sizes[995:]) == {(640, 640)}
+
+
 def test_nanos_sizes_are_given_and_others_lie_around_the_input():
     given = multiscale.MultiscaleConfig(min_units=10, max_units=20)
     assert set(given.sizes((416, 416))) == {(32 * k, 32 * k) for k in range(10, 21)}
@@ -69,8 +75,9 @@ def test_sizes_keep_the_inputs_aspect():
 
 
 @pytest.mark.parametrize(("first_step", "num_steps"), [(0, 25), (0, 3000), (7, 60), (20, 21), (15, 400), (40, 40)])
-def test_first_uses_are_the_sizes_of_the_steps_to_come_each_once(first_step, num_steps):
-    config = multiscale.MultiscaleConfig()
+@pytest.mark.parametrize("end_step", [None, 18, 20, 37, 500])
+def test_first_uses_are_the_sizes_of_the_steps_to_come_each_once(first_step, num_steps, end_step):
+    config = multiscale.MultiscaleConfig(end_step=end_step)
     expected = dict.fromkeys(config.size_at(step, (640, 640), seed=3) for step in range(first_step, num_steps))
     assert config.first_uses(first_step, num_steps, (640, 640), seed=3) == list(expected)
 

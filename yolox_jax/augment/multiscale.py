@@ -14,11 +14,12 @@ class MultiscaleConfig:
     range_units: int = 5  # of 32 pixels of height, to either side of the input's; the width keeps the input's aspect
     min_units: int | None = None  # where given, instead
     max_units: int | None = None
+    end_step: int | None = None  # from where on all steps run at the base size
 
     def size_at(self, step: int, base_hw: tuple[int, int], seed: int) -> tuple[int, int]:
         """The size of step `step`, a pure function of (seed, step); the first `every_steps` run at the base size."""
         round_number = step // self.every_steps
-        if round_number == 0:
+        if round_number == 0 or (self.end_step is not None and step >= self.end_step):
             return base_hw
         first, last = self.units(base_hw)
         drawn = first + np.random.default_rng((seed, round_number)).integers(last - first + 1)
@@ -26,10 +27,11 @@ class MultiscaleConfig:
 
     def first_uses(self, first_step: int, num_steps: int, base_hw: tuple[int, int], seed: int) -> list[tuple[int, int]]:
         """The sizes of steps [first_step, num_steps), each once, in the order in which they come."""
-        rounds = [
-            first_step,
-            *range((first_step // self.every_steps + 1) * self.every_steps, num_steps, self.every_steps),
-        ]
+        next_round = (first_step // self.every_steps + 1) * self.every_steps
+        end_step = num_steps if self.end_step is None else self.end_step
+        rounds = [first_step, *range(next_round, min(end_step, num_steps), self.every_steps)]
+        if first_step < end_step < num_steps:
+            rounds.append(end_step)
         found: dict[tuple[int, int], None] = {}
         for step in rounds if first_step < num_steps else []:
             found[self.size_at(step, base_hw, seed)] = None

@@ -44,15 +44,17 @@ def check_numbers(config: ConfigDict) -> None:
                 raise ValueError(f"config.{field} is {value}: give {least} or more")
 
 
-def multiscale(config: ConfigDict, size_hw: tuple[int, int]) -> MultiscaleConfig | None:
-    """The sizes that training changes between; None where it does not. Warns where the input's is none of them.
+def multiscale(config: ConfigDict, size_hw: tuple[int, int], num_images: int) -> MultiscaleConfig | None:
+    """The sizes that training on `num_images` changes between; None where it does not. Warns where the input's is none.
 
     Raises:
       ValueError: there are none.
     """
     if not config.multiscale.enabled:
         return None
-    sizes = MultiscaleConfig(**{name: value for name, value in config.multiscale.items() if name != "enabled"})
+    fields = {name: value for name, value in config.multiscale.items() if name not in ("enabled", "in_plain_epochs")}
+    end_step = None if config.multiscale.in_plain_epochs else schedule(config, num_images).no_aug_step
+    sizes = MultiscaleConfig(**fields, end_step=end_step)
     first, last = sizes.units(size_hw)
     if first > last:
         raise ValueError(f"config.multiscale.min_units is {first}, more than max_units, {last}")
