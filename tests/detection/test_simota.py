@@ -91,6 +91,22 @@ def test_every_anchor_is_assigned_as_the_reference_assigns_it(name):
     np.testing.assert_allclose(np.asarray(result.iou)[positive], arrays["iou"][positive], rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", [*_CASES, *range(4)])
+def test_all_anchors_and_those_near_boxes_give_the_same(name):
+    """The form for a CPU, which the other tests see, and that for other devices."""
+    case = _golden_case(name)[0] if isinstance(name, str) else _random_case(name)
+    boxes = case.gt_xyxy_G4, case.gt_label_G, case.gt_mask_G
+    predicted = case.pred_xyxy_A4, case.cls_logit_AC, case.obj_logit_A, make_anchors(case.size_hw)
+    over_all = jax.jit(simota._assign_over_all, static_argnames="config")(
+        boxes, predicted, config=simota.SimOtaConfig()
+    )
+    over_near = case.assign()
+    np.testing.assert_array_equal(over_near.positive, over_all.positive)
+    np.testing.assert_array_equal(over_near.iou, over_all.iou)
+    positive = np.asarray(over_all.positive)
+    np.testing.assert_array_equal(np.asarray(over_near.gt_index)[positive], np.asarray(over_all.gt_index)[positive])
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_what_stands_in_padded_slots_changes_nothing(seed):
     case = _random_case(seed)
