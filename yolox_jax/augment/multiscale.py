@@ -21,9 +21,8 @@ class MultiscaleConfig:
         round_number = step // self.every_steps
         if round_number == 0 or (self.end_step is not None and step >= self.end_step):
             return base_hw
-        first, last = self.units(base_hw)
-        drawn = first + np.random.default_rng((seed, round_number)).integers(last - first + 1)
-        return self._size(int(drawn), base_hw)
+        units = self.units(base_hw)
+        return self._size(units[np.random.default_rng((seed, round_number)).integers(len(units))], base_hw)
 
     def first_uses(self, first_step: int, num_steps: int, base_hw: tuple[int, int], seed: int) -> list[tuple[int, int]]:
         """The sizes of steps [first_step, num_steps), each once, in the order in which they come."""
@@ -41,16 +40,15 @@ class MultiscaleConfig:
 
     def sizes(self, base_hw: tuple[int, int]) -> list[tuple[int, int]]:
         """Every size that can occur: as many programs are compiled."""
-        first, last = self.units(base_hw)
-        drawn = [self._size(units, base_hw) for units in range(first, last + 1)]
+        drawn = [self._size(units, base_hw) for units in self.units(base_hw)]
         return sorted({base_hw, *drawn})
 
-    def units(self, base_hw: tuple[int, int]) -> tuple[int, int]:
-        """The least and the largest height, in units of 32 pixels."""
+    def units(self, base_hw: tuple[int, int]) -> range:
+        """The heights that are drawn from, in units of 32 pixels."""
         base = base_hw[0] // 32
         first = max(1, base - self.range_units) if self.min_units is None else self.min_units
         last = base + self.range_units if self.max_units is None else self.max_units
-        return first, last
+        return range(first, last + 1)
 
     def _size(self, units: int, base_hw: tuple[int, int]) -> tuple[int, int]:
         height, width = base_hw

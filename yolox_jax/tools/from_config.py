@@ -55,14 +55,14 @@ def multiscale(config: ConfigDict, size_hw: tuple[int, int], num_images: int) ->
     fields = {name: value for name, value in config.multiscale.items() if name not in ("enabled", "in_plain_epochs")}
     end_step = None if config.multiscale.in_plain_epochs else schedule(config, num_images).no_aug_step
     sizes = MultiscaleConfig(**fields, end_step=end_step)
-    first, last = sizes.units(size_hw)
-    if first > last:
-        raise ValueError(f"config.multiscale.min_units is {first}, more than max_units, {last}")
-    if not first <= size_hw[0] // 32 <= last:
+    units = sizes.units(size_hw)
+    if not units:
+        raise ValueError(f"config.multiscale.min_units is {units.start}, more than max_units, {units.stop - 1}")
+    if size_hw[0] // 32 not in units:
         logger.warning(
             "config.multiscale trains at heights of %d to %d pixels, config.input_size, at which is evaluated, has %d: "
             "set config.multiscale.min_units and max_units, in units of 32 pixels, around it",
-            *(32 * first, 32 * last, size_hw[0]),
+            *(32 * units[0], 32 * units[-1], size_hw[0]),
         )
     return sizes
 
