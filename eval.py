@@ -9,13 +9,14 @@ from pathlib import Path
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
+from yolox_jax.cli import from_config
+from yolox_jax.cli.terminal import make_room_for, print_progress, quiet_libraries, run_program, user_errors
 from yolox_jax.data.example import Source
 from yolox_jax.data.open_sources import check_classes
 from yolox_jax.detection.anchors import check_size
+from yolox_jax.evaluation import plots
 from yolox_jax.evaluation.evaluate import EvalConfig, EvalResult, check_metric, evaluate, make_predict
 from yolox_jax.models import yolox
-from yolox_jax.tools import from_config, plots
-from yolox_jax.tools.terminal import make_room_for, print_progress, quiet_libraries, run_program, user_errors
 from yolox_jax.training import compilation, parallel
 from yolox_jax.training.host_memory import keep_freed_memory
 from yolox_jax.training.weights import load_weights

@@ -14,6 +14,8 @@ from absl import flags
 from jax.sharding import Mesh
 from ml_collections import ConfigDict, config_flags
 
+from yolox_jax.cli import from_config, run_summary
+from yolox_jax.cli.terminal import print_progress, quiet_libraries, run_program, user_errors
 from yolox_jax.data.example import Source
 from yolox_jax.data.open_sources import check_classes
 from yolox_jax.data.pipeline import TrainLoader
@@ -22,8 +24,6 @@ from yolox_jax.detection.anchors import check_size
 from yolox_jax.evaluation import evaluate
 from yolox_jax.evaluation.evaluate import EvalConfig, EvalResult, Predict, make_predict
 from yolox_jax.models import freezing, yolox
-from yolox_jax.tools import draw, from_config, run_summary, training_batch
-from yolox_jax.tools.terminal import print_progress, quiet_libraries, run_program, user_errors
 from yolox_jax.training import checkpoint, compilation, hosts, optim, parallel, same_run, state
 from yolox_jax.training.early_stopping import has_stalled
 from yolox_jax.training.host_memory import give_back_if_scarce, keep_freed_memory
@@ -34,6 +34,7 @@ from yolox_jax.training.run_directory import claim, set_aside
 from yolox_jax.training.step import AXIS, train_step
 from yolox_jax.training.trackers import open_tracker
 from yolox_jax.training.weights import load_weights
+from yolox_jax.visualize import batch_sheet, sheets
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "What to train: a file of configs/.", lock_config=True)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where everything is written; runs/<config name> by default.")
@@ -144,13 +145,13 @@ def train(config: ConfigDict, workdir: Path) -> EvalResult:
         def show(what: str, step: int, draw_sheet: Callable[[], np.ndarray]) -> None:
             if hosts.is_primary():
                 with log.untimed():
-                    picture = draw.keep_picture(workdir, f"{what}_{step}", draw_sheet())
+                    picture = sheets.keep_picture(workdir, f"{what}_{step}", draw_sheet())
                 log.write({"step": step, "event": what, **picture})
 
         def evaluate_step(step: int) -> EvalResult:
             with log.untimed():
                 result = _evaluate(config, programs, train_state, mesh, val_source, stop)
-            show("predictions", step, lambda: draw.predictions_sheet(val_source, result.detections))
+            show("predictions", step, lambda: sheets.predictions_sheet(val_source, result.detections))
             log.write({"step": step, "event": "evaluation", **result.ap.stats})
             checkpoints.record_ap(step + 1, result.ap.stats["AP"])
             return result
@@ -170,7 +171,7 @@ def train(config: ConfigDict, workdir: Path) -> EvalResult:
                 raise Stopped(_farewell(stop, step, workdir))
             loaded = next(batches)
             if step in (0, schedule.no_aug_step):
-                draw_batch = functools.partial(training_batch.draw_sheet, loaded, class_names, config.hsv.multiplies)
+                draw_batch = functools.partial(batch_sheet.draw_sheet, loaded, class_names, config.hsv.multiplies)
                 show("batch", step, draw_batch)
             trace.at(step, train_state)
             train_state, metrics = run_step(train_state, parallel.shard_batch(loaded.batch, mesh))
@@ -193,7 +194,7 @@ def train(config: ConfigDict, workdir: Path) -> EvalResult:
     # --------------------------------------------- finish ----------------------------------------------
     if hosts.is_primary():
         result.write(workdir / "results.json")
-        draw.write_picture(workdir / "predictions.jpg", draw.predictions_sheet(val_source, result.detections))
+        sheets.write_picture(workdir / "predictions.jpg", sheets.predictions_sheet(val_source, result.detections))
     return result
 
 

@@ -15,10 +15,10 @@ from jax.sharding import PartitionSpec as P
 
 from yolox_jax.models.blocks import BlockConfig, ConvBlock, CSPLayer, spatial_block
 from yolox_jax.models.csp_darknet import Focus
-from yolox_jax.tools.planning.chips import parse_topology
-from yolox_jax.tools.planning.compiling import OutOfMemory, compile_for_chip, make_mesh
-from yolox_jax.tools.planning.hlo import parse
-from yolox_jax.tools.planning.traffic import hbm_bytes
+from yolox_jax.tools.plan.chips import parse_topology
+from yolox_jax.tools.plan.compiling import OutOfMemory, compile_for_chip, make_mesh
+from yolox_jax.tools.plan.hlo import parse
+from yolox_jax.tools.plan.traffic import hbm_bytes
 
 _WIDTH = 32  # channels after the stem, of s
 

@@ -6,11 +6,11 @@ import pytest
 
 from configs import finetune, yolox_nano
 from tests.material import ROOT
+from yolox_jax.cli import from_config
 from yolox_jax.detection.anchors import check_size
 from yolox_jax.detection.simota import SimOtaConfig
 from yolox_jax.evaluation.evaluate import EvalConfig
 from yolox_jax.models import yolox
-from yolox_jax.tools import from_config
 from yolox_jax.training import optim
 
 _NAMES = sorted(path.stem for path in ROOT.glob("configs/*.py"))

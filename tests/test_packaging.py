@@ -1,6 +1,7 @@
 """What `pip install .` gives: the package, its programs under five commands, configs by name, nothing else."""
 
 import importlib.metadata
+import importlib.util
 import os
 import runpy
 import shutil
@@ -12,7 +13,7 @@ import pytest
 
 import yolox_jax
 from tests.material import ROOT
-from yolox_jax.tools import commands
+from yolox_jax.cli import commands
 
 _BUILT_FROM = ("pyproject.toml", "README.md", "LICENSE", "requirements.txt", "train.py", "eval.py")
 _FOLDERS = ("yolox_jax", "configs", "tests")
@@ -76,7 +77,7 @@ def test_each_console_command_runs_a_program_that_is_there(distribution, monkeyp
     tools = [f"yolox_jax.tools.{name}" for name in ("doctor", "export", "predict")]
     assert ran == dict.fromkeys([*tools, str(ROOT / "train.py"), str(ROOT / "eval.py")], "__main__")
     for name in tools:
-        assert (ROOT / f"{name.replace('.', '/')}.py").is_file()
+        assert importlib.util.find_spec(name) is not None
 
 
 # Each ends at a mistake that it must be running, and have read its config, to find.

@@ -11,7 +11,8 @@ from tests.material import ROOT
 from yolox_jax.data import doctor
 from yolox_jax.data.doctor import Report
 from yolox_jax.data.findings import Finding
-from yolox_jax.tools import draw, findings_report
+from yolox_jax.tools.doctor import findings_report
+from yolox_jax.visualize import sheets
 
 
 def test_a_report_has_ten_lines_of_a_kind_and_says_how_many_there_are():
@@ -31,7 +32,7 @@ def test_the_sheet_begins_with_the_images_that_have_findings():
     of_image = Finding("warning", "strange", "val", "", "image 1", "so", "do", image=1)
     sheet = findings_report.contact_sheet(Report([of_image], report.splits))
     assert sheet.shape == (2 * 320, 4 * 320, 3)  # all five, once each
-    pictures = [draw.fit(report.splits["val"].source[index].image, 320 - 18)[0] for index in (1, 0)]
+    pictures = [sheets.fit(report.splits["val"].source[index].image, 320 - 18)[0] for index in (1, 0)]
     shown = [(sheet[18 : 18 + p.shape[0], : p.shape[1]] == p).all(axis=2).mean() for p in pictures]
     assert shown[0] > 0.5 > shown[1]  # boxes and captions cover the rest
 

@@ -16,8 +16,8 @@ from tests.training import toy
 from yolox_jax.evaluation.evaluate import EvalConfig
 from yolox_jax.inference import pretrained
 from yolox_jax.inference.detector import Detector
-from yolox_jax.tools import media
-from yolox_jax.tools.prediction import Prediction
+from yolox_jax.tools.predict import media
+from yolox_jax.tools.predict.prediction import Prediction
 
 
 @pytest.fixture

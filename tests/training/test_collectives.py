@@ -6,8 +6,8 @@ import jax
 import pytest
 
 from tests.training import toy
-from yolox_jax.tools.planning.collectives import find_collectives
-from yolox_jax.tools.planning.hlo import parse
+from yolox_jax.tools.plan.collectives import find_collectives
+from yolox_jax.tools.plan.hlo import parse
 from yolox_jax.training import parallel
 from yolox_jax.training.step import StepConfig, train_step
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from yolox_jax.inference.drawing import draw_boxes
 from yolox_jax.inference.images import ImageInput, as_bgr
 from yolox_jax.types import Detections
+from yolox_jax.visualize.drawing import draw_boxes
 
 _PIXELS_PER_SIZE = 800  # of the longer side: lines and captions grow with the picture
 

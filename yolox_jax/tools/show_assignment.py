@@ -14,16 +14,17 @@ import jax.numpy as jnp
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
+from yolox_jax.cli import from_config
+from yolox_jax.cli.terminal import make_room_for, quiet_libraries, run_program, user_errors
 from yolox_jax.detection import losses
 from yolox_jax.detection.anchors import make_anchors
 from yolox_jax.detection.simota import SimOtaConfig
 from yolox_jax.models import yolox
-from yolox_jax.tools import draw, draw_assignment
-from yolox_jax.tools.terminal import make_room_for, quiet_libraries, run_program, user_errors
-from yolox_jax.tools.training_batch import first_shifted, load
 from yolox_jax.training import state
 from yolox_jax.training.weights import load_weights
 from yolox_jax.types import Assignment, Batch, Predictions
+from yolox_jax.visualize import assignment_sheet, sheets
+from yolox_jax.visualize.batch_sheet import first_shifted
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "What is trained: a file of configs/.", lock_config=True)
 _WEIGHTS = flags.DEFINE_string("weights", None, "A run directory, a checkpoint, a .pth file, or a name like yolox_s.")
@@ -56,12 +57,12 @@ def main() -> None:
     quiet_libraries()
     with user_errors():
         make_room_for(_OUTPUT.value)
-        loaded, class_names = load(_CONFIG.value, _STEP.value)
+        loaded, class_names = from_config.load_batch(_CONFIG.value, _STEP.value)
         batch = first_shifted(loaded, _MAX_IMAGES.value, _CONFIG.value.hsv.multiplies)
         assignment = assign(_CONFIG.value, _WEIGHTS.value, batch, class_names)
         anchors = make_anchors(batch.images.shape[1:3])
-        draw.write_picture(Path(_OUTPUT.value), draw_assignment.draw_sheet(batch, assignment, anchors, class_names))
-        print(f"{_OUTPUT.value}: step {_STEP.value}, {draw_assignment.summary(batch, assignment, anchors)}")
+        sheets.write_picture(Path(_OUTPUT.value), assignment_sheet.draw_sheet(batch, assignment, anchors, class_names))
+        print(f"{_OUTPUT.value}: step {_STEP.value}, {assignment_sheet.summary(batch, assignment, anchors)}")
 
 
 if __name__ == "__main__":

@@ -9,9 +9,10 @@ from pathlib import Path
 from absl import flags
 from ml_collections import config_flags
 
-from yolox_jax.tools import draw
-from yolox_jax.tools.terminal import make_room_for, quiet_libraries, run_program, user_errors
-from yolox_jax.tools.training_batch import draw_sheet, load
+from yolox_jax.cli import from_config
+from yolox_jax.cli.terminal import make_room_for, quiet_libraries, run_program, user_errors
+from yolox_jax.visualize import sheets
+from yolox_jax.visualize.batch_sheet import draw_sheet
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "What is trained: a file of configs/.", lock_config=True)
 _STEP = flags.DEFINE_integer("step", 0, "The step whose batch is shown; a late one has no mosaic.", lower_bound=0)
@@ -23,9 +24,9 @@ def main() -> None:
     quiet_libraries()
     with user_errors():
         make_room_for(_OUTPUT.value)
-        loaded, class_names = load(_CONFIG.value, _STEP.value)
+        loaded, class_names = from_config.load_batch(_CONFIG.value, _STEP.value)
         sheet = draw_sheet(loaded, class_names, _CONFIG.value.hsv.multiplies, _MAX_IMAGES.value)
-        draw.write_picture(Path(_OUTPUT.value), sheet)
+        sheets.write_picture(Path(_OUTPUT.value), sheet)
         num_boxes = int(loaded.batch.gt_mask.sum())
         print(f"{_OUTPUT.value}: {len(loaded.image_ids)} images of step {_STEP.value}, {num_boxes} boxes")
 

@@ -1,0 +1,94 @@
+"""What eval.py --plots leaves behind, for a detector whose mistakes are known."""
+
+import csv
+import sys
+
+import cv2
+import numpy as np
+import pytest
+
+from yolox_jax.data.sources.shapes import ShapesSource
+from yolox_jax.evaluation import plots, worst_images
+from yolox_jax.evaluation.diagnosis import diagnose
+from yolox_jax.visualize import sheets
+
+
+@pytest.fixture(scope="module")
+def source():
+    return ShapesSource(num_images=6, seed=0)
+
+
+@pytest.fixture(scope="module")
+def detections(source):
+    """Every box of a score of 0.8; but in image 3 nothing, and in image 5 two that are not there, of 0.5."""
+    truth = source.ground_truth()
+    found = [{**box, "score": 0.8} for box in truth["annotations"] if box["image_id"] != 3]
+    return found + [{"image_id": 5, "category_id": 1, "bbox": [1, 1, 3 + i, 3], "score": 0.5} for i in range(2)]
+
+
+def test_everything_is_written_and_the_table_is_that_of_the_known_mistakes(source, detections, tmp_path):
+    plots.prepare(tmp_path / "a" / "b")
+    diagnosis = plots.write_plots(tmp_path / "a" / "b", source, detections)
+    for name in ("precision_recall.png", "f1.png", "confusion.png", "worst_images.jpg"):
+        assert cv2.imread(str(tmp_path / "a" / "b" / name)).std() > 5, name
+    with (tmp_path / "a" / "b" / "per_class.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["class"] for row in rows] == ["all", *source.class_names]
+    num_boxes, num_missed = len(source.ground_truth()["annotations"]), len(source[2].labels)
+    assert rows[0]["boxes"] == str(num_boxes) and rows[0]["precision"] == "1.0000"
+    assert float(rows[0]["recall"]) == pytest.approx(1 - num_missed / num_boxes, abs=1e-4)
+    assert diagnosis.best.threshold == 0.8
+
+
+def test_the_pictures_name_each_class_and_the_best_threshold(source, detections):
+    diagnosis = diagnose(source.ground_truth(), detections)
+    for figure, words in (
+        (plots.precision_recall(diagnosis), ["mean of the classes"]),
+        (plots.f1(diagnosis), ["at 0.800", "best: F1"]),
+    ):
+        legend = " ".join(text.get_text() for text in figure.axes[0].get_legend().get_texts())
+        assert all(word in legend for word in [*words, *source.class_names])
+    axes = plots.confusion(diagnosis).axes[0]
+    numbers = {(text.get_position()[::-1], text.get_text()) for text in axes.texts}
+    assert numbers == {((r, c), str(n)) for (r, c), n in np.ndenumerate(diagnosis.confusion()) if n}
+    assert axes.get_xticklabels()[-1].get_text() == "missed"
+
+
+def test_many_classes_are_drawn_without_a_name_each():
+    categories = [{"id": i, "name": f"class {i}"} for i in range(20)]
+    boxes = [{"id": i + 1, "image_id": 1, "category_id": i, "bbox": [9 * i, 0, 8, 8]} for i in range(20)]
+    truth = {"images": [{"id": 1}], "categories": categories, "annotations": boxes}
+    diagnosis = diagnose(truth, [{**box, "score": 0.5 + i / 50} for i, box in enumerate(boxes)])
+    assert len(plots.precision_recall(diagnosis).axes[0].get_legend().get_texts()) == 1
+    assert not plots.confusion(diagnosis).axes[0].texts
+
+
+def test_nothing_found_and_nothing_there_are_pictures_too(source, tmp_path):
+    plots.write_plots(tmp_path, source, [])
+    truth = source.ground_truth() | {"annotations": []}
+    plots.confusion(diagnose(truth, []))
+    plots.f1(diagnose(truth, []))
+
+
+def test_the_sheet_shows_missed_boxes_orange_and_wrong_ones_red_and_no_faultless_image(source, detections):
+    diagnosis = diagnose(source.ground_truth(), [{**each, "score": 0.8} for each in detections])
+    worst = diagnosis.worst(10)
+    assert {image.image_id for image, _ in worst} == {3, 5}
+    assert [mistakes.count for _, mistakes in worst] == sorted((m.count for _, m in worst), reverse=True)
+    sheet = worst_images.worst_images(diagnosis, source)
+    assert sheet.shape == (480 + sheets.TITLE_HEIGHT, 2 * 480, 3)
+    for colour in ((0, 130, 255), (40, 40, 220), (60, 180, 60)):
+        assert (sheet == colour).all(axis=2).any(), colour
+
+
+def test_without_mistakes_there_is_no_sheet(source):
+    truth = source.ground_truth()
+    perfect = diagnose(truth, [{**box, "score": 0.8} for box in truth["annotations"]])
+    assert worst_images.worst_images(perfect, source) is None
+
+
+def test_without_matplotlib_the_message_says_what_to_install(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(ValueError, match="pip install matplotlib"):
+        plots.prepare(tmp_path / "plots")
+    assert not (tmp_path / "plots").exists()

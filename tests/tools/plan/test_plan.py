@@ -1,0 +1,173 @@
+"""tools/plan: what it lowers on simulated devices, its report, and once the TPU compiler itself."""
+
+import dataclasses
+import importlib.util
+
+import jax
+import numpy as np
+import pytest
+
+from configs import yolox_nano
+from tests.training import toy
+from yolox_jax.tools.plan import compiling, planner, programs
+from yolox_jax.tools.plan.chips import CHIPS, parse_topology
+from yolox_jax.tools.plan.compiling import Measured, OutOfMemory
+from yolox_jax.tools.plan.report import as_text, make_report
+from yolox_jax.training import parallel
+
+_TOPOLOGY = parse_topology("v5e:2x4")
+_MEASURED = Measured(
+    text="""
+ENTRY %main (x: f32[375000000]) -> f32[375000000] {
+  %x = f32[375000000]{0} parameter(0)
+  %sum = f32[375000000]{0} all-reduce(%x), replica_groups=[1,8]<=[8], to_apply=%add
+}
+""",
+    flops=197e9,  # 1 ms of v5e's 197 TFLOP/s
+    bytes_accessed=5e9,
+    argument_bytes=1000,
+    temporary_bytes=2_000_000_000,
+    code_bytes=7,
+    peak_bytes=2_000_001_007,
+)
+
+
+def _toy_config():
+    config = yolox_nano.get_config()
+    config.input_size = (toy.SIZE, toy.SIZE)
+    config.num_classes = toy.NUM_CLASSES
+    config.data.max_boxes = 4
+    return config
+
+
+@pytest.fixture
+def toy_network(monkeypatch):
+    """The toy in the networks' place: it compiles in a second."""
+
+    def create(name, num_classes, dtype, bn_axis):
+        assert bn_axis is None
+        assert (name, num_classes, dtype) == ("nano", toy.NUM_CLASSES, np.dtype("bfloat16"))
+        return toy.MODEL
+
+    monkeypatch.setattr(programs.yolox, "create", create)
+
+
+@pytest.mark.parametrize("what", programs.PROGRAMS)
+def test_the_program_is_lowered_from_shapes_and_its_arguments_are_all_counted(toy_network, what):
+    program = programs.PROGRAMS[what](_toy_config(), parallel.make_mesh(8), 2, "bfloat16")
+    images = 2 * toy.SIZE * toy.SIZE * 3
+    assert program.argument_bytes["batch"] >= images
+    compiled = program.lowered.compile()
+    counted = sum(program.argument_bytes.values())
+    # The step's number is in no kind; unused slots of the mask may be padded.
+    assert compiled.memory_analysis().argument_size_in_bytes == pytest.approx(counted, abs=64)
+
+
+def test_a_divided_state_takes_less_of_each_chip(toy_network):
+    config, mesh = _toy_config(), parallel.make_mesh(8)
+    whole = programs.train_program(config, mesh, 2, "bfloat16").argument_bytes
+    config.parallel.shard_state = True
+    program = programs.train_program(config, mesh, 2, "bfloat16")
+    assert program.argument_bytes["parameters"] == whole["parameters"]
+    for kind in ("optimiser", "EMA"):
+        assert program.argument_bytes[kind] < 0.5 * whole[kind]
+    counted = sum(program.argument_bytes.values())
+    assert program.lowered.compile().memory_analysis().argument_size_in_bytes == pytest.approx(counted, abs=64)
+
+
+def test_the_batch_has_the_types_of_the_one_that_training_makes(toy_network, monkeypatch):
+    """Otherwise another program than training's would be planned."""
+    lowered = {}
+    monkeypatch.setattr(programs.parallel, "map_step", lambda step, mesh, state_specs: _Recorder(lowered))
+    programs.train_program(_toy_config(), parallel.make_mesh(8), 2, "bfloat16")
+    state, batch = lowered["arguments"]
+    expected = toy.random_batch(0).replace(
+        hsv_shift=np.zeros((16, 3), np.float32), content_hw=np.zeros((16, 2), np.int32)
+    )
+    described = jax.tree.map(lambda x: (x.shape, str(x.dtype)), batch)
+    assert described == jax.tree.map(lambda x: (x.shape, str(x.dtype)), expected)
+    assert jax.tree.map(lambda x: x.shape, state) == jax.tree.map(lambda x: x.shape, toy.create_state())
+
+
+class _Recorder:
+    def __init__(self, record):
+        self._record = record
+
+    def lower(self, *arguments):
+        self._record["arguments"] = arguments
+
+
+def test_the_report_has_the_arithmetic_of_one_chip():
+    report = make_report(_MEASURED, _TOPOLOGY, 16, {"parameters": 300, "batch": 600})
+    # 1.5 GB are read and written at 819 GB/s; a ring of eight sends 7/4 of them at 200.
+    assert (report["hbm_bytes_per_step"], report["sent_bytes"]) == (3e9, 2.625e9)
+    assert report["fits"] and report["bound_by"] == "interconnect"
+    assert report["seconds"] == pytest.approx(2.625 / 200)
+    assert report["seconds_by_part"]["HBM bandwidth"] == pytest.approx(3 / 819)
+    assert report["images_per_s_per_chip"] == pytest.approx(16 / (2.625 / 200))
+    assert report["images_per_s"] == pytest.approx(8 * 16 / (2.625 / 200))
+    assert report["flops_per_image"] == 197e9 / 16
+    assert (report["num_collectives"], report["collective_bytes"]) == (1, 1.5e9)
+    assert report["memory_bytes"]["padding of these"] == 100
+    text = as_text(report)
+    assert "yes: 2.000 GB of 16.000 GB" in text and "13.1 ms, bound by interconnect" in text
+
+
+def test_a_program_that_does_not_fit_says_what_it_needs():
+    report = make_report(OutOfMemory(20e9), _TOPOLOGY, 16, {"parameters": 300})
+    assert not report["fits"]
+    assert as_text(report) == "fits           no: needs 20.000 GB of 16.000 GB"
+
+
+def test_auto_finds_the_largest_batch_that_fits(monkeypatch, capsys):
+    def compile_for_chip(batch_per_chip):
+        needed = 1e9 + 0.4e9 * batch_per_chip
+        return dataclasses.replace(_MEASURED, peak_bytes=int(needed)) if needed <= 16e9 else OutOfMemory(needed)
+
+    program = programs.Program(lowered=None, argument_bytes={})
+    monkeypatch.setitem(
+        programs.PROGRAMS, "train", lambda config, mesh, batch, dtype: dataclasses.replace(program, lowered=batch)
+    )
+    monkeypatch.setattr(planner, "make_mesh", lambda topology: None)
+    monkeypatch.setattr(planner, "compile_for_chip", compile_for_chip)
+    report = planner.plan_largest(_toy_config(), _TOPOLOGY, "train", 8, "bfloat16")
+    assert report["batch_per_chip"] == 37 and report["fits"]
+    assert "64 images a chip: 26.60 GB" in capsys.readouterr().out
+
+
+def test_without_libtpu_the_way_to_get_it_is_told(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(compiling.LibtpuMissing, match=r'pip install .*"jax\[tpu\]"'):
+        compiling.make_mesh(_TOPOLOGY)
+
+
+@pytest.fixture
+def libtpu():
+    if importlib.util.find_spec("libtpu") is None:
+        pytest.skip('needs libtpu: pip install "jax[tpu]"')
+
+
+@pytest.mark.parametrize("name", [name for chip in CHIPS.values() for name in chip.examples])
+def test_a_mesh_has_one_device_a_chip(libtpu, name):
+    topology = parse_topology(name)
+    assert compiling.make_mesh(topology).size == topology.num_chips
+
+
+@pytest.mark.slow
+def test_from_8_to_256_chips_a_chip_works_as_much_and_sends_what_a_ring_needs(libtpu, toy_network):
+    """By the TPU compiler itself."""
+    reports = {}
+    for name in ("v5e:2x4", "v5e:16x16"):
+        reports[name] = report = planner.plan(_toy_config(), parse_topology(name), "train", 2, "bfloat16")
+        print({field: report[field] for field in _PER_CHIP})
+        assert report["fits"] and 0 < report["peak_bytes"] < 1e9
+        assert report["collectives"] == "2 all-reduce"
+        others, chips = report["num_chips"] - 1, report["num_chips"]
+        assert report["sent_bytes"] == pytest.approx(2 * others / chips * report["collective_bytes"])
+    few, many = reports.values()
+    assert few["flops_per_step"] > 1e6 and few["hbm_bytes_per_step"] > 1e5
+    for field in _PER_CHIP:
+        assert many[field] == pytest.approx(few[field], rel=0.01), field
+
+
+_PER_CHIP = ("flops_per_step", "hbm_bytes_per_step", "bytes_accessed_per_step", "collective_bytes", "peak_bytes")

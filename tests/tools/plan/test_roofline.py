@@ -1,0 +1,63 @@
+"""The arithmetic of a plan: chips, roofs and the search for the largest batch."""
+
+import pytest
+
+from yolox_jax.tools.plan.chips import CHIPS, Chip, parse_topology
+from yolox_jax.tools.plan.largest_fit import largest_fit
+from yolox_jax.tools.plan.roofline import Work, roofline
+
+_CHIP = Chip(100.0, 1e9, 10.0, 1.0, 2, ())
+
+
+@pytest.mark.parametrize(
+    ("work", "seconds", "bound_by"),
+    [
+        (Work(flops=800.0, hbm_bytes=70.0, sent_bytes=6.0, num_images=4), 8.0, "matrix units"),
+        (Work(flops=600.0, hbm_bytes=80.0, sent_bytes=7.0, num_images=4), 8.0, "HBM bandwidth"),
+        (Work(flops=700.0, hbm_bytes=60.0, sent_bytes=8.0, num_images=4), 8.0, "interconnect"),
+    ],
+)
+def test_the_slowest_part_sets_the_time(work, seconds, bound_by):
+    times = roofline(work, _CHIP)
+    assert times.seconds == seconds
+    assert times.bound_by == bound_by
+    assert times.images_per_s == 4 / seconds
+
+
+def test_a_plain_s_step_is_bound_by_memory():
+    """1.293 TFLOP at 197 TFLOP/s are 6.6 ms, 37.9 GB at 819 GB/s 46.3."""
+    times = roofline(Work(1.293e12, 37.9e9, 0.0, 16), CHIPS["v5e"])
+    assert times.bound_by == "HBM bandwidth"
+    assert (times.compute_s, times.memory_s) == pytest.approx((0.00656, 0.0463), rel=2e-3)
+
+
+@pytest.mark.parametrize("name", [name for chip in CHIPS.values() for name in chip.examples])
+def test_the_known_topologies_are_read(name):
+    topology = parse_topology(name)
+    assert topology.name == name
+    assert 1 <= topology.num_chips <= 256
+
+
+@pytest.mark.parametrize("name", ["v5e", "v5e:8", "v5e:2x4x1", "v4:2x2", "v9:2x4", "v5e:0x4", "v5e:2x-4", "H100"])
+def test_an_unknown_topology_is_refused_with_the_known_ones(name):
+    with pytest.raises(ValueError, match=rf"no topology named '{name}'.*v4:XxYxZ as .*v5e:XxY as .*v5p:.*v6e:"):
+        parse_topology(name)
+
+
+def test_more_chips_than_can_be_planned_are_refused():
+    with pytest.raises(ValueError, match="v5e:16x32 has 512 chips: at most 256"):
+        parse_topology("v5e:16x32")
+
+
+@pytest.mark.parametrize("start", [1, 16, 40, 1000])
+@pytest.mark.parametrize("largest", [0, 1, 5, 16, 31, 32, 33, 100])
+def test_the_largest_fit_is_found_whatever_the_start_and_no_trial_repeats(largest, start):
+    trials = []
+
+    def fits(n: int) -> bool:
+        trials.append(n)
+        return n <= largest
+
+    assert largest_fit(fits, start, limit=100) == largest
+    assert len(set(trials)) == len(trials) <= 12
+    assert all(1 <= trial <= 100 for trial in trials)

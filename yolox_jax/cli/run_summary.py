@@ -1,0 +1,66 @@
+"""What train.py tells at a run's start and at its end."""
+
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from yolox_jax.cli.commands import how_to_run
+from yolox_jax.data.example import Source
+from yolox_jax.evaluation.evaluate import EvalResult
+from yolox_jax.models import yolox
+from yolox_jax.models.yolox import YOLOX
+from yolox_jax.training.optim import Schedule
+from yolox_jax.training.state import TrainState
+
+
+def print_start(
+    config: ConfigDict,
+    workdir: Path,
+    mesh: Mesh,
+    model: YOLOX,
+    train_state: TrainState,
+    sources: tuple[Source, Source],
+    schedule: Schedule,
+    num_sizes: int,
+) -> None:
+    """Model, devices, data, length, and where everything is written."""
+    train_source, val_source = sources
+    names = ", ".join(train_source.class_names[:8]) + (" …" if len(train_source.class_names) > 8 else "")
+    height, width = config.input_size
+    variables = {"params": train_state.params, "batch_stats": train_state.batch_stats}
+    num_params = sum(leaf.size for leaf in jax.tree.leaves(train_state.params))
+    flops = yolox.count_flops(model, variables, (height, width))
+    parts = f" in {config.accumulate_steps} parts each" if config.accumulate_steps > 1 else ""
+    frozen = f"; {', '.join(config.freeze)} frozen" if config.freeze else ""
+    print(
+        f"YOLOX-{config.model}, {num_params:,} parameters{frozen}, "
+        f"{'' if flops is None else f'{flops / 1e9:.1f} GFLOP an image '}at {height}x{width}, {model.dtype} "
+        f"on {mesh.size} {jax.default_backend()} device(s)\n"
+        f"{len(train_source)} training and {len(val_source)} validation images of {config.data.kind} data, "
+        f"{len(train_source.class_names)} classes: {names}\n"
+        f"{schedule.total_steps} steps of {config.batch_size} images{parts}, {schedule.epochs} epochs; everything is written "
+        f"to {workdir}\n"
+        f"{num_sizes} image size(s), for each of which a program is compiled in the background; the first takes a while",
+        flush=True,
+    )
+
+
+def print_end(result: EvalResult, workdir: Path, config_file: str, changed: Mapping[str, Any]) -> None:
+    """AP, what was written, and what to do next; `changed` are the config's fields that the command line set."""
+    overrides = [f"--config.{field}={value}" for field, value in changed.items()]
+    again = [*how_to_run("eval"), f"--config={config_file}", f"--weights={workdir}", *overrides]
+    own = [*how_to_run("train"), "--config=configs/finetune.py", "--workdir=runs/mine", "--config.data.root=DIR"]
+    print(
+        f"\n{result.ap.table()}\n\n"
+        f"Written to {workdir}: checkpoints/ ({workdir}/best and {workdir}/last as --weights), metrics.jsonl, tensorboard/, "
+        "pictures/, results.json, predictions.jpg (eight validation images)\n\n"
+        "Evaluate these weights again:\n"
+        f"  {shlex.join(again)}\n"
+        "Train on your own data, a COCO json and a folder of images:\n"
+        f"  {shlex.join(own)}"
+    )

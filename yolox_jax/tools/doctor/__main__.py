@@ -1,0 +1,56 @@
+"""Reads a whole data set and says what is wrong with it, where, and what to do:
+
+python -m yolox_jax.tools.doctor --config=configs/yolox_s.py [--config.data.…] [--json=FILE] [--sheet=FILE]
+
+Exit code 1 if there are errors; 0 with warnings and notes only. Nothing is changed.
+"""
+
+import json
+import logging
+import sys
+from pathlib import Path
+
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from yolox_jax.cli.terminal import make_room_for, print_progress, quiet_libraries, run_program, user_errors
+from yolox_jax.data import doctor
+from yolox_jax.data.doctor import Report
+from yolox_jax.detection.anchors import check_size
+from yolox_jax.tools.doctor import findings_report
+from yolox_jax.visualize import sheets
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "The data set: a file of configs/.", lock_config=True)
+_JSON = flags.DEFINE_string("json", None, "Where all findings are written, for programs.")
+_SHEET = flags.DEFINE_string("sheet", None, "Where a picture is written: images with findings, then others.")
+
+
+def examine(config: ConfigDict) -> Report:
+    """All findings about both splits of a config's data set."""
+    logging.getLogger("yolox_jax.data").setLevel(logging.ERROR)  # the report has all that it would warn of
+    return doctor.examine(
+        config.data,
+        size_hw=check_size(config.input_size),
+        max_boxes=config.data.max_boxes,
+        num_classes=config.num_classes,
+        threads=config.data.threads,
+        progress=lambda split, num_done, num_all: print_progress(num_done, num_all, f"{split}: read"),
+    )
+
+
+def main() -> None:
+    quiet_libraries()
+    with user_errors():
+        make_room_for(_JSON.value, _SHEET.value)
+        report = examine(_CONFIG.value)
+        print(f"\n{findings_report.text(report)}")
+        if _JSON.value:
+            Path(_JSON.value).write_text(json.dumps(report.as_dict(), indent=2) + "\n")
+        if _SHEET.value:
+            sheets.write_picture(Path(_SHEET.value), findings_report.contact_sheet(report))
+    sys.exit(1 if report.count("error") else 0)
+
+
+if __name__ == "__main__":
+    flags.mark_flag_as_required("config")
+    run_program(main)

@@ -1,0 +1,104 @@
+"""The programs that training and evaluation run, lowered for a mesh from shapes alone: no array is ever made."""
+
+import dataclasses
+import functools
+import math
+from typing import Any, cast
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+from ml_collections import ConfigDict
+
+from yolox_jax.cli import from_config
+from yolox_jax.detection.anchors import check_size
+from yolox_jax.evaluation.evaluate import EvalConfig, make_predict
+from yolox_jax.models import yolox
+from yolox_jax.models.official_weights import abstract_variables
+from yolox_jax.training import optim, parallel, state
+from yolox_jax.training.step import AXIS, train_step
+from yolox_jax.types import Batch
+
+_NUM_CLASSES = 80  # COCO's, where the config leaves it to the data
+_NUM_IMAGES = 118_287  # of COCO train2017: the schedule's constants depend on it, the program's cost does not
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """A lowered program, and what its arguments take on one chip."""
+
+    lowered: jax.stages.Lowered
+    argument_bytes: dict[str, int]  # by kind
+
+
+def train_program(config: ConfigDict, mesh: Mesh, batch_per_chip: int, dtype: str) -> Program:
+    """train.py's step at the config's input size, `batch_per_chip` images on each device of the mesh."""
+    size_hw = check_size(config.input_size)
+    model = _create_model(config, dtype, AXIS if config.parallel.sync_bn else None)
+    optimizer = optim.create(config.optimizer, momentum=config.momentum, weight_decay=config.weight_decay)
+    step_config = from_config.step_config(config, _NUM_IMAGES)
+    step = functools.partial(train_step, model=model, optimizer=optimizer, config=step_config, size_hw=size_hw)
+    train_state = jax.eval_shape(functools.partial(state.create, optimizer=optimizer), abstract_variables(model))
+    num_images = batch_per_chip * mesh.size
+    parallel.check_batch_size("batch_size", num_images, mesh, config.accumulate_steps)
+    batch = jax.eval_shape(lambda: _batch(num_images, size_hw, config.data.max_boxes, config.hsv.enabled))
+    specs = parallel.state_specs(train_state, mesh, config.parallel.shard_state)
+    # map_step promises a function; that of shard_map, the default, is a jitted one.
+    mapped = cast(jax.stages.Wrapped, parallel.map_step(step, mesh, state_specs=specs))
+    train_state, batch = _placed(train_state, mesh, specs), _placed(batch, mesh, P(AXIS))
+    lowered = mapped.lower(train_state, batch)
+    return Program(
+        lowered,
+        {
+            "parameters": _num_bytes((train_state.params, train_state.batch_stats)),
+            "optimiser": _num_bytes(train_state.opt_state),
+            "EMA": _num_bytes(train_state.ema),
+            "batch": _num_bytes(batch),
+        },
+    )
+
+
+def predict_program(config: ConfigDict, mesh: Mesh, batch_per_chip: int, dtype: str) -> Program:
+    """eval.py's step: images to detections, NMS included."""
+    model, (height, width) = _create_model(config, dtype), check_size(config.input_size)
+    predict = make_predict(model, mesh, EvalConfig(**config.eval.detect))
+    variables = abstract_variables(model)
+    images = jax.ShapeDtypeStruct((batch_per_chip * mesh.size, height, width, 3), jnp.uint8)
+    variables, images = _placed(variables, mesh, P()), _placed(images, mesh, P(AXIS))
+    lowered = cast(jax.stages.Wrapped, predict).lower(variables, images)
+    return Program(lowered, {"parameters": _num_bytes(variables), "batch": _num_bytes(images)})
+
+
+PROGRAMS = {"train": train_program, "predict": predict_program}
+
+
+def _create_model(config: ConfigDict, dtype: str, bn_axis: str | None = None) -> yolox.YOLOX:
+    num_classes = config.num_classes or _NUM_CLASSES
+    return yolox.create(config.model, num_classes, yolox.compute_dtype(dtype), bn_axis=bn_axis)
+
+
+def _batch(num_images: int, size_hw: tuple[int, int], num_slots: int, has_hsv: bool) -> Batch:
+    return Batch(
+        images=jnp.zeros((num_images, *size_hw, 3), jnp.uint8),
+        gt_boxes=jnp.zeros((num_images, num_slots, 4)),
+        gt_labels=jnp.zeros((num_images, num_slots), jnp.int32),
+        gt_mask=jnp.zeros((num_images, num_slots), bool),
+        hsv_shift=jnp.zeros((num_images, 3)) if has_hsv else None,
+        content_hw=jnp.zeros((num_images, 2), jnp.int32) if has_hsv else None,
+    )
+
+
+def _placed(tree: Any, mesh: Mesh, specs: Any) -> Any:
+    """The shapes of a tree laid out by one spec, or by a tree of them."""
+    if isinstance(specs, P):
+        specs = jax.tree.map(lambda _: specs, tree)
+    return jax.tree.map(
+        lambda x, spec: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=NamedSharding(mesh, spec)), tree, specs
+    )
+
+
+def _num_bytes(placed: Any) -> int:
+    """Of one device's part of a tree from `_placed`."""
+    leaves = jax.tree.leaves(placed)
+    return sum(math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize for leaf in leaves)

@@ -1,0 +1,98 @@
+"""What a plan says: the figures of one chip, as data and as text."""
+
+from typing import Any
+
+from yolox_jax.tools.plan.chips import Topology
+from yolox_jax.tools.plan.collectives import describe, find_collectives
+from yolox_jax.tools.plan.compiling import Measured, OutOfMemory
+from yolox_jax.tools.plan.hlo import parse
+from yolox_jax.tools.plan.roofline import Work, roofline
+from yolox_jax.tools.plan.traffic import hbm_bytes
+
+
+def make_report(
+    measured: Measured | OutOfMemory, topology: Topology, batch_per_chip: int, argument_bytes: dict[str, int]
+) -> dict[str, Any]:
+    """All figures in bytes, FLOPs and seconds, ready for json; of a program that does not fit, its need alone.
+
+    Args:
+      measured: from the compiler.
+      topology: what it compiled for.
+      batch_per_chip: images.
+      argument_bytes: of the state and the batch, by kind.
+    """
+    chip = topology.chip
+    report: dict[str, Any] = {
+        "topology": topology.name,
+        "num_chips": topology.num_chips,
+        "batch_per_chip": batch_per_chip,
+        "hbm_bytes_of_chip": chip.hbm_bytes,
+        "fits": isinstance(measured, Measured),
+    }
+    if isinstance(measured, OutOfMemory):
+        return report | {"peak_bytes": measured.needed_bytes}
+
+    program = parse(measured.text)
+    collectives = find_collectives(program, topology.num_chips)
+    work = Work(
+        flops=measured.flops,
+        hbm_bytes=hbm_bytes(program),
+        sent_bytes=sum(each.sent_bytes for each in collectives),
+        num_images=batch_per_chip,
+    )
+    roofs = roofline(work, chip)
+    memory = argument_bytes | {
+        "padding of these": measured.argument_bytes - sum(argument_bytes.values()),
+        "activations and temporaries": measured.temporary_bytes,
+        "program": measured.code_bytes,
+    }
+    return report | {
+        "peak_bytes": measured.peak_bytes,
+        "memory_bytes": memory,
+        "flops_per_step": work.flops,
+        "flops_per_image": work.flops / batch_per_chip,
+        "hbm_bytes_per_step": work.hbm_bytes,
+        "hbm_bytes_per_image": work.hbm_bytes / batch_per_chip,
+        "bytes_accessed_per_step": measured.bytes_accessed,
+        "collectives": describe(collectives),
+        "num_collectives": len(collectives),
+        "collective_bytes": sum(each.num_bytes for each in collectives),
+        "sent_bytes": work.sent_bytes,
+        "seconds": roofs.seconds,
+        "seconds_by_part": {
+            "matrix units": roofs.compute_s,
+            "HBM bandwidth": roofs.memory_s,
+            "interconnect": roofs.network_s,
+        },
+        "bound_by": roofs.bound_by,
+        "images_per_s_per_chip": roofs.images_per_s,
+        "images_per_s": roofs.images_per_s * topology.num_chips,
+    }
+
+
+def as_text(report: dict[str, Any]) -> str:
+    """The report for a person: GB are 10⁹ bytes, all of one chip and one step unless a line says otherwise."""
+    peak, capacity = _gb(report["peak_bytes"]), _gb(report["hbm_bytes_of_chip"])
+    if not report["fits"]:
+        return f"fits           no: needs {peak} of {capacity}"
+    times = ", ".join(f"{part} {1e3 * seconds:.3g}" for part, seconds in report["seconds_by_part"].items())
+    lines = [f"fits           yes: {peak} of {capacity} at the peak"]
+    lines += [f"  {kind:<28} {_gb(num_bytes):>10}" for kind, num_bytes in report["memory_bytes"].items()]
+    traffic, accessed = report["hbm_bytes_per_step"], report["bytes_accessed_per_step"]
+    lines += [
+        f"FLOPs          {report['flops_per_step'] / 1e9:.1f} G, {report['flops_per_image'] / 1e9:.2f} G an image",
+        f"HBM traffic    {_gb(traffic)}, {_gb(report['hbm_bytes_per_image'])} an image",
+        f"  the compiler's count, with what stays on the chip: {_gb(accessed)}",
+        f"collectives    {report['collectives']}: {_mb(report['collective_bytes'])}, sent {_mb(report['sent_bytes'])}",
+        f"least time     {1e3 * report['seconds']:.3g} ms, bound by {report['bound_by']} ({times})",
+        f"images/s       at most {report['images_per_s_per_chip']:.0f} a chip, {report['images_per_s']:.0f} on all",
+    ]
+    return "\n".join(lines)
+
+
+def _gb(num_bytes: float) -> str:
+    return f"{num_bytes / 1e9:.3f} GB"
+
+
+def _mb(num_bytes: float) -> str:
+    return f"{num_bytes / 1e6:.3f} MB"

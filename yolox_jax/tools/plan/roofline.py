@@ -1,0 +1,42 @@
+"""The least time a step can take on a chip, and what sets it."""
+
+import dataclasses
+
+from yolox_jax.tools.plan.chips import Chip
+
+
+@dataclasses.dataclass(frozen=True)
+class Work:
+    """What one chip does in one step."""
+
+    flops: float
+    hbm_bytes: float  # read and written
+    sent_bytes: float  # to other chips
+    num_images: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Roofline:
+    """Times in which each part of a chip alone could do the work; together they take at least the longest."""
+
+    compute_s: float
+    memory_s: float
+    network_s: float
+    images_per_s: float  # of one chip
+
+    @property
+    def seconds(self) -> float:
+        return max(self.compute_s, self.memory_s, self.network_s)
+
+    @property
+    def bound_by(self) -> str:
+        times = {"matrix units": self.compute_s, "HBM bandwidth": self.memory_s, "interconnect": self.network_s}
+        return max(times, key=lambda part: times[part])
+
+
+def roofline(work: Work, chip: Chip) -> Roofline:
+    """Williams et al., "Roofline" (CACM 2009), with the network as a third roof."""
+    compute_s = work.flops / chip.flops_per_s
+    memory_s = work.hbm_bytes / chip.hbm_bytes_per_s
+    network_s = work.sent_bytes / chip.ici_bytes_per_s
+    return Roofline(compute_s, memory_s, network_s, work.num_images / max(compute_s, memory_s, network_s))

@@ -1,0 +1,59 @@
+"""What one run of a compiled program reads and writes in HBM.
+
+The compiler's own count ("bytes accessed") takes every operand and result alike. But a TPU's compiler keeps much of a
+program's data in the memory on the chip (128 MB on v5e), whose bandwidth is another matter, and counts what moves between
+the two several times. Here an array counts only where it lies in HBM.
+"""
+
+from yolox_jax.tools.plan.hlo import Array, Instruction, Program
+
+# These move nothing: names for parts of what is there, and the ends of what began elsewhere.
+_FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "partition-id", "iota"}
+_RUN_OTHERS = {"while", "conditional", "call"}  # their cost is that of the computations they run
+_SLICES = {"slice", "slice-start", "dynamic-slice"}  # read as much as they give, not all of their operand
+
+
+def hbm_bytes(program: Program) -> int:
+    """Bytes read and written in HBM on one chip, padding included.
+
+    Taken as a whole: the operands of a fusion, even where it needs a part. A loop counts as one turn.
+    """
+    return _computation_bytes(program, program.entry)
+
+
+def _computation_bytes(program: Program, name: str) -> int:
+    arrays: dict[str, tuple[Array, ...]] = {}
+    total = 0
+    for instruction in program.computations[name]:
+        arrays[instruction.name] = instruction.arrays
+        if instruction.opcode in _RUN_OTHERS:
+            total += sum(_computation_bytes(program, called) for called in instruction.called())
+        elif not _moves_nothing(instruction):
+            operands = [array for operand in instruction.operands for array in arrays.get(operand, ())]
+            total += _instruction_bytes(instruction, operands)
+    return total
+
+
+def _moves_nothing(instruction: Instruction) -> bool:
+    return (
+        instruction.opcode in _FREE
+        or instruction.opcode.endswith("-done")
+        or 'custom_call_target="ConcatBitcast"' in instruction.attributes  # the parts lie side by side already
+    )
+
+
+def _instruction_bytes(instruction: Instruction, operands: list[Array]) -> int:
+    results = list(instruction.arrays)
+    if instruction.opcode == "copy-start":
+        results = results[:1]  # destination, source, context
+    elif instruction.opcode == "slice-start":
+        results = results[1:2]  # source, destination, context
+    written = _in_hbm(results)
+    if instruction.opcode in _SLICES:
+        source = operands[0]
+        return written + (sum(array.laid_out_bytes for array in results) if source.in_hbm else 0)
+    return written + _in_hbm(operands)
+
+
+def _in_hbm(arrays: list[Array]) -> int:
+    return sum(array.laid_out_bytes for array in arrays if array.in_hbm)
