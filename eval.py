@@ -15,11 +15,13 @@ from yolox_jax.data.example import Source
 from yolox_jax.data.open_sources import check_classes
 from yolox_jax.detection.anchors import check_size
 from yolox_jax.evaluation import plots
-from yolox_jax.evaluation.evaluate import EvalConfig, EvalResult, check_metric, evaluate, make_predict
+from yolox_jax.evaluation.evaluate import EvalResult, check_metric, evaluate
+from yolox_jax.inference.predict import DetectConfig, make_predict
+from yolox_jax.mesh import check_batch_size, make_mesh, place
 from yolox_jax.models import yolox
-from yolox_jax.training import compilation, parallel
+from yolox_jax.training import compilation
 from yolox_jax.training.host_memory import keep_freed_memory
-from yolox_jax.training.weights import load_weights
+from yolox_jax.weights.load import load_weights
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "The model and data set: a file of configs/.", lock_config=True
@@ -32,17 +34,17 @@ _DETECTIONS = flags.DEFINE_string("detections", None, "A json for all detections
 
 def run(config: ConfigDict, weights: str) -> tuple[EvalResult, Source]:
     """The weights' detections and AP on the validation split of the config's data set, and that split."""
-    mesh = parallel.make_mesh()
-    parallel.check_batch_size("eval.batch_size", config.eval.batch_size, mesh)
+    mesh = make_mesh()
+    check_batch_size("eval.batch_size", config.eval.batch_size, mesh)
     size_hw = check_size(config.input_size)
     metric = check_metric(config.eval.metric)
     source = from_config.open_source(config, "val")
     check_classes(config.num_classes, source.class_names, source.class_names)
 
     model = yolox.create(config.model, len(source.class_names), yolox.compute_dtype(config.dtype))
-    variables = parallel.place(load_weights(weights, config.model, source.class_names), mesh)
+    variables = place(load_weights(weights, config.model, source.class_names), mesh)
     result = evaluate(
-        make_predict(model, mesh, EvalConfig(**config.eval.detect)),
+        make_predict(model, mesh, DetectConfig(**config.eval.detect)),
         variables,
         source,
         size_hw=size_hw,

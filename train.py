@@ -22,19 +22,23 @@ from yolox_jax.data.pipeline import TrainLoader
 from yolox_jax.data.reading import Shard
 from yolox_jax.detection.anchors import check_size
 from yolox_jax.evaluation import evaluate
-from yolox_jax.evaluation.evaluate import EvalConfig, EvalResult, Predict, make_predict
+from yolox_jax.evaluation.evaluate import EvalResult
+from yolox_jax.inference import predict as prediction
+from yolox_jax.inference.predict import DetectConfig, Predict, make_predict
+from yolox_jax.mesh import AXIS, check_batch_size, make_mesh, place, replicate, shard_batch
 from yolox_jax.models import freezing, yolox
-from yolox_jax.training import checkpoint, compilation, hosts, optim, parallel, same_run, state
-from yolox_jax.training.early_stopping import has_stalled
+from yolox_jax.training import compilation, hosts, optim, parallel, same_run, state
+from yolox_jax.training.checkpoints import Checkpoints, SaveDue, has_stalled
 from yolox_jax.training.host_memory import give_back_if_scarce, keep_freed_memory
 from yolox_jax.training.interruption import Stopped, StopRequest, stop_request
 from yolox_jax.training.logging import RunLog
 from yolox_jax.training.profiling import StepTrace
 from yolox_jax.training.run_directory import claim, set_aside
-from yolox_jax.training.step import AXIS, train_step
+from yolox_jax.training.step import train_step
 from yolox_jax.training.trackers import open_tracker
-from yolox_jax.training.weights import load_weights
 from yolox_jax.visualize import batch_sheet, sheets
+from yolox_jax.weights import checkpoint
+from yolox_jax.weights.load import load_weights
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "What to train: a file of configs/.", lock_config=True)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where everything is written; runs/<config name> by default.")
@@ -44,9 +48,9 @@ def train(config: ConfigDict, workdir: Path) -> EvalResult:
     """Runs the training that `config` describes, or goes on with the one in `workdir`; the last evaluation."""
     # ---------------------------------------------- setup ----------------------------------------------
     from_config.check_numbers(config)
-    mesh = parallel.make_mesh()
-    parallel.check_batch_size("batch_size", config.batch_size, mesh, config.accumulate_steps)
-    parallel.check_batch_size("eval.batch_size", config.eval.batch_size, mesh)
+    mesh = make_mesh()
+    check_batch_size("batch_size", config.batch_size, mesh, config.accumulate_steps)
+    check_batch_size("eval.batch_size", config.eval.batch_size, mesh)
     size_hw = check_size(config.input_size)
     evaluate.check_metric(config.eval.metric)
 
@@ -81,12 +85,12 @@ def train(config: ConfigDict, workdir: Path) -> EvalResult:
     freezing.frozen_mask(variables, step_config.freeze)  # a pattern that is wrong is told now
     train_state = state.create(variables, optimizer)
     specs = parallel.state_specs(train_state, mesh, config.parallel.shard_state)
-    train_state = parallel.place(train_state, mesh, specs)
+    train_state = place(train_state, mesh, specs)
 
     def check(meta: checkpoint.Meta) -> None:
         same_run.check(meta, config.to_dict(), class_names, loader, schedule.total_steps, workdir)
 
-    checkpoints = checkpoint.Checkpoints(workdir, config.checkpoint.keep_last)
+    checkpoints = Checkpoints(workdir, config.checkpoint.keep_last)
     restored = checkpoints.restore_latest(train_state, check)
     first_step = 0
     if restored is not None:
@@ -109,8 +113,8 @@ def train(config: ConfigDict, workdir: Path) -> EvalResult:
         return parallel.compile_step(mapped, train_state, loader.empty_batch(), mesh)
 
     def compile_predict() -> Predict:
-        predict = make_predict(model, mesh, EvalConfig(**config.eval.detect))
-        return evaluate.compile_predict(predict, train_state.ema, size_hw, config.eval.batch_size)
+        predict = make_predict(model, mesh, DetectConfig(**config.eval.detect))
+        return prediction.compile_predict(predict, train_state.ema, size_hw, config.eval.batch_size)
 
     steps: compilation.ByKey = {size: functools.partial(compile_step, size) for size in sizes}
     predict: compilation.ByKey = {"predict": compile_predict}
@@ -129,9 +133,7 @@ def train(config: ConfigDict, workdir: Path) -> EvalResult:
         tracker=open_tracker(config.tracker if hosts.is_primary() else "", workdir, config.to_dict()),
     )
     result = None
-    save_due = checkpoint.SaveDue(
-        config.checkpoint.every_steps, config.checkpoint.every_minutes, ask_every=config.log_every_steps
-    )
+    save_due = SaveDue(config.checkpoint.every_steps, config.checkpoint.every_minutes, ask_every=config.log_every_steps)
     trace = StepTrace(workdir / "profile", first_step, config.profile)
     with stop_request() as stop, programs, loader, trace, contextlib.closing(log), contextlib.closing(checkpoints):
 
@@ -174,7 +176,7 @@ def train(config: ConfigDict, workdir: Path) -> EvalResult:
                 draw_batch = functools.partial(batch_sheet.draw_sheet, loaded, class_names, config.hsv.multiplies)
                 show("batch", step, draw_batch)
             trace.at(step, train_state)
-            train_state, metrics = run_step(train_state, parallel.shard_batch(loaded.batch, mesh))
+            train_state, metrics = run_step(train_state, shard_batch(loaded.batch, mesh))
             log.add(step, metrics, loaded.image_ids)
             log.warn_of_dropped_boxes(step, loaded.num_dropped_boxes, config.data.max_boxes)
             if (step + 1) % config.log_every_steps == 0:
@@ -229,7 +231,7 @@ def _evaluate(
         raise stop_here()
     result = evaluate.evaluate(
         predict,
-        evaluate.to_every_device(train_state.ema, mesh),
+        replicate(train_state.ema, mesh),
         source,
         size_hw=tuple(config.input_size),
         batch_size=config.eval.batch_size,

@@ -23,12 +23,14 @@ import numpy as np
 from benchmarks.official import Official
 from benchmarks.turns import OURS, print_times, take_turns, use_cores
 from yolox_jax.data import geometry, images
-from yolox_jax.evaluation.evaluate import EvalConfig, make_predict
-from yolox_jax.models import official_weights, yolox
-from yolox_jax.training import parallel, state
+from yolox_jax.inference.predict import DetectConfig, make_predict
+from yolox_jax.mesh import make_mesh
+from yolox_jax.models import yolox
+from yolox_jax.training import state
 from yolox_jax.training.host_memory import keep_freed_memory
+from yolox_jax.weights import official
 
-_CONFIG = EvalConfig()
+_CONFIG = DetectConfig()
 _SHARE_ABOVE_CONF = 0.2
 _CASES = ("nano:416:1", "nano:416:8", "s:640:1", "s:640:8")
 
@@ -45,7 +47,7 @@ def open_weights(name: str, path: Path | None, images_BHW3: np.ndarray) -> Any:
     """The file's variables; without one random variables that find something in these images."""
     model = yolox.create(name)
     if path:
-        return official_weights.from_state_dict(official_weights.load_pth(path), model)
+        return official.from_state_dict(official.load_pth(path), model)
     variables = jax.tree.map(np.array, state.init_variables(model, seed=0))
     predictions = jax.jit(functools.partial(model.apply, train=False))(variables, images_BHW3.astype(np.float32))
     obj_logit = np.asarray(predictions.obj_logits)
@@ -59,7 +61,7 @@ def open_weights(name: str, path: Path | None, images_BHW3: np.ndarray) -> Any:
 
 def ours(name: str, variables: Any, images_BHW3: np.ndarray) -> Callable[[], int]:
     """A function that detects in the batch and returns how many boxes there are."""
-    predict = make_predict(yolox.create(name), parallel.make_mesh(1), _CONFIG)
+    predict = make_predict(yolox.create(name), make_mesh(1), _CONFIG)
     on_device = jax.device_put(variables)
     return lambda: int(jax.device_get(predict(on_device, images_BHW3)).mask.sum())
 

@@ -10,7 +10,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from yolox_jax.models import official_weights, yolox
+from yolox_jax.models import yolox
+from yolox_jax.weights import official
 
 
 class Official:
@@ -35,7 +36,7 @@ class Official:
         """Its experiment for our model `name` of 80 classes, and that experiment's network with our variables."""
         exp = self._exp.get_exp(exp_name=f"yolox-{name}")
         model = exp.get_model()
-        state_dict = official_weights.to_state_dict(variables, yolox.create(name))
+        state_dict = official.to_state_dict(variables, yolox.create(name))
         model.load_state_dict({key: self.torch.from_numpy(np.array(array)) for key, array in state_dict.items()})
         return exp, model
 

@@ -15,10 +15,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from yolox_jax.mesh import make_mesh, place, shard_batch
 from yolox_jax.models import yolox
-from yolox_jax.training import checkpoint, optim, parallel, state
+from yolox_jax.training import optim, parallel, state
+from yolox_jax.training.checkpoints import Checkpoints
 from yolox_jax.training.step import StepConfig, train_step
 from yolox_jax.types import Batch
+from yolox_jax.weights import checkpoint
 
 _STEPS_A_TURN = 8  # more than the writing of a checkpoint lasts
 
@@ -30,18 +33,18 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--turns", type=int, default=6, help="with a save, and as many without")
     arguments = parser.parse_args()
-    mesh = parallel.make_mesh()
+    mesh = make_mesh()
     model, optimizer = yolox.create(arguments.model), optim.sgd(0.9, 5e-4)
     config = StepConfig(optim.Schedule(0.01, 100, 10, warmup_epochs=1, no_aug_epochs=1, min_lr_ratio=0.05))
     step = parallel.map_step(functools.partial(train_step, model=model, optimizer=optimizer, config=config), mesh)
-    now = parallel.place(state.create(state.init_variables(model, 0), optimizer), mesh)
-    batch = parallel.shard_batch(_batch(arguments.batch, arguments.size), mesh)
+    now = place(state.create(state.init_variables(model, 0), optimizer), mesh)
+    batch = shard_batch(_batch(arguments.batch, arguments.size), mesh)
     now, metrics = step(now, batch)  # compiles
     jax.block_until_ready(metrics)
 
     returning, with_save, without = [], [], []
     with tempfile.TemporaryDirectory() as folder:
-        checkpoints = checkpoint.Checkpoints(Path(folder))
+        checkpoints = Checkpoints(Path(folder))
         for turn in range(2 * arguments.turns):
             start = time.perf_counter()
             if turn % 2 == 0:

@@ -18,6 +18,7 @@ import numpy as np
 
 from benchmarks.official import Official
 from benchmarks.turns import OURS, print_times, take_turns, use_cores
+from yolox_jax.mesh import make_mesh, place, shard_batch
 from yolox_jax.models import yolox
 from yolox_jax.training import optim, parallel, state
 from yolox_jax.training.host_memory import keep_freed_memory
@@ -45,13 +46,13 @@ def random_batch(size: int, batch: int) -> Batch:
 
 def our_step(name: str, variables: Any, batch: Batch) -> Callable[[], float]:
     """A function that makes the next step and returns its loss; prints how long its program took to compile."""
-    mesh = parallel.make_mesh(1)
+    mesh = make_mesh(1)
     optimizer = optim.create("sgd", momentum=_MOMENTUM, weight_decay=_WEIGHT_DECAY)
     step = functools.partial(
         train_step, model=yolox.create(name), optimizer=optimizer, config=StepConfig(_SCHEDULE), size_hw=None
     )
-    train_state = parallel.place(state.create(variables, optimizer), mesh)
-    sharded = parallel.shard_batch(batch, mesh)
+    train_state = place(state.create(variables, optimizer), mesh)
+    sharded = shard_batch(batch, mesh)
     start = time.perf_counter()
     lowered = parallel.map_step(step, mesh).lower(train_state, sharded)
     traced = time.perf_counter()

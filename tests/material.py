@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from yolox_jax.models import official_weights, yolox
+from yolox_jax.models import yolox
+from yolox_jax.weights import official
 
 ROOT = Path(__file__).resolve().parent.parent
 GOLDEN = ROOT / "tests" / "golden"
@@ -67,9 +68,9 @@ def _golden_tensor(name: str, shape: tuple[int, ...]) -> np.ndarray:
     return np.asarray(value, np.float32)
 
 
-def nano_of_seven_classes() -> tuple[yolox.YOLOX, official_weights.Variables]:
+def nano_of_seven_classes() -> tuple[yolox.YOLOX, official.Variables]:
     """The model of losses.npz and trajectory.npz, with the weights they were computed with."""
     shapes = golden_shapes("nano")
     shapes = {name: (7, *shape[1:]) if "cls_preds" in name else shape for name, shape in shapes.items()}
     model = yolox.create("nano", 7)
-    return model, official_weights.from_state_dict(golden_state_dict(shapes), model)
+    return model, official.from_state_dict(golden_state_dict(shapes), model)

@@ -11,12 +11,11 @@ from tests.material import ROOT
 
 # The layers, lowest first: a part may import those of lower layers and itself. Parts of one layer never import each other.
 _LAYERS = (
-    ("types",),
+    ("boxes", "mesh", "types"),
     ("augment", "detection", "models", "data"),
-    ("visualize",),
-    ("evaluation",),
-    ("training",),
+    ("visualize", "weights"),
     ("inference",),
+    ("evaluation", "training"),
     ("cli",),
     ("tools",),
 )
@@ -25,7 +24,7 @@ _LAYER_OF = {part: number for number, parts in enumerate(_LAYERS) for part in pa
 _FENCES = {
     "flax.linen": ("yolox_jax/models/",),
     "optax": ("yolox_jax/training/",),
-    "orbax": ("yolox_jax/training/checkpoint.py",),
+    "orbax": ("yolox_jax/weights/checkpoint.py", "yolox_jax/training/checkpoints.py"),
     "tensorboardX": ("yolox_jax/training/tensorboard.py",),
     "tensorflow_datasets": ("yolox_jax/data/",),
     "grain": ("yolox_jax/data/",),

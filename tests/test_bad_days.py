@@ -12,7 +12,7 @@ import cv2
 import pytest
 
 from tests import programs
-from yolox_jax.training.checkpoint import find, list_checkpoints
+from yolox_jax.weights.checkpoint import find, list_checkpoints
 
 pytestmark = pytest.mark.slow
 

@@ -9,7 +9,7 @@ from tests.material import ROOT
 from yolox_jax.cli import from_config
 from yolox_jax.detection.anchors import check_size
 from yolox_jax.detection.simota import SimOtaConfig
-from yolox_jax.evaluation.evaluate import EvalConfig
+from yolox_jax.inference.predict import DetectConfig
 from yolox_jax.models import yolox
 from yolox_jax.training import optim
 
@@ -27,7 +27,7 @@ def test_a_config_describes_a_run_that_could_begin(name):
     assert from_config.loader_config(config, size_hw, 300).plain_from_step == schedule.no_aug_step
     from_config.read_config(config)
     SimOtaConfig(**config.assignment)
-    EvalConfig(**config.eval.detect)
+    DetectConfig(**config.eval.detect)
     from_config.check_numbers(config)
     if multiscale := from_config.multiscale(config, size_hw, 300):
         first = multiscale.first_uses(0, schedule.total_steps, size_hw, config.seed)

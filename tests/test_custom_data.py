@@ -14,7 +14,7 @@ from configs import finetune
 from tests import programs
 from tests.material import ROOT, golden_shapes, golden_state_dict
 from yolox_jax.data.open_sources import check_classes, open_split
-from yolox_jax.models.torch_writer import save_pth
+from yolox_jax.weights.torch_writer import save_pth
 
 _TEXT = (ROOT / "docs" / "custom_data.md").read_text()
 # What the page's run of half an hour becomes for a test: the same commands with these behind. Of the size, and with the

@@ -11,8 +11,9 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
 from tests.material import ROOT
-from yolox_jax.models import official_weights, torch_writer, yolox
+from yolox_jax.models import yolox
 from yolox_jax.training import state
+from yolox_jax.weights import official, torch_writer
 
 _NOTEBOOK = ROOT / "notebooks" / "quickstart.ipynb"
 _FASTER = (
@@ -31,7 +32,7 @@ def test_every_cell_of_the_notebook_runs(tmp_path, monkeypatch):
         (tmp_path / name).symlink_to(ROOT / name)
     model = yolox.create("nano")
     variables = state.init_variables(model, 0)
-    torch_writer.save_pth(tmp_path / "nano.pth", official_weights.to_state_dict(variables, model))
+    torch_writer.save_pth(tmp_path / "nano.pth", official.to_state_dict(variables, model))
     notebook = nbformat.read(_NOTEBOOK, as_version=4)
     (parameters,) = (cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", ()))
     parameters.source += f'\nWEIGHTS = "nano.pth"\nFASTER = "{_FASTER}"'

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from tests.material import golden
-from yolox_jax.detection import anchors, boxes
+from yolox_jax import boxes
+from yolox_jax.detection import anchors
 
 
 def _random_boxes(seed: int, count: int) -> np.ndarray:

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from tests.material import golden, nano_of_seven_classes
+from yolox_jax.boxes import cxcywh_to_xyxy
 from yolox_jax.detection import losses
 from yolox_jax.detection.anchors import make_anchors
-from yolox_jax.detection.boxes import cxcywh_to_xyxy
-from yolox_jax.models import official_weights
 from yolox_jax.types import Predictions
+from yolox_jax.weights import official
 
 _LOSSES = {
     "loss": "total_loss",
@@ -50,7 +50,7 @@ def loss_and_gradients(arrays):
     for case, l1_weight in (("nol1", 0.0), ("l1", 1.0)):
         images = jnp.asarray(arrays[f"{case}/images_nchw"].transpose(0, 2, 3, 1))
         metrics, tree = run(images, jnp.asarray(arrays[f"{case}/labels"]), l1_weight)
-        answers[case] = metrics, official_weights.to_state_dict(tree, model)
+        answers[case] = metrics, official.to_state_dict(tree, model)
     return answers
 
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from tests.material import material
-from yolox_jax.detection import boxes, nms
+from yolox_jax import boxes
+from yolox_jax.detection import nms
 from yolox_jax.detection.anchors import decode, make_anchors
 from yolox_jax.detection.postprocess import detect
 from yolox_jax.types import Predictions

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from tests.material import golden
-from yolox_jax.detection import boxes, simota
+from yolox_jax import boxes
+from yolox_jax.detection import simota
 from yolox_jax.detection.anchors import make_anchors
 from yolox_jax.types import Assignment
 

@@ -13,11 +13,12 @@ from yolox_jax.data.geometry import letterbox
 from yolox_jax.data.sources.coco import CocoSource
 from yolox_jax.data.sources.shapes import ShapesSource
 from yolox_jax.detection.anchors import encode, make_anchors
-from yolox_jax.evaluation.evaluate import EvalConfig, evaluate, make_predict, predict_images
+from yolox_jax.evaluation.evaluate import evaluate
+from yolox_jax.inference.predict import DetectConfig, make_predict, predict_images
+from yolox_jax.mesh import make_mesh, place
 from yolox_jax.models import yolox
-from yolox_jax.training import parallel
-from yolox_jax.training.weights import load_weights
 from yolox_jax.types import Detections, Predictions
+from yolox_jax.weights.load import load_weights
 
 _SIZE = (96, 96)
 _NUM_SLOTS = 8
@@ -80,11 +81,11 @@ def test_boxes_are_mapped_back_to_each_images_own_pixels(source):
 
 def test_eight_devices_find_what_one_finds():
     images = toy.random_batch(0).images
-    config = EvalConfig(conf=0.01, max_detections=20, num_candidates=50)
+    config = DetectConfig(conf=0.01, max_detections=20, num_candidates=50)
     variables = toy.MODEL.init(jax.random.key(0), jnp.zeros((1, toy.SIZE, toy.SIZE, 3)))
     one, eight = (
-        jax.device_get(make_predict(toy.MODEL, mesh, config)(parallel.place(variables, mesh), images))
-        for mesh in (parallel.make_mesh(1), parallel.make_mesh(8))
+        jax.device_get(make_predict(toy.MODEL, mesh, config)(place(variables, mesh), images))
+        for mesh in (make_mesh(1), make_mesh(8))
     )
     assert one.mask.any()
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), one, eight)
@@ -111,7 +112,7 @@ class SeesWhite:
 def test_all_views_of_tta_see_an_object_at_the_same_place():
     images = np.zeros((2, 64, 96, 3), np.uint8)
     images[0, 20:44, 60:90], images[1, 5:25, 8:40] = 255, 255
-    config = EvalConfig(conf=0.0, iou=1.0, max_detections=1000, num_candidates=1000, tta=True)
+    config = DetectConfig(conf=0.0, iou=1.0, max_detections=1000, num_candidates=1000, tta=True)
     found = jax.jit(lambda images: predict_images(SeesWhite(), None, images, config))(images)
     num_anchors = [len(make_anchors(size).strides) for size in ((64, 96), (64, 96), (64, 96), (96, 128))]
     assert found.mask.sum(axis=1).tolist() == [sum(num_anchors)] * 2
@@ -133,9 +134,9 @@ def test_the_official_nano_has_the_references_ap_on_photographs():
     folder = material("data/coco_val100")
     source = CocoSource(folder / "annotations.json", folder / "images")
     weights = str(material("weights/yolox_nano_coco.pth"))
-    mesh = parallel.make_mesh(1)
-    variables = parallel.place(load_weights(weights, "nano", source.class_names), mesh)
-    predict = make_predict(yolox.create("nano", 80), mesh, EvalConfig())
+    mesh = make_mesh(1)
+    variables = place(load_weights(weights, "nano", source.class_names), mesh)
+    predict = make_predict(yolox.create("nano", 80), mesh, DetectConfig())
     result = evaluate(predict, variables, source, size_hw=(416, 416), batch_size=10)
     assert result.ap.stats["AP"] == pytest.approx(0.3262, abs=0.001)
     assert result.ap.stats["AP50"] == pytest.approx(0.5133, abs=0.001)

@@ -11,15 +11,16 @@ from tests.material import golden_shapes, material, nano_of_seven_classes
 from yolox_jax import Detector
 from yolox_jax.data import images
 from yolox_jax.data.geometry import letterbox
-from yolox_jax.evaluation.evaluate import EvalConfig
 from yolox_jax.inference import pretrained
 from yolox_jax.inference.coco_names import COCO_NAMES
-from yolox_jax.inference.images import as_bgr
-from yolox_jax.models import official_weights
+from yolox_jax.inference.inputs import as_bgr
+from yolox_jax.inference.predict import DetectConfig
 from yolox_jax.models.yolox import VARIANTS
-from yolox_jax.training import checkpoint, optim, state
+from yolox_jax.training import optim, state
+from yolox_jax.training.checkpoints import Checkpoints
 from yolox_jax.training.compilation import Counter
 from yolox_jax.types import Detections
+from yolox_jax.weights import checkpoint, official
 
 _SIZE = (64, 96)
 _SEVEN = tuple("abcdefg")
@@ -133,7 +134,7 @@ def run(tmp_path_factory):
     """A run directory with one checkpoint."""
     workdir = tmp_path_factory.mktemp("run")
     _, variables = nano_of_seven_classes()
-    checkpoints = checkpoint.Checkpoints(workdir)
+    checkpoints = Checkpoints(workdir)
     config = {"input_size": [64, 96]}
     checkpoints.save(state.create(variables, optim.sgd(0.9, 0.0)), checkpoint.Meta("nano", _SEVEN, 3, config, {}))
     checkpoints.close()
@@ -160,7 +161,7 @@ def test_what_is_asked_for_reaches_the_program(run, monkeypatch):
     asked = {"conf": 0.5, "iou": 0.6, "max_detections": 70, "multi_label": True, "tta": True}
     Detector.from_pretrained(run, **asked)
     Detector.from_pretrained(run)
-    assert configs == [EvalConfig(**asked, num_candidates=1000), pretrained.DETECTOR_CONFIG]
+    assert configs == [DetectConfig(**asked, num_candidates=1000), pretrained.DETECTOR_CONFIG]
 
 
 def test_as_many_objects_as_asked_for_are_found(run):
@@ -180,14 +181,14 @@ def test_one_number_is_height_and_width(run):
 @pytest.mark.parametrize("name", VARIANTS)
 def test_the_network_is_told_from_its_tensors(name):
     shapes = golden_shapes(name)
-    assert official_weights.variant_of({key: np.empty(shape, np.int8) for key, shape in shapes.items()}) == name
+    assert official.variant_of({key: np.empty(shape, np.int8) for key, shape in shapes.items()}) == name
 
 
 def test_weights_of_no_network_of_the_family_are_refused():
     with pytest.raises(ValueError, match="of no YOLOX: there is neither a tensor backbone"):
-        official_weights.variant_of({"conv1.weight": np.zeros((64, 3, 7, 7))})
+        official.variant_of({"conv1.weight": np.zeros((64, 3, 7, 7))})
     with pytest.raises(ValueError, match="first layer has 20 channels; known: nano 16, tiny 24, s 32"):
-        official_weights.variant_of({"backbone.backbone.stem.conv.conv.weight": np.zeros((20, 12, 3, 3))})
+        official.variant_of({"backbone.backbone.stem.conv.conv.weight": np.zeros((20, 12, 3, 3))})
 
 
 def test_what_is_not_there_is_named(tmp_path):

@@ -12,8 +12,9 @@ import pytest
 from tests.material import GOLDEN, golden, golden_shapes, golden_state_dict, material
 from yolox_jax.data.geometry import letterbox
 from yolox_jax.detection.anchors import make_anchors
-from yolox_jax.models import official_weights, yolox
+from yolox_jax.models import yolox
 from yolox_jax.types import Predictions
+from yolox_jax.weights import official
 
 
 def _abstract(model: yolox.YOLOX, height: int = 64, width: int = 64):
@@ -43,7 +44,7 @@ def test_parameter_counts_are_the_references(name):
 def test_raw_outputs_equal_the_references(name):
     arrays = golden("models")
     model = yolox.create(name, 80)
-    variables = official_weights.from_state_dict(golden_state_dict(golden_shapes(name)), model)
+    variables = official.from_state_dict(golden_state_dict(golden_shapes(name)), model)
     images = jnp.asarray(arrays["images_nchw"].transpose(0, 2, 3, 1))
     raw = _reference_layout(jax.jit(model.apply)(variables, images))
     tolerance = 1e-4 if name == "darknet53" else 1e-5
@@ -88,7 +89,7 @@ def test_bfloat16_computes_near_float32_and_keeps_parameters_statistics_and_outp
     answers = {}
     for dtype in (jnp.float32, jnp.bfloat16):
         model = yolox.create("nano", 80, dtype)
-        variables = official_weights.from_state_dict(state_dict, model)
+        variables = official.from_state_dict(state_dict, model)
         trained = jax.eval_shape(lambda v, m=model: m.apply(v, images, train=True, mutable=["batch_stats"]), variables)
         answers[dtype] = jax.jit(model.apply)(variables, images).obj_logits
         assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves((variables, trained, answers[dtype])))
@@ -101,7 +102,7 @@ def test_bfloat16_computes_near_float32_and_keeps_parameters_statistics_and_outp
 def test_real_weights_reproduce_the_onnx_files_outputs_on_photographs(file):
     session = onnxruntime.InferenceSession(str(material("weights/yolox_nano_coco.onnx")))
     model = yolox.create("nano", 80)
-    variables = official_weights.from_state_dict(official_weights.load_pth(material(f"weights/{file}")), model)
+    variables = official.from_state_dict(official.load_pth(material(f"weights/{file}")), model)
     photographs = sorted(material("data/coco_val100/images").glob("*.jpg"))[:3]
     images = np.stack([letterbox(cv2.imread(str(path)), (416, 416))[0] for path in photographs]).astype(np.float32)
     ours = _reference_layout(jax.jit(model.apply)(variables, images))
@@ -117,7 +118,7 @@ def test_flops_are_the_official_ones_within_three_percent(name, size, gflop):
     """The README of the official code; it leaves out and counts twice other small operations than XLA."""
     for dtype in (jnp.float32, jnp.bfloat16):
         model = yolox.create(name, 80, dtype)
-        variables = official_weights.abstract_variables(model)
+        variables = official.abstract_variables(model)
         assert yolox.count_flops(model, variables, (size, size)) / 1e9 == pytest.approx(gflop, rel=0.03)
 
 
@@ -127,4 +128,4 @@ def test_flops_are_not_said_where_only_an_accelerator_may_be_used(monkeypatch):
 
     monkeypatch.setattr(jax, "local_devices", refuse)
     model = yolox.create("nano", 80)
-    assert yolox.count_flops(model, official_weights.abstract_variables(model), (416, 416)) is None
+    assert yolox.count_flops(model, official.abstract_variables(model), (416, 416)) is None

@@ -13,9 +13,9 @@ from tests import programs
 from tests.inference.white_pixels import CLASS_NAMES, WhitePixels, white_box
 from tests.material import ROOT
 from tests.training import toy
-from yolox_jax.evaluation.evaluate import EvalConfig
 from yolox_jax.inference import pretrained
 from yolox_jax.inference.detector import Detector
+from yolox_jax.inference.predict import DetectConfig
 from yolox_jax.tools.predict import media
 from yolox_jax.tools.predict.prediction import Prediction
 
@@ -208,7 +208,7 @@ def test_the_program_writes_a_json_and_ends_with_one_where_something_was_unreada
     size_hw = (toy.SIZE, toy.SIZE)
     variables = toy.MODEL.init(jax.random.key(0), jnp.zeros((1, *size_hw, 3)))
     loaded = pretrained.Pretrained("toy", toy.MODEL, variables, ("circle", "square", "star"), size_hw)
-    config = EvalConfig(conf=0.0, iou=0.5, max_detections=5, num_candidates=20)
+    config = DetectConfig(conf=0.0, iou=0.5, max_detections=5, num_candidates=20)
     pretrained.export(loaded, size_hw, 1, config, platforms=("cpu",)).write(tmp_path / "toy.zip")
     results = {}
     for name, named in (("good", ["a.png"]), ("bad", ["damaged.jpg", "a.png"])):

@@ -6,6 +6,7 @@ import jax
 import pytest
 
 from tests.training import toy
+from yolox_jax.mesh import make_mesh, place, shard_batch
 from yolox_jax.tools.plan.collectives import find_collectives
 from yolox_jax.tools.plan.hlo import parse
 from yolox_jax.training import parallel
@@ -16,11 +17,11 @@ _NUM_POSITIVES = 4  # bytes: the one number that the loss itself is divided by
 
 @pytest.fixture(scope="module")
 def collectives():
-    mesh = parallel.make_mesh(8)
+    mesh = make_mesh(8)
     step = parallel.map_step(
         functools.partial(train_step, model=toy.MODEL, optimizer=toy.OPTIMIZER, config=StepConfig(toy.SCHEDULE)), mesh
     )
-    arguments = parallel.place(toy.create_state(), mesh), parallel.shard_batch(toy.random_batch(0), mesh)
+    arguments = place(toy.create_state(), mesh), shard_batch(toy.random_batch(0), mesh)
     return find_collectives(parse(step.lower(*arguments).compile().as_text()), num_chips=8)
 
 

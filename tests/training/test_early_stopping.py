@@ -1,6 +1,6 @@
 """Training ends where AP has not risen for a while, and where it was resumed it ends at the same step."""
 
-from yolox_jax.training.early_stopping import has_stalled
+from yolox_jax.training.checkpoints import has_stalled
 
 _APS = {10: 0.1, 20: 0.3, 30: 0.3, 40: 0.2, 50: 0.4, 60: 0.4, 70: 0.39, 80: 0.1}
 

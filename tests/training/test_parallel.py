@@ -9,18 +9,19 @@ import pytest
 
 from tests.training import toy
 from yolox_jax.augment.colour import shift_content
+from yolox_jax.mesh import AXIS, check_batch_size, make_mesh, place, shard_batch
 from yolox_jax.training import parallel
-from yolox_jax.training.step import AXIS, StepConfig, augment, train_step
+from yolox_jax.training.step import StepConfig, augment, train_step
 
 _STEP = functools.partial(train_step, model=toy.MODEL, optimizer=toy.OPTIMIZER, config=StepConfig(toy.SCHEDULE))
 
 
 def _run(kind: str, num_steps: int = 3):
-    mesh = parallel.make_mesh(8)
+    mesh = make_mesh(8)
     step = parallel.map_step(_STEP, mesh, kind)
-    state, history = parallel.place(toy.create_state(), mesh), []
+    state, history = place(toy.create_state(), mesh), []
     for number in range(num_steps):
-        state, metrics = step(state, parallel.shard_batch(toy.random_batch(number), mesh))
+        state, metrics = step(state, shard_batch(toy.random_batch(number), mesh))
         history.append(jax.device_get(metrics))
     return jax.device_get(state), history
 
@@ -62,10 +63,10 @@ def test_eight_devices_of_two_images_equal_one_device_that_does_the_shards_toget
 
 @pytest.mark.parametrize("kind", ["shard_map", "pmap"])
 def test_the_state_is_donated_and_stays_on_the_devices(kind):
-    mesh = parallel.make_mesh(8)
+    mesh = make_mesh(8)
     step = parallel.map_step(_STEP, mesh, kind)
-    before = parallel.place(toy.create_state(), mesh)
-    batch = parallel.shard_batch(toy.random_batch(0), mesh)
+    before = place(toy.create_state(), mesh)
+    batch = shard_batch(toy.random_batch(0), mesh)
     with jax.transfer_guard_device_to_host("disallow_explicit"):
         between, _ = step(before, batch)
         after, metrics = step(between, batch)
@@ -83,7 +84,7 @@ def test_the_devices_share_of_augmentation_does_not_depend_on_their_number():
     batch = toy.random_batch(0).replace(hsv_shift=shifts, content_hw=contents)
 
     def images(num_devices: int):
-        mesh = parallel.make_mesh(num_devices)
+        mesh = make_mesh(num_devices)
         mapped = jax.shard_map(
             lambda b: augment(b, None)[0],
             mesh=mesh,
@@ -101,17 +102,17 @@ def test_the_devices_share_of_augmentation_does_not_depend_on_their_number():
 
 def test_an_unknown_kind_is_refused_with_the_known_ones():
     with pytest.raises(ValueError, match="'ddp': choose one of shard_map, pmap"):
-        parallel.map_step(_STEP, parallel.make_mesh(1), "ddp")
+        parallel.map_step(_STEP, make_mesh(1), "ddp")
 
 
 def test_a_batch_the_devices_cannot_share_is_refused_with_both_numbers():
     with pytest.raises(ValueError, match="config.batch_size is 12: the 8 devices"):
-        parallel.check_batch_size("batch_size", 12, parallel.make_mesh(8))
+        check_batch_size("batch_size", 12, make_mesh(8))
 
 
 def test_every_shard_of_a_batch_lies_on_its_device():
-    mesh = parallel.make_mesh(8)
-    images = parallel.shard_batch(toy.random_batch(0), mesh).images
+    mesh = make_mesh(8)
+    images = shard_batch(toy.random_batch(0), mesh).images
     for i, shard in enumerate(images.addressable_shards):
         np.testing.assert_array_equal(shard.data, toy.random_batch(0).images[2 * i : 2 * i + 2])
     assert jnp.issubdtype(images.dtype, jnp.uint8)

@@ -9,8 +9,11 @@ import pytest
 from jax.sharding import PartitionSpec as P
 
 from tests.training import toy
-from yolox_jax.training import checkpoint, optim, parallel, sharding, state
-from yolox_jax.training.step import AXIS, StepConfig, train_step
+from yolox_jax.mesh import AXIS, make_mesh, place, shard_batch
+from yolox_jax.training import optim, parallel, sharding, state
+from yolox_jax.training.checkpoints import Checkpoints
+from yolox_jax.training.step import StepConfig, train_step
+from yolox_jax.weights import checkpoint
 
 _OPTIMIZERS = {"sgd": toy.OPTIMIZER, "adamw": optim.adamw(0.05)}
 
@@ -28,7 +31,7 @@ def _create_state(optimizer):
 
 def _set_up(num_devices: int, shard_state: bool, optimizer=toy.OPTIMIZER, bn_axis: str | None = None):
     """The mapped step, the mesh and where the state lies."""
-    mesh = parallel.make_mesh(num_devices)
+    mesh = make_mesh(num_devices)
     specs = parallel.state_specs(_create_state(optimizer), mesh, shard_state)
     step = functools.partial(
         train_step,
@@ -41,9 +44,9 @@ def _set_up(num_devices: int, shard_state: bool, optimizer=toy.OPTIMIZER, bn_axi
 
 def _run(num_devices: int, shard_state: bool, num_steps: int, optimizer=toy.OPTIMIZER, bn_axis: str | None = None):
     step, mesh, specs = _set_up(num_devices, shard_state, optimizer, bn_axis)
-    now, history = parallel.place(_create_state(optimizer), mesh, specs), []
+    now, history = place(_create_state(optimizer), mesh, specs), []
     for number in range(num_steps):
-        now, metrics = step(now, parallel.shard_batch(_batch(number), mesh))
+        now, metrics = step(now, shard_batch(_batch(number), mesh))
         history.append(jax.device_get(metrics))
     return now, history
 
@@ -70,11 +73,11 @@ def test_each_device_holds_an_eighth_of_what_is_divided():
     """By the compiled programs' own analysis, of a network large enough for its arrays to be what counts."""
     variables = {"params": {"kernel": jnp.zeros((3, 3, 64, 128))}, "batch_stats": {}}
     before = state.create(variables, toy.OPTIMIZER)
-    mesh = parallel.make_mesh(8)
+    mesh = make_mesh(8)
 
     def argument_bytes(shard_state: bool) -> int:
         specs = parallel.state_specs(before, mesh, shard_state)
-        placed = parallel.place(before, mesh, specs)
+        placed = place(before, mesh, specs)
         mapped = jax.shard_map(lambda x: x, mesh=mesh, in_specs=(specs,), out_specs=specs, check_vma=False)
         return jax.jit(mapped).lower(placed).compile().memory_analysis().argument_size_in_bytes
 
@@ -87,8 +90,8 @@ def test_each_device_holds_an_eighth_of_what_is_divided():
 def test_the_step_that_trains_in_slices_takes_fewer_bytes_on_each_device():
     def argument_bytes(shard_state: bool) -> int:
         step, mesh, specs = _set_up(8, shard_state)
-        placed = parallel.place(_create_state(toy.OPTIMIZER), mesh, specs)
-        batch = parallel.shard_batch(_batch(0), mesh)
+        placed = place(_create_state(toy.OPTIMIZER), mesh, specs)
+        batch = shard_batch(_batch(0), mesh)
         return step.lower(placed, batch).compile().memory_analysis().argument_size_in_bytes
 
     before = _create_state(toy.OPTIMIZER)
@@ -127,7 +130,7 @@ def written(tmp_path_factory):
     for num_devices, shard_state in ((1, False), (8, False), (8, True)):
         folders[num_devices, shard_state] = folder = tmp_path_factory.mktemp("run")
         now, _ = _run(num_devices, shard_state, 3, bn_axis=AXIS)
-        checkpoints = checkpoint.Checkpoints(folder)
+        checkpoints = Checkpoints(folder)
         checkpoints.save(now, checkpoint.Meta("nano", ("cat",), 3, {}, {"next_step": 3}, num_devices))
         checkpoints.close()
         folders[num_devices, shard_state] = (folder, jax.device_get(now))
@@ -141,12 +144,12 @@ def test_a_checkpoint_opens_on_any_mesh_bit_for_bit_and_goes_on_with_the_same_lo
     losses = {}
     for target in _ALL_MESHES:
         step, mesh, specs = _set_up(*target, bn_axis=AXIS)
-        like = parallel.place(_create_state(toy.OPTIMIZER), mesh, specs)
-        checkpoints = checkpoint.Checkpoints(folder)
+        like = place(_create_state(toy.OPTIMIZER), mesh, specs)
+        checkpoints = Checkpoints(folder)
         restored, _ = checkpoints.restore_latest(like, lambda meta: None)
         checkpoints.close()
         jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, b), restored, saved)
         assert jax.tree.map(lambda x: x.sharding, restored) == jax.tree.map(lambda x: x.sharding, like)
-        _, metrics = step(restored, parallel.shard_batch(_batch(3), mesh))
+        _, metrics = step(restored, shard_batch(_batch(3), mesh))
         losses[target] = float(metrics["loss"])
     np.testing.assert_allclose(list(losses.values()), losses[1, False], rtol=1e-5)

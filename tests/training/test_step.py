@@ -11,6 +11,7 @@ import pytest
 from tests import programs
 from tests.material import GOLDEN, ROOT, golden
 from tests.training import toy, trajectory
+from yolox_jax.mesh import make_mesh, place, shard_batch
 from yolox_jax.training import parallel
 from yolox_jax.training.step import StepConfig, augment, train_step
 
@@ -45,7 +46,7 @@ def test_eight_steps_in_float64_follow_the_reference():
 
 @pytest.fixture(scope="module")
 def toy_step():
-    mesh = parallel.make_mesh(1)
+    mesh = make_mesh(1)
     config = StepConfig(toy.SCHEDULE)
     step = functools.partial(train_step, model=toy.MODEL, optimizer=toy.OPTIMIZER, config=config)
     return parallel.map_step(step, mesh), mesh
@@ -57,20 +58,20 @@ def test_a_step_whose_loss_is_not_finite_changes_nothing_but_its_number(toy_step
     images = toy.random_batch(0).images.astype(np.float32)
     good = toy.random_batch(0).replace(images=images)
     broken = toy.random_batch(1).replace(images=np.where(np.arange(16)[:, None, None, None] == 3, bad, images))
-    state, _ = step(parallel.place(toy.create_state(), mesh), parallel.shard_batch(good, mesh))
+    state, _ = step(place(toy.create_state(), mesh), shard_batch(good, mesh))
     before = jax.device_get(state)
-    state, metrics = step(state, parallel.shard_batch(broken, mesh))
+    state, metrics = step(state, shard_batch(broken, mesh))
     after = jax.device_get(state)
     assert metrics["skipped"] == 1
     assert after.step == before.step + 1
     jax.tree.map(np.testing.assert_array_equal, after.replace(step=before.step), before)
-    state, metrics = step(state, parallel.shard_batch(good, mesh))
+    state, metrics = step(state, shard_batch(good, mesh))
     assert metrics["skipped"] == 0
     assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
 
 
 def test_training_at_another_size_scales_the_boxes_with_the_images():
-    mesh = parallel.make_mesh(1)
+    mesh = make_mesh(1)
     config = StepConfig(toy.SCHEDULE)
     losses = {}
     batch = toy.random_batch(0)
@@ -82,7 +83,7 @@ def test_training_at_another_size_scales_the_boxes_with_the_images():
             train_step, model=toy.MODEL, optimizer=toy.OPTIMIZER, config=config, size_hw=(size, size)
         )
         _, metrics = parallel.map_step(step, mesh)(
-            parallel.place(toy.create_state(), mesh), parallel.shard_batch(toy.random_batch(0), mesh)
+            place(toy.create_state(), mesh), shard_batch(toy.random_batch(0), mesh)
         )
         losses[size] = jax.device_get(metrics)
     assert losses[64]["num_fg_per_gt"] != losses[128]["num_fg_per_gt"]
@@ -92,21 +93,19 @@ def test_training_at_another_size_scales_the_boxes_with_the_images():
 def test_the_loss_of_one_batch_falls_when_it_is_learnt(toy_step):
     step, mesh = toy_step
     batch = toy.random_batch(0).replace(images=toy.random_batch(0).images.astype(np.float32))
-    state, losses = parallel.place(toy.create_state(), mesh), []
+    state, losses = place(toy.create_state(), mesh), []
     for _ in range(20):
-        state, metrics = step(state, parallel.shard_batch(batch, mesh))
+        state, metrics = step(state, shard_batch(batch, mesh))
         losses.append(float(metrics["loss"]))
     assert losses[-1] < 0.8 * losses[0]
 
 
 def _step_once(config: StepConfig, num_devices: int = 1):
     """The state and metrics after one step of the toy at the schedule's end, where the L1 loss counts too."""
-    mesh = parallel.make_mesh(num_devices)
+    mesh = make_mesh(num_devices)
     step = functools.partial(train_step, model=toy.MODEL, optimizer=toy.OPTIMIZER, config=config)
     begin = toy.create_state().replace(step=jnp.asarray(toy.SCHEDULE.no_aug_step))
-    state, metrics = parallel.map_step(step, mesh)(
-        parallel.place(begin, mesh), parallel.shard_batch(toy.random_batch(0), mesh)
-    )
+    state, metrics = parallel.map_step(step, mesh)(place(begin, mesh), shard_batch(toy.random_batch(0), mesh))
     return jax.device_get(state), jax.device_get(metrics)
 
 

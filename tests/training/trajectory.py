@@ -11,6 +11,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from yolox_jax.mesh import make_mesh, place, shard_batch
+
 if __name__ == "__main__":  # before anything of the project is imported
     jax.config.update("jax_enable_x64", True)
     jnp.float32 = jnp.float64
@@ -18,11 +20,11 @@ if __name__ == "__main__":  # before anything of the project is imported
 import numpy as np
 
 from tests.material import golden, nano_of_seven_classes
-from yolox_jax.detection.boxes import cxcywh_to_xyxy
-from yolox_jax.models import official_weights
+from yolox_jax.boxes import cxcywh_to_xyxy
 from yolox_jax.training import optim, parallel, state
 from yolox_jax.training.step import StepConfig, train_step
 from yolox_jax.types import Batch
+from yolox_jax.weights import official
 
 
 def run(num_steps: int) -> tuple[list[dict[str, Any]], dict[str, float]]:
@@ -31,10 +33,10 @@ def run(num_steps: int) -> tuple[list[dict[str, Any]], dict[str, float]]:
     model, variables = nano_of_seven_classes()
     schedule = optim.Schedule(0.01 / 64 * 4, 4, 5, warmup_epochs=1, no_aug_epochs=1, min_lr_ratio=0.05)
     optimizer = optim.sgd(momentum=0.9, weight_decay=5e-4)
-    mesh = parallel.make_mesh(1)
+    mesh = make_mesh(1)
     step = functools.partial(train_step, model=model, optimizer=optimizer, config=StepConfig(schedule))
     mapped = parallel.map_step(step, mesh)
-    now, history = parallel.place(state.create(variables, optimizer), mesh), []
+    now, history = place(state.create(variables, optimizer), mesh), []
     for number in range(num_steps):
         labels = jnp.asarray(arrays[f"labels/{number}"], jnp.float32)
         batch = Batch(
@@ -43,12 +45,12 @@ def run(num_steps: int) -> tuple[list[dict[str, Any]], dict[str, float]]:
             gt_labels=labels[..., 0].astype(jnp.int32),
             gt_mask=labels.sum(axis=2) > 0,
         )
-        now, metrics = mapped(now, parallel.shard_batch(jax.device_get(batch), mesh))
+        now, metrics = mapped(now, shard_batch(jax.device_get(batch), mesh))
         history.append(jax.device_get(metrics))
     norms = {}
     raw = {"params": now.params, "batch_stats": now.batch_stats}
     for prefix, tree in (("norm", raw), ("ema_norm", now.ema)):
-        for name, tensor in official_weights.to_state_dict(jax.device_get(tree), model).items():
+        for name, tensor in official.to_state_dict(jax.device_get(tree), model).items():
             norms[f"{prefix}/{name}"] = float(np.linalg.norm(tensor.astype(np.float64)))
     return history, norms
 

@@ -16,10 +16,10 @@ from absl import logging as absl_logging
 from yolox_jax.cli import commands
 from yolox_jax.data.reading import SampleError
 from yolox_jax.training import compilation, hosts
-from yolox_jax.training.checkpoint import CheckpointError
 from yolox_jax.training.interruption import EXIT_CODE, Stopped
 from yolox_jax.training.logging import TrainingBrokeDown
 from yolox_jax.training.run_directory import RunDirectoryError
+from yolox_jax.weights.checkpoint import CheckpointError
 
 _INTERRUPTED = 128 + signal.SIGINT  # as shells report it
 

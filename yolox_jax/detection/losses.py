@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from yolox_jax.detection import boxes, simota
+from yolox_jax import boxes
+from yolox_jax.detection import simota
 from yolox_jax.detection.anchors import decode, encode
 from yolox_jax.types import Anchors, Assignment, Predictions
 

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from yolox_jax.detection.boxes import pairwise_iou
+from yolox_jax.boxes import pairwise_iou
 
 
 def keep_mask(boxes_xyxy_N4: jax.Array, label_N: jax.Array, mask_N: jax.Array, iou: float) -> jax.Array:

@@ -4,7 +4,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from yolox_jax.detection import boxes, nms
+from yolox_jax import boxes
+from yolox_jax.detection import nms
 from yolox_jax.detection.anchors import decode
 from yolox_jax.types import Anchors, Detections, Predictions
 

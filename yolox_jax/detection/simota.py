@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from yolox_jax.boxes import pairwise_iou
 from yolox_jax.detection.anchors import STRIDES
-from yolox_jax.detection.boxes import pairwise_iou
 from yolox_jax.types import Anchors, Assignment
 
 _SHARES = tuple((STRIDES[-1] // stride) ** 2 for stride in STRIDES)  # anchors of each level in 32×32 pixels

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from yolox_jax.inference.images import ImageInput, as_bgr
+from yolox_jax.inference.inputs import ImageInput, as_bgr
 from yolox_jax.types import Detections
 from yolox_jax.visualize.drawing import draw_boxes
 

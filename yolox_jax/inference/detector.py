@@ -7,9 +7,9 @@ from typing import Any, Self, cast, overload
 import numpy as np
 
 from yolox_jax.data.geometry import PAD_VALUE, letterbox
-from yolox_jax.inference import exported
 from yolox_jax.inference.detections import ImageDetections, from_input_pixels
-from yolox_jax.inference.images import ImageInput, as_bgr
+from yolox_jax.inference.export import stablehlo
+from yolox_jax.inference.inputs import ImageInput, as_bgr
 from yolox_jax.types import Detections
 
 
@@ -85,13 +85,13 @@ class Detector:
             "tta": tta,
         }
         given = {name: value for name, value in options.items() if value is not None}
-        if exported.is_exported(weights):
+        if stablehlo.is_exported(weights):
             fixed = [*given, *(name for name, value in (("size", size), ("dtype", dtype)) if value is not None)]
             if fixed:
                 raise ValueError(
                     f"{weights} was exported with its own {', '.join(fixed)}: leave that out, or export again"
                 )
-            program = exported.Exported.read(weights)
+            program = stablehlo.Exported.read(weights)
             batch_sizes = (1, batch_size) if program.batch is None else (program.batch,)
             return cls(program.predict, program.class_names, program.size_hw, batch_sizes, log)
 

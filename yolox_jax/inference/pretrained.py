@@ -11,18 +11,19 @@ import jax.numpy as jnp
 import numpy as np
 
 from yolox_jax.detection.anchors import check_size
-from yolox_jax.evaluation import evaluate
-from yolox_jax.evaluation.evaluate import EvalConfig
+from yolox_jax.inference import predict
 from yolox_jax.inference.coco_names import COCO_NAMES
-from yolox_jax.inference.exported import Exported
-from yolox_jax.models import official_weights, yolox
-from yolox_jax.models.official_weights import Variables
-from yolox_jax.training import checkpoint, parallel
-from yolox_jax.training.weights import load_weights, read_official
+from yolox_jax.inference.export.stablehlo import Exported
+from yolox_jax.inference.predict import DetectConfig, predict_images
+from yolox_jax.mesh import make_mesh, place
+from yolox_jax.models import yolox
 from yolox_jax.types import Detections
+from yolox_jax.weights import checkpoint, official
+from yolox_jax.weights.load import load_weights, read_official
+from yolox_jax.weights.official import Variables
 
-# The confidence and overlap of the reference's demo, for pictures to look at; AP is counted with EvalConfig's own.
-DETECTOR_CONFIG = EvalConfig(conf=0.25, iou=0.45, max_detections=300, num_candidates=1000)
+# The confidence and overlap of the reference's demo, for pictures to look at; AP is counted with DetectConfig's own.
+DETECTOR_CONFIG = DetectConfig(conf=0.25, iou=0.45, max_detections=300, num_candidates=1000)
 PLATFORMS = ("cpu", "cuda", "tpu")
 _OFFICIAL_SIZES = {"nano": (416, 416), "tiny": (416, 416)}  # the others 640: test_size in the reference's exps
 
@@ -55,9 +56,9 @@ def load(weights: str, dtype: str = "auto") -> Pretrained:
     else:
         state_dict = read_official(weights)
         try:
-            name = official_weights.variant_of(state_dict)
-            num_classes = official_weights.num_classes_of(state_dict) or 1  # without such a layer it is refused next
-            variables = official_weights.from_state_dict(state_dict, yolox.create(name, num_classes))
+            name = official.variant_of(state_dict)
+            num_classes = official.num_classes_of(state_dict) or 1  # without such a layer it is refused next
+            variables = official.from_state_dict(state_dict, yolox.create(name, num_classes))
         except ValueError as error:
             raise ValueError(f"{weights}: {error}") from error
         class_names, size_hw = _names_of(num_classes), _OFFICIAL_SIZES.get(name, (640, 640))
@@ -65,32 +66,32 @@ def load(weights: str, dtype: str = "auto") -> Pretrained:
     return Pretrained(name, model, variables, class_names, size_hw)
 
 
-def detector_config(**options: Any) -> EvalConfig:
+def detector_config(**options: Any) -> DetectConfig:
     """DETECTOR_CONFIG with these fields; more candidates where more detections than those are asked for."""
     config = dataclasses.replace(DETECTOR_CONFIG, **options)
     return dataclasses.replace(config, num_candidates=max(config.num_candidates, config.max_detections))
 
 
-def make_predict(loaded: Pretrained, config: EvalConfig) -> Callable[[np.ndarray], Detections]:
+def make_predict(loaded: Pretrained, config: DetectConfig) -> Callable[[np.ndarray], Detections]:
     """Images [B, H, W, 3] uint8 BGR to Detections as numpy arrays, on one device; compiled for each new shape."""
-    mesh = parallel.make_mesh(1)
-    variables = parallel.place(loaded.variables, mesh)
-    predict = evaluate.make_predict(loaded.model, mesh, config)
-    return lambda images_BHW3: jax.device_get(predict(variables, images_BHW3))
+    mesh = make_mesh(1)
+    variables = place(loaded.variables, mesh)
+    program = predict.make_predict(loaded.model, mesh, config)
+    return lambda images_BHW3: jax.device_get(program(variables, images_BHW3))
 
 
 def export(
     loaded: Pretrained,
     size_hw: tuple[int, int],
     batch: int | None,
-    config: EvalConfig,
+    config: DetectConfig,
     platforms: Sequence[str] = PLATFORMS,
 ) -> Exported:
     """The same as a program of StableHLO with the weights inside; any number of images at a time if `batch` is None."""
 
     @jax.jit
     def detect(images_BHW3: jax.Array) -> tuple[jax.Array, ...]:
-        found = evaluate.predict_images(loaded.model, loaded.variables, images_BHW3, config)
+        found = predict_images(loaded.model, loaded.variables, images_BHW3, config)
         return found.boxes, found.scores, found.labels, found.mask
 
     num_images = batch or jax.export.symbolic_shape("B", constraints=["B >= 1"])[0]

@@ -8,7 +8,7 @@ from pathlib import Path
 from absl import app
 
 from yolox_jax.cli.terminal import quiet_libraries, user_errors
-from yolox_jax.training import checkpoint
+from yolox_jax.weights import checkpoint
 
 
 def table(workdir: Path) -> str:

@@ -13,7 +13,7 @@ from absl import app, flags
 from yolox_jax.cli.input_size import parse_size
 from yolox_jax.cli.terminal import quiet_libraries, user_errors
 from yolox_jax.inference import pretrained
-from yolox_jax.inference.formats import FORMATS, ExportConfig
+from yolox_jax.inference.export.formats import FORMATS, ExportConfig
 from yolox_jax.inference.pretrained import DETECTOR_CONFIG
 
 _WEIGHTS = flags.DEFINE_string("weights", None, "A run, a checkpoint, a .pth file, or a name like yolox_s.")

@@ -21,10 +21,10 @@ from yolox_jax.detection.anchors import make_anchors
 from yolox_jax.detection.simota import SimOtaConfig
 from yolox_jax.models import yolox
 from yolox_jax.training import state
-from yolox_jax.training.weights import load_weights
 from yolox_jax.types import Assignment, Batch, Predictions
 from yolox_jax.visualize import assignment_sheet, sheets
 from yolox_jax.visualize.batch_sheet import first_shifted
+from yolox_jax.weights.load import load_weights
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "What is trained: a file of configs/.", lock_config=True)
 _WEIGHTS = flags.DEFINE_string("weights", None, "A run directory, a checkpoint, a .pth file, or a name like yolox_s.")

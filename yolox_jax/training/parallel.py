@@ -4,26 +4,18 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from yolox_jax.mesh import AXIS, WHOLE
 from yolox_jax.training import sharding
 from yolox_jax.training.state import TrainState
-from yolox_jax.training.step import AXIS
 
 StepFunction = Callable[[Any, Any], tuple[Any, Any]]
 
-WHOLE = P()  # on every device
 
 # LLVM's third level makes nano's step slower on a CPU than its second: 684 ms against 609, 720 against 585, 644 against 552.
 _ON_A_CPU = {"xla_backend_optimization_level": "2"}
-
-
-def make_mesh(num_devices: int | None = None) -> Mesh:
-    """A mesh of all devices, or of the first `num_devices`, over the one axis "data"."""
-    devices = jax.devices()[:num_devices]
-    return Mesh(np.array(devices), (AXIS,))
 
 
 def map_step(step: StepFunction, mesh: Mesh, kind: str = "shard_map", state_specs: Any = WHOLE) -> StepFunction:
@@ -95,34 +87,3 @@ def state_specs(state: TrainState, mesh: Mesh, shard_state: bool) -> Any:
 
     step, params, batch_stats = jax.tree.map(lambda _: WHOLE, (state.step, state.params, state.batch_stats))
     return TrainState(step, params, batch_stats, divided(state.ema), divided(state.opt_state))
-
-
-def place(tree: Any, mesh: Mesh, specs: Any = WHOLE) -> Any:
-    """A pytree that every process has whole, on the mesh by `specs`: whole on every device by default."""
-    if isinstance(specs, P):
-        specs = jax.tree.map(lambda _: specs, tree)
-
-    def put(x: Any, spec: P) -> jax.Array:
-        x = np.asarray(x)
-        return jax.make_array_from_callback(x.shape, NamedSharding(mesh, spec), lambda index: x[index])
-
-    return jax.tree.map(put, tree, specs)
-
-
-def shard_batch(batch: Any, mesh: Mesh) -> Any:
-    """This process's rows of a batch as global arrays, divided over the mesh along the first axis."""
-    divided = NamedSharding(mesh, P(AXIS))
-    return jax.tree.map(lambda x: jax.make_array_from_process_local_data(divided, x), batch)
-
-
-def check_batch_size(field: str, global_batch: int, mesh: Mesh, num_parts: int = 1) -> None:
-    """Raises ValueError where the devices cannot share the batch evenly; `field` is the config's name for it."""
-    if num_parts < 1:
-        raise ValueError(f"config.accumulate_steps is {num_parts}: choose 1 or more")
-    unit = mesh.size * num_parts
-    if global_batch < 1 or global_batch % unit:
-        parts = "" if num_parts == 1 else f" in {num_parts} parts (config.accumulate_steps)"
-        raise ValueError(
-            f"config.{field} is {global_batch}: the {mesh.size} devices cannot share it evenly{parts}; "
-            f"choose a multiple of {unit}"
-        )

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from yolox_jax.data.pipeline import TrainLoader
-from yolox_jax.training.checkpoint import Meta
+from yolox_jax.weights.checkpoint import Meta
 
 
 def check(

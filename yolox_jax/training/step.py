@@ -15,14 +15,13 @@ from yolox_jax.augment.multiscale import resize
 from yolox_jax.detection import losses
 from yolox_jax.detection.anchors import make_anchors
 from yolox_jax.detection.simota import SimOtaConfig
+from yolox_jax.mesh import AXIS
 from yolox_jax.models import freezing
 from yolox_jax.models.yolox import YOLOX
 from yolox_jax.training import sharding
 from yolox_jax.training.optim import Schedule, update_ema
 from yolox_jax.training.state import TrainState
 from yolox_jax.types import Batch
-
-AXIS = "data"  # the devices a global batch is divided over
 
 _COUNTS = ("num_fg", "num_gt")  # the metrics that add up over the parts of a batch
 

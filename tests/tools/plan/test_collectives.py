@@ -6,9 +6,9 @@ import pytest
 from jax import lax
 from jax.sharding import PartitionSpec as P
 
+from yolox_jax.mesh import make_mesh
 from yolox_jax.tools.plan.collectives import Collective, describe, find_collectives
 from yolox_jax.tools.plan.hlo import parse
-from yolox_jax.training.parallel import make_mesh
 
 # The forms that libtpu and XLA:CPU print: layouts with parentheses, tuples with comments, asynchronous pairs.
 _PROGRAM = """

@@ -9,11 +9,11 @@ import pytest
 
 from configs import yolox_nano
 from tests.training import toy
+from yolox_jax.mesh import make_mesh
 from yolox_jax.tools.plan import compiling, planner, programs
 from yolox_jax.tools.plan.chips import CHIPS, parse_topology
 from yolox_jax.tools.plan.compiling import Measured, OutOfMemory
 from yolox_jax.tools.plan.report import as_text, make_report
-from yolox_jax.training import parallel
 
 _TOPOLOGY = parse_topology("v5e:2x4")
 _MEASURED = Measured(
@@ -54,7 +54,7 @@ def toy_network(monkeypatch):
 
 @pytest.mark.parametrize("what", programs.PROGRAMS)
 def test_the_program_is_lowered_from_shapes_and_its_arguments_are_all_counted(toy_network, what):
-    program = programs.PROGRAMS[what](_toy_config(), parallel.make_mesh(8), 2, "bfloat16")
+    program = programs.PROGRAMS[what](_toy_config(), make_mesh(8), 2, "bfloat16")
     images = 2 * toy.SIZE * toy.SIZE * 3
     assert program.argument_bytes["batch"] >= images
     compiled = program.lowered.compile()
@@ -64,7 +64,7 @@ def test_the_program_is_lowered_from_shapes_and_its_arguments_are_all_counted(to
 
 
 def test_a_divided_state_takes_less_of_each_chip(toy_network):
-    config, mesh = _toy_config(), parallel.make_mesh(8)
+    config, mesh = _toy_config(), make_mesh(8)
     whole = programs.train_program(config, mesh, 2, "bfloat16").argument_bytes
     config.parallel.shard_state = True
     program = programs.train_program(config, mesh, 2, "bfloat16")
@@ -79,7 +79,7 @@ def test_the_batch_has_the_types_of_the_one_that_training_makes(toy_network, mon
     """Otherwise another program than training's would be planned."""
     lowered = {}
     monkeypatch.setattr(programs.parallel, "map_step", lambda step, mesh, state_specs: _Recorder(lowered))
-    programs.train_program(_toy_config(), parallel.make_mesh(8), 2, "bfloat16")
+    programs.train_program(_toy_config(), make_mesh(8), 2, "bfloat16")
     state, batch = lowered["arguments"]
     expected = toy.random_batch(0).replace(
         hsv_shift=np.zeros((16, 3), np.float32), content_hw=np.zeros((16, 2), np.int32)

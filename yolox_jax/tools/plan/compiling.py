@@ -11,8 +11,8 @@ import numpy as np
 from jax.experimental import topologies
 from jax.sharding import Mesh
 
+from yolox_jax.mesh import AXIS
 from yolox_jax.tools.plan.chips import Topology
-from yolox_jax.training.step import AXIS
 
 _OUT_OF_MEMORY = re.compile(r"Used ([\d.]+)([KMGT]?) of ([\d.]+)([KMGT]?) hbm")
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}

@@ -13,12 +13,13 @@ from ml_collections import ConfigDict
 
 from yolox_jax.cli import from_config
 from yolox_jax.detection.anchors import check_size
-from yolox_jax.evaluation.evaluate import EvalConfig, make_predict
+from yolox_jax.inference.predict import DetectConfig, make_predict
+from yolox_jax.mesh import AXIS, check_batch_size
 from yolox_jax.models import yolox
-from yolox_jax.models.official_weights import abstract_variables
 from yolox_jax.training import optim, parallel, state
-from yolox_jax.training.step import AXIS, train_step
+from yolox_jax.training.step import train_step
 from yolox_jax.types import Batch
+from yolox_jax.weights.official import abstract_variables
 
 _NUM_CLASSES = 80  # COCO's, where the config leaves it to the data
 _NUM_IMAGES = 118_287  # of COCO train2017: the schedule's constants depend on it, the program's cost does not
@@ -41,7 +42,7 @@ def train_program(config: ConfigDict, mesh: Mesh, batch_per_chip: int, dtype: st
     step = functools.partial(train_step, model=model, optimizer=optimizer, config=step_config, size_hw=size_hw)
     train_state = jax.eval_shape(functools.partial(state.create, optimizer=optimizer), abstract_variables(model))
     num_images = batch_per_chip * mesh.size
-    parallel.check_batch_size("batch_size", num_images, mesh, config.accumulate_steps)
+    check_batch_size("batch_size", num_images, mesh, config.accumulate_steps)
     batch = jax.eval_shape(lambda: _batch(num_images, size_hw, config.data.max_boxes, config.hsv.enabled))
     specs = parallel.state_specs(train_state, mesh, config.parallel.shard_state)
     # map_step promises a function; that of shard_map, the default, is a jitted one.
@@ -62,7 +63,7 @@ def train_program(config: ConfigDict, mesh: Mesh, batch_per_chip: int, dtype: st
 def predict_program(config: ConfigDict, mesh: Mesh, batch_per_chip: int, dtype: str) -> Program:
     """eval.py's step: images to detections, NMS included."""
     model, (height, width) = _create_model(config, dtype), check_size(config.input_size)
-    predict = make_predict(model, mesh, EvalConfig(**config.eval.detect))
+    predict = make_predict(model, mesh, DetectConfig(**config.eval.detect))
     variables = abstract_variables(model)
     images = jax.ShapeDtypeStruct((batch_per_chip * mesh.size, height, width, 3), jnp.uint8)
     variables, images = _placed(variables, mesh, P()), _placed(images, mesh, P(AXIS))

@@ -1,14 +1,14 @@
 """The networks as ONNX graphs, operator for operator what the official exporter writes.
 
 The tensors' names tell blocks, depths and which convolutions are depthwise; only what they cannot tell is said here: how
-the blocks are joined, and strides. tests/inference/test_onnx.py holds every kind of network to models/.
+the blocks are joined, and strides. tests/inference/export/test_onnx.py holds every kind of network to models/.
 """
 
 from collections.abc import Mapping
 
 import numpy as np
 
-from yolox_jax.inference.onnx_graph import Graph
+from yolox_jax.inference.export.onnx_graph import Graph
 from yolox_jax.models.layers import BN_EPSILON
 
 

@@ -12,11 +12,12 @@ from yolox_jax.data import images
 from yolox_jax.data.geometry import letterbox
 from yolox_jax.detection.anchors import make_anchors
 from yolox_jax.detection.postprocess import detect
-from yolox_jax.evaluation.evaluate import EvalConfig
-from yolox_jax.inference import onnx_file, pretrained
-from yolox_jax.inference.onnx_detections import add_detections
-from yolox_jax.inference.onnx_graph import Graph
-from yolox_jax.inference.onnx_network import OnnxNetwork
+from yolox_jax.inference import pretrained
+from yolox_jax.inference.export import onnx_file
+from yolox_jax.inference.export.onnx_detections import add_detections
+from yolox_jax.inference.export.onnx_graph import Graph
+from yolox_jax.inference.export.onnx_network import OnnxNetwork
+from yolox_jax.inference.predict import DetectConfig
 from yolox_jax.types import Predictions
 
 
@@ -39,7 +40,7 @@ def test_the_graph_of_each_kind_of_network_gives_the_references_outputs(name):
     np.testing.assert_allclose(first, found[:1], atol=1e-5)
 
 
-_CONFIG = EvalConfig(conf=0.2, iou=0.4, max_detections=30, num_candidates=60)
+_CONFIG = DetectConfig(conf=0.2, iou=0.4, max_detections=30, num_candidates=60)
 
 
 @jax.jit
@@ -112,7 +113,7 @@ def test_without_nms_the_file_is_the_official_one(nano, photographs):
 
 @pytest.mark.slow
 def test_with_nms_photographs_have_our_detections(nano, photographs):
-    config = EvalConfig(conf=0.3, iou=0.65, max_detections=300, num_candidates=1000)
+    config = DetectConfig(conf=0.3, iou=0.65, max_detections=300, num_candidates=1000)
     session = _session(onnx_file.detecting_model(nano, (416, 416), None, config))
     names = [node.name for node in session.get_outputs()]
     assert names == ["boxes", "scores", "labels", "mask"]
@@ -136,4 +137,4 @@ def test_with_nms_photographs_have_our_detections(nano, photographs):
 def test_what_the_graph_cannot_do_is_said():
     loaded = pretrained.Pretrained("nano", None, {}, ("a",), (64, 64))
     with pytest.raises(ValueError, match="neither multi_label nor tta.*stablehlo"):
-        onnx_file.detecting_model(loaded, (64, 64), None, EvalConfig(tta=True))
+        onnx_file.detecting_model(loaded, (64, 64), None, DetectConfig(tta=True))

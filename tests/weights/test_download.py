@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from yolox_jax.models.release import fetch_official
+from yolox_jax.weights.download import fetch_official
 
 
 def weights(seed=0):

@@ -13,13 +13,13 @@ import pytest
 from tests.material import ROOT
 from tests.training import toy
 from yolox_jax import Detector
-from yolox_jax.evaluation.evaluate import EvalConfig
 from yolox_jax.inference import pretrained
-from yolox_jax.inference.exported import Exported, is_exported
+from yolox_jax.inference.export.stablehlo import Exported, is_exported
+from yolox_jax.inference.predict import DetectConfig
 
 _NAMES = ("circle", "square", "star")
 _SIZE = (toy.SIZE, toy.SIZE)
-_CONFIG = EvalConfig(conf=0.05, iou=0.5, max_detections=20, num_candidates=50)
+_CONFIG = DetectConfig(conf=0.05, iou=0.5, max_detections=20, num_candidates=50)
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Self
 
-from yolox_jax.models.torch_file import verify_pth
+from yolox_jax.weights.torch_file import verify_pth
 
 RELEASE_URL = "https://github.com/Megvii-BaseDetection/YOLOX/releases/download/0.1.1rc0"
 

@@ -4,11 +4,11 @@ import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
-from yolox_jax.evaluation.evaluate import EvalConfig
 from yolox_jax.inference import pretrained
+from yolox_jax.inference.predict import DetectConfig
 from yolox_jax.inference.pretrained import Pretrained
-from yolox_jax.models import official_weights
-from yolox_jax.models.torch_writer import save_pth
+from yolox_jax.weights import official
+from yolox_jax.weights.torch_writer import save_pth
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,7 +17,7 @@ class ExportConfig:
 
     size_hw: tuple[int, int]
     batch: int | None  # images at a time; any number where None
-    detect: EvalConfig | None  # the network alone where None, which only ONNX knows
+    detect: DetectConfig | None  # the network alone where None, which only ONNX knows
 
 
 def _write_stablehlo(path: Path, loaded: Pretrained, config: ExportConfig) -> None:
@@ -30,7 +30,7 @@ def _write_onnx(path: Path, loaded: Pretrained, config: ExportConfig) -> None:
     try:
         import onnx
 
-        from yolox_jax.inference import onnx_file
+        from yolox_jax.inference.export import onnx_file
     except ImportError as error:
         raise ValueError(f"--format=onnx needs the package onnx ({error}): pip install 'onnx>=1.17'") from error
     if config.detect is None:
@@ -41,7 +41,7 @@ def _write_onnx(path: Path, loaded: Pretrained, config: ExportConfig) -> None:
 
 
 def _write_pth(path: Path, loaded: Pretrained, config: ExportConfig) -> None:
-    save_pth(path, official_weights.to_state_dict(loaded.variables, loaded.model))
+    save_pth(path, official.to_state_dict(loaded.variables, loaded.model))
 
 
 Writer = Callable[[Path, Pretrained, ExportConfig], None]

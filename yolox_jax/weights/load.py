@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from yolox_jax.models import official_weights, release, yolox
-from yolox_jax.models.official_weights import Variables
-from yolox_jax.training import checkpoint
+from yolox_jax.models import yolox
+from yolox_jax.weights import checkpoint, download, official
+from yolox_jax.weights.official import Variables
 
 _log = logging.getLogger("yolox_jax.weights")
 
@@ -51,10 +51,10 @@ def load_weights(
             f"the data set has the {len(class_names)} classes {_listed(class_names)}"
         )
     trained = yolox.create(model_name, len(meta.class_names))
-    variables = checkpoint.read_variables(found, official_weights.abstract_variables(trained), item)
+    variables = checkpoint.read_variables(found, official.abstract_variables(trained), item)
     if len(meta.class_names) != len(class_names):
-        state_dict = official_weights.to_state_dict(variables, trained)
-        return official_weights.from_state_dict(state_dict, model, seed=seed)
+        state_dict = official.to_state_dict(variables, trained)
+        return official.from_state_dict(state_dict, model, seed=seed)
     if meta.class_names != class_names:
         _log.warning(
             "%s was trained on as many classes of other names: its class layers are kept (%s becomes %s)",
@@ -75,18 +75,18 @@ def read_official(spec: str) -> dict[str, np.ndarray]:
     if not path.is_file():
         if path.suffix or len(path.parts) > 1:
             raise FileNotFoundError(f"there is no file or folder {spec}")
-        path = release.fetch_official(spec)
-    return official_weights.load_pth(path)
+        path = download.fetch_official(spec)
+    return official.load_pth(path)
 
 
 def _from_official(spec: str, model: yolox.YOLOX, class_names: tuple[str, ...], transfer: bool, seed: int) -> Variables:
     state_dict = read_official(spec)
-    num_classes = official_weights.num_classes_of(state_dict)
+    num_classes = official.num_classes_of(state_dict)
     if num_classes not in (None, len(class_names)) and not transfer:
         raise ValueError(
             f"{spec} predicts {num_classes} classes; the data set has {len(class_names)}: {_listed(class_names)}"
         )
-    return official_weights.from_state_dict(state_dict, model, seed=seed)
+    return official.from_state_dict(state_dict, model, seed=seed)
 
 
 def _listed(names: tuple[str, ...], most: int = 5) -> str:

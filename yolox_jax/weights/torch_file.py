@@ -15,7 +15,7 @@ from typing import Literal, Self
 
 import numpy as np
 
-from yolox_jax.models.torch_pickle import BFLOAT16, STORAGE_DTYPES, Storage, Tensor, Unpickler
+from yolox_jax.weights.torch_pickle import BFLOAT16, STORAGE_DTYPES, Storage, Tensor, Unpickler
 
 _ZIP_MAGIC = b"PK\x03\x04"
 _LEGACY_MAGIC = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19."  # torch.save before PyTorch 1.6

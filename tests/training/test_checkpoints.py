@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from tests.training import toy
+from yolox_jax.mesh import make_mesh, place
 from yolox_jax.tools.checkpoints import table
-from yolox_jax.training import checkpoint, parallel
+from yolox_jax.training.checkpoints import Checkpoints, SaveDue
+from yolox_jax.weights import checkpoint
 
 
 def _meta(step: int) -> checkpoint.Meta:
@@ -21,7 +23,7 @@ def _accept(meta: checkpoint.Meta) -> None:
 
 
 def _restore(workdir, like=None, check=_accept):
-    checkpoints = checkpoint.Checkpoints(workdir)
+    checkpoints = Checkpoints(workdir)
     try:
         return checkpoints.restore_latest(like or toy.create_state(), check)
     finally:
@@ -31,7 +33,7 @@ def _restore(workdir, like=None, check=_accept):
 @pytest.fixture
 def run(tmp_path):
     """A run with checkpoints 1 to 4, of which 2 was the best."""
-    checkpoints = checkpoint.Checkpoints(tmp_path, keep_last=2)
+    checkpoints = Checkpoints(tmp_path, keep_last=2)
     state = toy.create_state()
     for step, ap in ((1, 0.1), (2, 0.9), (3, 0.2), (4, 0.3)):
         state = state.replace(ema=jax.tree.map(lambda x: x + 1, state.ema))
@@ -43,7 +45,7 @@ def run(tmp_path):
 
 def test_a_state_comes_back_bit_for_bit_on_another_mesh(run):
     workdir, state = run
-    restored, meta = _restore(workdir, parallel.place(toy.create_state(), parallel.make_mesh(8)))
+    restored, meta = _restore(workdir, place(toy.create_state(), make_mesh(8)))
     jax.tree.map(np.testing.assert_array_equal, restored, state)
     assert all(len(leaf.devices()) == 8 for leaf in jax.tree.leaves(restored))
     assert meta == _meta(4)
@@ -100,7 +102,7 @@ def test_after_a_fallback_every_save_is_kept_and_what_could_not_be_read_is_set_a
     folder = workdir / "checkpoints"
     (folder / "4").rename(folder / "9")
     (folder / "9" / "meta" / "metadata").write_text("{")
-    checkpoints = checkpoint.Checkpoints(workdir, keep_last=2)
+    checkpoints = Checkpoints(workdir, keep_last=2)
     _, meta = checkpoints.restore_latest(toy.create_state(), _accept)
     assert meta.step == 3
     for step in (5, 6, 7):
@@ -126,7 +128,7 @@ def test_where_all_are_damaged_all_are_named(run):
 
 def test_a_step_that_is_saved_already_is_left_as_it_is(run):
     workdir, state = run
-    checkpoints = checkpoint.Checkpoints(workdir)
+    checkpoints = Checkpoints(workdir)
     checkpoints.save(toy.create_state(), _meta(4))
     checkpoints.close()
     restored, _ = _restore(workdir)
@@ -135,8 +137,8 @@ def test_a_step_that_is_saved_already_is_left_as_it_is(run):
 
 def test_a_state_is_due_every_so_many_steps_and_minutes(monkeypatch):
     clock = [0.0]
-    monkeypatch.setattr("yolox_jax.training.checkpoint.time.monotonic", lambda: clock[0])
-    due = checkpoint.SaveDue(every_steps=4, every_minutes=1.0)
+    monkeypatch.setattr("yolox_jax.training.checkpoints.time.monotonic", lambda: clock[0])
+    due = SaveDue(every_steps=4, every_minutes=1.0)
     found = []
     for step in range(12):
         clock[0] += 25.0
@@ -144,7 +146,7 @@ def test_a_state_is_due_every_so_many_steps_and_minutes(monkeypatch):
             due.note_save()
             found.append(step)
     assert found == [2, 3, 6, 7, 10, 11]
-    assert not any(checkpoint.SaveDue(None, None)(step) for step in range(100))
+    assert not any(SaveDue(None, None)(step) for step in range(100))
 
 
 def test_the_last_two_and_the_best_are_kept(run):
@@ -194,7 +196,7 @@ def test_the_best_and_the_last_have_plain_names(run):
 
 
 def test_there_is_no_best_of_a_run_that_was_never_evaluated_or_is_none(tmp_path):
-    checkpoints = checkpoint.Checkpoints(tmp_path)
+    checkpoints = Checkpoints(tmp_path)
     checkpoints.save(toy.create_state(), _meta(1))
     checkpoints.close()
     assert checkpoint.find(tmp_path / "last").name == "1"

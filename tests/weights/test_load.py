@@ -5,8 +5,10 @@ import numpy as np
 import pytest
 
 from tests.material import material, nano_of_seven_classes
-from yolox_jax.models import official_weights, yolox
-from yolox_jax.training import checkpoint, optim, state, weights
+from yolox_jax.models import yolox
+from yolox_jax.training import optim, state
+from yolox_jax.training.checkpoints import Checkpoints
+from yolox_jax.weights import checkpoint, load, official
 
 _SEVEN = tuple("abcdefg")
 
@@ -15,7 +17,7 @@ _SEVEN = tuple("abcdefg")
 def run(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("run")
     _, variables = nano_of_seven_classes()
-    checkpoints = checkpoint.Checkpoints(workdir)
+    checkpoints = Checkpoints(workdir)
     train_state = state.create(variables, optim.sgd(0.9, 0.0))
     raw = jax.tree.map(lambda x: 2 * x, train_state.params)
     checkpoints.save(train_state.replace(params=raw), checkpoint.Meta("nano", _SEVEN, 3, {}, {}))
@@ -26,33 +28,33 @@ def run(tmp_path_factory):
 @pytest.mark.parametrize("place", ["", "checkpoints", "checkpoints/3"])
 def test_a_run_and_its_checkpoint_give_the_averaged_weights(run, place):
     workdir, variables = run
-    loaded = weights.load_weights(str(workdir / place), "nano", _SEVEN)
+    loaded = load.load_weights(str(workdir / place), "nano", _SEVEN)
     jax.tree.map(np.testing.assert_array_equal, loaded, variables)
 
 
 def test_the_raw_weights_of_a_run_are_those_that_training_moved(run):
     workdir, variables = run
-    loaded = weights.load_weights(str(workdir), "nano", _SEVEN, item="raw")
+    loaded = load.load_weights(str(workdir), "nano", _SEVEN, item="raw")
     jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, 2 * b), loaded["params"], variables["params"])
     with pytest.raises(ValueError, match="config.init_item is 'best': choose ema or raw"):
-        weights.load_weights(str(workdir), "nano", _SEVEN, item="best")
+        load.load_weights(str(workdir), "nano", _SEVEN, item="best")
 
 
 def test_another_model_is_refused_with_both_names(run):
     with pytest.raises(ValueError, match="holds a YOLOX-nano, config.model is 'tiny'"):
-        weights.load_weights(str(run[0]), "tiny", _SEVEN)
+        load.load_weights(str(run[0]), "tiny", _SEVEN)
 
 
 def test_other_classes_are_refused_with_both(run):
     with pytest.raises(ValueError, match="7 classes a, b, c, d, e …; the data set has the 2 classes cat, dog"):
-        weights.load_weights(str(run[0]), "nano", ("cat", "dog"))
+        load.load_weights(str(run[0]), "nano", ("cat", "dog"))
 
 
 def test_transfer_takes_all_but_the_class_layers_from_a_run_of_other_classes(run):
     workdir, variables = run
-    loaded = weights.load_weights(str(workdir), "nano", ("cat", "dog"), transfer=True)
-    ours = official_weights.to_state_dict(loaded, yolox.create("nano", 2))
-    theirs = official_weights.to_state_dict(variables, yolox.create("nano", 7))
+    loaded = load.load_weights(str(workdir), "nano", ("cat", "dog"), transfer=True)
+    ours = official.to_state_dict(loaded, yolox.create("nano", 2))
+    theirs = official.to_state_dict(variables, yolox.create("nano", 7))
     same = [name for name in theirs if not name.startswith("head.cls_preds")]
     for name in same:
         np.testing.assert_array_equal(ours[name], theirs[name])
@@ -61,7 +63,7 @@ def test_transfer_takes_all_but_the_class_layers_from_a_run_of_other_classes(run
 
 def test_transfer_to_as_many_other_classes_takes_everything_and_says_so(run, caplog):
     workdir, variables = run
-    loaded = weights.load_weights(str(workdir), "nano", tuple("tuvwxyz"), transfer=True)
+    loaded = load.load_weights(str(workdir), "nano", tuple("tuvwxyz"), transfer=True)
     assert "a, b, c, d, e … becomes t, u, v, w, x …" in caplog.text
     jax.tree.map(np.testing.assert_array_equal, loaded, variables)
 
@@ -69,17 +71,17 @@ def test_transfer_to_as_many_other_classes_takes_everything_and_says_so(run, cap
 def test_an_official_file_of_other_classes_is_refused_unless_transferred():
     path = str(material("weights/yolox_nano_coco.pth"))
     with pytest.raises(ValueError, match="80 classes; the data set has 2: cat, dog"):
-        weights.load_weights(path, "nano", ("cat", "dog"))
-    weights.load_weights(path, "nano", ("cat", "dog"), transfer=True)
+        load.load_weights(path, "nano", ("cat", "dog"))
+    load.load_weights(path, "nano", ("cat", "dog"), transfer=True)
 
 
 def test_a_path_that_is_not_there_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="there is no file or folder .*absent.pth"):
-        weights.load_weights(str(tmp_path / "absent.pth"), "nano", _SEVEN)
+        load.load_weights(str(tmp_path / "absent.pth"), "nano", _SEVEN)
     with pytest.raises(ValueError, match="folder without checkpoints"):
-        weights.load_weights(str(tmp_path), "nano", _SEVEN)
+        load.load_weights(str(tmp_path), "nano", _SEVEN)
 
 
 def test_an_unknown_name_lists_the_known_ones():
     with pytest.raises(ValueError, match="yolox_nano.*yolox_x"):
-        weights.load_weights("yolox_huge", "nano", _SEVEN)
+        load.load_weights("yolox_huge", "nano", _SEVEN)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from yolox_jax.detection import views
+from yolox_jax.detection import tta
 from yolox_jax.detection.anchors import decode, encode, make_anchors
 from yolox_jax.types import Predictions
 
@@ -29,20 +29,20 @@ def boxes():
 
 def test_boxes_of_the_mirrored_image_come_back(boxes):
     mirrored = boxes * np.array([-1, 1, 1, 1]) + np.array([_SIZE[1], 0, 0, 0])
-    predictions, anchors = views.unmirror(*_oracle(mirrored, _SIZE), width=_SIZE[1])
+    predictions, anchors = tta.unmirror(*_oracle(mirrored, _SIZE), width=_SIZE[1])
     found = decode(predictions.box_deltas, anchors)[0]
     np.testing.assert_allclose(found[:7], boxes, rtol=1e-5, atol=1e-4)
 
 
 def test_boxes_of_the_resized_image_come_back(boxes):
     predictions, anchors = _oracle(boxes * 2, (2 * _SIZE[0], 2 * _SIZE[1]))
-    found = decode(predictions.box_deltas, views.unscale(anchors, 2.0))[0]
+    found = decode(predictions.box_deltas, tta.unscale(anchors, 2.0))[0]
     np.testing.assert_allclose(found[:7], boxes, rtol=1e-5, atol=1e-4)
 
 
 def test_joined_views_keep_each_box_with_its_scores(boxes):
     first, second = _oracle(boxes, _SIZE), _oracle(boxes[::-1], (64, 64))
-    predictions, anchors = views.join([first, second])
+    predictions, anchors = tta.join([first, second])
     num_first = len(first[1].strides)
     assert predictions.obj_logits.shape == predictions.box_deltas.shape[:2] == (1, len(anchors.strides))
     for part, (alone, own) in ((slice(num_first), first), (slice(num_first, None), second)):

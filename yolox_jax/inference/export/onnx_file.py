@@ -6,12 +6,12 @@ import numpy as np
 import onnx
 
 from yolox_jax.detection.anchors import make_anchors
-from yolox_jax.evaluation.evaluate import EvalConfig
-from yolox_jax.inference.onnx_detections import add_detections
-from yolox_jax.inference.onnx_graph import Dims, Graph
-from yolox_jax.inference.onnx_network import OnnxNetwork
+from yolox_jax.inference.export.onnx_detections import add_detections
+from yolox_jax.inference.export.onnx_graph import Dims, Graph
+from yolox_jax.inference.export.onnx_network import OnnxNetwork
+from yolox_jax.inference.predict import DetectConfig
 from yolox_jax.inference.pretrained import Pretrained
-from yolox_jax.models.official_weights import to_state_dict
+from yolox_jax.weights.official import to_state_dict
 
 
 def raw_model(loaded: Pretrained, size_hw: tuple[int, int], batch: int | None) -> onnx.ModelProto:
@@ -28,7 +28,7 @@ def raw_model(loaded: Pretrained, size_hw: tuple[int, int], batch: int | None) -
 
 
 def detecting_model(
-    loaded: Pretrained, size_hw: tuple[int, int], batch: int | None, config: EvalConfig
+    loaded: Pretrained, size_hw: tuple[int, int], batch: int | None, config: DetectConfig
 ) -> onnx.ModelProto:
     """Letterboxed images in, detections out.
 

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from tests.material import golden_shapes, golden_state_dict
-from yolox_jax.models import official_weights, yolox
-from yolox_jax.models.torch_file import load_pth, verify_pth
-from yolox_jax.models.torch_writer import save_pth
+from yolox_jax.models import yolox
+from yolox_jax.weights import official
+from yolox_jax.weights.torch_file import load_pth, verify_pth
+from yolox_jax.weights.torch_writer import save_pth
 
 
 @pytest.fixture(scope="module")
@@ -50,8 +51,8 @@ def test_pytorch_maps_the_file_into_memory(path, state_dict):
 
 def test_variables_come_back_through_a_file(state_dict, tmp_path):
     model = yolox.create("nano", 80)
-    variables = official_weights.from_state_dict(state_dict, model)
-    save_pth(tmp_path / "again.pth", official_weights.to_state_dict(variables, model))
+    variables = official.from_state_dict(state_dict, model)
+    save_pth(tmp_path / "again.pth", official.to_state_dict(variables, model))
     _assert_same(dict(sorted(load_pth(tmp_path / "again.pth").items())), dict(sorted(state_dict.items())))
 
 

@@ -2,13 +2,13 @@
 
 import numpy as np
 
-from yolox_jax.evaluation.evaluate import EvalConfig
-from yolox_jax.inference.onnx_graph import Graph
+from yolox_jax.inference.export.onnx_graph import Graph
+from yolox_jax.inference.predict import DetectConfig
 from yolox_jax.types import Anchors
 
 
 def add_detections(
-    graph: Graph, output_BAR: str, anchors: Anchors, num_classes: int, config: EvalConfig
+    graph: Graph, output_BAR: str, anchors: Anchors, num_classes: int, config: DetectConfig
 ) -> tuple[str, str, str, str]:
     """The network's output [B, A, 5 + C] -> boxes [B, D, 4] xyxy, scores, labels and mask [B, D], best first."""
     num_anchors = len(anchors.strides)

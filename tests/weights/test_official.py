@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from tests.material import golden_shapes, golden_state_dict, material
-from yolox_jax.models import official_weights, yolox
+from yolox_jax.models import yolox
+from yolox_jax.weights import official
 
 
 @pytest.fixture(scope="module")
@@ -26,48 +27,48 @@ def _assert_same_bits(ours, theirs):
 
 
 def test_back_and_forth_gives_every_bit_back(state_dict, model):
-    variables = official_weights.from_state_dict(state_dict, model)
-    _assert_same_bits(official_weights.to_state_dict(variables, model), state_dict)
+    variables = official.from_state_dict(state_dict, model)
+    _assert_same_bits(official.to_state_dict(variables, model), state_dict)
 
 
 def test_the_real_file_comes_back_bit_for_bit(model):
-    state_dict = official_weights.load_pth(material("weights/yolox_nano_coco.pth"))
-    variables = official_weights.from_state_dict(state_dict, model)
-    _assert_same_bits(official_weights.to_state_dict(variables, model), state_dict)
+    state_dict = official.load_pth(material("weights/yolox_nano_coco.pth"))
+    variables = official.from_state_dict(state_dict, model)
+    _assert_same_bits(official.to_state_dict(variables, model), state_dict)
 
 
 def test_a_missing_tensor_is_named(state_dict, model):
     broken = {name: tensor for name, tensor in state_dict.items() if name != "head.stems.1.bn.running_var"}
     with pytest.raises(ValueError, match=r"1 missing: head\.stems\.1\.bn\.running_var"):
-        official_weights.from_state_dict(broken, model)
+        official.from_state_dict(broken, model)
 
 
 def test_a_left_over_tensor_is_named(state_dict, model):
     with pytest.raises(ValueError, match="1 left over: head.extra.weight"):
-        official_weights.from_state_dict({**state_dict, "head.extra.weight": np.zeros(3, np.float32)}, model)
+        official.from_state_dict({**state_dict, "head.extra.weight": np.zeros(3, np.float32)}, model)
 
 
 def test_a_tensor_of_the_wrong_shape_is_named_with_both_shapes(state_dict, model):
     broken = {**state_dict, "head.stems.0.conv.weight": np.zeros((64, 65, 1, 1), np.float32)}
     with pytest.raises(ValueError, match=r"head\.stems\.0\.conv\.weight is \(64, 65, 1, 1\), not \(64, 64, 1, 1\)"):
-        official_weights.from_state_dict(broken, model)
+        official.from_state_dict(broken, model)
 
 
 def test_another_models_weights_are_refused(state_dict):
     with pytest.raises(ValueError, match="not of this model"):
-        official_weights.from_state_dict(state_dict, yolox.create("tiny", 80))
+        official.from_state_dict(state_dict, yolox.create("tiny", 80))
 
 
 def test_with_another_number_of_classes_only_the_class_layers_start_anew_and_it_is_said(state_dict, caplog):
     model = yolox.create("nano", 5)
-    variables = official_weights.from_state_dict(state_dict, model)
+    variables = official.from_state_dict(state_dict, model)
     assert "80 classes, the model 5" in caplog.text
-    ours = official_weights.to_state_dict(variables, model)
+    ours = official.to_state_dict(variables, model)
     for name, tensor in state_dict.items():
         if name.startswith("head.cls_preds."):
             assert ours[name].shape == (5, *tensor.shape[1:])
         else:
             np.testing.assert_array_equal(ours[name], tensor, err_msg=name)
     np.testing.assert_allclose(jax.nn.sigmoid(ours["head.cls_preds.0.bias"]), 0.01, rtol=1e-5)
-    again = official_weights.from_state_dict(state_dict, model)
+    again = official.from_state_dict(state_dict, model)
     jax.tree.map(np.testing.assert_array_equal, variables, again)

@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from yolox_jax.models.torch_file import load_pth
 from yolox_jax.models.yolox import VARIANTS, YOLOX
+from yolox_jax.weights.torch_file import load_pth
 
 __all__ = ["abstract_variables", "from_state_dict", "load_pth", "num_classes_of", "to_state_dict", "variant_of"]
 

@@ -9,10 +9,10 @@ import pytest
 from tests import programs
 from tests.material import golden_shapes, golden_state_dict
 from yolox_jax.inference import pretrained
-from yolox_jax.inference.formats import FORMATS, ExportConfig
+from yolox_jax.inference.export.formats import FORMATS, ExportConfig
 from yolox_jax.inference.pretrained import DETECTOR_CONFIG
-from yolox_jax.models.torch_file import load_pth
-from yolox_jax.models.torch_writer import save_pth
+from yolox_jax.weights.torch_file import load_pth
+from yolox_jax.weights.torch_writer import save_pth
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from tests.material import golden_shapes, material
-from yolox_jax.models.torch_file import load_pth, verify_pth
+from yolox_jax.weights.torch_file import load_pth, verify_pth
 
 # --- A pickle writer -------------------------------------------------------------------------------------------------
 
