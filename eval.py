@@ -11,8 +11,7 @@ from ml_collections import ConfigDict, config_flags
 
 from yolox_jax.cli import from_config
 from yolox_jax.cli.terminal import make_room_for, print_progress, quiet_libraries, run_program, user_errors
-from yolox_jax.data.example import Source
-from yolox_jax.data.open_sources import check_classes
+from yolox_jax.data.sources.open import check_classes
 from yolox_jax.detection.anchors import check_size
 from yolox_jax.evaluation import plots
 from yolox_jax.evaluation.evaluate import EvalResult, check_metric, evaluate
@@ -21,6 +20,7 @@ from yolox_jax.mesh import check_batch_size, make_mesh, place
 from yolox_jax.models import yolox
 from yolox_jax.training import compilation
 from yolox_jax.training.host_memory import keep_freed_memory
+from yolox_jax.types import Source
 from yolox_jax.weights.load import load_weights
 
 _CONFIG = config_flags.DEFINE_config_file(

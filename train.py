@@ -16,10 +16,9 @@ from ml_collections import ConfigDict, config_flags
 
 from yolox_jax.cli import from_config, run_summary
 from yolox_jax.cli.terminal import print_progress, quiet_libraries, run_program, user_errors
-from yolox_jax.data.example import Source
-from yolox_jax.data.open_sources import check_classes
-from yolox_jax.data.pipeline import TrainLoader
-from yolox_jax.data.reading import Shard
+from yolox_jax.data.prefetch import Shard
+from yolox_jax.data.sources.open import check_classes
+from yolox_jax.data.train_loader import TrainLoader
 from yolox_jax.detection.anchors import check_size
 from yolox_jax.evaluation import evaluate
 from yolox_jax.evaluation.evaluate import EvalResult
@@ -36,6 +35,7 @@ from yolox_jax.training.profiling import StepTrace
 from yolox_jax.training.run_directory import claim, set_aside
 from yolox_jax.training.step import train_step
 from yolox_jax.training.trackers import open_tracker
+from yolox_jax.types import Source
 from yolox_jax.visualize import batch_sheet, sheets
 from yolox_jax.weights import checkpoint
 from yolox_jax.weights.load import load_weights

@@ -22,7 +22,8 @@ import numpy as np
 
 from benchmarks.official import Official
 from benchmarks.turns import OURS, print_times, take_turns, use_cores
-from yolox_jax.data import geometry, images
+from yolox_jax.augment import geometry
+from yolox_jax.data import images
 from yolox_jax.inference.predict import DetectConfig, make_predict
 from yolox_jax.mesh import make_mesh
 from yolox_jax.models import yolox

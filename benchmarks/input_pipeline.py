@@ -27,10 +27,11 @@ from unittest import mock
 
 import cv2
 
-from yolox_jax.data import cache, samples
-from yolox_jax.data.pipeline import LoaderConfig, TrainLoader
-from yolox_jax.data.reading import ReadConfig
+from yolox_jax.augment import sample
+from yolox_jax.data.prefetch import ReadConfig
 from yolox_jax.data.sources import coco
+from yolox_jax.data.train_loader import LoaderConfig, TrainLoader
+from yolox_jax.data.views import cache
 
 _WINDOW = 32  # positions: small against the photographs, so that "jpeg" cannot live from its cache
 _BATCH = 8
@@ -40,8 +41,8 @@ _SIZES = (640, 416)
 _STAGES = (
     (coco.images, "read_annotated", "decode"),
     (cache.geometry, "fit", "fit"),
-    (samples, "mosaic", "mosaic"),
-    (samples, "mixup", "mixup"),
+    (sample, "mosaic", "mosaic"),
+    (sample, "mixup", "mixup"),
 )
 
 

@@ -17,9 +17,9 @@ import numpy as np
 
 from benchmarks.assignment import random_case
 from benchmarks.turns import slope, take_turns, use_cores
-from yolox_jax.data.pipeline import LoaderConfig, TrainLoader
-from yolox_jax.data.reading import ReadConfig
+from yolox_jax.data.prefetch import ReadConfig
 from yolox_jax.data.sources.shapes import ShapesSource
+from yolox_jax.data.train_loader import LoaderConfig, TrainLoader
 from yolox_jax.detection import losses
 from yolox_jax.detection.anchors import make_anchors
 from yolox_jax.detection.postprocess import detect

@@ -30,7 +30,7 @@ def _head_of_2025() -> ConfigDict:
 
     # Data
     config.data = ConfigDict()
-    config.data.kind = "coco"  # or voc, yolo_txt, tfds, shapes: open_split in yolox_jax/data/open_sources.py tells all
+    config.data.kind = "coco"  # or voc, yolo_txt, tfds, shapes: open_split in yolox_jax/data/sources/open.py tells all
     config.data.root = "datasets/coco"
     config.data.train = "annotations/instances_train2017.json"
     config.data.train_images = "train2017"

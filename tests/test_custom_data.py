@@ -13,7 +13,7 @@ import pytest
 from configs import finetune
 from tests import programs
 from tests.material import ROOT, golden_shapes, golden_state_dict
-from yolox_jax.data.open_sources import check_classes, open_split
+from yolox_jax.data.sources.open import check_classes, open_split
 from yolox_jax.weights.torch_writer import save_pth
 
 _TEXT = (ROOT / "docs" / "custom_data.md").read_text()

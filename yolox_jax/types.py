@@ -4,8 +4,12 @@ Shapes: B images, H and W pixels, A anchor points of all levels, G ground-truth 
 Boxes are float32 in input pixels, x before y. A mask is True where a slot holds something real.
 """
 
+import dataclasses
+from typing import Any, Protocol
+
 import flax.struct
 import jax
+import numpy as np
 
 
 @flax.struct.dataclass
@@ -55,3 +59,35 @@ class Detections:
     scores: jax.Array  # [B, D] float32
     labels: jax.Array  # [B, D] int32
     mask: jax.Array  # [B, D] bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Example:
+    """One image as a person sees it, with the boxes to learn."""
+
+    image: np.ndarray  # [h, w, 3] uint8, BGR
+    boxes_xyxy: np.ndarray  # [n, 4] float32, pixels of `image`
+    labels: np.ndarray  # [n] int32, class ids in [0, C)
+    image_id: int | str
+
+
+class Source(Protocol):
+    """A data set by random access. `source[i]` is a pure function of i and safe to call from several threads.
+
+    An image that cannot be read is an images.ImageError, in `num_boxes` too.
+    """
+
+    class_names: tuple[str, ...]
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Example: ...
+
+    def image_id(self, index: int) -> int | str:
+        """The id of image `index`, without decoding it."""
+
+    def num_boxes(self, index: int) -> int:
+        """How many boxes to learn image `index` has, without decoding it."""
+
+    def ground_truth(self) -> dict[str, Any]:
+        """The split in COCO's annotation format, crowds included; category k of `categories` is label k."""

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from yolox_jax.data.example import Example
+from yolox_jax.types import Example
 
 
 class MadeSource:

@@ -9,7 +9,7 @@ import pytest
 
 from tests.material import material
 from tests.training import toy
-from yolox_jax.data.geometry import letterbox
+from yolox_jax.augment.geometry import letterbox
 from yolox_jax.data.sources.coco import CocoSource
 from yolox_jax.data.sources.shapes import ShapesSource
 from yolox_jax.detection.anchors import encode, make_anchors

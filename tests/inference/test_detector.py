@@ -9,8 +9,8 @@ from PIL import Image
 from tests.inference.white_pixels import CLASS_NAMES, WhitePixels, white_box
 from tests.material import golden_shapes, material, nano_of_seven_classes
 from yolox_jax import Detector
+from yolox_jax.augment.geometry import letterbox
 from yolox_jax.data import images
-from yolox_jax.data.geometry import letterbox
 from yolox_jax.inference import pretrained
 from yolox_jax.inference.coco_names import COCO_NAMES
 from yolox_jax.inference.inputs import as_bgr

@@ -10,7 +10,7 @@ import onnxruntime
 import pytest
 
 from tests.material import GOLDEN, golden, golden_shapes, golden_state_dict, material
-from yolox_jax.data.geometry import letterbox
+from yolox_jax.augment.geometry import letterbox
 from yolox_jax.detection.anchors import make_anchors
 from yolox_jax.models import yolox
 from yolox_jax.types import Predictions

@@ -11,9 +11,9 @@ import pytest
 from configs import base
 from tests import programs
 from tests.material import ROOT
-from yolox_jax.data import tfds_writer
-from yolox_jax.data.open_sources import open_split
+from yolox_jax.data.sources import tfds_writer
 from yolox_jax.data.sources.coco import CocoSource
+from yolox_jax.data.sources.open import open_split
 from yolox_jax.data.sources.shapes import ShapesSource
 from yolox_jax.data.sources.tfds import TfdsSource
 from yolox_jax.tools import to_tfds

@@ -5,7 +5,7 @@ import pytest
 
 from tests.material import golden
 from yolox_jax.augment.colour import shift_content
-from yolox_jax.data.pipeline import LoadedBatch
+from yolox_jax.data.train_loader import LoadedBatch
 from yolox_jax.types import Batch
 from yolox_jax.visualize.batch_sheet import first_shifted
 

@@ -6,19 +6,19 @@ import math
 
 from ml_collections import ConfigDict
 
+from yolox_jax.augment.draws import AugmentConfig
 from yolox_jax.augment.multiscale import MultiscaleConfig
 from yolox_jax.cli.terminal import print_progress
-from yolox_jax.data import bad_images
-from yolox_jax.data.draws import AugmentConfig
-from yolox_jax.data.example import Source
-from yolox_jax.data.open_sources import open_split
-from yolox_jax.data.pipeline import LoadedBatch, LoaderConfig, TrainLoader
-from yolox_jax.data.reading import ReadConfig
-from yolox_jax.data.repeated import RepeatedSource
+from yolox_jax.data.prefetch import ReadConfig
+from yolox_jax.data.sources.open import open_split
+from yolox_jax.data.train_loader import LoadedBatch, LoaderConfig, TrainLoader
+from yolox_jax.data.views import bad_images
+from yolox_jax.data.views.repeat_factor import RepeatedSource
 from yolox_jax.detection.anchors import check_size
 from yolox_jax.detection.simota import SimOtaConfig
 from yolox_jax.training.optim import Schedule
 from yolox_jax.training.step import StepConfig
+from yolox_jax.types import Source
 
 logger = logging.getLogger("yolox_jax.training")
 

@@ -10,12 +10,12 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from yolox_jax.cli.commands import how_to_run
-from yolox_jax.data.example import Source
 from yolox_jax.evaluation.evaluate import EvalResult
 from yolox_jax.models import yolox
 from yolox_jax.models.yolox import YOLOX
 from yolox_jax.training.optim import Schedule
 from yolox_jax.training.state import TrainState
+from yolox_jax.types import Source
 
 
 def print_start(

@@ -14,7 +14,7 @@ from absl import app, flags
 from absl import logging as absl_logging
 
 from yolox_jax.cli import commands
-from yolox_jax.data.reading import SampleError
+from yolox_jax.data.views.naming import SampleError
 from yolox_jax.training import compilation, hosts
 from yolox_jax.training.interruption import EXIT_CODE, Stopped
 from yolox_jax.training.logging import TrainingBrokeDown

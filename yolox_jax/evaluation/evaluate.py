@@ -11,13 +11,13 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from yolox_jax.data.eval_pipeline import eval_loader
-from yolox_jax.data.example import Source
-from yolox_jax.data.reading import Shard
+from yolox_jax.data.eval_loader import eval_loader
+from yolox_jax.data.prefetch import Shard
 from yolox_jax.evaluation import coco_ap, voc_ap
 from yolox_jax.evaluation.ap_result import ApResult
 from yolox_jax.inference.predict import Predict
 from yolox_jax.mesh import replicate, shard_batch
+from yolox_jax.types import Source
 
 _PREFETCH = 2  # batches read ahead: enough to keep a device busy, little memory at 640 pixels
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from yolox_jax.data import geometry
+from yolox_jax.augment import geometry
 
 _TINY = np.finfo(np.float64).tiny  # the area of two boxes without any is not to divide by 0
 

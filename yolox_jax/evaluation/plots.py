@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from yolox_jax.data.example import Source
 from yolox_jax.evaluation.diagnosis import Diagnosis, diagnose
 from yolox_jax.evaluation.precision_recall import Curve
 from yolox_jax.evaluation.worst_images import worst_images
+from yolox_jax.types import Source
 from yolox_jax.visualize import drawing, sheets
 
 if TYPE_CHECKING:

@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from yolox_jax.data.example import Source
 from yolox_jax.evaluation.diagnosis import Diagnosis
 from yolox_jax.evaluation.image_boxes import ImageBoxes
 from yolox_jax.evaluation.mistakes import Mistakes
+from yolox_jax.types import Source
 from yolox_jax.visualize import drawing, sheets
 
 _NUM_IMAGES, _COLUMNS, _CELL = 12, 4, 480

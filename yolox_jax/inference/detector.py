@@ -6,7 +6,7 @@ from typing import Any, Self, cast, overload
 
 import numpy as np
 
-from yolox_jax.data.geometry import PAD_VALUE, letterbox
+from yolox_jax.augment.geometry import PAD_VALUE, letterbox
 from yolox_jax.inference.detections import ImageDetections, from_input_pixels
 from yolox_jax.inference.export import stablehlo
 from yolox_jax.inference.inputs import ImageInput, as_bgr

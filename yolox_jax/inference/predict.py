@@ -10,7 +10,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from yolox_jax.augment import multiscale
-from yolox_jax.data.geometry import PAD_VALUE
+from yolox_jax.augment.geometry import PAD_VALUE
 from yolox_jax.detection import tta
 from yolox_jax.detection.anchors import STRIDES, make_anchors
 from yolox_jax.detection.postprocess import DEFAULT_NUM_CANDIDATES, detect

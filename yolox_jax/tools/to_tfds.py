@@ -14,8 +14,8 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from yolox_jax.cli.terminal import print_progress, quiet_libraries, run_program, user_errors
-from yolox_jax.data import tfds_writer
-from yolox_jax.data.open_sources import check_classes, open_split
+from yolox_jax.data.sources import tfds_writer
+from yolox_jax.data.sources.open import check_classes, open_split
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The data set: a file of configs/.", lock_config=True)
 _OUTPUT = flags.DEFINE_string("output", None, "The folder that gets NAME/1.0.0.")

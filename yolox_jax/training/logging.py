@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import jax
 
-from yolox_jax.data.pipeline import ImageIds
+from yolox_jax.data.train_loader import ImageIds
 from yolox_jax.training.compilation import Counter
 from yolox_jax.training.run_directory import RunDirectoryError, write_atomically
 from yolox_jax.training.tensorboard import EventFile, numbers_of

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from yolox_jax.data.pipeline import TrainLoader
+from yolox_jax.data.train_loader import TrainLoader
 from yolox_jax.weights.checkpoint import Meta
 
 

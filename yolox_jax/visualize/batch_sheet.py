@@ -5,7 +5,7 @@ import jax
 import numpy as np
 
 from yolox_jax.augment.colour import CUT
-from yolox_jax.data.pipeline import LoadedBatch
+from yolox_jax.data.train_loader import LoadedBatch
 from yolox_jax.types import Batch
 from yolox_jax.visualize import sheets
 from yolox_jax.visualize.drawing import draw_boxes

@@ -7,7 +7,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from yolox_jax.data.example import Source
+from yolox_jax.types import Source
 from yolox_jax.visualize.drawing import draw_boxes
 
 TITLE_HEIGHT = 18

@@ -8,8 +8,8 @@ import onnxruntime
 import pytest
 
 from tests.material import golden, golden_shapes, golden_state_dict, material
+from yolox_jax.augment.geometry import letterbox
 from yolox_jax.data import images
-from yolox_jax.data.geometry import letterbox
 from yolox_jax.detection.anchors import make_anchors
 from yolox_jax.detection.postprocess import detect
 from yolox_jax.inference import pretrained

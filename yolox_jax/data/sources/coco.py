@@ -9,9 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from yolox_jax.data import geometry, images, problems
-from yolox_jax.data.example import Example
-from yolox_jax.data.problems import Problem
+from yolox_jax.augment import geometry
+from yolox_jax.data import images
+from yolox_jax.data.sources import problems
+from yolox_jax.data.sources.problems import Problem
+from yolox_jax.types import Example
 
 _ANNOTATION = np.dtype(
     [("image", np.int64), ("label", np.int32), ("xywh", np.float64, 4), ("area", np.float64), ("iscrowd", np.bool_)]

@@ -11,9 +11,9 @@ from typing import Any
 import cv2
 import numpy as np
 
-from yolox_jax.data import coco_format
-from yolox_jax.data.coco_format import ListedBox, ListedImage
-from yolox_jax.data.example import Example
+from yolox_jax.data.sources import coco_format
+from yolox_jax.data.sources.coco_format import ListedBox, ListedImage
+from yolox_jax.types import Example
 
 CLASS_NAMES = ("circle", "square", "triangle", "star")
 

@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from yolox_jax.data import coco_format, geometry, images, problems
-from yolox_jax.data.example import Example
-from yolox_jax.data.problems import Problem
-from yolox_jax.data.sources import voc_xml
+from yolox_jax.augment import geometry
+from yolox_jax.data import images
+from yolox_jax.data.sources import coco_format, problems, voc_xml
+from yolox_jax.data.sources.problems import Problem
 from yolox_jax.data.sources.voc_xml import Xml
+from yolox_jax.types import Example
 
 _BOX = np.dtype([("image", np.int64), ("label", np.int32), ("xywh", np.float64, 4), ("difficult", np.bool_)])
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from yolox_jax.data import coco_format, images, problems
-from yolox_jax.data.example import Example
-from yolox_jax.data.problems import Problem
-from yolox_jax.data.sources import yolo_yaml
+from yolox_jax.data import images
+from yolox_jax.data.sources import coco_format, problems, yolo_yaml
+from yolox_jax.data.sources.problems import Problem
+from yolox_jax.types import Example
 
 _BOX = np.dtype([("image", np.int64), ("label", np.int32), ("norm_xyxy", np.float64, 4)])
 _ROUNDING = 0.01  # of a side: how far tools pass the border by rounding; pixels are further off

@@ -7,8 +7,9 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped]  # it ships no type information
 
-from yolox_jax.data import images, problems
-from yolox_jax.data.problems import Problem
+from yolox_jax.data import images
+from yolox_jax.data.sources import problems
+from yolox_jax.data.sources.problems import Problem
 
 _IMAGE_SUFFIXES = {".bmp", ".dib", ".jp2", ".jpe", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 _KEYS = {"train": ("train",), "val": ("val", "valid")}

@@ -14,10 +14,9 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from yolox_jax.cli.terminal import make_room_for, print_progress, quiet_libraries, run_program, user_errors
-from yolox_jax.data import doctor
-from yolox_jax.data.doctor import Report
 from yolox_jax.detection.anchors import check_size
-from yolox_jax.tools.doctor import findings_report
+from yolox_jax.tools.doctor import examination, findings_report
+from yolox_jax.tools.doctor.examination import Report
 from yolox_jax.visualize import sheets
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The data set: a file of configs/.", lock_config=True)
@@ -28,7 +27,7 @@ _SHEET = flags.DEFINE_string("sheet", None, "Where a picture is written: images 
 def examine(config: ConfigDict) -> Report:
     """All findings about both splits of a config's data set."""
     logging.getLogger("yolox_jax.data").setLevel(logging.ERROR)  # the report has all that it would warn of
-    return doctor.examine(
+    return examination.examine(
         config.data,
         size_hw=check_size(config.input_size),
         max_boxes=config.data.max_boxes,

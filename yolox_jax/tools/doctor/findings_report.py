@@ -4,9 +4,9 @@ import itertools
 
 import numpy as np
 
-from yolox_jax.data.doctor import Report
-from yolox_jax.data.findings import SEVERITIES, Finding
 from yolox_jax.data.images import ImageError, SizeError
+from yolox_jax.tools.doctor.examination import Report
+from yolox_jax.tools.doctor.findings import SEVERITIES, Finding
 from yolox_jax.visualize import drawing, sheets
 
 _LINES_PER_CODE = 10

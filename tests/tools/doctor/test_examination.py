@@ -1,0 +1,364 @@
+"""Each fault alone in a data set that is otherwise clean: the doctor finds that one."""
+
+import copy
+import json
+import shutil
+
+import cv2
+import numpy as np
+import pytest
+
+from yolox_jax.data.sources import problems
+from yolox_jax.data.sources.problems import Problem
+from yolox_jax.tools.doctor import box_checks, examination, findings
+from yolox_jax.tools.doctor.annotated import Annotated
+
+WIDTH, HEIGHT = 64, 48
+_NUM_IMAGES = 12
+
+
+@pytest.fixture(scope="module")
+def clean(tmp_path_factory):
+    """A folder with train.json, val.json and their images: two boxes an image, one of each class."""
+    root = tmp_path_factory.mktemp("clean")
+    rng = np.random.default_rng(0)
+    for split in ("train", "val"):
+        (root / split).mkdir()
+        content = {"images": [], "annotations": [], "categories": [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}]}
+        for id in range(1, _NUM_IMAGES + 1):
+            cv2.imwrite(str(root / split / f"{id}.png"), rng.integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8))
+            content["images"].append({"id": id, "file_name": f"{id}.png", "width": WIDTH, "height": HEIGHT})
+            for category, bbox in ((1, [2, 3 + id, 20, 16]), (2, [40, 20, 22, 27])):
+                record = {"id": len(content["annotations"]) + 1, "image_id": id, "category_id": category, "bbox": bbox}
+                content["annotations"].append(record)
+        (root / f"{split}.json").write_text(json.dumps(content))
+    return root
+
+
+class DataSet:
+    """A copy of the clean one, to be spoilt."""
+
+    def __init__(self, root):
+        self.root = root
+        self.train, self.val = (json.loads((root / f"{split}.json").read_text()) for split in ("train", "val"))
+
+    def examine(self, **changes) -> examination.Report:
+        for split in ("train", "val"):
+            (self.root / f"{split}.json").write_text(json.dumps(getattr(self, split)))
+        data = {"kind": "coco", "root": str(self.root)}
+        for split in ("train", "val"):
+            data |= {split: f"{split}.json", f"{split}_images": split}
+        return examination.examine(data, **({"size_hw": (64, 64), "max_boxes": 10} | changes))
+
+    def add(self, bbox, image_id=1, category_id=1, **more):
+        record = {"id": 99, "image_id": image_id, "category_id": category_id, "bbox": bbox}
+        self.train["annotations"].append(record | more)
+
+    def write(self, path, shape=(HEIGHT, WIDTH, 3)):
+        cv2.imwrite(str(self.root / path), np.random.default_rng(1).integers(0, 256, shape, np.uint8))
+
+
+@pytest.fixture
+def data_set(clean, tmp_path):
+    shutil.copytree(clean, tmp_path / "set")
+    return DataSet(tmp_path / "set")
+
+
+def _rewrite(data_set, how):
+    for content in (data_set.train, data_set.val):
+        for record in content["annotations"]:
+            how(record)
+
+
+def _as_corners(record):
+    x, y, w, h = record["bbox"]
+    record["bbox"] = [x, y, x + w, y + h]
+
+
+def _as_centre(record):
+    x, y, w, h = record["bbox"]
+    record["bbox"] = [x + w / 2, y + h / 2, w, h]
+
+
+def _as_fractions(record):
+    x, y, w, h = record["bbox"]
+    record["bbox"] = [x / WIDTH, y / HEIGHT, w / WIDTH, h / HEIGHT]
+
+
+def _shift(step):
+    def shift(record):
+        record["category_id"] += step
+
+    return shift
+
+
+def _truncate(data_set):
+    path = data_set.root / "train" / "3.png"
+    path.write_bytes(path.read_bytes()[:200])
+
+
+def _leave_two_boxes_of(category):
+    def leave(data_set):
+        of_it = [record for record in data_set.train["annotations"] if record["category_id"] == category]
+        data_set.train["annotations"] = [record for record in data_set.train["annotations"] if record not in of_it[2:]]
+
+    return leave
+
+
+def _in_both(data_set):
+    shutil.copy(data_set.root / "train" / "5.png", data_set.root / "val" / "7.png")
+
+
+def _twice(data_set):
+    shutil.copy(data_set.root / "val" / "5.png", data_set.root / "val" / "7.png")
+
+
+def _take_image_away(data_set):
+    (data_set.root / "train" / "3.png").unlink()
+
+
+def _list_empty_image(data_set):
+    data_set.write("train/empty.png")
+    data_set.train["images"].append({"id": 50, "file_name": "empty.png", "width": WIDTH, "height": HEIGHT})
+
+
+_FAULTS = {
+    "unreadable-image": ("error", "3.png", "image 3", _truncate),
+    "missing-image": ("error", "train.json", "image 3", _take_image_away),
+    "mis-sized-image": ("error", "3.png", "image 3", lambda d: d.write("train/3.png", (HEIGHT, WIDTH + 2, 3))),
+    "unknown-category": ("error", "train.json", "annotation 99", lambda d: d.add([5, 25, 9, 9], category_id=7)),
+    "unknown-image": ("error", "train.json", "annotation 99", lambda d: d.add([5, 25, 9, 9], image_id=70)),
+    "box-without-size": ("error", "train.json", "annotation 99", lambda d: d.add([5, 25, 0, 9])),
+    "box-outside": ("error", "train.json", "annotation 99", lambda d: d.add([65, 25, 9, 9])),
+    "box-partly-outside": ("warning", "train.json", "annotation 99", lambda d: d.add([50, 5, 29, 9])),
+    "not-four-numbers": ("error", "train.json", "annotation 99", lambda d: d.add([50, 5, None, 9])),
+    "no-area": ("error", "train.json", "annotation 99", lambda d: d.add([5, 25, 9, 9], area=-1)),
+    "normalised-boxes": ("error", "2.png", "image 2, cat at x 0.1", lambda d: d.add([0.1, 0.2, 0.5, 0.3], image_id=2)),
+    "duplicate-box": ("warning", "1.png", "image 1, dog at x 40", lambda d: d.add([40, 20, 22, 27.2], category_id=2)),
+    "duplicate-image": ("warning", "7.png", "image 7", _twice),
+    "image-in-train-and-val": ("error", "val/7.png", "image 7", _in_both),
+    "images-without-boxes": ("note", "empty.png", "image 50", _list_empty_image),
+    "box-below-1-pixel": ("warning", "1.png", "cat at x 30, y 5, w 9, h 0.9", lambda d: d.add([30, 5, 9, 0.9])),
+    "boxes-below-8-pixels": ("note", "1.png", "cat at x 30, y 5, w 9, h 7.5", lambda d: d.add([30, 5, 9, 7.5])),
+    "class-with-few-boxes": ("warning", "", "class dog", _leave_two_boxes_of(2)),
+    "class-without-boxes": (
+        "warning",
+        "",
+        "class hen",
+        lambda d: [content["categories"].append({"id": 3, "name": "hen"}) for content in (d.train, d.val)],
+    ),
+    "class-names-differ": ("error", "", "class names", lambda d: d.val["categories"][0].update(name="Cat")),
+    "shifted-categories": ("error", "train.json", "all annotations", lambda d: _rewrite(d, _shift(-1))),
+    "wrong-box-format": ("error", "1.png", "dog at x 40", lambda d: _rewrite(d, _as_corners)),
+    "cannot-open": ("error", "", "", lambda d: d.train["images"].append(copy.copy(d.train["images"][0]))),
+}
+
+
+def test_nothing_is_found_in_a_clean_data_set(data_set):
+    assert data_set.examine(num_classes=2).findings == []
+
+
+@pytest.mark.parametrize("code", _FAULTS)
+def test_a_data_set_with_one_fault_has_that_finding_with_file_and_record(data_set, code):
+    severity, file, record, spoil = _FAULTS[code]
+    spoil(data_set)
+    found = data_set.examine().findings
+    assert {finding.code for finding in found} == {code}
+    assert found[0].severity == severity
+    assert found[0].file.endswith(file) and record in found[0].record
+    assert found[0].what and found[0].advice
+
+
+def test_more_boxes_than_slots_are_found(data_set):
+    found = data_set.examine(max_boxes=1).findings
+    assert {finding.code for finding in found} == {"too-many-boxes"}
+    assert len(found) == 2 * _NUM_IMAGES
+    assert "max_boxes=2" in found[0].advice
+
+
+def test_images_without_boxes_are_a_warning_where_they_are_most(data_set):
+    data_set.train["annotations"] = [a for a in data_set.train["annotations"] if a["image_id"] <= 5]
+    (finding,) = [f for f in data_set.examine().findings if f.code == "images-without-boxes"]
+    assert finding.severity == "warning"
+    assert "7 of 12 images (58.3%)" in finding.what
+
+
+@pytest.mark.parametrize(("step", "categories"), [(-1, "0 to 1"), (1, "2 to 3")])
+def test_shifted_ids_are_told_either_way(data_set, step, categories):
+    _rewrite(data_set, _shift(step))
+    found = data_set.examine().findings
+    assert [(f.code, f.split) for f in found] == [("shifted-categories", "train"), ("shifted-categories", "val")]
+    assert f"{categories} are used, 1 to 2 are listed" in found[0].what
+
+
+@pytest.mark.parametrize(("rewrite", "meant"), [(_as_corners, "x1, y1, x2, y2"), (_as_centre, "cx, cy, w, h")])
+def test_the_format_that_boxes_are_in_is_named(data_set, rewrite, meant):
+    _rewrite(data_set, rewrite)
+    found = data_set.examine().findings
+    assert {finding.code for finding in found} == {"wrong-box-format"}
+    assert f"all lie inside as {meant}" in found[0].what
+
+
+def test_a_data_set_of_fractions_is_one_finding_a_split(data_set):
+    _rewrite(data_set, _as_fractions)
+    found = data_set.examine().findings
+    assert [(finding.code, finding.split) for finding in found if finding.severity == "error"] == [
+        ("normalised-boxes", "train"),
+        ("normalised-boxes", "val"),
+    ]
+    assert "24 of 24 boxes" in found[0].what
+
+
+def test_one_examination_shows_faults_at_which_training_would_stop_one_after_the_other(data_set):
+    data_set.write("train/3.png", (HEIGHT, WIDTH + 2, 3))
+    data_set.write("val/4.png", (HEIGHT + 2, WIDTH, 3))
+    data_set.val["categories"].reverse()
+    data_set.val["categories"][0]["id"], data_set.val["categories"][1]["id"] = 1, 2
+    found = data_set.examine(num_classes=2).findings
+    assert [(f.code, f.split) for f in found] == [
+        ("mis-sized-image", "train"),
+        ("mis-sized-image", "val"),
+        ("class-names-differ", "train and val"),
+    ]
+
+
+def test_a_split_that_cannot_be_opened_does_not_hide_the_other(data_set):
+    data_set.train["categories"] = []
+    data_set.write("val/4.png", (HEIGHT + 2, WIDTH, 3))
+    assert [f.code for f in data_set.examine().findings] == ["cannot-open", "mis-sized-image"]
+
+
+def _yolo_txt(root, lines):
+    """The same lines for each of twelve images a split."""
+    for split in ("train", "val"):
+        for part in ("images", "labels"):
+            (root / part / split).mkdir(parents=True)
+        for number in range(_NUM_IMAGES):
+            picture = np.random.default_rng([number, len(split)]).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
+            cv2.imwrite(str(root / "images" / split / f"{number}.png"), picture)
+            (root / "labels" / split / f"{number}.txt").write_text(lines)
+    (root / "data.yaml").write_text("train: images/train\nval: images/val\nnames: [cat, dog]\n")
+    return {"kind": "yolo_txt", "root": str(root)}
+
+
+_LINES = "0 0.2 0.3 0.3 0.4\n1 0.7 0.5 0.4 0.5\n"
+
+
+@pytest.mark.parametrize(
+    ("lines", "code", "said"),
+    [
+        (_LINES, None, ""),
+        ("1 0.2 0.3 0.3 0.4\n2 0.7 0.5 0.4 0.5\n", "shifted-categories", "1 to 2 are used, 0 to 1 are listed"),
+        ("0 0.05 0.1 0.35 0.5\n1 0.5 0.25 0.9 0.75\n", "wrong-box-format", "all lie inside as x1, y1, x2, y2"),
+        ("0 0.05 0.1 0.3 0.4\n1 0.5 0.25 0.4 0.5\n", "wrong-box-format", "all lie inside as x, y, w, h"),
+    ],
+)
+def test_lines_of_yolo_are_judged_as_a_whole(tmp_path, lines, code, said):
+    found = examination.examine(_yolo_txt(tmp_path, lines), size_hw=(64, 64), max_boxes=10).findings
+    assert {finding.code for finding in found} == ({code} if code else set())
+    assert all(said in finding.what for finding in found)
+
+
+def _voc(root, corners, difficult):
+    """Twelve images a split with one object, from its corners' text."""
+    for part in ("JPEGImages", "Annotations", "ImageSets/Main"):
+        (root / "VOC" / part).mkdir(parents=True)
+    for split in ("train", "val"):
+        names = [f"{split}{number}" for number in range(_NUM_IMAGES)]
+        (root / "VOC" / "ImageSets" / "Main" / f"{split}.txt").write_text("\n".join(names))
+        for number, name in enumerate(names):
+            picture = np.random.default_rng([number, len(split)]).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
+            cv2.imwrite(str(root / "VOC" / "JPEGImages" / f"{name}.jpg"), picture)
+            box = "".join(
+                f"<{key}>{value}</{key}>" for key, value in zip(("xmin", "ymin", "xmax", "ymax"), corners, strict=True)
+            )
+            (root / "VOC" / "Annotations" / f"{name}.xml").write_text(
+                f"<annotation><size><width>{WIDTH}</width><height>{HEIGHT}</height></size><object><name>cat</name>"
+                f"<difficult>{difficult}</difficult><bndbox>{box}</bndbox></object></annotation>"
+            )
+    return {"kind": "voc", "root": str(root), "train": "VOC/train", "val": "VOC/val"}
+
+
+@pytest.mark.parametrize(
+    ("corners", "difficult", "codes"),
+    [
+        ((5, 5, 30, 30), 1, set()),
+        ((0.1, 0.2, 0.5, 0.6), 0, {"normalised-boxes"}),
+        ((30, 30, 9, 9), 0, {"box-without-size"}),
+    ],
+)
+def test_pascal_vocs_difficult_boxes_are_boxes_and_its_faults_are_found(tmp_path, corners, difficult, codes):
+    found = examination.examine(_voc(tmp_path, corners, difficult), size_hw=(64, 64), max_boxes=10).findings
+    assert {finding.code for finding in found if finding.severity == "error"} == codes
+    assert found == [] or codes
+
+
+def _add_line(line):
+    return lambda root: (root / "labels" / "train" / "3.txt").write_text(f"{_LINES}{line}\n")
+
+
+def _list_an_image_twice(root):
+    names = [f"images/train/{number}.png\n" for number in (*range(_NUM_IMAGES), 3)]
+    (root / "train.txt").write_text("".join(names))
+    yaml = root / "data.yaml"
+    yaml.write_text(yaml.read_text().replace("train: images/train", "train: train.txt"))
+
+
+def _rename_image(root):
+    (root / "images" / "train" / "3.png").rename(root / "images" / "train" / "3.heic")
+
+
+def _change_xml(old, new):
+    def change(root):
+        file = root / "VOC" / "Annotations" / "train3.xml"
+        file.write_text(file.read_text().replace(old, new))
+
+    return change
+
+
+_FAULTS_OF_YOLO = {
+    "not-numbers": ("error", "labels/train/3.txt", "line 3", _add_line("0 0.2 0.3 0.3 cat")),
+    "not-a-box": ("error", "labels/train/3.txt", "line 3", _add_line("0 0.2 0.3 0.3")),
+    "not-normalised": ("error", "labels/train/3.txt", "line 3", _add_line("0 12 20 9 9")),
+    "not-an-image": ("warning", "images/train", "file", lambda root: (root / "images/train/read.me").touch()),
+    "unknown-format": ("error", "images/train", "file", _rename_image),
+    "repeated-image": ("warning", "train.txt", "line 13", _list_an_image_twice),
+}
+_FAULTS_OF_VOC = {
+    "missing-annotations": ("error", "train.txt", "line 4", lambda r: (r / "VOC/Annotations/train3.xml").unlink()),
+    "unreadable-annotations": ("error", "train3.xml", "file", _change_xml("</annotation>", "")),
+    "no-image-size": ("warning", "train3.xml", "size", _change_xml("size>", "extent>")),
+    "not-a-flag": ("warning", "train3.xml", "object 1 (cat)", _change_xml("<difficult>0", "<difficult>no")),
+}
+
+
+@pytest.mark.parametrize("code", [*_FAULTS_OF_YOLO, *_FAULTS_OF_VOC])
+def test_faults_of_yolos_and_vocs_files_are_found_with_file_and_record(tmp_path, code):
+    data = _yolo_txt(tmp_path, _LINES) if code in _FAULTS_OF_YOLO else _voc(tmp_path, (5, 5, 30, 30), 0)
+    severity, file, record, spoil = (_FAULTS_OF_YOLO | _FAULTS_OF_VOC)[code]
+    spoil(tmp_path)
+    (finding,) = examination.examine(data, size_hw=(64, 64), max_boxes=10).findings
+    assert (finding.code, finding.severity, finding.record) == (code, severity, record)
+    assert finding.file.endswith(file) and finding.what and finding.advice
+
+
+def test_every_kind_of_problem_is_a_fault_here():
+    kinds = [text for name, text in vars(problems).items() if name.isupper() and isinstance(text, str)]
+    codes = {findings.of_problem(Problem(kind, "", "", "", ""), "train").code for kind in kinds}
+    assert len(codes) == len(kinds) > 0
+    assert codes <= {*_FAULTS, *_FAULTS_OF_YOLO, *_FAULTS_OF_VOC}
+
+
+def test_duplicate_boxes_are_those_a_naive_loop_finds():
+    rng = np.random.default_rng(5)
+    xywh = rng.integers(1, 6, (200, 4)).astype(np.float64)
+    images = np.sort(rng.integers(0, 9, 200))
+    split = Annotated(
+        *("train", ("cat",), tuple(range(9)), tuple(map(str, range(9)))),
+        *(np.full((9, 2), 32.0), images, np.zeros(200, np.int64), xywh),
+    )
+    found = [f for f in box_checks.check_boxes(split, "voc", (32, 32), 200) if f.code == "duplicate-box"]
+    pairs = [
+        int(images[i]) for i in range(200) for j in range(i) if images[i] == images[j] and (xywh[i] == xywh[j]).all()
+    ]  # of whole numbers so small, any other overlap is far below
+    assert sorted(f.image for f in found) == sorted(pairs) != []

@@ -1,0 +1,115 @@
+"""One training sample: images read, mixed and made ready with their boxes, every draw from one random stream."""
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+
+from yolox_jax.augment import draws, geometry
+from yolox_jax.augment.draws import AugmentConfig
+from yolox_jax.augment.mixup import mixup
+from yolox_jax.augment.mosaic import mosaic
+from yolox_jax.types import Source
+
+DrawPartner = Callable[[np.random.Generator], int]  # a random index into the source
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainSample:
+    """One image of a batch. A row of each of `types.Batch`'s arrays, and what the log wants to know."""
+
+    image: np.ndarray  # [H, W, 3] uint8, BGR
+    boxes: np.ndarray  # [G, 4] float32, xyxy input pixels
+    labels: np.ndarray  # [G] int32
+    mask: np.ndarray  # [G] bool
+    hsv_shift: np.ndarray | None  # [3] float32, levels: for the device to apply
+    content_hw: tuple[int, int]  # rows and columns to shift: those before the padding, or none
+    image_ids: tuple[int | str, ...]  # the position's own first, then its partners
+    num_dropped_boxes: int
+
+
+@dataclasses.dataclass(frozen=True)
+class _Picture:
+    """An image with its boxes on the way to a sample."""
+
+    image: np.ndarray  # [h, w, 3] uint8, BGR
+    boxes_xyxy: np.ndarray  # [n, 4], pixels of `image`
+    labels: np.ndarray  # [n] int32
+    image_ids: tuple[int | str, ...]
+
+
+def train_sample(
+    source: Source,
+    index: int,
+    rng: np.random.Generator,
+    *,
+    size_hw: tuple[int, int],
+    num_slots: int,
+    augment: AugmentConfig,
+    draw_partner: DrawPartner,
+) -> TrainSample:
+    """Image `index`, perhaps in a mosaic, flipped by chance and padded, its boxes in `num_slots` slots.
+
+    The source gives images fitted to `size_hw` (FittedSource).
+
+    As in the reference's TrainTransform, a picture without boxes is neither flipped nor recoloured, boxes too small
+    to be learnt are left out, and where none is larger the picture stays as it was and keeps them all.
+    """
+    if rng.random() < augment.mosaic_prob:
+        picture = _mosaic_picture(source, index, rng, size_hw, augment, draw_partner)
+    else:
+        example = source[index]
+        picture = _Picture(example.image, example.boxes_xyxy, example.labels, (example.image_id,))
+
+    image, boxes_xyxy, labels = picture.image, picture.boxes_xyxy, picture.labels
+    hsv_shift = None if augment.hsv is None else draws.draw_hsv_shift(rng, augment.hsv, augment.hsv_multiplies)
+    flip = rng.random() < augment.flip_prob
+    large = geometry.min_sides(boxes_xyxy) > augment.min_box_side
+    if large.any():
+        if flip:
+            image, boxes_xyxy = geometry.flip_horizontal(image, boxes_xyxy)
+        boxes_xyxy, labels = boxes_xyxy[large], labels[large]
+
+    num_boxes = min(len(boxes_xyxy), num_slots)
+    slots_xyxy = np.zeros((num_slots, 4), np.float32)
+    slots_xyxy[:num_boxes] = boxes_xyxy[:num_boxes]
+    slot_labels = np.zeros(num_slots, np.int32)
+    slot_labels[:num_boxes] = labels[:num_boxes]
+    return TrainSample(
+        image=geometry.pad(image, size_hw),
+        boxes=slots_xyxy,
+        labels=slot_labels,
+        mask=np.arange(num_slots) < num_boxes,
+        hsv_shift=hsv_shift,
+        content_hw=image.shape[:2] if large.any() else (0, 0),
+        image_ids=picture.image_ids,
+        num_dropped_boxes=len(boxes_xyxy) - num_boxes,
+    )
+
+
+def _mosaic_picture(
+    source: Source,
+    index: int,
+    rng: np.random.Generator,
+    size_hw: tuple[int, int],
+    augment: AugmentConfig,
+    draw_partner: DrawPartner,
+) -> _Picture:
+    """Image `index` and three partners warped together, and a fourth with boxes blended in if the four have any."""
+    parameters = draws.draw_mosaic(rng, size_hw, augment)
+    examples = [source[i] for i in (index, *(draw_partner(rng) for _ in range(3)))]
+    image, boxes = mosaic(
+        [example.image for example in examples], [example.boxes_xyxy for example in examples], size_hw, parameters
+    )
+    if len(boxes) and rng.random() < augment.mixup_prob:
+        # The four may be drawn again and have boxes, so a partner is found, however rare boxes are.
+        partner = draw_partner(rng)
+        while not source.num_boxes(partner):
+            partner = draw_partner(rng)
+        example = source[partner]
+        blend_parameters = draws.draw_mixup(rng, size_hw, augment)
+        image, blended_boxes = mixup(image, example.image, example.boxes_xyxy, blend_parameters)
+        examples.append(example)
+        boxes = np.concatenate([boxes, blended_boxes])
+    labels = np.concatenate([example.labels for example in examples])
+    return _Picture(image, boxes, labels, tuple(example.image_id for example in examples))

@@ -1,0 +1,215 @@
+"""Sources -> a data set of TensorFlow Datasets (tfds): ArrayRecord files that kind "tfds" reads, without TensorFlow."""
+
+import collections
+import contextlib
+import fcntl
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import cv2
+import grain
+import numpy as np
+
+from yolox_jax.data import images
+from yolox_jax.data.images import ImageError, SizeError
+from yolox_jax.data.sources.problems import logger
+from yolox_jax.data.sources.tfds_files import import_tfds
+from yolox_jax.types import Source
+
+_VERSION = "1.0.0"
+_JPEG_QUALITY = 95  # of images made smaller
+_IMAGES_PER_FILE = 1000  # 160 MB of COCO
+_READ_AHEAD = 8  # images a thread
+
+
+def write(
+    splits: Mapping[str, Source],
+    folder: Path,
+    name: str,
+    *,
+    max_side: int | None = None,
+    threads: int = 2,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[Path, dict[str, int]]:
+    """Writes the splits in the sources' order to folder/name/1.0.0, features as in tfds' coco/2017.
+
+    An image's bytes are those of its file, unless a side is longer than `max_side` (then JPEG), or they show another
+    picture than the source: turned by an EXIF orientation that the boxes do not follow (then PNG). Sources without
+    files give PNG. Boxes are clipped, since tfds allows no others. In "train", crowds are what the source does not
+    learn; elsewhere what its ground truth says. Images that cannot be read are logged and left out.
+
+    Returns:
+      The data set's folder, and the number of images written of each split.
+
+    Raises:
+      FileExistsError: the data set is there, or another run is writing it. Whatever the error, nothing is left behind;
+        a run that was killed leaves "1.0.0.unfinished", which the next one removes.
+    """
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
+        raise ValueError(f"{name!r} cannot name a tfds data set; give lower-case letters, digits and _")
+    if max_side is not None and max_side < 1:
+        raise ValueError(f"max_side is {max_side}; give a number of pixels, or leave it out to keep the images")
+    tfds = import_tfds()
+    class_names = next(iter(splits.values())).class_names
+    _check_names(class_names)
+    ids_are_text = any(
+        isinstance(id, str) for source in splits.values() for id in map(source.image_id, range(len(source)))
+    )
+    features = _features(tfds, class_names, ids_are_text)
+
+    num_all = sum(map(len, splits.values()))
+    num_read = 0
+    num_written = dict.fromkeys(splits, 0)
+
+    def records(split: str) -> Iterator[dict[str, Any]]:
+        nonlocal num_read
+        read = _ReadRecord(splits[split], ids_are_text, max_side, is_learnt=split == "train")
+        options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads * _READ_AHEAD)
+        for record in grain.MapDataset.range(len(splits[split])).map(read).to_iter_dataset(options):
+            num_read += 1
+            if isinstance(record, ImageError | SizeError):
+                logger.warning("%s. Left out", record)
+            else:
+                num_written[split] += 1
+                yield record
+            if progress is not None:
+                progress(num_read, num_all)
+
+    with _appearing(folder / name / _VERSION) as unfinished:
+        identity = tfds.core.dataset_info.DatasetIdentity(name, tfds.core.Version(_VERSION), str(unfinished), __name__)
+        info = tfds.core.DatasetInfo(builder=identity, features=features, description="Written by yolox_jax.")
+        writer = tfds.core.SequentialWriter(info, _IMAGES_PER_FILE, file_format="array_record")
+        writer.initialize_splits(list(splits))
+        for split in splits:
+            writer.add_examples({split: records(split)})  # one by one as they are read, not all at once
+            if not num_written[split]:
+                raise ValueError(f"none of the {len(splits[split])} images of {split} can be read; check their folder")
+        writer.close_all()
+    return folder / name / _VERSION, num_written
+
+
+class _ReadRecord:
+    """Index -> the record of an image, or why there is none."""
+
+    def __init__(self, source: Source, id_is_text: bool, max_side: int | None, is_learnt: bool):
+        truth = source.ground_truth()
+        self._source = source
+        self._id_is_text = id_is_text
+        self._max_side = max_side
+        self._is_learnt = is_learnt
+        self._label_of = {category["id"]: label for label, category in enumerate(truth["categories"])}
+        self._listed = {image["id"]: image for image in truth["images"]}
+        self._annotations = collections.defaultdict(list)
+        for annotation in truth["annotations"]:
+            self._annotations[annotation["image_id"]].append(annotation)
+
+    def __call__(self, index: int) -> dict[str, Any] | ImageError | SizeError:
+        id = self._source.image_id(index)
+        try:
+            data, size_hw, shrink = self._encoded(index, self._listed[id])
+        except (ImageError, SizeError) as error:
+            return error
+        annotations = self._annotations.get(id, [])
+        learns_all = self._is_learnt and self._source.num_boxes(index) == len(annotations)
+        return {
+            "image": data,
+            "image/filename": os.path.basename(self._listed[id]["file_name"]),
+            "image/id": str(id) if self._id_is_text else id,
+            "objects": [
+                {
+                    "area": annotation["area"] * shrink,
+                    "bbox": _norm_yxyx(annotation["bbox"], size_hw),
+                    "id": annotation["id"],
+                    "is_crowd": bool(annotation["iscrowd"]) and not learns_all,
+                    "label": self._label_of[annotation["category_id"]],
+                }
+                for annotation in annotations
+            ],
+        }
+
+    def _encoded(self, index: int, listed: dict[str, Any]) -> tuple[bytes, tuple[int, int], float]:
+        """The bytes to write, the size that the boxes are of, and the new area of a pixel of that size."""
+        data, pixels = b"", None
+        if hasattr(self._source, "encoded"):
+            data = self._source.encoded(index)
+            pixels = images.decode(data, listed["file_name"])
+        if pixels is None or pixels.shape[:2] != (listed["height"], listed["width"]):
+            seen = self._source[index].image
+            if pixels is None or pixels.shape != seen.shape:
+                data, pixels = cv2.imencode(".png", seen)[1].tobytes(), seen
+        height, width = pixels.shape[:2]
+        if self._max_side is None or max(height, width) <= self._max_side:
+            return data, (height, width), 1.0
+        ratio = self._max_side / max(height, width)
+        small_wh = max(1, round(width * ratio)), max(1, round(height * ratio))
+        pixels = cv2.resize(pixels, small_wh, interpolation=cv2.INTER_AREA)
+        data = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])[1].tobytes()
+        return data, (height, width), small_wh[0] * small_wh[1] / (width * height)
+
+
+def _norm_yxyx(xywh: list[float], size_hw: tuple[int, int]) -> np.ndarray:
+    height, width = size_hw
+    x, y, w, h = xywh
+    return np.clip([y / height, x / width, (y + h) / height, (x + w) / width], 0.0, 1.0)
+
+
+def _features(tfds: ModuleType, class_names: tuple[str, ...], ids_are_text: bool) -> Any:
+    """As in tfds' coco/2017, but areas keep their fractions."""
+    objects = {
+        "area": np.float32,
+        "bbox": tfds.features.BBoxFeature(),
+        "id": np.int64,
+        "is_crowd": np.bool_,
+        "label": tfds.features.ClassLabel(names=list(class_names)),
+    }
+    return tfds.features.FeaturesDict(
+        {
+            "image": tfds.features.Image(),
+            "image/filename": tfds.features.Text(),
+            "image/id": tfds.features.Text() if ids_are_text else np.int64,
+            "objects": tfds.features.Sequence(objects),
+        }
+    )
+
+
+def _check_names(class_names: tuple[str, ...]) -> None:
+    """tfds keeps the names as lines of a file and strips them."""
+    unfit = [name for name in class_names if not name or name != name.strip() or len(name.splitlines()) > 1]
+    unfit += [name for name, count in collections.Counter(class_names).items() if count > 1]
+    if unfit:
+        raise ValueError(
+            f"tfds cannot keep the class name {unfit[0]!r}; "
+            "give each class a name of its own, without line breaks or spaces around it"
+        )
+
+
+@contextlib.contextmanager
+def _appearing(folder: Path) -> Iterator[Path]:
+    """A folder beside `folder` to write into, that takes its name at the end, or disappears if there is an error."""
+    unfinished = folder.with_name(f"{folder.name}.unfinished")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    lock = os.open(folder.parent, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise FileExistsError(f"another run is writing into {folder.parent}; wait for it, or end it") from error
+        except OSError:
+            pass  # a file system without locks
+        if folder.exists():
+            raise FileExistsError(f"{folder} exists; remove it, or give another --output or --name")
+        shutil.rmtree(unfinished, ignore_errors=True)  # of a run that was killed
+        unfinished.mkdir()
+        try:
+            yield unfinished
+            unfinished.rename(folder)
+        except BaseException:  # Ctrl-C too
+            shutil.rmtree(unfinished, ignore_errors=True)
+            raise
+    finally:
+        os.close(lock)

@@ -1,0 +1,106 @@
+"""What to do with images that cannot be read: empty ones in their place, or a refusal before the start."""
+
+import logging
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from yolox_jax.augment.geometry import PAD_VALUE
+from yolox_jax.data.images import ImageError, SizeError
+from yolox_jax.data.sources import problems
+from yolox_jax.data.views.source_view import SourceView
+from yolox_jax.types import Example, Source
+
+logger = logging.getLogger("yolox_jax.data")
+
+_LINES = 20  # of a refusal; a folder that was copied badly has thousands
+_MAX_REPLACED = 0.1  # of a data set; where more is bad, something else is wrong than a few files
+_ALWAYS_REPLACED = 10  # however small the data set
+
+
+class TooManyBadImages(ValueError):
+    """So many images cannot be read that training on the rest would be another training."""
+
+
+def apply_policy(
+    source: Source, policy: str, threads: int = 2, progress: Callable[[int, int], None] | None = None
+) -> Source:
+    """The source to read from under config.data.bad_images: "replace", or "refuse", which reads every image once.
+
+    Raises:
+      ImageError: the policy is "refuse" and images cannot be read; names the first twenty.
+      ValueError: an unknown policy.
+    """
+    if policy == "replace":
+        return StandInSource(source)
+    if policy == "refuse":
+        _refuse(source, threads, progress)
+        return source
+    raise ValueError(f"config.data.bad_images is {policy!r}: choose replace or refuse")
+
+
+class StandInSource(SourceView):
+    """A source whose unreadable images are grey and without boxes. Each is warned of once, by path.
+
+    More than ten of them that are more than a tenth of the data set are a TooManyBadImages.
+    """
+
+    def __init__(self, source: Source):
+        super().__init__(source)
+        self._bad: set[int] = set()
+        self._lock = threading.Lock()
+
+    def __getitem__(self, index: int) -> Example:
+        try:
+            return super().__getitem__(index)
+        except ImageError as error:
+            self._note(index, error)
+            grey = np.full((32, 32, 3), PAD_VALUE, np.uint8)
+            return Example(grey, np.zeros((0, 4), np.float32), np.zeros(0, np.int32), self.image_id(index))
+
+    def num_boxes(self, index: int) -> int:
+        try:
+            return super().num_boxes(index)
+        except ImageError as error:
+            self._note(index, error)
+            return 0
+
+    def _note(self, index: int, error: ImageError) -> None:
+        with self._lock:
+            if index in self._bad:
+                return
+            self._bad.add(index)
+            num_bad = len(self._bad)
+        logger.warning("%s. An empty image stands in its place", error)
+        if num_bad > max(_ALWAYS_REPLACED, _MAX_REPLACED * len(self)):
+            raise TooManyBadImages(
+                f"{num_bad} of {len(self)} images cannot be read, the last of them: {error}. "
+                "Repair the data set; --config.data.bad_images=refuse lists all of them"
+            ) from error
+
+    def __reduce__(self) -> tuple[type, tuple[Source]]:
+        return StandInSource, (self._source,)  # a lock cannot be sent to a worker process
+
+
+def _refuse(source: Source, threads: int, progress: Callable[[int, int], None] | None) -> None:
+    def fault(index: int) -> str | None:
+        try:
+            source[index]
+        except (ImageError, SizeError) as error:
+            return str(error)
+        return None
+
+    found_at_opening = getattr(source, "problems", [])
+    left_out = (problems.MISSING_FILE, problems.UNKNOWN_FORMAT)
+    faults = [str(problem) for problem in found_at_opening if problem.kind in left_out]
+    with ThreadPoolExecutor(max(threads, 1)) as pool:
+        for num_done, found in enumerate(pool.map(fault, range(len(source))), 1):
+            if found is not None:
+                faults.append(found)
+            if progress is not None:
+                progress(num_done, len(source))
+    if faults:
+        rest = [f"and {len(faults) - _LINES} more"] if len(faults) > _LINES else []
+        raise ImageError("\n".join([f"{len(faults)} images cannot be used:", *faults[:_LINES], *rest]))

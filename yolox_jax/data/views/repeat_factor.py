@@ -1,0 +1,58 @@
+"""A training set whose images of rare classes come several times an epoch: repeat factor sampling.
+
+Source: Gupta et al., LVIS (arXiv 1908.03195), appendix B.
+"""
+
+import numpy as np
+
+from yolox_jax.data.views.source_view import SourceView
+from yolox_jax.types import Example, Source
+
+
+class RepeatedSource(SourceView):
+    """Image i comes r(i) = max over its classes c of max(1, √(threshold / f(c))) times, f(c) being the share of images with c.
+
+    Fractions of r are carried over from one image to the next, so that they add up; the same set gives the same order.
+    """
+
+    def __init__(self, source: Source, threshold: float):
+        """Raises ValueError where the threshold is no share of images."""
+        if not 0 < threshold <= 1:
+            raise ValueError(
+                f"config.data.repeat_threshold is {threshold}: give a share of the images, from 0 (off) to 1"
+            )
+        super().__init__(source)
+        self._index = np.repeat(np.arange(len(source)), _num_repeats(_repeat_factors(source, threshold)))
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def __getitem__(self, index: int) -> Example:
+        return self._source[int(self._index[index])]
+
+    def image_id(self, index: int) -> int | str:
+        return self._source.image_id(int(self._index[index]))
+
+    def num_boxes(self, index: int) -> int:
+        return self._source.num_boxes(int(self._index[index]))
+
+
+def _repeat_factors(source: Source, threshold: float) -> np.ndarray:
+    """[N] float64."""
+    truth = source.ground_truth()
+    label_of = {category["id"]: label for label, category in enumerate(truth["categories"])}
+    labels_of: dict[int | str, set[int]] = {}
+    for annotation in truth["annotations"]:
+        if not annotation.get("iscrowd"):
+            labels_of.setdefault(annotation["image_id"], set()).add(label_of[annotation["category_id"]])
+    num_images = np.zeros(len(source.class_names))
+    for labels in labels_of.values():
+        num_images[list(labels)] += 1
+    of_class = np.sqrt(np.maximum(1, threshold * len(source) / np.maximum(num_images, 1)))
+    of_image = [of_class[list(labels_of.get(source.image_id(i), ()))].max(initial=1) for i in range(len(source))]
+    return np.array(of_image)
+
+
+def _num_repeats(factors: np.ndarray) -> np.ndarray:
+    """Whole numbers of the same sum: each the rounded sum up to it less the one before."""
+    return np.diff(np.floor(np.cumsum(factors) + 0.5), prepend=0).astype(int)
