@@ -10,7 +10,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from yolox_jax.cli import from_config
-from yolox_jax.cli.terminal import make_room_for, print_progress, quiet_libraries, run_program, user_errors
+from yolox_jax.cli.terminal import make_parent_dirs, print_progress, quiet_libraries, run_program, user_errors
 from yolox_jax.data.sources.open import check_classes
 from yolox_jax.detection.anchors import check_size
 from yolox_jax.evaluation import plots
@@ -59,9 +59,9 @@ def run(config: ConfigDict, weights: str) -> tuple[EvalResult, Source]:
 def main() -> None:
     keep_freed_memory()
     quiet_libraries()
-    compilation.keep_programs()
+    compilation.enable_compilation_cache()
     with user_errors():
-        make_room_for(_OUTPUT.value, _DETECTIONS.value)
+        make_parent_dirs(_OUTPUT.value, _DETECTIONS.value)
         if _PLOTS.value:
             plots.prepare(Path(_PLOTS.value))
         result, source = run(_CONFIG.value, str(_WEIGHTS.value))

@@ -26,13 +26,14 @@ from yolox_jax.inference import predict as prediction
 from yolox_jax.inference.predict import DetectConfig, Predict, make_predict
 from yolox_jax.mesh import AXIS, check_batch_size, make_mesh, place, replicate, shard_batch
 from yolox_jax.models import freezing, yolox
-from yolox_jax.training import compilation, hosts, optim, parallel, same_run, state
+from yolox_jax.training import compilation, hosts, optim, parallel, resume, state
 from yolox_jax.training.checkpoints import Checkpoints, SaveDue, has_stalled
-from yolox_jax.training.host_memory import give_back_if_scarce, keep_freed_memory
+from yolox_jax.training.host_memory import keep_freed_memory, trim_memory
 from yolox_jax.training.interruption import Stopped, StopRequest, stop_request
-from yolox_jax.training.logging import RunLog
 from yolox_jax.training.profiling import StepTrace
 from yolox_jax.training.run_directory import claim, set_aside
+from yolox_jax.training.run_log import RunLog
+from yolox_jax.training.schedule import Schedule
 from yolox_jax.training.step import train_step
 from yolox_jax.training.trackers import open_tracker
 from yolox_jax.types import Source
@@ -88,7 +89,7 @@ def train(config: ConfigDict, workdir: Path) -> EvalResult:
     train_state = place(train_state, mesh, specs)
 
     def check(meta: checkpoint.Meta) -> None:
-        same_run.check(meta, config.to_dict(), class_names, loader, schedule.total_steps, workdir)
+        resume.check(meta, config.to_dict(), class_names, loader, schedule.total_steps, workdir)
 
     checkpoints = Checkpoints(workdir, config.checkpoint.keep_last)
     restored = checkpoints.restore_latest(train_state, check)
@@ -181,7 +182,7 @@ def train(config: ConfigDict, workdir: Path) -> EvalResult:
             log.warn_of_dropped_boxes(step, loaded.num_dropped_boxes, config.data.max_boxes)
             if (step + 1) % config.log_every_steps == 0:
                 log.report()
-                give_back_if_scarce()
+                trim_memory()
             stopping = stop.check()  # asked once: a signal after it is answered a step later, by all processes
             if stopping or is_due(step) or save_due(step):
                 save(step + 1)
@@ -206,7 +207,7 @@ def _own_directory(workdir: Path, resume: bool) -> Iterator[None]:
     with claim(workdir) if hosts.is_primary() else contextlib.nullcontext():
         if hosts.is_primary() and not resume and (former := set_aside(workdir)):
             print(f"what {workdir} held is in {former} now")
-        hosts.meet("run directory")  # nobody looks into it before
+        hosts.barrier("run directory")  # nobody looks into it before
         yield
 
 
@@ -250,7 +251,7 @@ def _farewell(stop: StopRequest, num_steps: int, workdir: Path) -> str:
     return f"{stop.signal_name}: saved at step {num_steps} of {workdir}; the same command goes on from there"
 
 
-def _evaluation_is_due(step: int, schedule: optim.Schedule, every_epochs: int) -> bool:
+def _evaluation_is_due(step: int, schedule: Schedule, every_epochs: int) -> bool:
     """At the end of every so many epochs, of each of the last plain ones, and of the run."""
     epoch, place = divmod(step + 1, schedule.steps_per_epoch)
     plain = epoch > schedule.epochs - schedule.no_aug_epochs
@@ -263,7 +264,7 @@ def main() -> None:
     workdir = Path(_WORKDIR.value or Path("runs") / Path(config_file).stem)
     keep_freed_memory()
     quiet_libraries()
-    compilation.keep_programs()
+    compilation.enable_compilation_cache()
     config, where = _CONFIG.value, _CONFIG.value.parallel
     with (
         user_errors(),

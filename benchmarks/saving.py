@@ -19,6 +19,7 @@ from yolox_jax.mesh import make_mesh, place, shard_batch
 from yolox_jax.models import yolox
 from yolox_jax.training import optim, parallel, state
 from yolox_jax.training.checkpoints import Checkpoints
+from yolox_jax.training.schedule import Schedule
 from yolox_jax.training.step import StepConfig, train_step
 from yolox_jax.types import Batch
 from yolox_jax.weights import checkpoint
@@ -35,7 +36,7 @@ def main() -> None:
     arguments = parser.parse_args()
     mesh = make_mesh()
     model, optimizer = yolox.create(arguments.model), optim.sgd(0.9, 5e-4)
-    config = StepConfig(optim.Schedule(0.01, 100, 10, warmup_epochs=1, no_aug_epochs=1, min_lr_ratio=0.05))
+    config = StepConfig(Schedule(0.01, 100, 10, warmup_epochs=1, no_aug_epochs=1, min_lr_ratio=0.05))
     step = parallel.map_step(functools.partial(train_step, model=model, optimizer=optimizer, config=config), mesh)
     now = place(state.create(state.init_variables(model, 0), optimizer), mesh)
     batch = shard_batch(_batch(arguments.batch, arguments.size), mesh)

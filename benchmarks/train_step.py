@@ -22,13 +22,14 @@ from yolox_jax.mesh import make_mesh, place, shard_batch
 from yolox_jax.models import yolox
 from yolox_jax.training import optim, parallel, state
 from yolox_jax.training.host_memory import keep_freed_memory
+from yolox_jax.training.schedule import Schedule
 from yolox_jax.training.step import StepConfig, train_step
 from yolox_jax.types import Batch
 
 _SLOTS = 120
 _MAX_BOXES = 30  # of an image
 _LEARNING_RATE, _MOMENTUM, _WEIGHT_DECAY = 1e-4, 0.9, 5e-4
-_SCHEDULE = optim.Schedule(_LEARNING_RATE, 1000, 100, warmup_epochs=0, no_aug_epochs=1, min_lr_ratio=0.05)
+_SCHEDULE = Schedule(_LEARNING_RATE, 1000, 100, warmup_epochs=0, no_aug_epochs=1, min_lr_ratio=0.05)
 
 
 def random_batch(size: int, batch: int) -> Batch:

@@ -11,7 +11,7 @@ from tests.material import ROOT
 
 # The layers, lowest first: a part may import those of lower layers and itself. Parts of one layer never import each other.
 _LAYERS = (
-    ("boxes", "mesh", "types"),
+    ("boxes", "errors", "mesh", "types"),
     ("augment", "detection", "models"),
     ("data", "weights"),
     ("visualize",),

@@ -18,7 +18,7 @@ from yolox_jax.inference.predict import DetectConfig
 from yolox_jax.models.yolox import VARIANTS
 from yolox_jax.training import optim, state
 from yolox_jax.training.checkpoints import Checkpoints
-from yolox_jax.training.compilation import Counter
+from yolox_jax.training.compilation import CompileCounter
 from yolox_jax.types import Detections
 from yolox_jax.weights import checkpoint, official
 
@@ -148,7 +148,7 @@ def test_a_runs_classes_and_size_are_its_own_and_new_image_sizes_compile_nothing
     pictures = [rng.integers(0, 256, (height, width, 3), np.uint8) for height, width in ((64, 96), (50, 20), (99, 300))]
     detector(pictures), detector(pictures[0])  # both programs
 
-    counter = Counter()
+    counter = CompileCounter()
     one, all_three = detector(pictures[2]), detector(pictures)
     assert counter.num_programs == 0
     assert len(one) > 0

@@ -29,12 +29,12 @@ def test_who_waits_may_give_up_and_what_is_under_way_is_known():
     with pytest.raises(KeyboardInterrupt), programs:
         asked = iter([False, True])
         assert programs.get("slow", give_up=lambda: next(asked)) is None
-        assert compilation.is_under_way()
+        assert compilation.is_compiling()
         raise KeyboardInterrupt  # a run that ends in peace waits
     go_on.set()
     assert programs.get("slow") is True  # what was begun is ended, what was not is left
     programs._thread.join()
-    assert not compilation.is_under_way()
+    assert not compilation.is_compiling()
 
 
 def test_an_error_is_raised_where_the_program_is_wanted():
@@ -48,7 +48,7 @@ def test_an_error_is_raised_where_the_program_is_wanted():
 
 
 def test_programs_are_counted_when_they_are_compiled_and_not_when_they_run():
-    counter = compilation.Counter()
+    counter = compilation.CompileCounter()
     double = jax.jit(lambda x: 2 * x + 0.125)
     double(jnp.ones(3)).block_until_ready()
     once = counter.num_programs

@@ -29,10 +29,10 @@ host_memory.keep_freed_memory()
 for size in (24, 25, 26):
     np.ones(1 << size)
 print(host_memory._resident_bytes())
-host_memory.give_back_if_scarce()
+host_memory.trim_memory()
 print(host_memory._resident_bytes())
 host_memory._all_bytes = lambda: 1 << 29
-host_memory.give_back_if_scarce()
+host_memory.trim_memory()
 print(host_memory._resident_bytes())
 """
 _needs_glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's malloc can be asked")

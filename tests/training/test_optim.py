@@ -10,13 +10,14 @@ import pytest
 from tests.material import GOLDEN
 from yolox_jax.models import yolox
 from yolox_jax.training import optim
+from yolox_jax.training.schedule import Schedule
 
 _GOLDEN = json.loads((GOLDEN / "schedule.json").read_text())
 
 
-def _golden_schedule() -> optim.Schedule:
+def _golden_schedule() -> Schedule:
     lr = _GOLDEN["lr"]
-    return optim.Schedule(
+    return Schedule(
         base_lr=lr["base_lr"],
         steps_per_epoch=lr["iters_per_epoch"],
         epochs=lr["epochs"],
@@ -39,12 +40,12 @@ def test_ema_decays_are_the_references():
 
 
 def test_without_warmup_the_first_step_runs_at_the_full_rate():
-    schedule = optim.Schedule(0.1, 10, 5, warmup_epochs=0, no_aug_epochs=1, min_lr_ratio=0.05)
+    schedule = Schedule(0.1, 10, 5, warmup_epochs=0, no_aug_epochs=1, min_lr_ratio=0.05)
     np.testing.assert_allclose(schedule.learning_rate(0), 0.1)
 
 
 def test_the_l1_loss_counts_from_the_first_step_of_the_last_epochs():
-    schedule = optim.Schedule(0.1, 10, 5, warmup_epochs=1, no_aug_epochs=2, min_lr_ratio=0.05)
+    schedule = Schedule(0.1, 10, 5, warmup_epochs=1, no_aug_epochs=2, min_lr_ratio=0.05)
     assert [float(schedule.l1_weight(step)) for step in (0, 29, 30, 49)] == [0, 0, 1, 1]
 
 

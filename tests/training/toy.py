@@ -10,11 +10,12 @@ import numpy as np
 from yolox_jax.models.blocks import BlockConfig, ConvBlock
 from yolox_jax.models.layers import Conv
 from yolox_jax.training import optim, state
+from yolox_jax.training.schedule import Schedule
 from yolox_jax.types import Batch, Predictions
 
 NUM_CLASSES = 3
 SIZE = 64
-SCHEDULE = optim.Schedule(0.05, 4, 5, warmup_epochs=0, no_aug_epochs=1, min_lr_ratio=0.05)
+SCHEDULE = Schedule(0.05, 4, 5, warmup_epochs=0, no_aug_epochs=1, min_lr_ratio=0.05)
 OPTIMIZER = optim.sgd(0.9, 5e-4)
 
 

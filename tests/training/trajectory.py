@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from yolox_jax.mesh import make_mesh, place, shard_batch
+from yolox_jax.training.schedule import Schedule
 
 if __name__ == "__main__":  # before anything of the project is imported
     jax.config.update("jax_enable_x64", True)
@@ -31,7 +32,7 @@ def run(num_steps: int) -> tuple[list[dict[str, Any]], dict[str, float]]:
     """The metrics of each step, and the final norm of every tensor and of its average."""
     arrays = golden("trajectory")
     model, variables = nano_of_seven_classes()
-    schedule = optim.Schedule(0.01 / 64 * 4, 4, 5, warmup_epochs=1, no_aug_epochs=1, min_lr_ratio=0.05)
+    schedule = Schedule(0.01 / 64 * 4, 4, 5, warmup_epochs=1, no_aug_epochs=1, min_lr_ratio=0.05)
     optimizer = optim.sgd(momentum=0.9, weight_decay=5e-4)
     mesh = make_mesh(1)
     step = functools.partial(train_step, model=model, optimizer=optimizer, config=StepConfig(schedule))

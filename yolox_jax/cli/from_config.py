@@ -16,7 +16,7 @@ from yolox_jax.data.views import bad_images
 from yolox_jax.data.views.repeat_factor import RepeatedSource
 from yolox_jax.detection.anchors import check_size
 from yolox_jax.detection.simota import SimOtaConfig
-from yolox_jax.training.optim import Schedule
+from yolox_jax.training.schedule import Schedule
 from yolox_jax.training.step import StepConfig
 from yolox_jax.types import Source
 

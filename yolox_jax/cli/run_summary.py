@@ -13,7 +13,7 @@ from yolox_jax.cli.commands import how_to_run
 from yolox_jax.evaluation.evaluate import EvalResult
 from yolox_jax.models import yolox
 from yolox_jax.models.yolox import YOLOX
-from yolox_jax.training.optim import Schedule
+from yolox_jax.training.schedule import Schedule
 from yolox_jax.training.state import TrainState
 from yolox_jax.types import Source
 

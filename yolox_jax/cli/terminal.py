@@ -17,8 +17,8 @@ from yolox_jax.cli import commands
 from yolox_jax.data.views.naming import SampleError
 from yolox_jax.training import compilation, hosts
 from yolox_jax.training.interruption import EXIT_CODE, Stopped
-from yolox_jax.training.logging import TrainingBrokeDown
 from yolox_jax.training.run_directory import RunDirectoryError
+from yolox_jax.training.run_log import TrainingBrokeDown
 from yolox_jax.weights.checkpoint import CheckpointError
 
 _INTERRUPTED = 128 + signal.SIGINT  # as shells report it
@@ -100,14 +100,14 @@ def user_errors() -> Iterator[None]:
 
 def _leave(code: int | str) -> NoReturn:
     """Ends the program; at once where a compilation goes on in the background, which Python would not survive."""
-    if compilation.is_under_way():
+    if compilation.is_compiling():
         if isinstance(code, str):
             print(code, file=sys.stderr)
         hosts.leave(code if isinstance(code, int) else 1)
     sys.exit(code)
 
 
-def make_room_for(*files: str | None) -> None:
+def make_parent_dirs(*files: str | None) -> None:
     """Makes the folders of files that are to be written, where named: to be called before work that would be lost."""
     for file in filter(None, files):
         Path(file).parent.mkdir(parents=True, exist_ok=True)

@@ -70,7 +70,7 @@ def spatial_block(features: int, stride: int, config: BlockConfig, name: str) ->
     return ConvBlock(features, 3, stride, config, name=name)
 
 
-class Numbered(nn.Module):
+class Sequential(nn.Module):
     """Blocks in a row, named "0", "1", … as torch.nn.Sequential names them."""
 
     blocks: tuple[Callable[..., nn.Module], ...]  # each called with name=
@@ -110,7 +110,7 @@ class CSPLayer(nn.Module):
         bottleneck = functools.partial(Bottleneck, hidden, self.shortcut, self.config)
         through = ConvBlock(hidden, 1, 1, self.config, name="conv1")(x, train)
         around = ConvBlock(hidden, 1, 1, self.config, name="conv2")(x, train)
-        through = Numbered((bottleneck,) * self.depth, name="m")(through, train)
+        through = Sequential((bottleneck,) * self.depth, name="m")(through, train)
         return ConvBlock(self.features, 1, 1, self.config, name="conv3")(
             jnp.concatenate([through, around], axis=-1), train
         )

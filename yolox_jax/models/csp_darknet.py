@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from yolox_jax.models.blocks import BlockConfig, ConvBlock, CSPLayer, Numbered, SPPBottleneck, spatial_block
+from yolox_jax.models.blocks import BlockConfig, ConvBlock, CSPLayer, Sequential, SPPBottleneck, spatial_block
 from yolox_jax.models.folding import BLOCK
 
 _MAX_FOLDED = 32  # features of the stem: folded they fill a TPU's 128 lanes
@@ -61,7 +61,7 @@ class CSPDarknet(nn.Module):
             down: Callable[..., nn.Module] = functools.partial(spatial_block, features, 2, config)
             if unfolds:
                 down = functools.partial(ConvBlock, features, 3, 2, config, unfolds=True)
-            return Numbered((down, functools.partial(CSPLayer, features, depth, True, config)), name=name)
+            return Sequential((down, functools.partial(CSPLayer, features, depth, True, config)), name=name)
 
         fine = dataclasses.replace(config, folded=self.folds)
         x = Focus(width, fine, name="stem")(x, train)
@@ -73,5 +73,5 @@ class CSPDarknet(nn.Module):
             functools.partial(SPPBottleneck, 16 * width, config),
             functools.partial(CSPLayer, 16 * width, depth, False, config),
         )
-        stride32 = Numbered(dark5, name="dark5")(stride16, train)
+        stride32 = Sequential(dark5, name="dark5")(stride16, train)
         return stride8, stride16, stride32

@@ -5,7 +5,7 @@ import functools
 import flax.linen as nn
 import jax
 
-from yolox_jax.models.blocks import BlockConfig, ConvBlock, Numbered, SPPBottleneck
+from yolox_jax.models.blocks import BlockConfig, ConvBlock, Sequential, SPPBottleneck
 
 _STEM_FEATURES = 32
 
@@ -40,10 +40,10 @@ class Darknet53(nn.Module):
             return (down, *(functools.partial(ResLayer, self.config),) * depth)
 
         first = functools.partial(block, _STEM_FEATURES, 3, 1)
-        x = Numbered((first, *group(64, 1)), name="stem")(x, train)
-        x = Numbered(group(128, 2), name="dark2")(x, train)
-        stride8 = Numbered(group(256, 8), name="dark3")(x, train)
-        stride16 = Numbered(group(512, 8), name="dark4")(stride8, train)
+        x = Sequential((first, *group(64, 1)), name="stem")(x, train)
+        x = Sequential(group(128, 2), name="dark2")(x, train)
+        stride8 = Sequential(group(256, 8), name="dark3")(x, train)
+        stride16 = Sequential(group(512, 8), name="dark4")(stride8, train)
         spp = (
             functools.partial(block, 512, 1, 1),
             functools.partial(block, 1024, 3, 1),
@@ -51,5 +51,5 @@ class Darknet53(nn.Module):
             functools.partial(block, 1024, 3, 1),
             functools.partial(block, 512, 1, 1),
         )
-        stride32 = Numbered((*group(1024, 4), *spp), name="dark5")(stride16, train)
+        stride32 = Sequential((*group(1024, 4), *spp), name="dark5")(stride16, train)
         return stride8, stride16, stride32

@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from yolox_jax.models.blocks import BlockConfig, ConvBlock, Numbered, upsample2
+from yolox_jax.models.blocks import BlockConfig, ConvBlock, Sequential, upsample2
 from yolox_jax.models.darknet53 import Darknet53
 
 
@@ -28,7 +28,7 @@ class FPN(nn.Module):
             x = jnp.concatenate([upsample2(x), fine], axis=-1)
             squeeze = functools.partial(block, features, 1, 1)
             expand = functools.partial(block, 2 * features, 3, 1)
-            return Numbered((squeeze, expand, squeeze, expand, squeeze), name=name)(x, train)
+            return Sequential((squeeze, expand, squeeze, expand, squeeze), name=name)(x, train)
 
         out16 = join("out1", 256, stride32, stride16)
         out8 = join("out2", 128, out16, stride8)

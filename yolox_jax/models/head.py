@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from yolox_jax.models.blocks import BlockConfig, ConvBlock, Numbered, spatial_block
+from yolox_jax.models.blocks import BlockConfig, ConvBlock, Sequential, spatial_block
 from yolox_jax.models.layers import Conv
 from yolox_jax.types import Predictions
 
@@ -47,7 +47,7 @@ class Head(nn.Module):
     def __call__(self, levels: Sequence[jax.Array], train: bool) -> Predictions:
         stem = functools.partial(ConvBlock, self.features, 1, 1, self.config)
         spatial = functools.partial(spatial_block, self.features, 1, self.config)
-        branch = functools.partial(Numbered, (spatial, spatial))
+        branch = functools.partial(Sequential, (spatial, spatial))
         # The prediction layers take and give float32 always: a box offset needs more than bfloat16's eight bits.
         box_layer = functools.partial(Conv, 4, bias_init=_conv2d_bias_init(self.features))
         obj_layer = functools.partial(Conv, 1, bias_init=_prior_bias)

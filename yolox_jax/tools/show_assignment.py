@@ -15,7 +15,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from yolox_jax.cli import from_config
-from yolox_jax.cli.terminal import make_room_for, quiet_libraries, run_program, user_errors
+from yolox_jax.cli.terminal import make_parent_dirs, quiet_libraries, run_program, user_errors
 from yolox_jax.detection import losses
 from yolox_jax.detection.anchors import make_anchors
 from yolox_jax.detection.simota import SimOtaConfig
@@ -56,7 +56,7 @@ def assign(config: ConfigDict, weights: str | None, batch: Batch, class_names: t
 def main() -> None:
     quiet_libraries()
     with user_errors():
-        make_room_for(_OUTPUT.value)
+        make_parent_dirs(_OUTPUT.value)
         loaded, class_names = from_config.load_batch(_CONFIG.value, _STEP.value)
         batch = first_shifted(loaded, _MAX_IMAGES.value, _CONFIG.value.hsv.multiplies)
         assignment = assign(_CONFIG.value, _WEIGHTS.value, batch, class_names)

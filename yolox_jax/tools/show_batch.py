@@ -10,7 +10,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from yolox_jax.cli import from_config
-from yolox_jax.cli.terminal import make_room_for, quiet_libraries, run_program, user_errors
+from yolox_jax.cli.terminal import make_parent_dirs, quiet_libraries, run_program, user_errors
 from yolox_jax.visualize import sheets
 from yolox_jax.visualize.batch_sheet import draw_sheet
 
@@ -23,7 +23,7 @@ _MAX_IMAGES = flags.DEFINE_integer("max_images", 16, "How many of the batch at m
 def main() -> None:
     quiet_libraries()
     with user_errors():
-        make_room_for(_OUTPUT.value)
+        make_parent_dirs(_OUTPUT.value)
         loaded, class_names = from_config.load_batch(_CONFIG.value, _STEP.value)
         sheet = draw_sheet(loaded, class_names, _CONFIG.value.hsv.multiplies, _MAX_IMAGES.value)
         sheets.write_picture(Path(_OUTPUT.value), sheet)

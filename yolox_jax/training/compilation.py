@@ -61,17 +61,17 @@ class Programs:
                 if give_up():
                     return None
         if key not in self._met:
-            hosts.meet(f"program {key}")
+            hosts.barrier(f"program {key}")
             self._met.add(key)
         return program
 
 
-def is_under_way() -> bool:
+def is_compiling() -> bool:
     """Whether a thread is compiling ahead: Python cannot end such a thread, so the process must end at once."""
     return any(thread.name == _THREAD for thread in threading.enumerate())
 
 
-class Counter:
+class CompileCounter:
     """Counts the programs that this process compiles or reads from the persistent cache."""
 
     def __init__(self) -> None:
@@ -83,7 +83,7 @@ class Counter:
             self.num_programs += 1
 
 
-def keep_programs() -> None:
+def enable_compilation_cache() -> None:
     """Keeps compiled programs on disk, so that the next start finds them; JAX_COMPILATION_CACHE_DIR says elsewhere where."""
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         jax.config.update("jax_compilation_cache_dir", str(Path.home() / ".cache" / "yolox_jax" / "programs"))

@@ -25,7 +25,7 @@ def keep_freed_memory() -> None:
     mallopt(_M_TRIM_THRESHOLD, _NEVER)  # whose end is never given back
 
 
-def give_back_if_scarce() -> None:
+def trim_memory() -> None:
     """Gives the system what was kept, where this process holds more than half of the memory there is.
 
     Programs of several image sizes have blocks of several sizes, which do not take each other's place: nano with eleven

@@ -85,7 +85,7 @@ def everywhere(value: bool) -> bool:
     return bool(np.all(multihost_utils.process_allgather(np.array(value))))
 
 
-def meet(name: str) -> None:
+def barrier(name: str) -> None:
     """Waits until every process is here; a name serves once. Costs no collective, whose patience is half a minute."""
     client = distributed.global_state.client
     if client is not None:

@@ -8,7 +8,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from yolox_jax.mesh import AXIS, WHOLE
-from yolox_jax.training import sharding
+from yolox_jax.training import zero
 from yolox_jax.training.state import TrainState
 
 StepFunction = Callable[[Any, Any], tuple[Any, Any]]
@@ -83,7 +83,7 @@ def state_specs(state: TrainState, mesh: Mesh, shard_state: bool) -> Any:
         return WHOLE
 
     def divided(tree: Any) -> Any:
-        return jax.tree.map(lambda x: sharding.spec_of(x.shape, mesh.size, AXIS), tree)
+        return jax.tree.map(lambda x: zero.spec_of(x.shape, mesh.size, AXIS), tree)
 
     step, params, batch_stats = jax.tree.map(lambda _: WHOLE, (state.step, state.params, state.batch_stats))
     return TrainState(step, params, batch_stats, divided(state.ema), divided(state.opt_state))

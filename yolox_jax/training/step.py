@@ -18,8 +18,9 @@ from yolox_jax.detection.simota import SimOtaConfig
 from yolox_jax.mesh import AXIS
 from yolox_jax.models import freezing
 from yolox_jax.models.yolox import YOLOX
-from yolox_jax.training import sharding
-from yolox_jax.training.optim import Schedule, update_ema
+from yolox_jax.training import zero
+from yolox_jax.training.optim import update_ema
+from yolox_jax.training.schedule import Schedule
 from yolox_jax.training.state import TrainState
 from yolox_jax.types import Batch
 
@@ -32,7 +33,7 @@ class StepConfig:
 
     schedule: Schedule
     ema_decay: float = 0.9998
-    shard_state: bool = False  # the optimiser's state and the average are divided over the devices (sharding.py)
+    shard_state: bool = False  # the optimiser's state and the average are divided over the devices (zero.py)
     assignment: SimOtaConfig = SimOtaConfig()
     accumulate_steps: int = 1  # parts that a device's images pass the network in, one after another, for less memory
     freeze: tuple[str, ...] = ()  # patterns of what does not learn (freezing.py)
@@ -96,17 +97,17 @@ def train_step(
 
     # Each device moves its own slices only, which are all there is where nothing is divided.
     learning_rate = config.schedule.learning_rate(state.step)
-    own_params = sharding.own_share(state.params, num_shares, AXIS)
+    own_params = zero.own_share(state.params, num_shares, AXIS)
     updates, opt_state = optimizer.update(gradients, state.opt_state, own_params)
     own_params = jax.tree.map(lambda param, update: param - learning_rate * update, own_params, updates)
-    own_variables = {"params": own_params, "batch_stats": sharding.own_share(batch_stats, num_shares, AXIS)}
+    own_variables = {"params": own_params, "batch_stats": zero.own_share(batch_stats, num_shares, AXIS)}
     ema = update_ema(state.ema, own_variables, state.step + 1, config.ema_decay)
     ema = freezing.keep_frozen(frozen, ema, state.ema)
-    params = sharding.gather(own_params, state.params, AXIS)
+    params = zero.gather(own_params, state.params, AXIS)
     params = freezing.keep_frozen(frozen["params"], params, state.params)
     batch_stats = freezing.keep_frozen(frozen["batch_stats"], batch_stats, state.batch_stats)
 
-    grad_norm = sharding.norm(gradients, state.params, AXIS)
+    grad_norm = zero.norm(gradients, state.params, AXIS)
     finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(grad_norm)
     new_state = TrainState(state.step, params, batch_stats, ema, opt_state)
     new_state = jax.tree.map(lambda new, old: jnp.where(finite, new, old), new_state, state)
@@ -172,7 +173,7 @@ def _over_all_devices(
     """Sums what is this device's share of a sum, averages the BatchNorm statistics; the gradients in as many slices."""
     shares = _shares(metrics)
     if num_shares > 1:
-        gradients = sharding.sum_to_shares(gradients, num_shares, AXIS)
+        gradients = zero.sum_to_shares(gradients, num_shares, AXIS)
         shares, stats_sum = lax.psum((shares, batch_stats), AXIS)
     else:
         gradients, shares, stats_sum = lax.psum((gradients, shares, batch_stats), AXIS)

@@ -13,7 +13,7 @@ from pathlib import Path
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from yolox_jax.cli.terminal import make_room_for, print_progress, quiet_libraries, run_program, user_errors
+from yolox_jax.cli.terminal import make_parent_dirs, print_progress, quiet_libraries, run_program, user_errors
 from yolox_jax.detection.anchors import check_size
 from yolox_jax.tools.doctor import examination, findings_report
 from yolox_jax.tools.doctor.examination import Report
@@ -40,7 +40,7 @@ def examine(config: ConfigDict) -> Report:
 def main() -> None:
     quiet_libraries()
     with user_errors():
-        make_room_for(_JSON.value, _SHEET.value)
+        make_parent_dirs(_JSON.value, _SHEET.value)
         report = examine(_CONFIG.value)
         print(f"\n{findings_report.text(report)}")
         if _JSON.value:

@@ -14,7 +14,7 @@ import jax
 from absl import flags
 from ml_collections import config_flags
 
-from yolox_jax.cli.terminal import make_room_for, quiet_libraries, run_program, user_errors
+from yolox_jax.cli.terminal import make_parent_dirs, quiet_libraries, run_program, user_errors
 from yolox_jax.tools.plan.chips import parse_topology
 from yolox_jax.tools.plan.compiling import LibtpuMissing
 from yolox_jax.tools.plan.planner import plan, plan_largest
@@ -33,7 +33,7 @@ def main() -> None:
     jax.config.update("jax_platforms", "cpu")  # nothing is run, so no accelerator is to be taken
     quiet_libraries()
     with user_errors():
-        make_room_for(_JSON.value)
+        make_parent_dirs(_JSON.value)
         topology = parse_topology(str(_TOPOLOGY.value))
         config = _CONFIG.value
         global_batch = config.batch_size if _WHAT.value == "train" else config.eval.batch_size

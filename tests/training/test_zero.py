@@ -10,7 +10,7 @@ from jax.sharding import PartitionSpec as P
 
 from tests.training import toy
 from yolox_jax.mesh import AXIS, make_mesh, place, shard_batch
-from yolox_jax.training import optim, parallel, sharding, state
+from yolox_jax.training import optim, parallel, state, zero
 from yolox_jax.training.checkpoints import Checkpoints
 from yolox_jax.training.step import StepConfig, train_step
 from yolox_jax.weights import checkpoint
@@ -98,7 +98,7 @@ def test_the_step_that_trains_in_slices_takes_fewer_bytes_on_each_device():
     cut = [
         leaf.nbytes
         for leaf in jax.tree.leaves((before.ema, before.opt_state))
-        if sharding.axis_of(leaf.shape, 8) is not None
+        if zero.axis_of(leaf.shape, 8) is not None
     ]
     assert argument_bytes(False) - argument_bytes(True) == sum(cut) * 7 // 8
 
@@ -108,8 +108,8 @@ def test_the_step_that_trains_in_slices_takes_fewer_bytes_on_each_device():
     [((3, 3, 16, 24), 3), ((3, 3, 1, 16), 3), ((1, 1, 64, 4), 2), ((4,), None), ((), None), ((8,), 0)],
 )
 def test_arrays_are_cut_along_their_longest_even_axis(shape, axis):
-    assert sharding.axis_of(shape, 8) == axis
-    assert sharding.axis_of(shape, 1) is None
+    assert zero.axis_of(shape, 8) == axis
+    assert zero.axis_of(shape, 1) is None
 
 
 def test_the_global_batch_gives_the_same_loss_on_any_number_of_devices_when_batchnorm_sees_all_of_it():

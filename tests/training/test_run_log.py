@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from yolox_jax.training.logging import RunLog, TrainingBrokeDown
 from yolox_jax.training.run_directory import RunDirectoryError
+from yolox_jax.training.run_log import RunLog, TrainingBrokeDown
 
 _METRICS = {"loss": 3.0, "loss_iou": 1.0, "loss_obj": 1.0, "loss_cls": 1.0, "loss_l1": 0.0}
 _METRICS |= {"num_fg_per_gt": 2.0, "learning_rate": 0.1, "grad_norm": 5.0, "skipped": 0.0}
@@ -77,7 +77,7 @@ def test_boxes_beyond_the_slots_are_counted_and_told_once(log, tmp_path, capsys)
 
 def test_the_share_of_time_waited_for_data_is_logged(tmp_path, monkeypatch):
     clock = [0.0]
-    monkeypatch.setattr("yolox_jax.training.logging.time.perf_counter", lambda: clock[0])
+    monkeypatch.setattr("yolox_jax.training.run_log.time.perf_counter", lambda: clock[0])
 
     def batches():
         for wait in (1.0, 0.0, 3.0):

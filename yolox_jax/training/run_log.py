@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import jax
 
 from yolox_jax.data.train_loader import ImageIds
-from yolox_jax.training.compilation import Counter
+from yolox_jax.training.compilation import CompileCounter
 from yolox_jax.training.run_directory import RunDirectoryError, write_atomically
 from yolox_jax.training.tensorboard import EventFile, numbers_of
 from yolox_jax.training.trackers import Tracker
@@ -70,7 +70,7 @@ class RunLog:
         self._num_dropped_boxes = max((record.get("num_dropped_boxes", 0) for record in kept), default=0)
         self._bad_in_a_row = 0
         self._num_skipped = sum(record.get("event") == "skipped" for record in kept)
-        self._programs = Counter()
+        self._programs = CompileCounter()
         self._since = time.perf_counter()
         self._waited = 0.0
 

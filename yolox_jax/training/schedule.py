@@ -1,0 +1,52 @@
+"""What changes over the steps: learning rate, L1 weight, and where the last epochs begin."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+
+@dataclasses.dataclass(frozen=True)
+class Schedule:
+    """What changes over time, as functions of the step: nothing to restore, nothing flipped by a hook.
+
+    Source: the reference's yolox_warm_cos_lr.
+    """
+
+    base_lr: float  # for the global batch
+    steps_per_epoch: int
+    epochs: int
+    warmup_epochs: int
+    no_aug_epochs: int
+    min_lr_ratio: float
+
+    def __post_init__(self) -> None:
+        if self.warmup_epochs + self.no_aug_epochs > self.epochs:
+            raise ValueError(
+                f"config.warmup_epochs {self.warmup_epochs} and config.no_aug_epochs {self.no_aug_epochs} do not fit "
+                f"into config.epochs {self.epochs}: lower the first two, or train longer"
+            )
+
+    @property
+    def total_steps(self) -> int:
+        return self.epochs * self.steps_per_epoch
+
+    @property
+    def no_aug_step(self) -> int:
+        """The first step of the last epochs: plain images, L1 loss, the least learning rate."""
+        return self.total_steps - self.no_aug_epochs * self.steps_per_epoch
+
+    def learning_rate(self, step: jax.Array | int) -> jax.Array:
+        """Rises as the square of the step from 0, falls as a cosine, stays at its least for the last epochs."""
+        step = jnp.asarray(step, jnp.float32)
+        warmup_steps = self.warmup_epochs * self.steps_per_epoch
+        min_lr = self.base_lr * self.min_lr_ratio
+        warm = self.base_lr * (step / max(warmup_steps, 1)) ** 2
+        progress = (step - warmup_steps) / max(self.no_aug_step - warmup_steps, 1)
+        cosine = min_lr + 0.5 * (self.base_lr - min_lr) * (1 + jnp.cos(jnp.pi * progress))
+        after_warmup = jnp.where(step >= self.no_aug_step, min_lr, cosine)
+        return jnp.where((step <= warmup_steps) & (warmup_steps > 0), warm, after_warmup)
+
+    def l1_weight(self, step: jax.Array | int) -> jax.Array:
+        """1 in the last epochs, before them 0."""
+        return (jnp.asarray(step) >= self.no_aug_step).astype(jnp.float32)
