@@ -100,7 +100,7 @@ def test_each_console_command_runs_a_program_that_is_there(distribution, monkeyp
     ],
 )
 def test_an_installed_program_runs_away_from_a_checkout(site, tmp_path, start, arguments, message):
-    start = f"from yolox_jax.tools import commands; {start}"
+    start = f"from yolox_jax.cli import commands; {start}"
     environment = os.environ | {"PYTHONPATH": str(site), "JAX_PLATFORMS": "cpu"}
     command = [sys.executable, "-c", start, *arguments]
     finished = subprocess.run(

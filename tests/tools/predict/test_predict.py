@@ -166,7 +166,7 @@ def test_a_folders_name_is_no_pattern(folder):
 
 def _run_main(before, *arguments):
     """predict's main, after statements that may replace parts of it."""
-    program = f"from absl import app\nfrom yolox_jax.tools import predict\n{before}\napp.run(predict.main)"
+    program = f"from absl import app\nfrom yolox_jax.tools.predict import __main__ as predict\n{before}\napp.run(predict.main)"
     return programs.Program([sys.executable, "-c", program, *arguments], ROOT, programs.environment()).end()
 
 
