@@ -3,6 +3,8 @@
 import cv2
 import numpy as np
 
+from yolox_jax.boxes import flip_xyxy
+
 PAD_VALUE = 114  # the reference's grey: about the mean of ImageNet, so the border carries no edge of its own
 
 
@@ -46,34 +48,4 @@ def letterbox(image: np.ndarray, size_hw: tuple[int, int]) -> tuple[np.ndarray, 
 
 def flip_horizontal(image: np.ndarray, boxes_xyxy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Both mirrored left to right, as new arrays. Boxes [n, 4] are in pixels of the image [h, w, 3]."""
-    x1, y1, x2, y2 = boxes_xyxy.T
-    width = image.shape[1]
-    return cv2.flip(image, 1), np.stack([width - x2, y1, width - x1, y2], axis=1)
-
-
-def clipped_xyxy(boxes_xywh: np.ndarray, width: int, height: int) -> np.ndarray:
-    """[n, 4] float32: the corners of boxes [n, 4] (x and y of the top left corner, w, h), clipped to the image.
-
-    Both corners are clipped. The reference clips x1 and then adds w, which moves x2 of a box that starts left of the
-    image; such boxes overhang by a rounding error in COCO, so nothing else differs.
-    """
-    return np.clip(corners(boxes_xywh), 0, (width, height, width, height)).astype(np.float32)
-
-
-def min_sides(boxes_xyxy: np.ndarray) -> np.ndarray:
-    """[n]: the shorter side of each box [n, 4]."""
-    return (boxes_xyxy[:, 2:] - boxes_xyxy[:, :2]).min(axis=1)
-
-
-def corners(boxes_xywh: np.ndarray) -> np.ndarray:
-    """[n, 4]: both corners of boxes [n, 4] given by their top left one, w and h."""
-    return np.concatenate([boxes_xywh[:, :2], boxes_xywh[:, :2] + boxes_xywh[:, 2:]], axis=1)
-
-
-def pairwise_overlap(one_xyxy: np.ndarray, other_xyxy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """[n, m] the areas that boxes [n, 4] and boxes [m, 4] share, and [n, m] the areas that they cover together."""
-    low = np.maximum(one_xyxy[:, None, :2], other_xyxy[None, :, :2])
-    high = np.minimum(one_xyxy[:, None, 2:], other_xyxy[None, :, 2:])
-    shared = np.prod(np.maximum(high - low, 0), axis=2)
-    one_area, other_area = (np.prod(boxes[:, 2:] - boxes[:, :2], axis=1) for boxes in (one_xyxy, other_xyxy))
-    return shared, one_area[:, None] + other_area[None, :] - shared
+    return cv2.flip(image, 1), flip_xyxy(boxes_xyxy, image.shape[1])

@@ -9,6 +9,7 @@ from yolox_jax.augment import draws, geometry
 from yolox_jax.augment.draws import AugmentConfig
 from yolox_jax.augment.mixup import mixup
 from yolox_jax.augment.mosaic import mosaic
+from yolox_jax.boxes import min_sides_xyxy
 from yolox_jax.types import Source
 
 DrawPartner = Callable[[np.random.Generator], int]  # a random index into the source
@@ -64,7 +65,7 @@ def train_sample(
     image, boxes_xyxy, labels = picture.image, picture.boxes_xyxy, picture.labels
     hsv_shift = None if augment.hsv is None else draws.draw_hsv_shift(rng, augment.hsv, augment.hsv_multiplies)
     flip = rng.random() < augment.flip_prob
-    large = geometry.min_sides(boxes_xyxy) > augment.min_box_side
+    large = min_sides_xyxy(boxes_xyxy) > augment.min_box_side
     if large.any():
         if flip:
             image, boxes_xyxy = geometry.flip_horizontal(image, boxes_xyxy)

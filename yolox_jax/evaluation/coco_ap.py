@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from faster_coco_eval.core import COCO, COCOeval_faster
 
+from yolox_jax.boxes import xyxy_to_xywh
 from yolox_jax.evaluation.ap_result import UNDEFINED, ApResult, ClassAp
 from yolox_jax.evaluation.image_boxes import sorted_ids
 
@@ -87,7 +88,7 @@ def to_coco(
     _number("image", [ids[row] for row in np.unique(image_D)])
 
     xyxy_D4 = np.asarray(boxes_xyxy)[image_D, slot_D].astype(np.float64) / np.asarray(ratios, np.float64)[image_D, None]
-    xywh_D4 = np.concatenate([xyxy_D4[:, :2], xyxy_D4[:, 2:] - xyxy_D4[:, :2]], axis=1)
+    xywh_D4 = xyxy_to_xywh(xyxy_D4)
     columns = (image_D, label_D, xywh_D4, np.asarray(scores)[image_D, slot_D])
     return [
         {"image_id": ids[row], "category_id": categories[label], "bbox": xywh, "score": score}

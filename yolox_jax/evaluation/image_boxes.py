@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from yolox_jax.augment import geometry
+from yolox_jax.boxes import pairwise_intersection_and_union, xywh_to_xyxy
 
 _TINY = np.finfo(np.float64).tiny  # the area of two boxes without any is not to divide by 0
 
@@ -26,12 +26,12 @@ class ImageBoxes:
 
     def iou_DG(self) -> np.ndarray:
         """IoU of each detection with each box, crowds like others."""
-        shared_DG, union_DG = geometry.pairwise_overlap(self.found_xyxy_D4, self.gt_xyxy_G4)
+        shared_DG, union_DG = pairwise_intersection_and_union(self.found_xyxy_D4, self.gt_xyxy_G4)
         return shared_DG / np.maximum(union_DG, _TINY)
 
     def coco_iou_DG(self) -> np.ndarray:
         """COCO's: with a crowd it is the share of the detection that lies in it."""
-        shared_DG, union_DG = geometry.pairwise_overlap(self.found_xyxy_D4, self.gt_xyxy_G4)
+        shared_DG, union_DG = pairwise_intersection_and_union(self.found_xyxy_D4, self.gt_xyxy_G4)
         area_D = np.prod(self.found_xyxy_D4[:, 2:] - self.found_xyxy_D4[:, :2], axis=1)
         return shared_DG / np.maximum(np.where(self.crowd_G[None, :], area_D[:, None], union_DG), _TINY)
 
@@ -68,4 +68,4 @@ def by_image(ground_truth: Mapping[str, Any], detections: Sequence[Mapping[str, 
 
 
 def _corners(boxes: Sequence[Mapping[str, Any]]) -> np.ndarray:
-    return geometry.corners(np.array([box["bbox"] for box in boxes], np.float64).reshape(-1, 4))
+    return xywh_to_xyxy(np.array([box["bbox"] for box in boxes], np.float64).reshape(-1, 4))

@@ -7,6 +7,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from yolox_jax.boxes import xywh_to_xyxy
 from yolox_jax.types import Source
 from yolox_jax.visualize.drawing import draw_boxes
 
@@ -55,7 +56,7 @@ def predictions_sheet(source: Source, detections: Sequence[dict[str, Any]], num_
         xywh = np.array([d["bbox"] for d in shown], np.float64).reshape(-1, 4)
         labels = [label_of[d["category_id"]] for d in shown]
         captions = [f"{source.class_names[label]} {d['score']:.2f}" for label, d in zip(labels, shown, strict=True)]
-        boxes_xyxy = np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1)
+        boxes_xyxy = xywh_to_xyxy(xywh)
         # Enlarged or reduced first: lines and captions are then as thick and as large on every image.
         image, scale = fit(source[index].image)
         pictures.append(draw_boxes(image, boxes_xyxy * scale, labels, captions))

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from yolox_jax.augment import geometry
+from yolox_jax.boxes import clip_xyxy, xywh_to_xyxy
 from yolox_jax.data import images
 from yolox_jax.data.sources import problems
 from yolox_jax.data.sources.problems import Problem
@@ -65,7 +65,7 @@ class CocoSource:
         image = self._images[index]
         annotations = self._annotations[self._starts[index] : self._starts[index + 1]]
         annotations = annotations[~annotations["iscrowd"]]
-        boxes_xyxy = geometry.clipped_xyxy(annotations["xywh"], image.width, image.height)
+        boxes_xyxy = clip_xyxy(xywh_to_xyxy(annotations["xywh"]), (image.height, image.width)).astype(np.float32)
         pixels = images.read_annotated(image.path, image.width, image.height, f"image {image.id}", "the json")
         return Example(pixels, boxes_xyxy, annotations["label"].copy(), image.id)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from yolox_jax.augment import geometry
+from yolox_jax.boxes import clip_xyxy, norm_yxyx_to_xyxy, xywh_to_xyxy, xyxy_to_xywh
 from yolox_jax.data import images
 from yolox_jax.data.images import ImageError
 from yolox_jax.data.sources import problems, tfds_files
@@ -58,7 +58,7 @@ class TfdsSource:
         height, width = image.shape[:2]
         objects = self._objects(index, record, (height, width))
         objects = objects[~objects["iscrowd"]]
-        boxes_xyxy = geometry.clipped_xyxy(objects["xywh"], width, height)
+        boxes_xyxy = clip_xyxy(xywh_to_xyxy(objects["xywh"]), (height, width)).astype(np.float32)
         return Example(image, boxes_xyxy, objects["label"].copy(), self._id(index, record))
 
     def image_id(self, index: int) -> int | str:
@@ -141,8 +141,7 @@ class TfdsSource:
         columns, names = record[self._names.objects], self._names
         norm_yxyx = np.asarray(columns[names.bbox], np.float64).reshape(-1, 4)
         rows = np.zeros(len(norm_yxyx), _OBJECT)
-        corners_xyxy = norm_yxyx[:, [1, 0, 3, 2]] * (width, height, width, height)
-        rows["xywh"] = np.concatenate([corners_xyxy[:, :2], corners_xyxy[:, 2:] - corners_xyxy[:, :2]], axis=1)
+        rows["xywh"] = xyxy_to_xywh(norm_yxyx_to_xyxy(norm_yxyx, size_hw))
         labels = np.asarray(columns[names.label], np.int64)
         rows["label"] = labels
         rows["iscrowd"] = False if names.is_crowd is None else columns[names.is_crowd]

@@ -15,6 +15,7 @@ import cv2
 import grain
 import numpy as np
 
+from yolox_jax.boxes import xywh_to_xyxy, xyxy_to_norm_yxyx
 from yolox_jax.data import images
 from yolox_jax.data.images import ImageError, SizeError
 from yolox_jax.data.sources.problems import logger
@@ -123,7 +124,9 @@ class _ReadRecord:
             "objects": [
                 {
                     "area": annotation["area"] * shrink,
-                    "bbox": _norm_yxyx(annotation["bbox"], size_hw),
+                    "bbox": np.clip(
+                        xyxy_to_norm_yxyx(xywh_to_xyxy(np.array(annotation["bbox"], np.float64)), size_hw), 0, 1
+                    ),
                     "id": annotation["id"],
                     "is_crowd": bool(annotation["iscrowd"]) and not learns_all,
                     "label": self._label_of[annotation["category_id"]],
@@ -150,12 +153,6 @@ class _ReadRecord:
         pixels = cv2.resize(pixels, small_wh, interpolation=cv2.INTER_AREA)
         data = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])[1].tobytes()
         return data, (height, width), small_wh[0] * small_wh[1] / (width * height)
-
-
-def _norm_yxyx(xywh: list[float], size_hw: tuple[int, int]) -> np.ndarray:
-    height, width = size_hw
-    x, y, w, h = xywh
-    return np.clip([y / height, x / width, (y + h) / height, (x + w) / width], 0.0, 1.0)
 
 
 def _features(tfds: ModuleType, class_names: tuple[str, ...], ids_are_text: bool) -> Any:

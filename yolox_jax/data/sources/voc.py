@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from yolox_jax.augment import geometry
+from yolox_jax.boxes import clip_xyxy, xywh_to_xyxy
 from yolox_jax.data import images
 from yolox_jax.data.sources import coco_format, problems, voc_xml
 from yolox_jax.data.sources.problems import Problem
@@ -77,7 +77,7 @@ class VocSource:
             raise IndexError(f"image {index} of {len(self)}")
         image = self._images[index]
         boxes = self._boxes[self._starts[index] : self._starts[index + 1]]
-        boxes_xyxy = geometry.clipped_xyxy(boxes["xywh"], image.width, image.height)
+        boxes_xyxy = clip_xyxy(xywh_to_xyxy(boxes["xywh"]), (image.height, image.width)).astype(np.float32)
         pixels = images.read_annotated(image.path, image.width, image.height, f"image {image.id}", "its xml")
         return Example(pixels, boxes_xyxy, boxes["label"].copy(), image.id)
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from yolox_jax.boxes import xyxy_to_xywh
 from yolox_jax.data import images
 from yolox_jax.data.sources import coco_format, problems, yolo_yaml
 from yolox_jax.data.sources.problems import Problem
@@ -98,7 +99,7 @@ class YoloTxtSource:
             sizes_hw = list(pool.map(self._size_hw, range(len(self))))
         scale_N4 = np.array(sizes_hw, np.float64)[self._boxes["image"]][:, [1, 0, 1, 0]]
         xyxy_N4 = self._boxes["norm_xyxy"] * scale_N4
-        xywh_N4 = np.concatenate([xyxy_N4[:, :2], xyxy_N4[:, 2:] - xyxy_N4[:, :2]], axis=1)
+        xywh_N4 = xyxy_to_xywh(xyxy_N4)
         columns = (self._boxes["image"].tolist(), self._boxes["label"].tolist(), xywh_N4.tolist())
         return coco_format.to_dict(
             self.class_names,

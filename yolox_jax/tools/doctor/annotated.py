@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from yolox_jax.augment import geometry
+from yolox_jax.boxes import xywh_to_xyxy
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Annotated:
     @property
     def corners_xyxy(self) -> np.ndarray:
         """[n, 4]."""
-        return geometry.corners(self.boxes_xywh)
+        return xywh_to_xyxy(self.boxes_xywh)
 
     def record(self, box: int) -> str:
         """Where box `box` is, for a person."""

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from yolox_jax.augment import geometry
+from yolox_jax.boxes import cxcywh_to_xyxy, pairwise_intersection_and_union, xywh_to_cxcywh, xywh_to_xyxy
 from yolox_jax.tools.doctor.annotated import Annotated
 from yolox_jax.tools.doctor.findings import Finding, Severity
 
@@ -26,23 +27,15 @@ def check_boxes(split: Annotated, kind: str, size_hw: tuple[int, int], max_boxes
     yield from _per_class(split)
 
 
-# How numbers may have been meant that were read as x, y, w, h: to corners.
-def _corners(xywh: np.ndarray) -> np.ndarray:
-    return xywh
+def _as_written(boxes_xyxy: np.ndarray) -> np.ndarray:
+    return boxes_xyxy
 
 
-def _centre_and_size(xywh: np.ndarray) -> np.ndarray:
-    return np.concatenate([xywh[:, :2] - xywh[:, 2:] / 2, xywh[:, :2] + xywh[:, 2:] / 2], axis=1)
-
-
-def _corner_and_size(xywh: np.ndarray) -> np.ndarray:
-    return geometry.corners(xywh)
-
-
+# How numbers that were read in the first format may have been meant, and how to make corners of them then.
 _Reading = Callable[[np.ndarray], np.ndarray]
 _MISREAD: dict[str, tuple[str, dict[str, _Reading]]] = {
-    "coco": ("x, y, w, h", {"x1, y1, x2, y2": _corners, "cx, cy, w, h": _centre_and_size}),
-    "yolo_txt": ("cx, cy, w, h", {"x1, y1, x2, y2": _corners, "x, y, w, h": _corner_and_size}),
+    "coco": ("x, y, w, h", {"x1, y1, x2, y2": _as_written, "cx, cy, w, h": cxcywh_to_xyxy}),
+    "yolo_txt": ("cx, cy, w, h", {"x1, y1, x2, y2": _as_written, "x, y, w, h": xywh_to_xyxy}),
 }
 
 
@@ -69,7 +62,7 @@ def _format(split: Annotated, kind: str) -> Iterator[Finding]:
         return
     written_N4 = split.boxes_xywh
     if kind == "yolo_txt":  # its centres have become corners
-        written_N4 = np.concatenate([written_N4[:, :2] + written_N4[:, 2:] / 2, written_N4[:, 2:]], axis=1)
+        written_N4 = xywh_to_cxcywh(written_N4)
     for meant, to_corners in readings.items():
         corners_N4 = to_corners(written_N4)
         if _fits(corners_N4, wh_N2).all() and (corners_N4[:, :2] < corners_N4[:, 2:]).all():
@@ -94,7 +87,7 @@ def _duplicates(split: Annotated) -> Iterator[Finding]:
         if end - first < 2:
             continue
         corners_G4 = split.corners_xyxy[first:end]
-        shared_GG, union_GG = geometry.pairwise_overlap(corners_G4, corners_G4)
+        shared_GG, union_GG = pairwise_intersection_and_union(corners_G4, corners_G4)
         for one, other in np.argwhere(np.triu(shared_GG >= _SAME_IOU * union_GG, 1)).tolist():
             name, other_name = (split.class_names[split.labels[first + i]] for i in (one, other))
             what = "the box is there twice" if name == other_name else f"the same box is also a {other_name}"
