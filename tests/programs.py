@@ -20,7 +20,7 @@ from tests.material import ROOT
 from yolox_jax.data.sources.shapes import ShapesSource
 
 NUM_IMAGES = 12
-_SECONDS = 300  # until a program that hangs is a failed test
+_SILENCE = 600  # seconds without a word after which a program hangs; a large program compiles in silence
 _started: list["Program"] = []
 
 
@@ -84,6 +84,7 @@ class Program:
         self.output: list[str] = []
         self.error: list[str] = []
         self._said_something = threading.Condition()
+        self._last_said = time.monotonic()
         pipes = ((self._process.stdout, self.output), (self._process.stderr, self.error))
         self._readers = [threading.Thread(target=self._read, args=pipe, daemon=True) for pipe in pipes]
         for reader in self._readers:
@@ -94,6 +95,7 @@ class Program:
             for line in pipe:
                 with self._said_something:
                     lines.append(line)
+                    self._last_said = time.monotonic()
                     self._said_something.notify()
 
     def send(self, number: signal.Signals) -> None:
@@ -101,16 +103,18 @@ class Program:
 
     def wait_for(self, said: Callable[[], bool]) -> None:
         """Waits until `said`, a question to `output` and `error`, is answered with yes."""
-        deadline = time.monotonic() + _SECONDS
         with self._said_something:
             while not said():
                 has_ended = not self.is_heard()
-                if has_ended or time.monotonic() > deadline:
+                if has_ended or self._hangs():
                     break
                 self._said_something.wait(1)
         if not said():
             self.kill()
             pytest.fail(f"{'ended' if has_ended else 'said nothing'} before it did: {self.told()}")
+
+    def _hangs(self) -> bool:
+        return time.monotonic() - self._last_said > _SILENCE
 
     def wait_for_step(self, step: int = 1) -> None:
         """Waits until a training program reports that step or a later one."""
@@ -134,9 +138,9 @@ class Program:
 
     def end(self, code: int | None = None) -> subprocess.CompletedProcess[str]:
         """Waits for it and its children, who hold its pipes; where `code` is given, it must end with that."""
-        deadline = time.monotonic() + _SECONDS
-        for reader in self._readers:
-            reader.join(max(0, deadline - time.monotonic()))
+        while self.is_heard() and not self._hangs():
+            for reader in self._readers:
+                reader.join(1)
         hangs = self.is_heard()
         if hangs:
             self.kill()
