@@ -1,14 +1,18 @@
-"""The one error that a program shows as a message; anything else keeps its traceback."""
+"""UserError, the only error that programs show as one message; every other exception keeps its traceback."""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
 
 
 class UserError(ValueError):
-    """Something that the user can put right: says what was found, where, and what to do about it.
+    """A mistake that the user can correct. Its message says what was found, where, and what to do.
 
     `what` names the file, record or config field and what is wrong with it; `advice` says what to do.
     """
 
     def __init__(self, what: str, advice: str):
-        super().__init__(what, advice)  # both, so that the error can be pickled by a worker process
+        super().__init__(what, advice)  # both, so that a worker process can pickle the error
         self.what = what
         self.advice = advice
 
@@ -18,3 +22,14 @@ class UserError(ValueError):
 
 class NotFoundError(UserError, FileNotFoundError):
     """A file or folder that the user named does not exist."""
+
+
+@contextlib.contextmanager
+def writing(path: Path | str, advice: str = "choose another path, or free some space") -> Iterator[None]:
+    """Turns an OSError of the block into a UserError that names `path`; the block only writes that file or folder."""
+    try:
+        yield
+    except UserError:  # NotFoundError is an OSError too
+        raise
+    except OSError as error:
+        raise UserError(f"{path} cannot be written ({error.strerror or error})", advice) from error
