@@ -7,6 +7,7 @@ import runpy
 import shutil
 import subprocess
 import sys
+import tomllib
 import zipfile
 
 import pytest
@@ -50,6 +51,7 @@ def test_a_wheel_has_the_package_its_programs_and_configs_and_no_other_module(si
     package = {path.relative_to(ROOT).as_posix() for path in ROOT.glob("yolox_jax/**/*.py")}
     configs = {f"yolox_jax/programs/configs/{path.name}" for path in ROOT.glob("configs/*.py")}
     assert installed == package | configs | {"yolox_jax/programs/train.py", "yolox_jax/programs/eval.py"}
+    assert (site / "yolox_jax" / "py.typed").is_file()
     for name in ("train.py", "eval.py"):
         assert (site / "yolox_jax" / "programs" / name).read_bytes() == (ROOT / name).read_bytes()
 
@@ -60,7 +62,20 @@ def test_a_wheel_has_the_version_the_requirements_and_the_extras(distribution):
     required = [line for line in distribution.requires if "extra ==" not in line]
     lines = (ROOT / "requirements.txt").read_text().splitlines()
     assert len(required) == sum(not line.startswith("#") for line in lines)
-    assert set(distribution.metadata.get_all("Provides-Extra")) == {"plots", "onnx", "tpu-plan", "wandb", "mlflow"}
+    assert set(distribution.metadata.get_all("Provides-Extra")) == {
+        "plots",
+        "onnx",
+        "tpu-plan",
+        "wandb",
+        "mlflow",
+        "dev",
+    }
+
+
+def test_the_extra_dev_is_requirements_dev():
+    extra = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]["dev"]
+    runtime, *lines = (ROOT / "requirements-dev.txt").read_text().splitlines()
+    assert runtime == "-r requirements.txt" and lines == extra
 
 
 @pytest.mark.slow
