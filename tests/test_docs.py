@@ -1,4 +1,4 @@
-"""The documents name fields, flags and files that exist, and leave out nothing of what they promise to cover."""
+"""The documents name fields, files and programs that exist, keep to their form, and cover what they promise to cover."""
 
 import re
 
@@ -8,35 +8,80 @@ from ml_collections import ConfigDict
 from configs import base
 from tests.material import ROOT
 
-_DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+_DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+_NOTES = [ROOT / "CHANGELOG.md", ROOT / "benchmarks" / "NOTES.md", ROOT / "tests" / "golden" / "README.md"]
+
+# A document for users says what is so, not what was: no history.
+_HISTORY = (
+    r"\bcommits? [0-9a-f]{7,}",
+    r"\b(?=[0-9a-f]*[0-9])(?=[0-9a-f]*[a-f])[0-9a-f]{7,40}\b",  # a commit's hash
+    r"\bbars?\b",
+    r"\bnot met\b",
+    r"\bearlier (machine|commit|version)\b",
+    r"\bslower machine\b",
+    r"\bbefore (this|the) change\b",
+    r"\bas it was\b",
+)
 
 # The arguments of the official programs and the fields of its Exp, at the official HEAD of 2025.
 _OFFICIAL = {
-    "tools/train.py": "--experiment-name --name --dist-backend --dist-url --batch-size --devices --exp_file --resume --ckpt "
-    "--start_epoch --num_machines --machine_rank --fp16 --cache --occupy --logger opts",
-    "tools/eval.py": "--experiment-name --dist-backend --dist-url --num_machines --machine_rank --ckpt --conf --nms --tsize "
-    "--seed --fp16 --fuse --trt --legacy --test --speed opts",
-    "tools/demo.py": "demo --path --camid --save_result --experiment-name --name --exp_file --ckpt --device --conf --nms "
-    "--tsize --fp16 --legacy --fuse --trt",
+    "tools/train.py": "--experiment-name --name --dist-backend --dist-url --batch-size --devices --exp_file --resume "
+    "--ckpt --start_epoch --num_machines --machine_rank --fp16 --cache --occupy --logger opts",
+    "tools/eval.py": "--experiment-name --dist-backend --dist-url --num_machines --machine_rank --ckpt --conf --nms "
+    "--tsize --seed --fp16 --fuse --trt --legacy --test --speed opts",
+    "tools/demo.py": "demo --path --camid --save_result --experiment-name --name --exp_file --ckpt --device --conf "
+    "--nms --tsize --fp16 --legacy --fuse --trt",
     "tools/export_onnx.py": "--output-name --input --output --opset --batch-size --dynamic --no-onnxsim opts "
     "--decode_in_inference",
-    "Exp, yolox/exp/yolox_base.py": "num_classes depth width act data_num_workers input_size multiscale_range random_size "
-    "data_dir train_ann val_ann test_ann mosaic_prob mixup_prob hsv_prob flip_prob degrees translate mosaic_scale "
-    "enable_mixup mixup_scale shear warmup_epochs max_epoch warmup_lr min_lr_ratio basic_lr_per_img scheduler "
-    "no_aug_epochs ema weight_decay momentum print_interval eval_interval save_history_ckpt exp_name output_dir "
-    "test_size test_conf nmsthre seed dataset get_model get_dataset get_data_loader random_resize preprocess "
-    "get_optimizer get_lr_scheduler get_eval_dataset get_eval_loader get_evaluator get_trainer eval",
+    "Exp, yolox/exp/yolox_base.py": "num_classes depth width act data_num_workers input_size multiscale_range "
+    "random_size data_dir train_ann val_ann test_ann mosaic_prob mixup_prob hsv_prob flip_prob degrees translate "
+    "mosaic_scale enable_mixup mixup_scale shear warmup_epochs max_epoch warmup_lr min_lr_ratio basic_lr_per_img "
+    "scheduler no_aug_epochs ema weight_decay momentum print_interval eval_interval save_history_ckpt exp_name "
+    "output_dir test_size test_conf nmsthre seed dataset get_model get_dataset get_data_loader random_resize "
+    "preprocess get_optimizer get_lr_scheduler get_eval_dataset get_eval_loader get_evaluator get_trainer eval",
 }
 
 
 def _fields(config: ConfigDict, prefix: str = "") -> set[str]:
-    """Every field and every section, by its whole name."""
+    """The full names of all fields and sections."""
     names = set()
     for name in config:
         names.add(prefix + name)
         if isinstance(config[name], ConfigDict):
             names |= _fields(config[name], f"{prefix}{name}.")
     return names
+
+
+def _is_program(tool: str) -> bool:
+    path = ROOT / "yolox_jax" / "tools" / tool
+    return path.with_suffix(".py").is_file() or (path / "__main__.py").is_file()
+
+
+def _named_paths(text: str) -> set[str]:
+    """Paths with a folder of this project in them, in inline code: `data/order.py`, `models/kernels/`."""
+    in_code = re.findall(r"`([\w./-]+)`", text)
+    return {name for name in in_code if "/" in name and re.search(r"/$|\.(py|md|npz|json|yml|ipynb|toml|txt)$", name)}
+
+
+def _is_there(name: str) -> bool:
+    return any((folder / name).exists() for folder in (ROOT, ROOT / "yolox_jax", ROOT / "docs"))
+
+
+# What a document names of other places: the official code's files, and what a run or a data set has.
+_ELSEWHERE = {
+    "tools/train.py",
+    "tools/eval.py",
+    "tools/demo.py",
+    "yolox/exp/yolox_base.py",
+    "annotations/",
+    "images/",
+    "labels/",
+    "pictures/",
+    "checkpoints/",
+    "tensorboard/",
+    "tools/NAME.py",
+    "checkpoints/ap.json",
+}
 
 
 @pytest.mark.parametrize("document", _DOCUMENTS, ids=lambda path: path.name)
@@ -46,15 +91,46 @@ def test_every_field_that_a_document_names_is_one(document):
     assert set(named) - placeholders <= _fields(base.get_config())
 
 
-@pytest.mark.parametrize("document", _DOCUMENTS, ids=lambda path: path.name)
-def test_every_file_and_tool_that_a_document_names_is_there(document):
+@pytest.mark.parametrize("document", [*_DOCUMENTS, *_NOTES], ids=lambda path: path.name)
+def test_every_file_and_program_that_a_document_names_is_there(document):
     text = document.read_text()
     for target in re.findall(r"\]\((?!https?://)([^)#]+)(?:#[^)]*)?\)", text):
         assert (document.parent / target).exists(), target
-    for tool in re.findall(r"-m yolox_jax\.tools\.([a-z_]+)", text):
-        assert (ROOT / "yolox_jax" / "tools" / f"{tool}.py").is_file(), tool
-    for config in re.findall(r"\bconfigs/[a-z_0-9]+\.py", text):
-        assert (ROOT / config).is_file(), config
+    for tool in re.findall(r"\byolox_jax\.tools\.([a-z_]+)", text):
+        assert _is_program(tool), tool
+    for module in re.findall(r"-m ((?:benchmarks|tests)[a-z_.]*)", text):
+        assert (ROOT / f"{module.replace('.', '/')}.py").is_file(), module
+    for file in re.findall(r"(?<![\w/])((?:configs|tests|benchmarks)/[\w/]+\.(?:py|npz|json|md))", text):
+        assert (ROOT / file).is_file(), file
+
+
+@pytest.mark.parametrize("document", _DOCUMENTS, ids=lambda path: path.name)
+def test_every_path_in_code_that_a_document_names_is_there(document):
+    assert not {name for name in _named_paths(document.read_text()) - _ELSEWHERE if not _is_there(name)}
+
+
+@pytest.mark.parametrize("document", _DOCUMENTS, ids=lambda path: path.name)
+def test_links_into_a_page_find_their_heading(document):
+    for target, anchor in re.findall(r"\]\((?!https?://)([^)#]*)#([^)]+)\)", document.read_text()):
+        page = document.parent / target if target else document
+        headings = re.findall(r"^#+ (.+)$", page.read_text(), flags=re.MULTILINE)
+        anchors = {re.sub(r"[^\w\- ]", "", heading).strip().lower().replace(" ", "-") for heading in headings}
+        assert anchor in anchors, anchor
+
+
+@pytest.mark.parametrize("document", _DOCUMENTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("pattern", _HISTORY)
+def test_a_document_has_no_history(document, pattern):
+    text = re.sub(r"https?://\S+", "", document.read_text())
+    assert re.search(pattern, text, flags=re.IGNORECASE) is None
+
+
+@pytest.mark.parametrize("document", [*_DOCUMENTS, *_NOTES], ids=lambda path: path.name)
+def test_a_line_has_120_columns_at_most(document):
+    # A row of a table cannot be wrapped, which the laboratory's notes may need.
+    lines = enumerate(document.read_text().splitlines(), start=1)
+    is_exempt = document in _NOTES
+    assert [(n, line) for n, line in lines if len(line) > 120 and not (is_exempt and line.startswith("|"))] == []
 
 
 @pytest.mark.parametrize("program", _OFFICIAL)
