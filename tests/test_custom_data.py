@@ -43,8 +43,7 @@ def _commands() -> list[list[str]]:
 
 
 def _arguments_of_formats() -> list[str]:
-    table = _TEXT[_TEXT.index("| format |") :].split("\n\n")[0]
-    return [row.split("`")[-2] for row in table.splitlines()[2:]]
+    return re.findall(r"^```args\n(.*?)^```", _TEXT, flags=re.MULTILINE | re.DOTALL)
 
 
 @pytest.fixture
