@@ -6,6 +6,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs import base
+from tests import test_architecture
 from tests.material import ROOT
 
 _DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -131,6 +132,24 @@ def test_a_line_has_120_columns_at_most(document):
     lines = enumerate(document.read_text().splitlines(), start=1)
     is_exempt = document in _NOTES
     assert [(n, line) for n, line in lines if len(line) > 120 and not (is_exempt and line.startswith("|"))] == []
+
+
+def _section(page: str, heading: str) -> str:
+    text = (ROOT / "docs" / page).read_text()
+    return text[text.index(f"## {heading}\n") :].split("\n## ")[0]
+
+
+def test_the_layers_of_the_page_are_those_that_are_enforced():
+    block = re.search(r"```\n(.*?)```", _section("architecture.md", "Import rules"), flags=re.DOTALL).group(1)
+    _, *layers = [tuple(sorted(line.split())) for line in block.strip().splitlines()]
+    assert layers[::-1] == [tuple(sorted(layer)) for layer in test_architecture._LAYERS][:-1]
+
+
+def test_the_fences_of_the_page_are_those_that_are_enforced():
+    rows = re.findall(r"^\| ([\w., ]+) \| (`.*) \|$", _section("architecture.md", "Import rules"), flags=re.MULTILINE)
+    page = {library: set(re.findall(r"`([^`]+)`", places)) for names, places in rows for library in names.split(", ")}
+    for library, places in test_architecture._FENCES.items():
+        assert page[library] == {place.removeprefix("yolox_jax/") for place in places}, library
 
 
 @pytest.mark.parametrize("program", _OFFICIAL)
