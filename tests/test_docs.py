@@ -1,4 +1,4 @@
-"""The documents name fields, files and programs that exist, keep to their form, and cover what they promise to cover."""
+"""The documents name fields, files and programs that exist, and cover what they promise to cover."""
 
 import re
 
