@@ -16,7 +16,7 @@ def make_mosaic(official: Official) -> dict[str, Any]:
     rng, (height, width) = seeded("augment"), (160, 192)
     arrays: Arrays = {}
     for i, size_hw in enumerate([(120, 160), (200, 150), (90, 240), (180, 180)]):
-        arrays[f"image{i}"] = image = _photo(*size_hw, i)
+        arrays[f"image{i}"] = image = photo(*size_hw, i)
         corners = rng.uniform(0, 0.6, (3, 2)) * image.shape[1::-1]
         sides = rng.uniform(0.1, 0.4, (3, 2)) * image.shape[1::-1]
         arrays[f"boxes{i}_xyxy"] = np.concatenate([corners, corners + sides], 1).astype(np.float32)
@@ -42,7 +42,7 @@ def make_mosaic(official: Official) -> dict[str, Any]:
     return {"augment_mosaic.npz": arrays | {"warped_boxes_xyxy": warped[:, :4]}}
 
 
-def _photo(height: int, width: int, key: object) -> np.ndarray:
+def photo(height: int, width: int, key: object) -> np.ndarray:
     noise = seeded("photo", key).uniform(0, 255, (height, width, 3)).astype(np.float32)
     image = cv2.GaussianBlur(noise, (0, 0), 6)
     return ((image - image.min()) / (image.max() - image.min()) * 255).astype(np.uint8)
@@ -78,7 +78,7 @@ def make_letterbox(official: Official) -> dict[str, Any]:
     """Letterboxes three images."""
     arrays: Arrays = {}
     for i, (size_hw, input_hw) in enumerate([((120, 200), (160, 160)), ((333, 127), (160, 192)), ((50, 60), (96, 64))]):
-        image = _photo(*size_hw, f"lb{i}")
+        image = photo(*size_hw, f"lb{i}")
         fitted, ratio = official.augment.preproc(image, input_hw)
         arrays |= {f"{i}/in_bgr": image, f"{i}/size_hw": np.array(input_hw), f"{i}/ratio": np.float64(ratio)}
         arrays[f"{i}/out_bgr"] = fitted.transpose(1, 2, 0).astype(np.uint8)
@@ -89,14 +89,14 @@ def make_device(official: Official) -> dict[str, Any]:
     """Shifts colors by augment_hsv at given draws, and resizes by torch's bilinear interpolation."""
     arrays: Arrays = {}
     for i, gains in enumerate([(5, 30, -30), (-4, 0, 12), (0, -25, 20), (3, 11, 0)]):
-        image = _photo(64, 80, f"hsv{i}")
+        image = photo(64, 80, f"hsv{i}")
         arrays |= {f"hsv/{i}/in_bgr": image, f"hsv/{i}/gains": np.array(gains, np.int16)}
         shifted = image.copy()
         draws = {"uniform": mock.Mock(return_value=np.ones(3)), "randint": mock.Mock(return_value=np.ones(3, int))}
         with mock.patch.multiple(np.random, **draws):
             official.augment.augment_hsv(shifted, *gains)
         arrays[f"hsv/{i}/out_bgr"] = shifted
-    arrays["resize/in"] = image = _photo(96, 128, "ms").astype(np.float32)
+    arrays["resize/in"] = image = photo(96, 128, "ms").astype(np.float32)
     nchw = official.torch.from_numpy(image.transpose(2, 0, 1).copy())[None]
     for size in ((64, 96), (128, 160)):
         resized = official.torch.nn.functional.interpolate(nchw, size=size, mode="bilinear", align_corners=False)

@@ -88,7 +88,7 @@ _MAKERS: tuple[Callable[[Official], dict[str, Any]], ...] = (
 )
 
 
-def _largest_difference(new: Any, kept: Any) -> float:
+def largest_difference(new: Any, kept: Any) -> float:
     """The largest difference of two nested contents, relative to the largest number of its array.
 
     Infinite if keys, shapes or types differ.
@@ -96,7 +96,7 @@ def _largest_difference(new: Any, kept: Any) -> float:
     if isinstance(new, dict) or isinstance(kept, dict):
         if new.keys() != kept.keys():
             return math.inf
-        return max((_largest_difference(new[key], kept[key]) for key in new), default=0.0)
+        return max((largest_difference(new[key], kept[key]) for key in new), default=0.0)
     one, other = np.asarray(new), np.asarray(kept)
     if one.shape != other.shape or one.dtype != other.dtype:
         return math.inf
@@ -120,7 +120,7 @@ def main() -> None:
         for name, content in maker(official).items():
             is_json = name.endswith(".json")
             kept = json.loads((GOLDEN / name).read_text()) if is_json else golden(name.removesuffix(".npz"))
-            print(f"{name}: largest relative difference {_largest_difference(content, kept):.1e}", flush=True)
+            print(f"{name}: largest relative difference {largest_difference(content, kept):.1e}", flush=True)
             if is_json:
                 (arguments.output / name).write_text(json.dumps(content))
             else:

@@ -74,8 +74,8 @@ def make_assign(official: Official) -> dict[str, Any]:
 def _assign_case(
     official: Official, rng: np.random.RandomState, height: int, width: int, num_boxes: int, classes: int, kind: str
 ) -> Arrays:
-    xs, ys, strides = _anchors(height, width)
-    num_anchors = xs.size
+    xs, ys, strides = anchor_grid(height, width)
+    numanchor_grid = xs.size
     sides = np.exp(rng.uniform(np.log(4), np.log(0.9 * min(height, width)), (num_boxes, 2)))
     centers = rng.uniform(0, 1, (num_boxes, 2)) * [width, height]
     if kind == "edge":
@@ -102,17 +102,17 @@ def _assign_case(
         base = gt_cxcywh[np.argmin(((points[:, None] - gt_cxcywh[None, :, :2]) ** 2).sum(-1), 1)]
     else:
         base = np.concatenate([points, np.tile(strides[:, None] * 4, (1, 2))], 1)
-    boxes: Any = base + rng.standard_normal((num_anchors, 4)) * strides[:, None] * 0.5
-    boxes[:, 2:] = base[:, 2:] * np.exp(0.3 * rng.standard_normal((num_anchors, 2)))
-    obj_logits: Any = rng.standard_normal((num_anchors, 1)) * 2 - 1
+    boxes: Any = base + rng.standard_normal((numanchor_grid, 4)) * strides[:, None] * 0.5
+    boxes[:, 2:] = base[:, 2:] * np.exp(0.3 * rng.standard_normal((numanchor_grid, 2)))
+    obj_logits: Any = rng.standard_normal((numanchor_grid, 1)) * 2 - 1
     # Coarse logits keep the file small and make ties occur.
-    cls_logits: Any = np.round((rng.standard_normal((num_anchors, classes)) * 2 - 2) * 8) / 8
+    cls_logits: Any = np.round((rng.standard_normal((numanchor_grid, classes)) * 2 - 2) * 8) / 8
     boxes, obj_logits, cls_logits = (array.astype(np.float32) for array in (boxes, obj_logits, cls_logits))
 
     arrays = {"gt_cxcywh": gt_cxcywh, "gt_class": gt_class, "box_cxcywh": boxes, "obj_logit": obj_logits[:, 0]}
     arrays |= {"cls_logit": cls_logits, "hw": np.array([height, width])}
-    positive, gt_index = np.zeros(num_anchors, bool), np.full(num_anchors, -1)
-    iou = np.zeros(num_anchors, np.float32)
+    positive, gt_index = np.zeros(numanchor_grid, bool), np.full(numanchor_grid, -1)
+    iou = np.zeros(numanchor_grid, np.float32)
     if num_boxes:
         tensor = official.torch.from_numpy
         grid = (tensor(array)[None] for array in (strides, xs, ys, cls_logits, obj_logits))
@@ -124,7 +124,7 @@ def _assign_case(
     return arrays | {"fg": positive, "gt_index": gt_index, "iou": iou}
 
 
-def _anchors(height: int, width: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def anchor_grid(height: int, width: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Column, row and stride of every anchor, as the official head has them: level by level, row by row."""
     levels = []
     for stride in (8, 16, 32):
@@ -140,7 +140,7 @@ def make_losses(official: Official) -> dict[str, Any]:
     for tag, use_l1 in (("nol1", False), ("l1", True)):
         network = official.network("nano", 7).train()
         network.head.use_l1 = use_l1
-        images, labels = _random_batch("loss", 128, 160)
+        images, labels = random_batch("loss", 128, 160)
         losses = network(official.torch.from_numpy(images), official.torch.from_numpy(labels))
         losses["total_loss"].backward()
         of_case = {"images_nchw": images, "labels": labels} | {
@@ -154,7 +154,7 @@ def make_losses(official: Official) -> dict[str, Any]:
     return {"losses.npz": arrays}
 
 
-def _random_batch(key: str, height: int, width: int, most: int = 30) -> tuple[np.ndarray, np.ndarray]:
+def random_batch(key: str, height: int, width: int, most: int = 30) -> tuple[np.ndarray, np.ndarray]:
     """Four smooth images [4, 3, H, W], and labels [4, 120, 5] (class, cxcywh) with 0, 1, 5 and `most` boxes."""
     rng = seeded("batch", key)
     images = cv2.GaussianBlur(rng.uniform(0, 255, (height, width * 4, 3)).astype(np.float32), (0, 0), 3)
@@ -172,7 +172,7 @@ def make_trajectory(official: Official) -> dict[str, Any]:
     """Trains that network for eight SGD steps, in float32 and again in float64."""
     arrays: Arrays = {}
     for step in range(8):
-        images, labels = _random_batch(f"traj{step}", 96, 128)
+        images, labels = random_batch(f"traj{step}", 96, 128)
         arrays |= {f"images/{step}": images.astype(np.float16), f"labels/{step}": labels}
     exact = _train_eight_steps(official, arrays, np.float64)
     exact.pop("lr")
