@@ -1,4 +1,4 @@
-"""A picture with a white box, and what finds it."""
+"""A picture with a white box, and a predict function that finds it."""
 
 import numpy as np
 
@@ -8,7 +8,7 @@ CLASS_NAMES = ("black", "white")
 
 
 class WhitePixels:
-    """Finds the box around the white pixels of each image; remembers how many images it was given."""
+    """Finds the box around the white pixels of each image; records the batch sizes that it was called with."""
 
     def __init__(self):
         self.batch_sizes = []
@@ -17,7 +17,7 @@ class WhitePixels:
         self.batch_sizes.append(len(images_BHW3))
         boxes, mask = np.zeros((len(images_BHW3), 3, 4), np.float32), np.zeros((len(images_BHW3), 3), bool)
         for row, image in enumerate(images_BHW3):
-            y, x = np.nonzero((image > 200).all(axis=2))  # JPEG's white is not all 255
+            y, x = np.nonzero((image > 200).all(axis=2))  # after JPEG compression white is not always 255
             if len(x):
                 boxes[row, 1], mask[row, 1] = (x.min(), y.min(), x.max() + 1, y.max() + 1), True
         return Detections(boxes, mask * np.float32(0.9), mask.astype(np.int32), mask)

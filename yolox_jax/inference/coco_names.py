@@ -1,4 +1,4 @@
-"""The 80 classes of COCO in the order of the official weights' labels."""
+"""The 80 class names of COCO, in the label order of the official weights."""
 
 # fmt: off
 COCO_NAMES = (

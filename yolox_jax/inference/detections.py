@@ -1,4 +1,4 @@
-"""What a detector found in one image."""
+"""ImageDetections: the objects found in one image, in the pixels of that image."""
 
 import collections
 import dataclasses
@@ -6,25 +6,26 @@ from typing import Any
 
 import numpy as np
 
+from yolox_jax import boxes
 from yolox_jax.inference.inputs import ImageInput, as_bgr
 from yolox_jax.types import Detections
 from yolox_jax.visualize.drawing import draw_boxes
 
-_PIXELS_PER_SIZE = 800  # of the longer side: lines and captions grow with the picture
+_PIXELS_PER_SIZE = 800  # lines and captions grow by one size per this many pixels of the image's longer side
 
 
 @dataclasses.dataclass(frozen=True)
 class ImageDetections:
-    """The objects of one image, best first; boxes in its own pixels, clipped to it."""
+    """The objects of one image, best score first; boxes are clipped to the image."""
 
-    boxes_xyxy: np.ndarray  # [n, 4] float32
+    boxes_xyxy: np.ndarray  # [n, 4] float32, pixels of the image
     scores: np.ndarray  # [n] float32
     labels: np.ndarray  # [n] int32
-    class_names: tuple[str, ...]  # of the detector; names[i] is class_names[labels[i]]
+    class_names: tuple[str, ...]  # all classes of the detector: names[i] is class_names[labels[i]]
 
     @property
     def names(self) -> list[str]:
-        """The class of each object."""
+        """The class name of each object."""
         return [self.class_names[label] for label in self.labels]
 
     def __len__(self) -> int:
@@ -35,18 +36,18 @@ class ImageDetections:
         return ", ".join(f"{count} {name}" for name, count in counts.items()) or "nothing"
 
     def draw(self, image: ImageInput) -> np.ndarray:
-        """[h, w, 3] uint8 RGB: a copy of the image, given in any form a detector takes, with the objects on it."""
+        """Draws the objects on a copy of the image, [h, w, 3] uint8 RGB; takes any image that Detector takes."""
         return np.ascontiguousarray(self.draw_bgr(as_bgr(image))[..., ::-1])
 
     def draw_bgr(self, image_HW3: np.ndarray) -> np.ndarray:
-        """The same of and as an array of BGR, OpenCV's order."""
+        """Draws the objects on a copy of a BGR array, OpenCV's channel order."""
         captions = [f"{name} {score:.2f}" for name, score in zip(self.names, self.scores, strict=True)]
         size = max(1, round(max(image_HW3.shape[:2]) / _PIXELS_PER_SIZE))
-        # The best last, so that it lies on top.
+        # Reversed, so that the best object is drawn last and lies on top.
         return draw_boxes(image_HW3, self.boxes_xyxy[::-1], self.labels[::-1].tolist(), captions[::-1], size)
 
     def as_dicts(self) -> list[dict[str, Any]]:
-        """A dict for each object, ready for json: name, label, score, box_xyxy."""
+        """Returns one dict per object, ready for json: name, label, score, box_xyxy."""
         return [
             {"name": name, "label": int(label), "score": float(score), "box_xyxy": [float(x) for x in box]}
             for name, label, score, box in zip(self.names, self.labels, self.scores, self.boxes_xyxy, strict=True)
@@ -56,10 +57,9 @@ class ImageDetections:
 def from_input_pixels(
     found: Detections, row: int, ratio: float, image_hw: tuple[int, int], class_names: tuple[str, ...]
 ) -> ImageDetections:
-    """Row `row` of a batch's detections, for an image that was letterboxed at the scale `ratio`."""
-    kept = np.asarray(found.mask[row])
-    height, width = image_hw
-    boxes_xyxy = np.clip(np.asarray(found.boxes[row])[kept] / ratio, 0, (width, height, width, height))
-    inside = (boxes_xyxy[:, 2:] > boxes_xyxy[:, :2]).all(axis=1)  # not those in the padding alone
-    scores, labels = np.asarray(found.scores[row])[kept], np.asarray(found.labels[row])[kept]
+    """Converts row `row` of a batch of detections to the pixels of its image, which was letterboxed by `ratio`."""
+    mask_D = np.asarray(found.mask[row])
+    boxes_xyxy = boxes.clip_xyxy(np.asarray(found.boxes[row])[mask_D] / ratio, image_hw)
+    inside = boxes.min_sides_xyxy(boxes_xyxy) > 0  # a box that lies in the padding alone has no area after clipping
+    scores, labels = np.asarray(found.scores[row])[mask_D], np.asarray(found.labels[row])[mask_D]
     return ImageDetections(boxes_xyxy[inside].astype(np.float32), scores[inside], labels[inside], class_names)

@@ -1,4 +1,4 @@
-"""Detect in pictures: Detector.from_pretrained("yolox_s")("street.jpg")."""
+"""Detector: Detector.from_pretrained("yolox_s")("street.jpg") detects the objects in a picture."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -7,6 +7,8 @@ from typing import Any, Self, cast, overload
 import numpy as np
 
 from yolox_jax.augment.geometry import PAD_VALUE, letterbox
+from yolox_jax.detection.anchors import check_size
+from yolox_jax.errors import UserError
 from yolox_jax.inference.detections import ImageDetections, from_input_pixels
 from yolox_jax.inference.export import stablehlo
 from yolox_jax.inference.inputs import ImageInput, as_bgr
@@ -14,10 +16,10 @@ from yolox_jax.types import Detections
 
 
 class Detector:
-    """Finds objects in images of any size, each letterboxed to the one input size of the network.
+    """Detects objects in images of any size, by letterboxing each image to the one input size of the network.
 
-    So one program serves every image, and another every list: lists are cut into batches of a fixed size, and the last
-    is filled up. Each is compiled when it is first needed.
+    Only one program is compiled for each batch size, when it is first used: usually one for a single image and one for
+    lists, which are cut into batches of a fixed size; the last batch is padded.
     """
 
     def __init__(
@@ -28,14 +30,14 @@ class Detector:
         batch_sizes: Sequence[int] = (1, 8),
         log: Callable[[str], object] = print,
     ):
-        """A detector from its parts; most often `from_pretrained` finds them.
+        """Makes a detector from its parts; `from_pretrained` is the usual way to get one.
 
         Args:
-          predict: images [B, H, W, 3] uint8 BGR to Detections in their pixels, as numpy arrays.
+          predict: maps images [B, H, W, 3] uint8 BGR to Detections in input pixels, as numpy arrays.
           class_names: in the order of the labels.
           size_hw: H and W.
-          batch_sizes: the values of B.
-          log: told before `predict` meets one of them for the first time.
+          batch_sizes: the values of B that `predict` is called with.
+          log: called with a message before the first call for each batch size, which compiles.
         """
         self.class_names = class_names
         self.size_hw = size_hw
@@ -59,69 +61,70 @@ class Detector:
         batch_size: int = 8,
         log: Callable[[str], object] = print,
     ) -> Self:
-        """A detector with the weights of a run, a checkpoint or a .pth file, or with official ones, by name.
+        """Loads a detector from a run, a checkpoint, a .pth file, the name of official weights, or an exported file.
 
-        A file that tools/export wrote as StableHLO is a whole detector: what is None below is fixed in it.
+        A file that tools/export wrote as StableHLO is a complete detector, in which everything but batch_size and log
+        is fixed: leave the other options out.
 
         Args:
           weights: a path, or a name such as yolox_s, which is downloaded once.
-          size: height and width of the network's input, or one number for both, multiples of 32; by default the training's.
-          conf: the least score of an object; 0.25 by default.
-          iou: an object that overlaps a better one of its class by more than this is left out; 0.45 by default.
-          max_detections: objects an image; 300 by default.
-          multi_label: an object may have several classes.
-          tta: look at each image four times, mirrored, smaller and larger too.
-          dtype: of the computation: float32, bfloat16, or by default bfloat16 on GPU and TPU, float32 elsewhere.
-          batch_size: images at a time, where a list is given.
-          log: is told what takes long; `lambda text: None` for silence.
+          size: input height and width, multiples of 32, or one number for both; by default those of the training.
+          conf: score threshold, 0.25 by default.
+          iou: NMS threshold, 0.45 by default: an object that overlaps a better one of its class by more is suppressed.
+          max_detections: the most objects per image, 300 by default.
+          multi_label: let one box have several classes.
+          tta: test-time augmentation: detect in four views of each image (mirrored, smaller, larger).
+          dtype: compute dtype: float32, bfloat16 or auto, the default: float32 on CPU, bfloat16 on GPU and TPU.
+          batch_size: images per batch when a list is given.
+          log: called with a message before work that takes long; `lambda text: None` silences it.
         Raises:
-          ValueError, OSError: nothing is there, or nothing of this kind; the message says what to do.
+          UserError: there are no such weights, or they cannot be used; the message says what to do.
         """
-        options: dict[str, Any] = {
-            "conf": conf,
-            "iou": iou,
-            "max_detections": max_detections,
-            "multi_label": multi_label,
-            "tta": tta,
-        }
-        given = {name: value for name, value in options.items() if value is not None}
+        options = {"size": size, "dtype": dtype, "conf": conf, "iou": iou, "max_detections": max_detections}
+        options |= {"multi_label": multi_label, "tta": tta}
+        given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
         if stablehlo.is_exported(weights):
-            fixed = [*given, *(name for name, value in (("size", size), ("dtype", dtype)) if value is not None)]
-            if fixed:
-                raise ValueError(
-                    f"{weights} was exported with its own {', '.join(fixed)}: leave that out, or export again"
-                )
-            program = stablehlo.Exported.read(weights)
-            batch_sizes = (1, batch_size) if program.batch is None else (program.batch,)
-            return cls(program.predict, program.class_names, program.size_hw, batch_sizes, log)
-
+            return cls._from_exported(weights, given, batch_size, log)
         if Path(weights).suffix == ".onnx":
-            raise ValueError(f"{weights} is for ONNX Runtime: give what it was exported from, or --format=stablehlo")
+            raise UserError(
+                f"{weights} is an ONNX file, which needs ONNX Runtime",
+                "give the weights that it was exported from, or export them with --format=stablehlo",
+            )
+        from yolox_jax.inference import pretrained  # not above, since an exported file must work without the network
 
-        # Here, because an exported file needs nothing of them.
-        from yolox_jax.detection.anchors import check_size
-        from yolox_jax.inference import pretrained
-
-        loaded = pretrained.load(str(weights), dtype or "auto")
-        predict = pretrained.make_predict(loaded, pretrained.detector_config(**given))
-        size_hw = (size, size) if isinstance(size, int) else size
-        size_hw = loaded.size_hw if size_hw is None else check_size(size_hw)
+        loaded = pretrained.load(str(weights), given.pop("dtype", "auto"))
+        size = given.pop("size", loaded.size_hw)
+        size_hw = check_size((size, size) if isinstance(size, int) else size)
+        predict = pretrained.make_detect(loaded, pretrained.detector_config(**given))
         return cls(predict, loaded.class_names, size_hw, (1, batch_size), log)
+
+    @classmethod
+    def _from_exported(
+        cls, path: str | Path, given: dict[str, Any], batch_size: int, log: Callable[[str], object]
+    ) -> Self:
+        if given:
+            raise UserError(
+                f"{', '.join(given)} cannot be changed: {path} was exported with its own",
+                "leave that out, or export again",
+            )
+        program = stablehlo.Exported.read(path)
+        batch_sizes = (1, batch_size) if program.batch is None else (program.batch,)
+        return cls(program.predict, program.class_names, program.size_hw, batch_sizes, log)
 
     @overload
     def __call__(self, images: ImageInput) -> ImageDetections: ...  # type: ignore[overload-overlap]
     @overload
     def __call__(self, images: Sequence[ImageInput]) -> list[ImageDetections]: ...
     def __call__(self, images: ImageInput | Sequence[ImageInput]) -> ImageDetections | list[ImageDetections]:
-        """What is in an image: an RGB array [h, w, 3] uint8, a PIL image or a path. Of a list, a list.
+        """Detects in an image (an RGB array [h, w, 3] uint8, a PIL image or a path) or in each image of a list.
 
         Raises:
-          ImageError: a file cannot be read. Names it.
-          ValueError: something is no such image.
+          ImageError: a file cannot be read.
+          UserError: something else is not an image.
         """
         if isinstance(images, list | tuple) and len(images) != 1:
             most = self.batch_sizes[-1]
-            # Read and detected batch by batch: a long list of paths does not fill the memory.
+            # Files are read batch by batch, so that a long list of paths does not fill the memory.
             batches = ([as_bgr(image) for image in images[i : i + most]] for i in range(0, len(images), most))
             return [found for batch in batches for found in self.detect_bgr(batch, most)]
         if isinstance(images, list | tuple):
@@ -129,9 +132,10 @@ class Detector:
         return self.detect_bgr([as_bgr(cast(ImageInput, images))])[0]
 
     def detect_bgr(self, images: Sequence[np.ndarray], batch_size: int | None = None) -> list[ImageDetections]:
-        """The same for BGR arrays, OpenCV's order, as many as the largest batch at most.
+        """Detects in BGR arrays, OpenCV's channel order: at most as many as the largest batch size.
 
-        `batch_size` is the program's; by default the smallest that takes them. Parts of one list had better use one.
+        `batch_size` chooses the program, by default the smallest that takes all images. Callers that cut one long list
+        into parts should give it, so that a shorter last part does not compile another program.
         """
         if batch_size is None:
             batch_size = next(size for size in self.batch_sizes if size >= len(images))
@@ -143,7 +147,7 @@ class Detector:
         if batch_size not in self._compiled:
             what = "one image" if batch_size == 1 else f"batches of {batch_size} images"
             height, width = self.size_hw
-            self._log(f"compiling for {what} at {height}x{width}, once; images of all sizes are fast from then on")
+            self._log(f"compiling for {what} at {height}x{width}, once for images of every size")
             self._compiled.add(batch_size)
         found = self._predict(canvas_BHW3)
         return [

@@ -1,8 +1,8 @@
-"""Images to detections: the network, its test-time augmentation, decoding and NMS as one function."""
+"""Detects in a batch of images: network, optional test-time augmentation, decoding and NMS in one compiled program."""
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -13,68 +13,94 @@ from yolox_jax.augment import multiscale
 from yolox_jax.augment.geometry import PAD_VALUE
 from yolox_jax.detection import tta
 from yolox_jax.detection.anchors import STRIDES, make_anchors
-from yolox_jax.detection.postprocess import DEFAULT_NUM_CANDIDATES, detect
+from yolox_jax.detection.postprocess import detect
+from yolox_jax.errors import UserError
 from yolox_jax.models.yolox import YOLOX
 from yolox_jax.types import Anchors, Detections, Predictions
 
-# Scale and whether mirrored. The scales are n/32, so that a multiple of 32 becomes a whole number of pixels.
-_TTA_VIEWS = ((1.0, False), (1.0, True), (27 / 32, True), (40 / 32, False))
-
-Predict = Callable[[Any, Any], Detections]
+Predict = Callable[[Any, Any], Detections]  # (variables, images [B, H, W, 3] uint8 BGR) -> Detections in input pixels
 
 
 @dataclasses.dataclass(frozen=True)
 class DetectConfig:
-    """How detections are made for counting AP; the defaults are the reference's."""
+    """Settings of detection. The defaults are those of config.eval.detect: for computing AP, not for looking at."""
 
-    conf: float = 0.001
-    iou: float = 0.65
-    max_detections: int = 1000
-    num_candidates: int = DEFAULT_NUM_CANDIDATES
-    multi_label: bool = False  # every class of a box that scores conf, not its best one only
-    tta: bool = False  # the image mirrored, smaller and larger too: four times the work
+    conf: float = 0.001  # score threshold: boxes below it are dropped
+    iou: float = 0.65  # NMS threshold: a box that overlaps a better one of its class by more is suppressed
+    max_detections: int = 1000  # slots per image
+    num_candidates: int = 2000  # best boxes per image that enter NMS
+    multi_label: bool = False  # a box counts once for each class above `conf`, not only for its best class
+    tta: bool = False  # test-time augmentation: four views of each image, four times the work
+
+    def __post_init__(self) -> None:
+        for name, meaning in (("conf", "a score threshold"), ("iou", "an IoU threshold")):
+            value = getattr(self, name)
+            if not 0 <= value <= 1:
+                raise UserError(f"{name} is {value}", f"give {meaning} from 0 to 1")
+        for name in ("max_detections", "num_candidates"):
+            value = getattr(self, name)
+            if value < 1:
+                raise UserError(f"{name} is {value}", "give 1 or more")
+
+
+class _View(NamedTuple):
+    """How the network sees the image: resized by `scale` and, if `mirrored`, flipped left to right."""
+
+    scale: float
+    mirrored: bool
+
+
+_PLAIN_VIEW = _View(1.0, mirrored=False)
+# Scales are n/32, so that an input size, a multiple of 32, becomes a whole number of pixels.
+_TTA_VIEWS = (_PLAIN_VIEW, _View(1.0, mirrored=True), _View(27 / 32, mirrored=True), _View(40 / 32, mirrored=False))
 
 
 def predict_images(model: YOLOX, variables: Any, images_BHW3: jax.Array, config: DetectConfig) -> Detections:
-    """The detections of images [B, H, W, 3] uint8 BGR, in their pixels."""
-    chosen = _TTA_VIEWS if config.tta else _TTA_VIEWS[:1]
-    seen = [_predict_view(model, variables, images_BHW3.astype(jnp.float32), *view) for view in chosen]
+    """Detects in images [B, H, W, 3] uint8 BGR; boxes are in their pixels."""
+    views = _TTA_VIEWS if config.tta else (_PLAIN_VIEW,)
+    seen = [_predict_view(model, variables, images_BHW3.astype(jnp.float32), view) for view in views]
     predictions, anchors = tta.join(seen)
-    how = (config.conf, config.iou, config.max_detections, config.num_candidates, config.multi_label)
-    return detect(predictions, anchors, *how)
+    return detect(
+        predictions,
+        anchors,
+        conf=config.conf,
+        iou=config.iou,
+        max_detections=config.max_detections,
+        num_candidates=config.num_candidates,
+        multi_label=config.multi_label,
+    )
 
 
-def _predict_view(
-    model: YOLOX, variables: Any, images_BHW3: jax.Array, scale: float, mirrored: bool
-) -> tuple[Predictions, Anchors]:
-    """Raw predictions and anchors, as of the images themselves, of what the network sees at a scale or in a mirror."""
+def _predict_view(model: YOLOX, variables: Any, images_BHW3: jax.Array, view: _View) -> tuple[Predictions, Anchors]:
+    """Raw predictions for one view of the images, with anchors that place them in the images themselves."""
     height, width = images_BHW3.shape[1:3]
-    seen_BHW3 = images_BHW3[:, :, ::-1] if mirrored else images_BHW3
-    if scale != 1:
-        scaled_hw = round(height * scale), round(width * scale)
-        seen_BHW3, _ = multiscale.resize(seen_BHW3, jnp.zeros((seen_BHW3.shape[0], 0, 4)), scaled_hw)
-        fill = [(0, -side % STRIDES[-1]) for side in scaled_hw]
-        seen_BHW3 = jnp.pad(seen_BHW3, ((0, 0), *fill, (0, 0)), constant_values=PAD_VALUE)
+    seen_BHW3 = images_BHW3[:, :, ::-1] if view.mirrored else images_BHW3
+    if view.scale != 1:
+        scaled_hw = round(height * view.scale), round(width * view.scale)
+        no_boxes_B04 = jnp.zeros((seen_BHW3.shape[0], 0, 4))
+        seen_BHW3, _ = multiscale.resize(seen_BHW3, no_boxes_B04, scaled_hw)
+        padding = [(0, -side % STRIDES[-1]) for side in scaled_hw]  # right and bottom, as letterboxing pads
+        seen_BHW3 = jnp.pad(seen_BHW3, ((0, 0), *padding, (0, 0)), constant_values=PAD_VALUE)
     predictions = cast(Predictions, model.apply(variables, seen_BHW3, train=False))
-    anchors = tta.unscale(make_anchors(seen_BHW3.shape[1:3]), scale)
-    return tta.unmirror(predictions, anchors, width) if mirrored else (predictions, anchors)
+    anchors = tta.unscale(make_anchors(seen_BHW3.shape[1:3]), view.scale)
+    return tta.unmirror(predictions, anchors, width) if view.mirrored else (predictions, anchors)
 
 
 def make_predict(model: YOLOX, mesh: Mesh, config: DetectConfig) -> Predict:
-    """The compiled function of (variables, images [B, H, W, 3] uint8) to Detections: images divided over the mesh."""
+    """Makes the jitted `predict_images` of a model: variables on every device of the mesh, images sharded over it."""
 
     def predict(variables: Any, images_BHW3: jax.Array) -> Detections:
         return predict_images(model, variables, images_BHW3, config)
 
     axis = mesh.axis_names[0]
-    # Mapped, not partitioned: each device runs NMS on its own images until those are done.
+    # shard_map instead of automatic partitioning: each device's NMS loop ends when its own images are done.
     mapped = jax.shard_map(predict, mesh=mesh, in_specs=(P(), P(axis)), out_specs=P(axis), check_vma=False)
-    divided = NamedSharding(mesh, P(axis))
-    return jax.jit(mapped, in_shardings=(NamedSharding(mesh, P()), divided), out_shardings=divided)
+    replicated, sharded = NamedSharding(mesh, P()), NamedSharding(mesh, P(axis))
+    return jax.jit(mapped, in_shardings=(replicated, sharded), out_shardings=sharded)
 
 
 def compile_predict(predict: Predict, variables: Any, size_hw: tuple[int, int], batch_size: int) -> Predict:
-    """The compiled program of `make_predict`'s function for variables on its mesh and batches of this shape."""
-    whole = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), variables)
-    images = jax.ShapeDtypeStruct((batch_size, *size_hw, 3), jnp.uint8)
-    return cast(Any, predict).lower(whole, images).compile()  # a function of jax.jit
+    """Compiles a function from `make_predict` for one input size and batch size, ahead of the first call."""
+    variable_shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), variables)
+    image_shape = jax.ShapeDtypeStruct((batch_size, *size_hw, 3), jnp.uint8)
+    return cast(Any, predict).lower(variable_shapes, image_shape).compile()  # Predict is a jitted function here

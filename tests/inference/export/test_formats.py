@@ -1,4 +1,4 @@
-"""What is written in each form, of a nano with random numbers; and the program that does so."""
+"""The files of each export format, for a nano with random weights, and the export program."""
 
 import sys
 
@@ -8,6 +8,7 @@ import pytest
 
 from tests import programs
 from tests.material import golden_shapes, golden_state_dict
+from yolox_jax.errors import UserError
 from yolox_jax.inference import pretrained
 from yolox_jax.inference.export.formats import FORMATS, ExportConfig
 from yolox_jax.inference.pretrained import DETECTOR_CONFIG
@@ -36,34 +37,41 @@ def _dims(values):
     return {v.name: [d.dim_param or d.dim_value for d in v.type.tensor_type.shape.dim] for v in values}
 
 
-def test_onnx_has_the_size_the_batch_and_the_slots_asked_for(loaded, tmp_path):
+def test_an_onnx_file_has_the_given_input_size_batch_and_number_of_slots(loaded, tmp_path):
     config = ExportConfig((64, 96), 2, DETECTOR_CONFIG)
     FORMATS["onnx"][1](tmp_path / "nano.onnx", loaded, config)
     graph = onnx.load(tmp_path / "nano.onnx").graph
-    slots = 126  # as many as there are anchors
+    slots = 126  # all anchors of 64x96: fewer than max_detections
     expected = {"images": [2, 64, 96, 3], "boxes": [2, slots, 4]}
     expected |= {name: [2, slots] for name in ("scores", "labels", "mask")}
     assert _dims([*graph.input, *graph.output]) == expected
 
 
-def test_raw_onnx_takes_any_number_of_images(loaded, tmp_path):
+def test_a_raw_onnx_file_takes_any_number_of_images(loaded, tmp_path):
     FORMATS["onnx"][1](tmp_path / "nano.onnx", loaded, ExportConfig((64, 64), None, None))
     graph = onnx.load(tmp_path / "nano.onnx").graph
     assert _dims([*graph.input, *graph.output]) == {"images": ["batch", 3, 64, 64], "output": ["batch", 84, 85]}
 
 
-def test_without_the_package_onnx_the_message_says_how_to_get_it(loaded, tmp_path, monkeypatch):
+def test_without_the_package_onnx_the_error_says_how_to_install_it(loaded, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnx", None)
-    with pytest.raises(ValueError, match="pip install 'onnx"):
+    with pytest.raises(UserError, match="--format=onnx needs the package onnx .*: pip install 'onnx"):
         FORMATS["onnx"][1](tmp_path / "nano.onnx", loaded, ExportConfig((64, 64), None, None))
 
 
-def test_the_network_alone_is_for_onnx_only(loaded, tmp_path):
-    with pytest.raises(ValueError, match="--raw is for --format=onnx"):
+def test_raw_is_refused_for_stablehlo(loaded, tmp_path):
+    with pytest.raises(UserError, match="--raw was given with --format=stablehlo: .* --format=onnx"):
         FORMATS["stablehlo"][1](tmp_path / "nano.zip", loaded, ExportConfig((64, 64), None, None))
 
 
-def test_the_program_writes_an_official_file_unchanged_and_says_what_it_wrote(weights, state_dict, tmp_path):
+@pytest.mark.parametrize("name", ["onnx", "pth"])
+def test_an_unwritable_file_is_named(loaded, tmp_path, name):
+    path = tmp_path / "no" / f"nano.{name}"
+    with pytest.raises(UserError, match=f"no/nano.{name} cannot be written .No such file or directory.: "):
+        FORMATS[name][1](path, loaded, ExportConfig((64, 64), None, None))
+
+
+def test_the_program_writes_an_official_file_unchanged_and_prints_what_it_wrote(weights, state_dict, tmp_path):
     arguments = [f"--weights={weights}", "--format=pth", "--output=again.pth"]
     result = programs.run("-m yolox_jax.tools.export", arguments, tmp_path, 0)
     assert "again.pth: YOLOX-nano, 80 classes, " in result.stdout
@@ -81,14 +89,14 @@ def test_the_program_writes_an_official_file_unchanged_and_says_what_it_wrote(we
         (["--format=onnx", "--raw", "--max_detections=5"], "--raw has no use for --max_detections"),
     ],
 )
-def test_the_program_refuses_flags_that_would_change_nothing(weights, tmp_path, given, refused):
+def test_the_program_refuses_flags_that_would_have_no_effect(weights, tmp_path, given, refused):
     arguments = [f"--weights={weights}", *given, "--output=file"]
     result = programs.run("-m yolox_jax.tools.export", arguments, tmp_path, 1)
     assert result.stderr == f"error: {refused}: leave that out\n"
     assert not (tmp_path / "file").exists()
 
 
-def test_the_program_refuses_a_size_that_cannot_be(weights, tmp_path):
+def test_the_program_refuses_a_size_that_is_not_a_multiple_of_32(weights, tmp_path):
     arguments = [f"--weights={weights}", "--format=onnx", "--size=65"]
     result = programs.run("-m yolox_jax.tools.export", arguments, tmp_path, 1)
     assert "multiples of 32" in result.stderr

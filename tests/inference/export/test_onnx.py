@@ -1,4 +1,4 @@
-"""ONNX files in ONNX Runtime against the reference's outputs, our detections, and the official file."""
+"""ONNX files in ONNX Runtime, compared with the reference's outputs, our detections and the official ONNX file."""
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +12,7 @@ from yolox_jax.augment.geometry import letterbox
 from yolox_jax.data import images
 from yolox_jax.detection.anchors import make_anchors
 from yolox_jax.detection.postprocess import detect
+from yolox_jax.errors import UserError
 from yolox_jax.inference import pretrained
 from yolox_jax.inference.export import onnx_file
 from yolox_jax.inference.export.onnx_detections import add_detections
@@ -25,8 +26,8 @@ def _session(model):
     return onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
 
 
-@pytest.mark.parametrize("name", ["nano", "tiny", "m", "darknet53"])  # depthwise, plain, deeper, another family
-def test_the_graph_of_each_kind_of_network_gives_the_references_outputs(name):
+@pytest.mark.parametrize("name", ["nano", "tiny", "m", "darknet53"])  # depthwise, smallest dense, deeper, Darknet53
+def test_the_graph_of_each_kind_of_network_has_the_outputs_of_the_reference(name):
     arrays = golden("models")
     images_B3HW = arrays["images_nchw"].astype(np.float32)
     graph = Graph()
@@ -50,30 +51,30 @@ def _detect(predictions, anchors):
 
 @pytest.fixture(scope="module")
 def nms():
-    """A session of decoding and NMS alone, for an input of 64x96 and 3 classes."""
+    """A session that runs only decoding and NMS, for a 64x96 input and 3 classes."""
     anchors = make_anchors((64, 96))
     graph = Graph()
     output = graph.input("output", np.float32, ["batch", len(anchors.strides), 8])
     found = add_detections(graph, output, anchors, 3, _CONFIG)
-    described = (
+    outputs = (
         ("boxes", np.float32, [4]),
         ("scores", np.float32, []),
         ("labels", np.int32, []),
         ("mask", np.bool_, []),
     )
-    for value, (name, dtype, last) in zip(found, described, strict=True):
+    for value, (name, dtype, last) in zip(found, outputs, strict=True):
         graph.output(name, value, dtype, ["batch", 30, *last])
     return _session(graph.model()), anchors
 
 
-@pytest.mark.parametrize(("batch", "lift"), [(1, 0.0), (3, 1.0), (2, -20.0)])  # the last: nothing found
-def test_detections_in_the_graph_are_those_of_postprocess(nms, batch, lift):
+@pytest.mark.parametrize(("batch", "lift"), [(1, 0.0), (3, 1.0), (2, -20.0)])  # the last one has no detections
+def test_decoding_and_nms_in_the_graph_give_the_detections_of_postprocess(nms, batch, lift):
     session, anchors = nms
     rng = np.random.default_rng(batch)
     deltas = rng.normal(0, 1, (3, len(anchors.strides), 4)).astype(np.float32)
     logits = rng.normal(lift, 2, (3, len(anchors.strides), 4)).astype(np.float32)
     predictions = Predictions(jnp.asarray(deltas), jnp.asarray(logits[..., 0]), jnp.asarray(logits[..., 1:]))
-    # Always of three images, so that one program is compiled.
+    # Always three images, so that only one program is compiled.
     expected = jax.tree.map(lambda x: np.asarray(x)[:batch], _detect(predictions, anchors))
     output = np.concatenate([deltas, jax.nn.sigmoid(logits)], axis=2)[:batch]
     boxes, scores, labels, mask = session.run(None, {"output": output})
@@ -91,12 +92,12 @@ def nano():
 
 @pytest.fixture(scope="module")
 def photographs():
-    """[4, 416, 416, 3] uint8 BGR, letterboxed."""
+    """Four COCO images, letterboxed: [4, 416, 416, 3] uint8 BGR."""
     paths = sorted(material("data/coco_val100/images").glob("*.jpg"))[:4]
     return np.stack([letterbox(images.read(path), (416, 416))[0] for path in paths])
 
 
-def test_without_nms_the_file_is_the_official_one(nano, photographs):
+def test_the_raw_file_has_the_interface_and_outputs_of_the_official_one(nano, photographs):
     official = onnx.load(material("weights/yolox_nano_coco.onnx"))
     ours = onnx_file.raw_model(nano, (416, 416), batch=1)
     assert ours.opset_import[0].version >= 17
@@ -112,16 +113,16 @@ def test_without_nms_the_file_is_the_official_one(nano, photographs):
 
 
 @pytest.mark.slow
-def test_with_nms_photographs_have_our_detections(nano, photographs):
+def test_the_file_with_nms_gives_our_detections_on_photographs(nano, photographs):
     config = DetectConfig(conf=0.3, iou=0.65, max_detections=300, num_candidates=1000)
     session = _session(onnx_file.detecting_model(nano, (416, 416), None, config))
     names = [node.name for node in session.get_outputs()]
     assert names == ["boxes", "scores", "labels", "mask"]
-    predict = pretrained.make_predict(nano, config)
+    detect_nano = pretrained.make_detect(nano, config)
     together = session.run(None, {"images": photographs})
     num_found = 0
     for row, image in enumerate(photographs):
-        ours = predict(image[None])
+        ours = detect_nano(image[None])
         for boxes, scores, labels, mask in (
             (part[0] for part in session.run(None, {"images": image[None]})),
             (part[row] for part in together),
@@ -134,7 +135,7 @@ def test_with_nms_photographs_have_our_detections(nano, photographs):
     assert num_found > 20
 
 
-def test_what_the_graph_cannot_do_is_said():
+def test_options_that_the_graph_does_not_support_are_refused():
     loaded = pretrained.Pretrained("nano", None, {}, ("a",), (64, 64))
-    with pytest.raises(ValueError, match="neither multi_label nor tta.*stablehlo"):
+    with pytest.raises(UserError, match="supports neither multi_label nor tta: .*stablehlo"):
         onnx_file.detecting_model(loaded, (64, 64), None, DetectConfig(tta=True))

@@ -1,5 +1,6 @@
 """predict on files of all kinds, with a detector that sees white pixels."""
 
+import functools
 import json
 import sys
 
@@ -13,9 +14,9 @@ from tests import programs
 from tests.inference.white_pixels import CLASS_NAMES, WhitePixels, white_box
 from tests.material import ROOT
 from tests.training import toy
-from yolox_jax.inference import pretrained
 from yolox_jax.inference.detector import Detector
-from yolox_jax.inference.predict import DetectConfig
+from yolox_jax.inference.export import stablehlo
+from yolox_jax.inference.predict import DetectConfig, predict_images
 from yolox_jax.tools.predict import media
 from yolox_jax.tools.predict.prediction import Prediction
 
@@ -207,9 +208,10 @@ predict.Detector.from_pretrained = mock.Mock(return_value=mock.Mock(class_names=
 def test_the_program_writes_a_json_and_ends_with_one_where_something_was_unreadable(folder, tmp_path):
     size_hw = (toy.SIZE, toy.SIZE)
     variables = toy.MODEL.init(jax.random.key(0), jnp.zeros((1, *size_hw, 3)))
-    loaded = pretrained.Pretrained("toy", toy.MODEL, variables, ("circle", "square", "star"), size_hw)
     config = DetectConfig(conf=0.0, iou=0.5, max_detections=5, num_candidates=20)
-    pretrained.export(loaded, size_hw, 1, config, platforms=("cpu",)).write(tmp_path / "toy.zip")
+    detect = functools.partial(predict_images, toy.MODEL, variables, config=config)
+    names = ("circle", "square", "star")
+    stablehlo.export(detect, names, size_hw, 1, platforms=("cpu",)).write(tmp_path / "toy.zip")
     results = {}
     for name, named in (("good", ["a.png"]), ("bad", ["damaged.jpg", "a.png"])):
         arguments = [f"--weights={tmp_path / 'toy.zip'}", f"--output={tmp_path / name}"]

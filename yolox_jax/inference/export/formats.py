@@ -1,11 +1,13 @@
-"""A detector in each of the forms that it is shipped in."""
+"""The export formats by name: the ending of the file, and the function that writes it."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from pathlib import Path
 
-from yolox_jax.inference import pretrained
-from yolox_jax.inference.predict import DetectConfig
+from yolox_jax.errors import UserError, writing
+from yolox_jax.inference.export import stablehlo
+from yolox_jax.inference.predict import DetectConfig, predict_images
 from yolox_jax.inference.pretrained import Pretrained
 from yolox_jax.weights import official
 from yolox_jax.weights.torch_writer import save_pth
@@ -13,17 +15,18 @@ from yolox_jax.weights.torch_writer import save_pth
 
 @dataclasses.dataclass(frozen=True)
 class ExportConfig:
-    """What is exported; a .pth file needs nothing of it."""
+    """Settings of an export; a .pth file uses none of them."""
 
     size_hw: tuple[int, int]
-    batch: int | None  # images at a time; any number where None
-    detect: DetectConfig | None  # the network alone where None, which only ONNX knows
+    batch: int | None  # images per call, or None if any number will do
+    detect: DetectConfig | None  # None exports the network without decoding and NMS, for ONNX only
 
 
 def _write_stablehlo(path: Path, loaded: Pretrained, config: ExportConfig) -> None:
     if config.detect is None:
-        raise ValueError("--raw is for --format=onnx")
-    pretrained.export(loaded, config.size_hw, config.batch, config.detect).write(path)
+        raise UserError("--raw was given with --format=stablehlo", "leave --raw out, or choose --format=onnx")
+    detect = functools.partial(predict_images, loaded.model, loaded.variables, config=config.detect)
+    stablehlo.export(detect, loaded.class_names, config.size_hw, config.batch).write(path)
 
 
 def _write_onnx(path: Path, loaded: Pretrained, config: ExportConfig) -> None:
@@ -32,21 +35,22 @@ def _write_onnx(path: Path, loaded: Pretrained, config: ExportConfig) -> None:
 
         from yolox_jax.inference.export import onnx_file
     except ImportError as error:
-        raise ValueError(f"--format=onnx needs the package onnx ({error}): pip install 'onnx>=1.17'") from error
+        raise UserError(f"--format=onnx needs the package onnx ({error})", "pip install 'onnx>=1.17'") from error
     if config.detect is None:
         model = onnx_file.raw_model(loaded, config.size_hw, config.batch)
     else:
         model = onnx_file.detecting_model(loaded, config.size_hw, config.batch, config.detect)
-    onnx.save(model, path)
+    with writing(path):
+        onnx.save(model, path)
 
 
 def _write_pth(path: Path, loaded: Pretrained, config: ExportConfig) -> None:
-    save_pth(path, official.to_state_dict(loaded.variables, loaded.model))
+    with writing(path):
+        save_pth(path, official.to_state_dict(loaded.variables, loaded.model))
 
 
 Writer = Callable[[Path, Pretrained, ExportConfig], None]
-# The ending of the file, and what writes it.
-FORMATS: dict[str, tuple[str, Writer]] = {
+FORMATS: dict[str, tuple[str, Writer]] = {  # name: ending, writer
     "stablehlo": (".stablehlo.zip", _write_stablehlo),
     "onnx": (".onnx", _write_onnx),
     "pth": (".pth", _write_pth),

@@ -1,4 +1,4 @@
-"""What detection/postprocess.py does, as ONNX operators."""
+"""Decoding and NMS as ONNX operators: the same detections as detection/postprocess.py."""
 
 import numpy as np
 
@@ -10,7 +10,10 @@ from yolox_jax.types import Anchors
 def add_detections(
     graph: Graph, output_BAR: str, anchors: Anchors, num_classes: int, config: DetectConfig
 ) -> tuple[str, str, str, str]:
-    """The network's output [B, A, 5 + C] -> boxes [B, D, 4] xyxy, scores, labels and mask [B, D], best first."""
+    """Adds the nodes from the network's output [B, A, 5 + C] to boxes [B, D, 4] xyxy, scores, labels and mask [B, D].
+
+    Best score first; D is the smallest of max_detections, num_candidates and A.
+    """
     num_anchors = len(anchors.strides)
     num_candidates = min(config.num_candidates, num_anchors)
     num_slots = min(config.max_detections, num_candidates)
@@ -23,24 +26,25 @@ def add_detections(
     corners = graph.add("Sub", center, half_size), graph.add("Add", center, half_size)
     box_BA4 = graph.add("Concat", *corners, axis=2)
 
-    # The best anchors, each with its best class.
+    # N best anchors, each with its best class.
     best_BA1 = graph.add("Mul", obj, graph.add("ReduceMax", cls_BAC, axes=[2], keepdims=1))
     score_BN, index_BN = _top(graph, graph.add("Squeeze", best_BA1, graph.constant([2])), num_candidates)
     box_BN4 = _rows(graph, box_BA4, index_BN)
     label_BN = graph.add("ArgMax", _rows(graph, cls_BAC, index_BN), axis=2, keepdims=0)
 
-    # NonMaxSuppression wants a score for each class: zero for all but the best, which is below any threshold.
+    # NonMaxSuppression takes a score for every class: 0 for all but the best one, and it keeps only scores above conf.
     depth, off_and_on = graph.constant(np.array(num_classes, np.int64)), graph.constant([0.0, 1.0])
     is_class_BCN = graph.add("OneHot", label_BN, depth, off_and_on, axis=1)
     score_BCN = graph.add("Mul", is_class_BCN, graph.add("Unsqueeze", score_BN, graph.constant([1])))
     limits = graph.constant([num_candidates]), graph.constant([config.iou]), graph.constant([config.conf])
     kept_K3 = graph.add("NonMaxSuppression", box_BN4, score_BCN, *limits)  # image, class, candidate
 
+    # Back from the list of K kept boxes to rows of D slots: scores of suppressed boxes become 0.
     place_K2 = graph.add("Gather", kept_K3, graph.constant([0, 2]), axis=1)
     one = graph.constant([1.0])
     ones_K = graph.add("Expand", one, graph.add("Shape", place_K2, start=0, end=1))
-    none_BN = graph.add("Mul", score_BN, graph.constant([0.0]))
-    keep_BN = graph.add("ScatterND", none_BN, place_K2, ones_K)
+    zeros_BN = graph.add("Mul", score_BN, graph.constant([0.0]))
+    keep_BN = graph.add("ScatterND", zeros_BN, place_K2, ones_K)
     score_BD, slot_BD = _top(graph, graph.add("Mul", score_BN, keep_BN), num_slots)
     box_BD4 = _rows(graph, box_BN4, slot_BD)
     label_BD = graph.add("Cast", graph.add("GatherElements", label_BN, slot_BD, axis=1), to=6)  # int32
@@ -49,7 +53,7 @@ def add_detections(
 
 
 def _top(graph: Graph, score: str, count: int) -> tuple[str, str]:
-    """The best scores of each row, and where they are."""
+    """The `count` best scores of each row, and their indices."""
     return graph.add("TopK", score, graph.constant([count]), num_outputs=2, axis=1)
 
 

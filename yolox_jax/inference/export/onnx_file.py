@@ -1,4 +1,4 @@
-"""A detector as an ONNX file."""
+"""Builds a detector as an ONNX model, with or without decoding and NMS."""
 
 import json
 
@@ -6,6 +6,7 @@ import numpy as np
 import onnx
 
 from yolox_jax.detection.anchors import make_anchors
+from yolox_jax.errors import UserError
 from yolox_jax.inference.export.onnx_detections import add_detections
 from yolox_jax.inference.export.onnx_graph import Dims, Graph
 from yolox_jax.inference.export.onnx_network import OnnxNetwork
@@ -15,9 +16,9 @@ from yolox_jax.weights.official import to_state_dict
 
 
 def raw_model(loaded: Pretrained, size_hw: tuple[int, int], batch: int | None) -> onnx.ModelProto:
-    """As the official exporter writes it, for what runs those files: no decoding and no NMS.
+    """Builds the model that the official exporter writes, without decoding and NMS.
 
-    images [B, 3, H, W] float32 BGR 0..255 -> output [B, A, 5 + C]. B is free where `batch` is None.
+    images [B, 3, H, W] float32 BGR 0..255 -> output [B, A, 5 + C]. Any B will do if `batch` is None.
     """
     graph, dims = Graph(), batch or "batch"
     num_anchors, num_classes = len(make_anchors(size_hw).strides), len(loaded.class_names)
@@ -30,25 +31,30 @@ def raw_model(loaded: Pretrained, size_hw: tuple[int, int], batch: int | None) -
 def detecting_model(
     loaded: Pretrained, size_hw: tuple[int, int], batch: int | None, config: DetectConfig
 ) -> onnx.ModelProto:
-    """Letterboxed images in, detections out.
+    """Builds a model of the whole detector, with decoding and NMS.
 
-    images [B, H, W, 3] uint8 BGR -> boxes [B, D, 4] xyxy in input pixels, scores, labels and mask [B, D], best first.
-    Raises ValueError for what this graph cannot do.
+    images [B, H, W, 3] uint8 BGR, letterboxed -> boxes [B, D, 4] xyxy in input pixels, scores, labels and mask [B, D],
+    best score first. Any B will do if `batch` is None.
+
+    Raises:
+      UserError: the config asks for multi_label or tta, which this model does not support.
     """
     if config.multi_label or config.tta:
-        raise ValueError("an ONNX file has neither multi_label nor tta: leave them out, or choose --format=stablehlo")
+        raise UserError(
+            "--format=onnx supports neither multi_label nor tta", "leave them out, or use --format=stablehlo"
+        )
     graph, dims, anchors = Graph(), batch or "batch", make_anchors(size_hw)
     images = graph.input("images", np.uint8, [dims, *size_hw, 3])
     images_B3HW = graph.add("Transpose", graph.add("Cast", images, to=onnx.TensorProto.FLOAT), perm=[0, 3, 1, 2])
     output = OnnxNetwork(graph, to_state_dict(loaded.variables, loaded.model)).raw_output(images_B3HW)
     found = add_detections(graph, output, anchors, len(loaded.class_names), config)
     num_slots = min(config.max_detections, config.num_candidates, len(anchors.strides))
-    described: list[tuple[str, type[np.generic], Dims]] = [
+    outputs: list[tuple[str, type[np.generic], Dims]] = [
         ("boxes", np.float32, [4]),
         ("scores", np.float32, []),
         ("labels", np.int32, []),
         ("mask", np.bool_, []),
     ]
-    for value, (name, dtype, last) in zip(found, described, strict=True):
-        graph.output(name, value, dtype, [dims, num_slots, *last])
+    for value, (name, dtype, last_dims) in zip(found, outputs, strict=True):
+        graph.output(name, value, dtype, [dims, num_slots, *last_dims])
     return graph.model(class_names=json.dumps(loaded.class_names))

@@ -1,4 +1,4 @@
-"""An ONNX graph as it grows: nodes and constants get their names here."""
+"""Builds an ONNX graph node by node, and names its nodes and constants."""
 
 import itertools
 from typing import Any
@@ -7,14 +7,14 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-OPSET = 17  # what all of ONNX Runtime, OpenVINO and TensorRT read for years
-_IR_VERSION = 8  # of opset 17; older runtimes refuse newer ones
+OPSET = 17  # ONNX Runtime, OpenVINO and TensorRT have all read it for years
+_IR_VERSION = 8  # the one of opset 17; older runtimes refuse newer ones
 
-Dims = list[int | str]  # a name where the size is known only when the graph runs
+Dims = list[int | str]  # a name stands for a size that is known only when the graph runs
 
 
 class Graph:
-    """Nodes in the order they are added; a value is the name of a node's first output, an input or a constant."""
+    """An ONNX graph under construction. A value is named by a string: an input, a constant or an output of a node."""
 
     def __init__(self) -> None:
         self._nodes: list[onnx.NodeProto] = []
@@ -24,6 +24,7 @@ class Graph:
         self._number = itertools.count()
 
     def input(self, name: str, dtype: type[np.generic], dims: Dims) -> str:
+        """Adds an input and returns its value."""
         self._inputs.append(helper.make_tensor_value_info(name, _tensor_type(dtype), dims))
         return name
 
@@ -33,7 +34,7 @@ class Graph:
         self._outputs.append(helper.make_tensor_value_info(name, _tensor_type(dtype), dims))
 
     def constant(self, array: np.ndarray | list[int] | list[float]) -> str:
-        """A tensor; lists of int become int64 and lists of float float32, as ONNX's operators want them."""
+        """Adds a constant tensor. Lists of int become int64 and lists of float float32, as ONNX's operators expect."""
         if isinstance(array, list):
             array = np.array(array, np.int64 if all(isinstance(item, int) for item in array) else np.float32)
         name = f"constant_{next(self._number)}"
@@ -41,14 +42,14 @@ class Graph:
         return name
 
     def add(self, operator: str, *inputs: str, num_outputs: int = 1, name: str = "", **attributes: Any) -> Any:
-        """The value that an operator of ONNX makes, or the tuple of its `num_outputs` values."""
+        """Adds a node and returns its output value, or a tuple of them if `num_outputs` is more than 1."""
         name = name or f"{operator}_{next(self._number)}"
         outputs = [name] + [f"{name}_{i}" for i in range(1, num_outputs)]
         self._nodes.append(helper.make_node(operator, list(inputs), outputs, name=name, **attributes))
         return name if num_outputs == 1 else tuple(outputs)
 
     def model(self, **metadata: str) -> onnx.ModelProto:
-        """The whole, checked."""
+        """Returns the finished model, checked by ONNX; the metadata are stored in it."""
         graph = helper.make_graph(self._nodes, "yolox", self._inputs, self._outputs, self._constants)
         model = helper.make_model(
             graph,

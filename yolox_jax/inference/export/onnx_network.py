@@ -1,7 +1,8 @@
-"""The networks as ONNX graphs, operator for operator what the official exporter writes.
+"""Builds the networks as ONNX graphs, with the same operators as the official exporter.
 
-The tensors' names tell blocks, depths and which convolutions are depthwise; only what they cannot tell is said here: how
-the blocks are joined, and strides. tests/inference/export/test_onnx.py holds every kind of network to models/.
+Blocks, depths and depthwise convolutions are inferred from the names of the tensors. Only the connections between
+blocks and the strides are written here. tests/inference/export/test_onnx.py compares every kind of network with the
+reference.
 """
 
 from collections.abc import Mapping
@@ -21,7 +22,7 @@ class OnnxNetwork:
         self._is_darknet53 = "backbone.out1_cbl.conv.weight" in state_dict
 
     def raw_output(self, images_B3HW: str) -> str:
-        """Float BGR images in 0..255 -> [B, A, 5 + C]: raw box outputs, then sigmoids of object and classes."""
+        """Adds the network: float BGR images in 0..255 -> [B, A, 5 + C], raw boxes and sigmoids of obj and cls."""
         levels = self._fpn(images_B3HW) if self._is_darknet53 else self._pafpn(images_B3HW)
         outputs = []
         for number, level in enumerate(levels):
@@ -34,7 +35,7 @@ class OnnxNetwork:
             obj = self._graph.add("Sigmoid", self._conv(f"head.obj_preds.{number}", reg))
             prob = self._graph.add("Sigmoid", self._conv(f"head.cls_preds.{number}", cls))
             joined = self._graph.add("Concat", box, obj, prob, axis=1)
-            # 0: as before, so that the batch stays free.
+            # In ONNX's Reshape 0 keeps the input's size, so any batch size will do.
             flat_shape = self._graph.constant([0, 5 + len(self._tensors["head.cls_preds.0.bias"]), -1])
             outputs.append(self._graph.add("Reshape", joined, flat_shape))
         return self._graph.add("Transpose", self._graph.add("Concat", *outputs, axis=2), perm=[0, 2, 1])
@@ -55,7 +56,7 @@ class OnnxNetwork:
 
     def _csp_darknet(self, images: str) -> tuple[str, str, str]:
         end, axes, steps = (self._graph.constant(value) for value in ([1 << 31, 1 << 31], [2, 3], [2, 2]))
-        quarters = [  # row and column of each 2×2 pixels, column after column
+        quarters = [  # space-to-depth: the four pixels of each 2×2 patch, column by column
             self._graph.add("Slice", images, self._graph.constant([row, column]), end, axes, steps)
             for column in (0, 1)
             for row in (0, 1)
@@ -77,20 +78,20 @@ class OnnxNetwork:
 
         def join(name: str, coarse: str, fine: str) -> str:
             up = self._upsample(self._block(f"backbone.{name}_cbl", coarse))
-            return self._row(f"backbone.{name}", self._graph.add("Concat", up, fine, axis=1))
+            return self._sequence(f"backbone.{name}", self._graph.add("Concat", up, fine, axis=1))
 
         out16 = join("out1", stride32, stride16)
         return join("out2", out16, stride8), out16, stride32
 
     def _darknet53(self, images: str) -> tuple[str, str, str]:
-        x, levels = self._row("backbone.backbone.stem", images, down=1), []
+        x, levels = self._sequence("backbone.backbone.stem", images, down=1), []
         for stage in ("dark2", "dark3", "dark4", "dark5"):
-            x = self._row(f"backbone.backbone.{stage}", x, down=0)
+            x = self._sequence(f"backbone.backbone.{stage}", x, down=0)
             levels.append(x)
         return levels[1], levels[2], levels[3]
 
-    def _row(self, name: str, x: str, down: int | None = None) -> str:
-        """The numbered blocks of Darknet53 one after the other; the one numbered `down` has stride 2."""
+    def _sequence(self, name: str, x: str, down: int | None = None) -> str:
+        """A sequence of numbered blocks (nn.Sequential in the reference); block number `down` has stride 2."""
         number = 0
         while kind := self._kind(each := f"{name}.{number}"):
             if kind == "residual":
@@ -103,6 +104,7 @@ class OnnxNetwork:
         return x
 
     def _kind(self, name: str) -> str | None:
+        """The kind of a numbered block, by the names of its tensors, or None after the last block."""
         for first, kind in (("conv", "block"), ("layer1.conv", "residual"), ("conv1.conv", "pyramid")):
             if f"{name}.{first}.weight" in self._tensors:
                 return kind
@@ -137,12 +139,13 @@ class OnnxNetwork:
         )
 
     def _spatial(self, name: str, x: str, stride: int = 1) -> str:
+        """A 3×3 convolution block, depthwise separable if the weights are."""
         if f"{name}.dconv.conv.weight" in self._tensors:
             return self._block(f"{name}.pconv", self._block(f"{name}.dconv", x, stride))
         return self._block(name, x, stride)
 
     def _block(self, name: str, x: str, stride: int = 1) -> str:
-        """Convolution with the BatchNorm folded into it, and activation."""
+        """A convolution, with its BatchNorm folded in, and the activation."""
         scale, offset, mean, var = (
             self._tensors[f"{name}.bn.{leaf}"].astype(np.float64)
             for leaf in ("weight", "bias", "running_mean", "running_var")
