@@ -75,7 +75,7 @@ def evaluation(images: int = 500, classes: int = _CLASSES, found: int = 100) -> 
         "categories": [{"id": i, "name": str(i)} for i in range(classes)],
         "annotations": annotations,
     }
-    return lambda: coco_ap.evaluate(truth, detections)
+    return lambda: coco_ap.compute_ap(truth, detections)
 
 
 def pipeline(images: int = 1000, size: int = 320, batch: int = 8) -> Callable[[], Any]:

@@ -1,4 +1,4 @@
-"""Ground truth and detections in COCO's form, awkward ones."""
+"""Random ground truth and detections in COCO's format, full of special cases."""
 
 import numpy as np
 
@@ -6,7 +6,7 @@ CATEGORY_IDS = [7, 2, 9, 4]  # neither sorted nor dense; the last has no boxes
 
 
 def random_case(seed, num_images=12):
-    """Boxes of all sizes, crowds, images without boxes, a class without boxes, and many equal scores."""
+    """Draws boxes of all sizes, crowds, images and a class without boxes, and many equal scores."""
     rng = np.random.default_rng(seed)
     annotations, detections = [], []
     for image_id in rng.permutation(num_images) * 3 + 5:

@@ -1,4 +1,4 @@
-"""The AP against pycocotools, and against the reference's own number."""
+"""COCO's AP compared with pycocotools and with the number of the reference."""
 
 import contextlib
 import copy
@@ -12,11 +12,12 @@ import pytest
 
 from tests.evaluation.random_boxes import CATEGORY_IDS, random_case
 from tests.material import material
-from yolox_jax.evaluation.coco_ap import STAT_NAMES, evaluate, to_coco
+from yolox_jax.errors import UserError
+from yolox_jax.evaluation.coco_ap import STAT_NAMES, compute_ap, to_coco
 
 
 def by_pycocotools(ground_truth, detections):
-    """The twelve numbers, and {category id: (AP, AP50)}."""
+    """Returns the twelve numbers, and {category id: (AP, AP50)}."""
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         from pycocotools.coco import COCO
@@ -37,79 +38,79 @@ def by_pycocotools(ground_truth, detections):
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_the_numbers_are_those_of_pycocotools(seed):
+def test_the_numbers_equal_those_of_pycocotools(seed):
     ground_truth, detections = random_case(seed)
     expected, expected_per_class = by_pycocotools(ground_truth, detections)
-    result = evaluate(ground_truth, detections)
+    result = compute_ap(ground_truth, detections)
     np.testing.assert_allclose([result.stats[name] for name in STAT_NAMES], expected, atol=1e-6)
     for category, of_class in zip(ground_truth["categories"], result.per_class, strict=True):
         assert of_class.name == category["name"]
         np.testing.assert_allclose((of_class.AP, of_class.AP50), expected_per_class[category["id"]], atol=1e-6)
 
 
-def test_more_than_a_hundred_detections_of_an_image_count_as_pycocotools_counts_them():
+def test_more_than_a_hundred_detections_in_an_image_are_treated_as_in_pycocotools():
     ground_truth, detections = random_case(3, num_images=2)
     rng = np.random.default_rng(0)
     crowd = [{**detections[0], "score": float(score)} for score in rng.random(150)]
     expected, _ = by_pycocotools(ground_truth, detections + crowd)
-    np.testing.assert_allclose(list(evaluate(ground_truth, detections + crowd).stats.values()), expected, atol=1e-6)
+    np.testing.assert_allclose(list(compute_ap(ground_truth, detections + crowd).stats.values()), expected, atol=1e-6)
 
 
-def test_perfect_detections_have_ap_one_even_where_an_id_is_zero():
+def test_perfect_detections_have_an_ap_of_one_even_if_an_id_is_zero():
     ground_truth, _ = random_case(1)
     for i, annotation in enumerate(ground_truth["annotations"]):
         annotation.update(id=i, iscrowd=0)
     detections = [{**annotation, "score": 0.5} for annotation in ground_truth["annotations"]]
-    assert evaluate(ground_truth, detections).stats["AP"] == pytest.approx(1)
+    assert compute_ap(ground_truth, detections).stats["AP"] == pytest.approx(1)
 
 
-def test_image_ids_may_be_names():
+def test_image_ids_may_be_strings():
     ground_truth, detections = random_case(2)
-    expected = evaluate(ground_truth, detections)
+    expected = compute_ap(ground_truth, detections)
     for record in (*ground_truth["annotations"], *detections):
         record["image_id"] = f"image-{record['image_id']:03}"
     for image in ground_truth["images"]:
         image["id"] = f"image-{image['id']:03}"
-    assert evaluate(ground_truth, detections) == expected
+    assert compute_ap(ground_truth, detections) == expected
 
 
 def test_without_detections_the_ap_is_zero():
     ground_truth, _ = random_case(0)
-    assert set(evaluate(ground_truth, []).stats.values()) == {0.0}
+    assert set(compute_ap(ground_truth, []).stats.values()) == {0.0}
 
 
-def test_without_boxes_to_find_the_ap_is_undefined():
+def test_without_ground_truth_boxes_the_ap_is_undefined():
     ground_truth, detections = random_case(0)
-    result = evaluate({**ground_truth, "annotations": []}, detections)
+    result = compute_ap({**ground_truth, "annotations": []}, detections)
     assert set(result.stats.values()) == {-1.0}
     assert {(of_class.AP, of_class.AP50, of_class.num_boxes) for of_class in result.per_class} == {(-1.0, -1.0, 0)}
-    assert set(evaluate({"images": [], "annotations": [], "categories": []}, []).stats.values()) == {-1.0}
+    assert set(compute_ap({"images": [], "annotations": [], "categories": []}, []).stats.values()) == {-1.0}
 
 
-def test_an_annotation_without_area_has_that_of_its_box():
+def test_an_annotation_without_area_has_the_area_of_its_box():
     ground_truth, detections = random_case(4)
     for annotation in ground_truth["annotations"]:
         annotation["area"] = annotation["bbox"][2] * annotation["bbox"][3]
-    expected = evaluate(ground_truth, detections)
+    expected = compute_ap(ground_truth, detections)
     for annotation in ground_truth["annotations"]:
         del annotation["area"]
-    assert evaluate(ground_truth, detections) == expected
+    assert compute_ap(ground_truth, detections) == expected
 
 
 def test_crowds_do_not_count_as_boxes():
     ground_truth, detections = random_case(5)
     for of_class, category in zip(
-        evaluate(ground_truth, detections).per_class, ground_truth["categories"], strict=True
+        compute_ap(ground_truth, detections).per_class, ground_truth["categories"], strict=True
     ):
         real = [a for a in ground_truth["annotations"] if a["category_id"] == category["id"] and not a["iscrowd"]]
         assert of_class.num_boxes == len(real)
 
 
-def test_evaluation_changes_nothing_and_prints_nothing(capfd, caplog):
+def test_computing_ap_changes_no_argument_and_prints_nothing(capfd, caplog):
     caplog.set_level(logging.DEBUG)
     ground_truth, detections = random_case(6)
     before = copy.deepcopy((ground_truth, detections))
-    evaluate(ground_truth, detections)
+    compute_ap(ground_truth, detections)
     assert (ground_truth, detections) == before
     assert capfd.readouterr() == ("", "")
     assert not caplog.records
@@ -118,23 +119,32 @@ def test_evaluation_changes_nothing_and_prints_nothing(capfd, caplog):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda truth, found: truth["images"].append(truth["images"][0]), "image id 5 occurs twice"),
+        (
+            lambda truth, found: truth["images"].append(truth["images"][0]),
+            "image id 5 occurs twice: give every image an id of its own",
+        ),
         (lambda truth, found: truth["categories"].append(truth["categories"][0]), "category id 7 occurs twice"),
-        (lambda truth, found: found[3].update(image_id=999), "detection 3 has image_id 999"),
-        (lambda truth, found: found[3].update(category_id=999), "detection 3 has category_id 999"),
+        (
+            lambda truth, found: found[3].update(image_id=999),
+            "detection 3 has image_id 999, which is not among the images",
+        ),
+        (
+            lambda truth, found: found[3].update(category_id=999),
+            "detection 3 has category_id 999, which is not among the categories",
+        ),
         (lambda truth, found: truth["annotations"][2].update(image_id=999), "annotation 2 has image_id 999"),
     ],
 )
-def test_ids_that_do_not_fit_are_named(change, message):
+def test_duplicate_and_unknown_ids_are_named(change, message):
     ground_truth, detections = random_case(7)
     change(ground_truth, detections)
-    with pytest.raises(ValueError, match=message):
-        evaluate(ground_truth, detections)
+    with pytest.raises(UserError, match=message):
+        compute_ap(ground_truth, detections)
 
 
-def test_the_result_reads_as_a_table_and_writes_as_json():
+def test_the_result_is_formatted_as_a_table_and_as_json():
     ground_truth, detections = random_case(0)
-    result = evaluate(ground_truth, detections)
+    result = compute_ap(ground_truth, detections)
     written = json.loads(json.dumps(result.as_dict()))
     assert written["AP"] == result.stats["AP"]
     assert written["per_class"][1]["name"] == "class 2"
@@ -147,7 +157,7 @@ def test_the_result_reads_as_a_table_and_writes_as_json():
     assert last_row.split() == ["class", "4", "-", "-", "0"]
 
 
-def test_to_coco_divides_by_the_ratio_and_skips_padding():
+def test_to_coco_divides_by_the_ratio_and_skips_padding_slots():
     rng = np.random.default_rng(0)
     B, D = 3, 4
     boxes = np.sort(rng.uniform(-20, 400, (B, D, 2, 2)), axis=2).reshape(B, D, 4).astype(np.float32)
@@ -171,14 +181,14 @@ def test_to_coco_divides_by_the_ratio_and_skips_padding():
     json.dumps(found)
 
 
-def test_to_coco_of_nothing_is_empty():
+def test_to_coco_of_no_detections_is_empty():
     zeros = np.zeros((2, 3))
     assert to_coco(np.zeros((2, 3, 4)), zeros, zeros.astype(int), zeros.astype(bool), np.ones(2), [1, 2], [1]) == []
 
 
-def test_to_coco_refuses_an_image_twice_and_a_label_without_category():
+def test_to_coco_refuses_a_duplicate_image_and_a_label_without_category():
     boxes, scores, labels, mask = np.ones((2, 1, 4)), np.ones((2, 1)), np.array([[0], [3]]), np.ones((2, 1), bool)
-    with pytest.raises(ValueError, match="image id 'a' occurs twice"):
+    with pytest.raises(UserError, match="image id 'a' occurs twice"):
         to_coco(boxes, scores, labels, mask, np.ones(2), ["a", "a"], CATEGORY_IDS)
     padded = np.array([[True], [False]])
     assert len(to_coco(boxes, scores, labels, padded, np.ones(2), ["a", "a"], CATEGORY_IDS)) == 1
@@ -187,11 +197,11 @@ def test_to_coco_refuses_an_image_twice_and_a_label_without_category():
             to_coco(boxes, scores, np.full((2, 1), label), mask, np.ones(2), ["a", "b"], CATEGORY_IDS)
 
 
-def test_the_reference_detections_have_the_reference_ap():
+def test_the_detections_of_the_reference_have_its_ap():
     folder = material("data/coco_val100")
     ground_truth = json.loads((folder / "annotations.json").read_text())
     detections = json.loads((folder / "reference_detections_nano.json").read_text())
-    result = evaluate(ground_truth, detections)
+    result = compute_ap(ground_truth, detections)
     expected, _ = by_pycocotools(ground_truth, detections)
     np.testing.assert_allclose(list(result.stats.values()), expected, atol=1e-6)
     found = [result.stats[name] for name in ("AP", "AP50", "AP75")]

@@ -1,4 +1,4 @@
-"""Evaluation of a whole split, with a network that knows the answer."""
+"""Evaluation of a whole split, with a predict function that knows the answer."""
 
 import json
 
@@ -13,6 +13,7 @@ from yolox_jax.augment.geometry import letterbox
 from yolox_jax.data.sources.coco import CocoSource
 from yolox_jax.data.sources.shapes import ShapesSource
 from yolox_jax.detection.anchors import encode, make_anchors
+from yolox_jax.errors import UserError
 from yolox_jax.evaluation.evaluate import evaluate
 from yolox_jax.inference.predict import DetectConfig, make_predict, predict_images
 from yolox_jax.mesh import make_mesh, place
@@ -25,7 +26,7 @@ _NUM_SLOTS = 8
 
 
 class Oracle:
-    """Finds in each letterboxed image exactly the boxes its source drew."""
+    """Detects in each letterboxed image exactly the boxes of its source."""
 
     def __init__(self, source: ShapesSource):
         self._answers = {}
@@ -40,7 +41,7 @@ class Oracle:
         boxes, labels = np.zeros((batch, _NUM_SLOTS, 4), np.float32), np.zeros((batch, _NUM_SLOTS), np.int32)
         mask = np.zeros((batch, _NUM_SLOTS), bool)
         for i, image in enumerate(images):
-            # A padding row is unknown here: what is "found" in it must not count.
+            # A padding image is unknown here and gets a detection, which must not count.
             found, label = self._answers.get(image.tobytes(), (np.full((1, 4), 5.0), np.zeros(1)))
             boxes[i, : len(found)], labels[i, : len(found)], mask[i, : len(found)] = found, label, True
         return Detections(boxes, mask * 0.9, labels, mask)
@@ -51,7 +52,7 @@ def source():
     return ShapesSource(num_images=10, seed=3)
 
 
-def test_a_network_that_knows_every_box_has_an_ap_of_one(source):
+def test_perfect_detections_have_an_ap_of_one(source):
     oracle = Oracle(source)
     result = evaluate(oracle, None, source, size_hw=_SIZE, batch_size=4)
     assert oracle.num_calls == 3
@@ -61,14 +62,14 @@ def test_a_network_that_knows_every_box_has_an_ap_of_one(source):
     assert len(result.detections) == num_boxes
 
 
-def test_the_metric_may_be_vocs(source):
+def test_the_metric_may_be_voc_and_an_unknown_one_is_refused(source):
     result = evaluate(Oracle(source), None, source, size_hw=_SIZE, batch_size=4, metric="voc")
     assert result.ap.stats == pytest.approx({"AP": 1, "AP50": 1, "AP07": 1, "mAP07": 1, "mAP12": 1})
-    with pytest.raises(ValueError, match="choose one of coco, voc"):
+    with pytest.raises(UserError, match="config.eval.metric is 'pascal': choose one of coco, voc"):
         evaluate(Oracle(source), None, source, size_hw=_SIZE, batch_size=4, metric="pascal")
 
 
-def test_boxes_are_mapped_back_to_each_images_own_pixels(source):
+def test_boxes_are_mapped_back_to_the_pixels_of_each_image(source):
     result = evaluate(Oracle(source), None, source, size_hw=_SIZE, batch_size=4)
     for index in range(len(source)):
         example = source[index]
@@ -79,7 +80,7 @@ def test_boxes_are_mapped_back_to_each_images_own_pixels(source):
         np.testing.assert_allclose(np.array(found).reshape(-1, 4), xywh, atol=1e-3)
 
 
-def test_eight_devices_find_what_one_finds():
+def test_eight_devices_give_the_detections_of_one():
     images = toy.random_batch(0).images
     config = DetectConfig(conf=0.01, max_detections=20, num_candidates=50)
     variables = toy.MODEL.init(jax.random.key(0), jnp.zeros((1, toy.SIZE, toy.SIZE, 3)))
@@ -92,7 +93,7 @@ def test_eight_devices_find_what_one_finds():
 
 
 class SeesWhite:
-    """A model that sees the box around the white pixels of each image, and says so at every anchor."""
+    """A model that predicts the box around the white pixels of each image at every anchor."""
 
     def apply(self, variables, images_BHW3, train):
         white_BHW = (images_BHW3 > 127).all(axis=3)
@@ -109,7 +110,7 @@ class SeesWhite:
         return Predictions(deltas_BA4, logits_BA, logits_BA[..., None])
 
 
-def test_all_views_of_tta_see_an_object_at_the_same_place():
+def test_all_views_of_tta_place_an_object_at_the_same_boxes():
     images = np.zeros((2, 64, 96, 3), np.uint8)
     images[0, 20:44, 60:90], images[1, 5:25, 8:40] = 255, 255
     config = DetectConfig(conf=0.0, iou=1.0, max_detections=1000, num_candidates=1000, tta=True)
@@ -121,16 +122,18 @@ def test_all_views_of_tta_see_an_object_at_the_same_place():
         np.testing.assert_allclose(boxes, np.broadcast_to(box_xyxy, boxes.shape), atol=1.01)
 
 
-def test_results_are_written_as_json(source, tmp_path):
+def test_results_are_written_as_json_and_an_unwritable_file_is_named(source, tmp_path):
     result = evaluate(Oracle(source), None, source, size_hw=_SIZE, batch_size=4)
     result.write(tmp_path / "results.json")
+    with pytest.raises(UserError, match="no/results.json cannot be written"):
+        result.write(tmp_path / "no" / "results.json")
     content = json.loads((tmp_path / "results.json").read_text())
     assert content["AP50"] == pytest.approx(1.0)
     assert [row["name"] for row in content["per_class"]] == list(source.class_names)
 
 
 @pytest.mark.slow
-def test_the_official_nano_has_the_references_ap_on_photographs():
+def test_the_official_nano_has_the_ap_of_the_reference_on_photographs():
     folder = material("data/coco_val100")
     source = CocoSource(folder / "annotations.json", folder / "images")
     weights = str(material("weights/yolox_nano_coco.pth"))

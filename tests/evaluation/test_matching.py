@@ -1,4 +1,4 @@
-"""Matching, its curves and its mistakes: against naive loops, and COCO's own AP50."""
+"""Matching, precision-recall curves and mistakes, compared with naive loops and with COCO's AP50."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from yolox_jax.evaluation import coco_ap
 from yolox_jax.evaluation.ap_result import UNDEFINED
 from yolox_jax.evaluation.image_boxes import by_image
 from yolox_jax.evaluation.matching import match, match_classes
-from yolox_jax.evaluation.mistakes import confusion_matrix, mistakes
+from yolox_jax.evaluation.mistakes import confusion_matrix, find_mistakes
 from yolox_jax.evaluation.precision_recall import Curve, curves
 
 NUM_CLASSES = 4
@@ -39,24 +39,24 @@ def _naive_match(iou_DG, crowd_G, min_iou):
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_each_detection_gets_the_box_a_naive_loop_gives_it(seed):
+def test_each_detection_is_matched_with_the_box_that_a_naive_loop_chooses(seed):
     rng = np.random.default_rng(seed)
-    iou_DG = np.round(rng.random((15, 6)), 1)  # coarse, so that many are equal
+    iou_DG = np.round(rng.random((15, 6)), 1)  # rounded, so that many are equal
     crowd_G = rng.random(6) < 0.3
     index_D, matched_D = match(iou_DG, crowd_G, 0.4)
     expected = _naive_match(iou_DG, crowd_G, 0.4)
     assert [int(i) if m else None for i, m in zip(index_D, matched_D, strict=True)] == expected
 
 
-def test_the_mean_interpolated_precision_of_a_class_is_cocos_ap50(case):
+def test_the_mean_interpolated_precision_of_a_class_equals_cocos_ap50(case):
     ground_truth, detections, images, matches = case
     _, per_class = curves(images, matches, NUM_CLASSES)
-    for ours, cocos in zip(per_class, coco_ap.evaluate(ground_truth, detections).per_class, strict=True):
+    for ours, cocos in zip(per_class, coco_ap.compute_ap(ground_truth, detections).per_class, strict=True):
         assert ours.ap() is None if cocos.AP50 == UNDEFINED else ours.ap() == pytest.approx(cocos.AP50, abs=1e-9)
         assert ours.num_boxes == cocos.num_boxes
 
 
-def test_only_the_best_hundred_of_a_class_in_an_image_count_as_in_coco():
+def test_only_the_best_hundred_detections_of_a_class_in_an_image_count_as_in_coco():
     ground_truth = {
         "images": [{"id": 1}],
         "categories": [{"id": 1, "name": "cat"}],
@@ -66,46 +66,47 @@ def test_only_the_best_hundred_of_a_class_in_an_image_count_as_in_coco():
     right = {"image_id": 1, "category_id": 1, "bbox": [0, 0, 9, 9], "score": 0.1}
     images = by_image(ground_truth, [*wrong, right])
     matches = [match_classes(image) for image in images]
-    assert curves(images, matches, 1)[0].ap() == 0 == coco_ap.evaluate(ground_truth, [*wrong, right]).stats["AP50"]
+    assert curves(images, matches, 1)[0].ap() == 0 == coco_ap.compute_ap(ground_truth, [*wrong, right]).stats["AP50"]
     images = by_image(ground_truth, [*wrong[1:], right])
     assert curves(images, [match_classes(image) for image in images], 1)[0].ap() == pytest.approx(0.01)
 
 
-def test_what_a_threshold_gives_is_what_counting_gives(case):
+def test_precision_and_recall_at_a_threshold_equal_those_of_counted_mistakes(case):
     _, _, images, matches = case
-    together, _ = curves(images, matches, NUM_CLASSES)
+    all_classes, _ = curves(images, matches, NUM_CLASSES)
     for threshold in (0.0, 0.3, 0.75, 1.1):
-        right = wrong = missed = 0
+        correct = wrong = missed = 0
         for image, match_ in zip(images, matches, strict=True):
-            of_image = mistakes(image, match_, threshold)
-            assert not (of_image.right_D & of_image.wrong_D).any()
-            right, wrong = right + of_image.right_D.sum(), wrong + of_image.wrong_D.sum()
+            of_image = find_mistakes(image, match_, threshold)
+            assert not (of_image.true_positive_D & of_image.false_positive_D).any()
+            correct += of_image.true_positive_D.sum()
+            wrong += of_image.false_positive_D.sum()
             missed += of_image.missed_G.sum()
-        point = together.at(threshold)
-        assert right + missed == together.num_boxes
-        assert point.precision == pytest.approx(right / (right + wrong) if right + wrong else 1)
-        assert point.recall == pytest.approx(right / (right + missed))
-        assert point.f1 == pytest.approx(2 * right / (2 * right + wrong + missed))
+        point = all_classes.at(threshold)
+        assert correct + missed == all_classes.num_boxes
+        assert point.precision == pytest.approx(correct / (correct + wrong) if correct + wrong else 1)
+        assert point.recall == pytest.approx(correct / (correct + missed))
+        assert point.f1 == pytest.approx(2 * correct / (2 * correct + wrong + missed))
 
 
-def test_dropping_detections_below_a_threshold_first_changes_no_mistake(case):
+def test_dropping_detections_below_the_threshold_before_matching_changes_no_mistake(case):
     ground_truth, detections, images, matches = case
     fewer = by_image(ground_truth, [d for d in detections if d["score"] >= 0.5])
     for image, match_, of_fewer in zip(images, matches, fewer, strict=True):
-        ours, again = mistakes(image, match_, 0.5), mistakes(of_fewer, match_classes(of_fewer), 0.5)
+        ours, again = find_mistakes(image, match_, 0.5), find_mistakes(of_fewer, match_classes(of_fewer), 0.5)
         np.testing.assert_array_equal(ours.missed_G, again.missed_G)
-        assert (ours.right_D.sum(), ours.count) == (again.right_D.sum(), again.count)
+        assert (ours.true_positive_D.sum(), ours.count) == (again.true_positive_D.sum(), again.count)
 
 
 def test_no_threshold_has_a_larger_f1_than_the_best(case):
     _, _, images, matches = case
-    together, per_class = curves(images, matches, NUM_CLASSES)
-    for of_class in (together, *per_class):
-        thresholds = sorted(set(of_class.scores.tolist()))
-        assert of_class.best().f1 == max((of_class.at(each).f1 for each in thresholds), default=0)
+    all_classes, per_class = curves(images, matches, NUM_CLASSES)
+    for curve in (all_classes, *per_class):
+        thresholds = sorted(set(curve.scores.tolist()))
+        assert curve.best().f1 == max((curve.at(threshold).f1 for threshold in thresholds), default=0)
 
 
-def test_a_curve_of_nothing_is_defined():
+def test_a_curve_without_detections_is_defined():
     empty = Curve(np.zeros(0), np.zeros(0), np.zeros(0), num_boxes=3)
     assert empty.ap() == 0
     assert empty.best() == (1.0, 1.0, 0.0, 0.0)
@@ -116,20 +117,21 @@ def test_the_confusion_matrix_counts_every_box_and_detection_once(case):
     for threshold in (0.0, 0.5):
         counts = confusion_matrix(images, matches, NUM_CLASSES, threshold)
         boxes = np.zeros(NUM_CLASSES, int)
-        found = np.zeros(NUM_CLASSES, int)
-        right = np.zeros(NUM_CLASSES, int)
+        detected = np.zeros(NUM_CLASSES, int)
+        correct = np.zeros(NUM_CLASSES, int)
         for image, match_ in zip(images, matches, strict=True):
-            of_image = mistakes(image, match_, threshold)
+            of_image = find_mistakes(image, match_, threshold)
+            counted_D = of_image.true_positive_D | of_image.false_positive_D
             np.add.at(boxes, image.gt_label_G[~image.crowd_G], 1)
-            np.add.at(found, image.found_label_D[of_image.right_D | of_image.wrong_D], 1)
-            np.add.at(right, image.found_label_D[of_image.right_D], 1)
+            np.add.at(detected, image.pred_label_D[counted_D], 1)
+            np.add.at(correct, image.pred_label_D[of_image.true_positive_D], 1)
         np.testing.assert_array_equal(counts[:-1].sum(axis=1), boxes)
-        np.testing.assert_array_equal(counts[:, :-1].sum(axis=0), found)
-        np.testing.assert_array_equal(np.diag(counts)[:-1], right)
+        np.testing.assert_array_equal(counts[:, :-1].sum(axis=0), detected)
+        np.testing.assert_array_equal(np.diag(counts)[:-1], correct)
         assert counts[-1, -1] == 0
 
 
-def test_confusion_of_two_classes_a_miss_and_a_false_box_stand_in_their_cells():
+def test_confused_classes_a_missed_box_and_a_false_positive_are_counted_in_their_cells():
     def box(category_id, x, **more):
         return {"image_id": 1, "category_id": category_id, "bbox": [x, 0, 10, 10], **more}
 

@@ -1,4 +1,4 @@
-"""What eval.py --plots leaves behind, for a detector whose mistakes are known."""
+"""The files of eval.py --plots, for detections whose mistakes are known."""
 
 import csv
 import sys
@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from yolox_jax.data.sources.shapes import ShapesSource
+from yolox_jax.errors import UserError
 from yolox_jax.evaluation import plots, worst_images
 from yolox_jax.evaluation.diagnosis import diagnose
 from yolox_jax.visualize import sheets
@@ -20,13 +21,13 @@ def source():
 
 @pytest.fixture(scope="module")
 def detections(source):
-    """Every box of a score of 0.8; but in image 3 nothing, and in image 5 two that are not there, of 0.5."""
+    """Every box with a score of 0.8, except those of image 3, and two false positives of score 0.5 in image 5."""
     truth = source.ground_truth()
     found = [{**box, "score": 0.8} for box in truth["annotations"] if box["image_id"] != 3]
     return found + [{"image_id": 5, "category_id": 1, "bbox": [1, 1, 3 + i, 3], "score": 0.5} for i in range(2)]
 
 
-def test_everything_is_written_and_the_table_is_that_of_the_known_mistakes(source, detections, tmp_path):
+def test_every_file_is_written_and_the_table_shows_the_known_mistakes(source, detections, tmp_path):
     plots.prepare(tmp_path / "a" / "b")
     diagnosis = plots.write_plots(tmp_path / "a" / "b", source, detections)
     for name in ("precision_recall.png", "f1.png", "confusion.png", "worst_images.jpg"):
@@ -40,10 +41,10 @@ def test_everything_is_written_and_the_table_is_that_of_the_known_mistakes(sourc
     assert diagnosis.best.threshold == 0.8
 
 
-def test_the_pictures_name_each_class_and_the_best_threshold(source, detections):
+def test_the_plots_name_each_class_and_the_best_threshold(source, detections):
     diagnosis = diagnose(source.ground_truth(), detections)
     for figure, words in (
-        (plots.precision_recall(diagnosis), ["mean of the classes"]),
+        (plots.precision_recall(diagnosis), ["mean over classes"]),
         (plots.f1(diagnosis), ["at 0.800", "best: F1"]),
     ):
         legend = " ".join(text.get_text() for text in figure.axes[0].get_legend().get_texts())
@@ -54,7 +55,7 @@ def test_the_pictures_name_each_class_and_the_best_threshold(source, detections)
     assert axes.get_xticklabels()[-1].get_text() == "missed"
 
 
-def test_many_classes_are_drawn_without_a_name_each():
+def test_many_classes_are_plotted_without_names():
     categories = [{"id": i, "name": f"class {i}"} for i in range(20)]
     boxes = [{"id": i + 1, "image_id": 1, "category_id": i, "bbox": [9 * i, 0, 8, 8]} for i in range(20)]
     truth = {"images": [{"id": 1}], "categories": categories, "annotations": boxes}
@@ -63,14 +64,16 @@ def test_many_classes_are_drawn_without_a_name_each():
     assert not plots.confusion(diagnosis).axes[0].texts
 
 
-def test_nothing_found_and_nothing_there_are_pictures_too(source, tmp_path):
+def test_plots_are_written_without_detections_and_without_ground_truth(source, tmp_path):
     plots.write_plots(tmp_path, source, [])
     truth = source.ground_truth() | {"annotations": []}
     plots.confusion(diagnose(truth, []))
     plots.f1(diagnose(truth, []))
 
 
-def test_the_sheet_shows_missed_boxes_orange_and_wrong_ones_red_and_no_faultless_image(source, detections):
+def test_the_sheet_shows_missed_boxes_in_orange_and_false_detections_in_red_and_only_images_with_mistakes(
+    source, detections
+):
     diagnosis = diagnose(source.ground_truth(), [{**each, "score": 0.8} for each in detections])
     worst = diagnosis.worst(10)
     assert {image.image_id for image, _ in worst} == {3, 5}
@@ -87,8 +90,14 @@ def test_without_mistakes_there_is_no_sheet(source):
     assert worst_images.worst_images(perfect, source) is None
 
 
-def test_without_matplotlib_the_message_says_what_to_install(monkeypatch, tmp_path):
+def test_without_matplotlib_the_error_says_what_to_install(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(ValueError, match="pip install matplotlib"):
+    with pytest.raises(UserError, match="--plots needs matplotlib, which is not installed: pip install matplotlib"):
         plots.prepare(tmp_path / "plots")
     assert not (tmp_path / "plots").exists()
+
+
+def test_a_folder_that_cannot_be_created_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="file/plots cannot be written"):
+        plots.prepare(tmp_path / "file" / "plots")

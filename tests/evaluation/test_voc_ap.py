@@ -1,4 +1,4 @@
-"""VOC's AP against the reference's function and against a naive loop."""
+"""VOC's AP compared with the reference's function and with a naive loop."""
 
 import itertools
 import json
@@ -12,9 +12,9 @@ from yolox_jax.evaluation import voc_ap
 from yolox_jax.evaluation.ap_result import UNDEFINED
 
 
-def test_every_number_is_the_references():
+def test_every_number_equals_that_of_the_reference():
     case = json.loads((GOLDEN / "voc_ap.json").read_text())
-    result = voc_ap.evaluate(case, case["detections"])
+    result = voc_ap.compute_ap(case, case["detections"])
     expected = {name: (np.mean(case["ap12"][name]), case["ap12"][name][0]) for name in case["ap12"]}
     for of_class in result.per_class:
         np.testing.assert_allclose((of_class.AP, of_class.AP50), expected[of_class.name], atol=1e-12)
@@ -37,16 +37,16 @@ def _iou(one, other):
 
 
 def _naive(ground_truth, detections, category_id):
-    """mAP07's and mAP12's terms for a class, a detection at a time; None without boxes."""
+    """The AP of a class in mAP07 and in mAP12, one detection at a time, or None without ground-truth boxes."""
     truth = [a for a in ground_truth["annotations"] if a["category_id"] == category_id]
     num_boxes = sum(not a["iscrowd"] for a in truth)
     if not num_boxes:
         return None
     points, taken, right, wrong = [], set(), 0, 0
-    for found in sorted((d for d in detections if d["category_id"] == category_id), key=lambda d: -d["score"]):
-        in_image = [a for a in truth if a["image_id"] == found["image_id"]]
-        best = max(in_image, key=lambda a: _iou(a["bbox"], found["bbox"]), default=None)
-        if best is None or _iou(best["bbox"], found["bbox"]) <= 0.5:
+    for detection in sorted((d for d in detections if d["category_id"] == category_id), key=lambda d: -d["score"]):
+        in_image = [a for a in truth if a["image_id"] == detection["image_id"]]
+        best = max(in_image, key=lambda a: _iou(a["bbox"], detection["bbox"]), default=None)
+        if best is None or _iou(best["bbox"], detection["bbox"]) <= 0.5:
             wrong += 1
         elif not best["iscrowd"]:
             wrong += best["id"] in taken
@@ -60,12 +60,12 @@ def _naive(ground_truth, detections, category_id):
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_both_means_are_a_naive_loops(seed):
+def test_both_means_equal_those_of_a_naive_loop(seed):
     ground_truth, detections = random_case(seed)
     rng = np.random.default_rng(seed)
     for detection, place in zip(detections, rng.permutation(len(detections)), strict=True):
-        detection["score"] = place / len(detections)  # without ties: a tie's order is nobody's definition
-    result = voc_ap.evaluate(ground_truth, detections)
+        detection["score"] = place / len(detections)  # no ties, since VOC does not define their order
+    result = voc_ap.compute_ap(ground_truth, detections)
     naive = [_naive(ground_truth, detections, category["id"]) for category in ground_truth["categories"]]
     for of_class, expected in zip(result.per_class, naive, strict=True):
         assert of_class.AP50 == (UNDEFINED if expected is None else pytest.approx(expected[1], abs=1e-12))
@@ -73,15 +73,15 @@ def test_both_means_are_a_naive_loops(seed):
     np.testing.assert_allclose((result.stats["mAP07"], result.stats["mAP12"]), means, atol=1e-12)
 
 
-def test_without_detections_every_number_is_zero_and_without_boxes_undefined():
+def test_without_detections_every_number_is_zero_and_without_ground_truth_boxes_undefined():
     ground_truth, _ = random_case(0)
-    assert set(voc_ap.evaluate(ground_truth, []).stats.values()) == {0.0}
-    assert set(voc_ap.evaluate(ground_truth | {"annotations": []}, []).stats.values()) == {UNDEFINED}
+    assert set(voc_ap.compute_ap(ground_truth, []).stats.values()) == {0.0}
+    assert set(voc_ap.compute_ap(ground_truth | {"annotations": []}, []).stats.values()) == {UNDEFINED}
 
 
 def test_the_table_names_the_four_numbers():
     ground_truth, detections = random_case(1)
-    table = voc_ap.evaluate(ground_truth, detections).table()
+    table = voc_ap.compute_ap(ground_truth, detections).table()
     assert [word for word in table.split() if word in ("AP", "AP50", "mAP07", "mAP12")][:4] == [
         "AP",
         "AP50",

@@ -1,4 +1,4 @@
-"""Detections to COCO's average precision, by faster_coco_eval (C++); the numbers are those of pycocotools."""
+"""Computes COCO's average precision with faster_coco_eval (C++); the numbers equal those of pycocotools."""
 
 from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
@@ -8,6 +8,7 @@ import numpy as np
 from faster_coco_eval.core import COCO, COCOeval_faster
 
 from yolox_jax.boxes import xyxy_to_xywh
+from yolox_jax.errors import UserError
 from yolox_jax.evaluation.ap_result import UNDEFINED, ApResult, ClassAp
 from yolox_jax.evaluation.image_boxes import sorted_ids
 
@@ -18,21 +19,30 @@ STAT_NAMES = (
 )
 
 
-def evaluate(ground_truth: Mapping[str, Any], detections: Sequence[Mapping[str, Any]]) -> ApResult:
-    """The AP of `detections` (COCO's image_id, category_id, bbox xywh, score), of which the best 100 an image count.
+def compute_ap(ground_truth: Mapping[str, Any], detections: Sequence[Mapping[str, Any]]) -> ApResult:
+    """Computes the twelve numbers of COCO, and the AP and AP50 of each class.
 
-    `ground_truth` is a COCO annotation dict; a box without an `area` has width times height. Neither is changed.
-    Images and boxes are numbered anew here, so any ids will do: COCO's code loses a box whose id is 0.
-    Raises ValueError for an id that occurs twice or is not in the ground truth.
+    Images and boxes are renumbered for COCO's code, which would lose a box whose id is 0; any ids will do here.
+
+    Args:
+      ground_truth: a COCO annotation dict; a box without `area` gets width times height. Not changed.
+      detections: in COCO's result format: image_id, category_id, bbox xywh, score. The best 100 per image and class
+        count. Not changed.
+    Raises:
+      UserError: an id occurs twice, or is not in the ground truth.
     """
     image_numbers = _number("image", sorted_ids(ground_truth))
     categories = ground_truth["categories"]
     category_numbers = _number("category", (category["id"] for category in categories))
 
-    def located(kind: str, index: int, box: Mapping[str, Any]) -> dict[str, Any]:
+    def renumbered(kind: str, index: int, box: Mapping[str, Any]) -> dict[str, Any]:
         for key, known in (("image_id", image_numbers), ("category_id", category_numbers)):
             if box[key] not in known:
-                raise ValueError(f"{kind} {index} has {key} {box[key]!r}, which the ground truth does not list")
+                listed = "images" if key == "image_id" else "categories"
+                raise UserError(
+                    f"{kind} {index} has {key} {box[key]!r}, which is not among the {listed} of the ground truth",
+                    f"correct the id, or add it to the {listed}",
+                )
         x, y, width, height = map(float, box["bbox"])
         return {
             "id": index + 1,
@@ -45,11 +55,11 @@ def evaluate(ground_truth: Mapping[str, Any], detections: Sequence[Mapping[str, 
 
     truth = []
     for i, annotation in enumerate(ground_truth["annotations"]):
-        box = located("annotation", i, annotation)
+        box = renumbered("annotation", i, annotation)
         box["area"] = float(annotation.get("area", box["area"]))
         box["iscrowd"] = int(annotation.get("iscrowd", 0))
         truth.append(box)
-    found = [{**located("detection", i, box), "score": float(box["score"])} for i, box in enumerate(detections)]
+    found = [{**renumbered("detection", i, box), "score": float(box["score"])} for i, box in enumerate(detections)]
 
     num_boxes = Counter(box["category_id"] for box in truth if not box["iscrowd"])
     stats, class_ap, class_ap50 = _coco_eval(len(image_numbers), len(category_numbers), truth, found)
@@ -71,19 +81,27 @@ def to_coco(
     image_ids: Sequence[int | str],
     category_ids: Sequence[int],
 ) -> list[dict[str, Any]]:
-    """COCO detections in each image's own pixels, from padded arrays in letterboxed input pixels.
+    """Converts padded arrays in letterboxed input pixels to COCO's result format in the pixels of each image.
 
-    boxes_xyxy [B, D, 4]; scores, labels, mask [B, D]; ratios [B] = letterboxed size / own size; category_ids [C] by label.
-    Boxes are not clipped to the image, as in the reference. Raises ValueError for a label without a category, or
-    detections for the same image twice; a row without detections may repeat an id, so a padded batch can be given whole.
+    Boxes are not clipped to the image, as in the reference.
+
+    Args:
+      boxes_xyxy: [B, D, 4].
+      scores, labels, mask: [B, D].
+      ratios: [B], letterboxed size / image size.
+      image_ids: B ids. A row without detections may repeat an id, as the padding rows of a batch do.
+      category_ids: C ids, by label.
+    Raises:
+      ValueError: a label has no category.
+      UserError: two rows with detections have the same image id.
     """
-    ids = np.asarray(image_ids).tolist()  # Python's own numbers: json writes no numpy ones
+    ids = np.asarray(image_ids).tolist()  # Python numbers, since json cannot write numpy's
     categories = np.asarray(category_ids).tolist()
     image_D, slot_D = np.nonzero(mask)
     label_D = np.asarray(labels)[image_D, slot_D]
     if label_D.size and not 0 <= label_D.min() <= label_D.max() < len(category_ids):
         raise ValueError(
-            f"labels reach from {label_D.min()} to {label_D.max()}, but there are {len(category_ids)} categories"
+            f"labels range from {label_D.min()} to {label_D.max()}, but there are {len(category_ids)} categories"
         )
     _number("image", [ids[row] for row in np.unique(image_D)])
 
@@ -97,18 +115,18 @@ def to_coco(
 
 
 def _number(kind: str, ids: Iterable[Hashable]) -> dict[Any, int]:
-    """The ids with their places, from 1. Raises ValueError where one occurs twice."""
+    """Numbers the ids from 1. Raises UserError if one occurs twice."""
     numbers: dict[Hashable, int] = {}
-    for number, each in enumerate(ids, start=1):
-        if numbers.setdefault(each, number) != number:
-            raise ValueError(f"{kind} id {each!r} occurs twice")
+    for number, id in enumerate(ids, start=1):
+        if numbers.setdefault(id, number) != number:
+            raise UserError(f"{kind} id {id!r} occurs twice", f"give every {kind} an id of its own")
     return numbers
 
 
 def _coco_eval(
     num_images: int, num_classes: int, truth: list[dict[str, Any]], found: list[dict[str, Any]]
 ) -> tuple[list[float], list[float], list[float]]:
-    """COCO's twelve numbers, and the AP and AP50 of each class."""
+    """Returns COCO's twelve numbers, and the AP and AP50 of each class."""
     coco_truth, coco_found = (
         COCO(
             {
@@ -133,7 +151,7 @@ def _coco_eval(
 
 
 def _silent(*_: object) -> None:
-    """Takes what faster_coco_eval would log."""
+    """Replaces the function that faster_coco_eval prints with."""
 
 
 def _mean(precision: np.ndarray) -> float:

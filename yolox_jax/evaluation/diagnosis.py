@@ -1,4 +1,4 @@
-"""Where detections go wrong on a split: everything that plots and tables of an evaluation show."""
+"""Diagnosis: precision, recall and mistakes of the detections on a split, for the plots and tables of eval.py."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -8,60 +8,64 @@ import numpy as np
 
 from yolox_jax.evaluation.image_boxes import ImageBoxes, by_image
 from yolox_jax.evaluation.matching import Matches, match_classes
-from yolox_jax.evaluation.mistakes import Mistakes, confusion_matrix, mistakes
+from yolox_jax.evaluation.mistakes import Mistakes, confusion_matrix, find_mistakes
 from yolox_jax.evaluation.precision_recall import Curve, OperatingPoint, curves
 
 
 @dataclasses.dataclass(frozen=True)
 class Diagnosis:
-    """Detections matched with boxes of their class at IoU 0.5."""
+    """The detections of a split, matched with the ground-truth boxes of their class at IoU 0.5."""
 
     class_names: tuple[str, ...]
     images: list[ImageBoxes]
     matches: list[Matches]
-    together: Curve  # all classes in one
-    per_class: tuple[Curve, ...]
+    all_classes: Curve  # detections of all classes in one curve
+    per_class: tuple[Curve, ...]  # in the order of the labels
 
     @property
     def best(self) -> OperatingPoint:
-        """The threshold of the score with the largest F1, all classes counted together."""
-        return self.together.best()
+        """The score threshold of largest F1 over the boxes of all classes."""
+        return self.all_classes.best()
 
     def mean_precision(self) -> np.ndarray:
-        """[101]: the mean of the classes' interpolated precision at recall 0, 0.01 … 1; its own mean is COCO's AP50."""
-        defined = [of_class.interpolated() for of_class in self.per_class if of_class.num_boxes]
+        """Interpolated precision at recall 0, 0.01 … 1, averaged over classes, [101]; its mean is COCO's AP50."""
+        defined = [curve.interpolated() for curve in self.per_class if curve.num_boxes]
         return np.mean(defined, axis=0) if defined else np.zeros(101)
 
     def confusion(self) -> np.ndarray:
-        """`mistakes.confusion_matrix` at the best threshold."""
+        """The confusion matrix at the best score threshold, as `mistakes.confusion_matrix` defines it."""
         return confusion_matrix(self.images, self.matches, len(self.class_names), self.best.threshold)
 
     def worst(self, most: int) -> list[tuple[ImageBoxes, Mistakes]]:
-        """The images with the most missed and wrong boxes at the best threshold; those without any are never among them."""
+        """Returns up to `most` images, those with the most mistakes at the best score threshold; never one without any."""
         judged = [
-            (image, mistakes(image, match, self.best.threshold))
+            (image, find_mistakes(image, match, self.best.threshold))
             for image, match in zip(self.images, self.matches, strict=True)
         ]
-        judged = [each for each in judged if each[1].count]
-        return sorted(judged, key=lambda each: -each[1].count)[:most]
+        with_mistakes = [(image, mistakes) for image, mistakes in judged if mistakes.count]
+        return sorted(with_mistakes, key=lambda pair: -pair[1].count)[:most]
 
     def table(self) -> list[dict[str, Any]]:
-        """A row for all and for each class: AP50, what the best threshold gives, and the class's own best threshold."""
-        mean_ap = float(self.mean_precision().mean()) if self.together.num_boxes else None
+        """Returns a row for all classes and one for each class.
+
+        A row has AP50; precision, recall and F1 at the best score threshold over all classes; and the best threshold
+        and F1 of the class itself.
+        """
+        mean_ap = float(self.mean_precision().mean()) if self.all_classes.num_boxes else None
         rows = []
-        for name, of_class, ap in (
-            ("all", self.together, mean_ap),
-            *((name, each, each.ap()) for name, each in zip(self.class_names, self.per_class, strict=True)),
+        for name, curve, ap in (
+            ("all", self.all_classes, mean_ap),
+            *((name, curve, curve.ap()) for name, curve in zip(self.class_names, self.per_class, strict=True)),
         ):
-            point, own = of_class.at(self.best.threshold), of_class.best()
-            row = {"class": name, "boxes": of_class.num_boxes, "AP50": ap, "threshold": point.threshold}
+            point, own = curve.at(self.best.threshold), curve.best()
+            row = {"class": name, "boxes": curve.num_boxes, "AP50": ap, "threshold": point.threshold}
             row |= {"precision": point.precision, "recall": point.recall, "F1": point.f1}
             rows.append(row | {"best_threshold": own.threshold, "best_F1": own.f1})
         return rows
 
 
 def diagnose(ground_truth: Mapping[str, Any], detections: Sequence[Mapping[str, Any]]) -> Diagnosis:
-    """Of a COCO annotation dict and detections in COCO's form."""
+    """Diagnoses detections in COCO's result format against a COCO annotation dict."""
     images = by_image(ground_truth, detections)
     matches = [match_classes(image) for image in images]
     names = tuple(str(category["name"]) for category in ground_truth["categories"])

@@ -1,4 +1,4 @@
-"""A network on a whole split: predict on all devices, map back to the images, count AP."""
+"""Evaluates a network on a whole split: detects on all devices, maps boxes back to each image, computes AP."""
 
 import dataclasses
 import json
@@ -11,38 +11,41 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from yolox_jax.data.eval_loader import eval_loader
+from yolox_jax.data.eval_loader import EvalBatch, eval_loader
 from yolox_jax.data.prefetch import Shard
+from yolox_jax.errors import UserError, writing
 from yolox_jax.evaluation import coco_ap, voc_ap
 from yolox_jax.evaluation.ap_result import ApResult
 from yolox_jax.inference.predict import Predict
 from yolox_jax.mesh import replicate, shard_batch
 from yolox_jax.types import Source
 
-_PREFETCH = 2  # batches read ahead: enough to keep a device busy, little memory at 640 pixels
+_PREFETCH = 2  # batches: enough to keep a device busy, little memory at 640 pixels
 
-_METRICS = {"coco": coco_ap.evaluate, "voc": voc_ap.evaluate}
+_METRICS = {"coco": coco_ap.compute_ap, "voc": voc_ap.compute_ap}
 
 
 @dataclasses.dataclass(frozen=True)
 class EvalResult:
-    """What an evaluation found."""
+    """AP, detections and speed of one evaluation."""
 
     ap: ApResult
-    detections: list[dict[str, Any]]  # COCO form, in each image's own pixels
+    detections: list[dict[str, Any]]  # COCO's result format, in the pixels of each image
     num_images: int
-    images_per_second: float | None  # padding counted, the first batch, which compiles, not; None of one batch alone
+    # Without the first batch, which compiles; padding images count. None if there was only one batch.
+    images_per_second: float | None
 
     def write(self, path: Path) -> None:
-        """results.json: the metric's numbers, each class, and how many images how fast."""
+        """Writes results.json: the metric's numbers, each class, the number of images and the speed."""
         content = {**self.ap.as_dict(), "num_images": self.num_images, "images_per_second": self.images_per_second}
-        path.write_text(json.dumps(content, indent=2) + "\n")
+        with writing(path):
+            path.write_text(json.dumps(content, indent=2) + "\n")
 
 
 def check_metric(metric: str) -> str:
-    """The metric; ValueError where `evaluate` knows none of that name."""
+    """Returns the metric; raises UserError if `evaluate` does not know it."""
     if metric not in _METRICS:
-        raise ValueError(f"config.eval.metric is {metric!r}: choose one of {', '.join(_METRICS)}")
+        raise UserError(f"config.eval.metric is {metric!r}", f"choose one of {', '.join(_METRICS)}")
     return metric
 
 
@@ -58,50 +61,67 @@ def evaluate(
     threads: int = 2,
     progress: Callable[[int, int], None] | None = None,
 ) -> EvalResult:
-    """Detects in every image of the source once and counts AP. Several processes share the images; each gets the result.
+    """Detects in every image of the source once and computes AP.
+
+    Several processes share the images, and each returns the whole result.
 
     Args:
       predict: from `make_predict`.
-      variables: {"params", "batch_stats"}: the averaged ones in training.
-      source: with boxes.
-      size_hw: the input size; images are letterboxed as in the reference.
-      batch_size: images at a time over all devices, of whose number it is a multiple; the last batch is padded.
-      mesh: that of `predict`, where there are several processes.
+      variables: {"params", "batch_stats"}; the EMA weights in training.
+      source: images with ground-truth boxes.
+      size_hw: input size; images are letterboxed as in the reference.
+      batch_size: images per batch over all devices, a multiple of their number; the last batch is padded.
+      mesh: the mesh of `predict`, required with several processes.
       metric: "coco", or "voc" for mAP07 and mAP12.
-      threads: that read images.
-      progress: called with the number of images done and to do.
+      threads: threads per process that read images.
+      progress: called with the number of images done and the number of all images.
     """
-    check_metric(metric)
+    compute_ap = _METRICS[check_metric(metric)]
     ground_truth = source.ground_truth()
     category_ids = [category["id"] for category in ground_truth["categories"]]
+    shard = Shard(jax.process_index(), jax.process_count())
+    batches = eval_loader(
+        source,
+        size_hw=size_hw,
+        batch=batch_size // shard.process_count,
+        shard=shard,
+        threads=threads,
+        prefetch=_PREFETCH,
+    )
     detections: list[dict[str, Any]] = []
     num_done, num_batches, start = 0, 0, 0.0
-    shard = Shard(jax.process_index(), jax.process_count())
-    local_batch = batch_size // shard.process_count
-    for batch in eval_loader(
-        source, size_hw=size_hw, batch=local_batch, shard=shard, threads=threads, prefetch=_PREFETCH
-    ):
-        rows = (batch.ratios, batch.mask, batch.indices.astype(np.int32))
-        images = batch.images
-        if mesh is not None and shard.process_count > 1:
-            images, rows = shard_batch((images, rows), mesh)
-            answer = replicate((predict(variables, images), rows), mesh)
-        else:
-            answer = predict(variables, images), rows
-        found, (ratios, mask, indices) = jax.device_get(answer)
-        image_ids = [source.image_id(int(index)) for index in indices]
-        kept = found.mask & mask[:, None]
-        detections += coco_ap.to_coco(found.boxes, found.scores, found.labels, kept, ratios, image_ids, category_ids)
+    for batch in batches:
+        found, ratio_B, mask_B, index_B = _predict_batch(predict, variables, batch, mesh)
+        image_ids = [source.image_id(index) for index in index_B.tolist()]
+        mask_BD = found.mask & mask_B[:, None]
+        detections += coco_ap.to_coco(
+            found.boxes, found.scores, found.labels, mask_BD, ratio_B, image_ids, category_ids
+        )
         if num_batches == 0:
             start = time.perf_counter()
         num_batches += 1
-        num_done += int(np.sum(mask))
+        num_done += int(np.sum(mask_B))
         if progress is not None:
             progress(num_done, len(source))
     seconds = time.perf_counter() - start
     return EvalResult(
-        ap=_METRICS[metric](ground_truth, detections),
+        ap=compute_ap(ground_truth, detections),
         detections=detections,
         num_images=num_done,
         images_per_second=(num_batches - 1) * batch_size / seconds if num_batches > 1 else None,
     )
+
+
+def _predict_batch(
+    predict: Predict, variables: Any, batch: EvalBatch, mesh: Mesh | None
+) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray]:
+    """Returns Detections (of numpy arrays), ratios, mask and source indices for the rows of all processes."""
+    rows = (batch.ratios, batch.mask, batch.indices.astype(np.int32))
+    images = batch.images
+    if mesh is not None and jax.process_count() > 1:
+        images, rows = shard_batch((images, rows), mesh)
+        result = replicate((predict(variables, images), rows), mesh)
+    else:
+        result = predict(variables, images), rows
+    found, (ratio_B, mask_B, index_B) = jax.device_get(result)
+    return found, ratio_B, mask_B, index_B

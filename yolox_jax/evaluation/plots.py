@@ -1,4 +1,4 @@
-"""The pictures and the table of `eval.py --plots=DIR`."""
+"""Writes the plots, the table and the sheet of worst images of `eval.py --plots=DIR`."""
 
 import csv
 from pathlib import Path
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from yolox_jax.errors import UserError, writing
 from yolox_jax.evaluation.diagnosis import Diagnosis, diagnose
 from yolox_jax.evaluation.precision_recall import Curve
 from yolox_jax.evaluation.worst_images import worst_images
@@ -16,24 +17,32 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_MOST_NAMED = 10  # classes: more lines than these cannot be told apart by their colours
-_MOST_NUMBERS = 15  # classes: beyond, the numbers of a confusion matrix run into each other
+_MOST_NAMED = 10  # classes: with more, their lines cannot be told apart by colour
+_MOST_NUMBERS = 15  # classes: with more, the numbers in the confusion matrix overlap
 _DPI = 130
 
 
 def prepare(folder: Path) -> None:
-    """Makes the folder; a ValueError where matplotlib is not installed. To be called before work that takes long."""
+    """Creates the folder and checks for matplotlib; to be called before the evaluation, which may take long.
+
+    Raises:
+      UserError: matplotlib is not installed, or the folder cannot be created.
+    """
     try:
-        import matplotlib  # noqa: F401  # only whether it is there
+        import matplotlib  # noqa: F401  # only checks that it is installed
     except ImportError as error:
-        raise ValueError("--plots needs matplotlib, which is not installed: pip install matplotlib") from error
-    folder.mkdir(parents=True, exist_ok=True)
+        raise UserError("--plots needs matplotlib, which is not installed", "pip install matplotlib") from error
+    with writing(folder, "choose another folder"):
+        folder.mkdir(parents=True, exist_ok=True)
 
 
 def write_plots(folder: Path, source: Source, detections: list[dict[str, Any]]) -> Diagnosis:
-    """Writes everything about the detections (COCO form) on a source into a folder that exists.
+    """Writes the plots of a source's detections (in COCO's result format) to a folder that exists.
 
-    precision_recall.png, f1.png and confusion.png; per_class.csv; and worst_images.jpg where there are mistakes.
+    Files: precision_recall.png, f1.png, confusion.png, per_class.csv and, if there are mistakes, worst_images.jpg.
+
+    Raises:
+      UserError: a file cannot be written.
     """
     diagnosis = diagnose(source.ground_truth(), detections)
     for name, figure in (
@@ -41,8 +50,10 @@ def write_plots(folder: Path, source: Source, detections: list[dict[str, Any]]) 
         ("f1.png", f1(diagnosis)),
         ("confusion.png", confusion(diagnosis)),
     ):
-        figure.savefig(folder / name, dpi=_DPI)
-    with (folder / "per_class.csv").open("w", newline="", encoding="utf-8") as stream:
+        with writing(folder / name):
+            figure.savefig(folder / name, dpi=_DPI)
+    table = folder / "per_class.csv"
+    with writing(table), table.open("w", newline="", encoding="utf-8") as stream:
         rows = diagnosis.table()
         writer = csv.DictWriter(stream, list(rows[0]))
         writer.writeheader()
@@ -55,49 +66,49 @@ def write_plots(folder: Path, source: Source, detections: list[dict[str, Any]]) 
 
 
 def precision_recall(diagnosis: Diagnosis) -> "Figure":
-    """Each class and their mean, interpolated as for AP50."""
+    """Plots the precision of each class and their mean by recall, interpolated as for AP50."""
     recall = np.linspace(0, 1, 101)
-    figure, axes = _axes("recall", "precision", "Precision and recall at IoU 0.5, over all scores")
-    for label, of_class in enumerate(diagnosis.per_class):
-        if of_class.num_boxes:
-            name = f"{diagnosis.class_names[label]}, AP50 {of_class.ap():.3f}"
-            axes.plot(recall, of_class.interpolated(), **_line(diagnosis, label, name))
+    figure, axes = _axes("Recall", "Precision", "Precision and recall at IoU 0.5")
+    for label, curve in enumerate(diagnosis.per_class):
+        if curve.num_boxes:
+            name = f"{diagnosis.class_names[label]}, AP50 {curve.ap():.3f}"
+            axes.plot(recall, curve.interpolated(), **_line(diagnosis, label, name))
     mean = diagnosis.mean_precision()
-    axes.plot(recall, mean, color="black", linewidth=2, label=f"mean of the classes, AP50 {mean.mean():.3f}")
+    axes.plot(recall, mean, color="black", linewidth=2, label=f"mean over classes, AP50 {mean.mean():.3f}")
     axes.legend(loc="lower left")
     return figure
 
 
 def f1(diagnosis: Diagnosis) -> "Figure":
-    """F1 by the least score that is kept, and the best such score."""
-    figure, axes = _axes("least score kept", "F1", "F1 against confidence, at IoU 0.5")
-    for label, of_class in enumerate(diagnosis.per_class):
-        if of_class.num_boxes and len(of_class.scores):
-            own = of_class.best()
+    """Plots F1 by score threshold and marks the best threshold."""
+    figure, axes = _axes("Score threshold", "F1", "F1 by score threshold at IoU 0.5")
+    for label, curve in enumerate(diagnosis.per_class):
+        if curve.num_boxes and len(curve.scores):
+            own = curve.best()
             name = f"{diagnosis.class_names[label]}, best {own.f1:.3f} at {own.threshold:.2f}"
-            _plot_f1(axes, of_class, **_line(diagnosis, label, name))
+            _plot_f1(axes, curve, **_line(diagnosis, label, name))
     best = diagnosis.best
-    _plot_f1(axes, diagnosis.together, color="black", linewidth=2, label="all boxes together")
-    named = (
+    _plot_f1(axes, diagnosis.all_classes, color="black", linewidth=2, label="all classes")
+    label_best = (
         f"best: F1 {best.f1:.3f} at {best.threshold:.3f}\n(precision {best.precision:.3f}, recall {best.recall:.3f})"
     )
-    axes.axvline(best.threshold, color="black", linestyle="--", linewidth=1, label=named)
+    axes.axvline(best.threshold, color="black", linestyle="--", linewidth=1, label=label_best)
     axes.legend(loc="lower left" if best.threshold > 0.5 else "upper right")
     return figure
 
 
-def _plot_f1(axes: "Axes", of_class: Curve, **line: Any) -> None:
-    # From each score down to the next lower one the same detections are kept.
-    axes.step(of_class.scores[::-1], of_class.f1[::-1], where="pre", **line)
+def _plot_f1(axes: "Axes", curve: Curve, **line: Any) -> None:
+    # F1 is constant between two neighbouring scores: the threshold keeps the same detections.
+    axes.step(curve.scores[::-1], curve.f1[::-1], where="pre", **line)
 
 
 def confusion(diagnosis: Diagnosis) -> "Figure":
-    """Counts, coloured by their share of the row."""
+    """Plots the confusion matrix: counts, colored by their share of the row."""
     counts = diagnosis.confusion()
     num = len(counts)
     few = num <= _MOST_NUMBERS
-    figure, axes = _axes("found as", "is", "", side=max(6.0, 0.16 * num))
-    axes.set_title(f"Confusion at IoU 0.5, scores of at least {diagnosis.best.threshold:.3f}")
+    title = f"Confusion matrix at IoU 0.5, score threshold {diagnosis.best.threshold:.3f}"
+    figure, axes = _axes("Detected class", "True class", title, side=max(6.0, 0.16 * num))
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
     axes.set(xlim=(-0.5, num - 0.5), ylim=(num - 0.5, -0.5))
@@ -112,7 +123,7 @@ def confusion(diagnosis: Diagnosis) -> "Figure":
 
 
 def _axes(x: str, y: str, title: str, side: float = 6.0) -> "tuple[Figure, Axes]":
-    from matplotlib.figure import Figure  # not pyplot: it would look for a screen
+    from matplotlib.figure import Figure  # not pyplot, which would look for a display
 
     figure = Figure(figsize=(1.25 * side, side), layout="constrained")
     axes = figure.subplots()
@@ -122,7 +133,7 @@ def _axes(x: str, y: str, title: str, side: float = 6.0) -> "tuple[Figure, Axes]
 
 
 def _line(diagnosis: Diagnosis, label: int, name: str) -> dict[str, Any]:
-    """How a class's curve is drawn: many classes are a grey background to what they give together."""
+    """Line style of a class: in its color with a name, or grey without one if there are many classes."""
     if len(diagnosis.class_names) > _MOST_NAMED:
         return {"color": "0.8", "linewidth": 0.7}
     blue, green, red = drawing.class_colour(label)
