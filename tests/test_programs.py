@@ -170,8 +170,8 @@ def test_show_assignment_writes_a_sheet_and_tells_how_many_anchors_of_each_level
     )
     assert finished.returncode == 0, finished.stderr
     told = re.fullmatch(
-        r"made/sheet\.png: step 0, (\d+) boxes, (\d+) positive anchors: (\d+) of stride 8, (\d+) of stride 16, "
-        r"(\d+) of stride 32; (\d+) boxes without\n",
+        r"made/sheet\.png: step 0, (\d+) boxes, (\d+) positive anchors \((\d+) of stride 8, (\d+) of stride 16, "
+        r"(\d+) of stride 32\), boxes without anchors: (\d+)\n",
         finished.stdout,
     )
     num_boxes, num_positive, *of_level, num_without = map(int, told.groups())

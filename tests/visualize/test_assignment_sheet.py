@@ -1,4 +1,4 @@
-"""The picture of an assignment that is known."""
+"""The sheet of a small assignment made by hand."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from yolox_jax.visualize import assignment_sheet, drawing, sheets
 
 _SIZE = 320
 _BOXES = [[20, 20, 90, 90], [120, 20, 290, 200], [20, 220, 100, 300]]
-_SLOTS = [0, 2, 3]  # where they stand in four slots: one is free
+_SLOTS = [0, 2, 3]  # of four slots; slot 1 is padding
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def picture(batch, assignment, anchors):
     return sheet[sheets.TITLE_HEIGHT :]
 
 
-def test_each_positive_anchor_is_a_point_in_its_boxs_colour_and_each_level_has_a_shape(picture, assignment, anchors):
+def test_a_positive_anchor_is_drawn_in_the_color_of_its_box_and_in_the_shape_of_its_level(picture, assignment, anchors):
     shapes = []
     for each in np.flatnonzero(assignment.positive[0]):
         x, y = (2 * np.asarray(anchors.centers)[each]).astype(int)
@@ -62,8 +62,8 @@ def test_only_the_box_without_anchors_is_crossed_out(picture):
         assert (on_diagonal == drawing.class_colour(box)).all() == (box == 2)
 
 
-def test_the_summary_counts_boxes_anchors_levels_and_boxes_without(batch, assignment, anchors):
+def test_the_summary_counts_boxes_anchors_by_level_and_boxes_without_anchors(batch, assignment, anchors):
     assert STRIDES == (8, 16, 32)
     assert assignment_sheet.summary(batch, assignment, anchors) == (
-        "3 boxes, 3 positive anchors: 1 of stride 8, 1 of stride 16, 1 of stride 32; 1 boxes without"
+        "3 boxes, 3 positive anchors (1 of stride 8, 1 of stride 16, 1 of stride 32), boxes without anchors: 1"
     )

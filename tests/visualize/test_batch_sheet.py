@@ -1,4 +1,4 @@
-"""What is drawn of a batch has the colours that the device will make."""
+"""The images of a batch sheet have the colors that the device will make."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from yolox_jax.visualize.batch_sheet import first_shifted
 
 
 @pytest.mark.parametrize(("shift", "multiplies"), [((3, -20, 25), False), ((1.01, 1.4, 0.8), True)])
-def test_colours_are_shifted_as_on_the_device_within_two_levels(shift, multiplies):
+def test_colors_are_shifted_as_on_the_device_within_two_levels(shift, multiplies):
     image = golden("augment_device")["hsv/0/in_bgr"]
     height, width = image.shape[:2]
     contents = np.array([[height, width], [height // 2, width // 3], [0, 0]], np.int32)

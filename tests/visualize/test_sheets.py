@@ -1,13 +1,16 @@
-"""Pictures of detections."""
+"""Sheets of detections, and pictures written to files."""
 
 import cv2
+import numpy as np
+import pytest
 
 from yolox_jax.data.sources.shapes import ShapesSource
+from yolox_jax.errors import UserError
 from yolox_jax.visualize import sheets
 from yolox_jax.visualize.drawing import class_colour
 
 
-def test_the_sheet_shows_detections_above_the_threshold_at_their_place(tmp_path):
+def test_the_sheet_shows_detections_above_the_score_threshold_at_their_place(tmp_path):
     source = ShapesSource(num_images=3, seed=0)
     wide = {"category_id": 2, "bbox": [10.0, 20.0, 40.0, 30.0]}
     detections = [
@@ -21,3 +24,32 @@ def test_the_sheet_shows_detections_above_the_threshold_at_their_place(tmp_path)
         _, scale = sheets.fit(source[place].image)
         pixel = sheet[round(35 * scale), place * 320 + round(10 * scale)]
         assert (pixel == class_colour(1)).all() == shown
+
+
+@pytest.mark.parametrize(
+    ("name", "width", "message"),
+    [
+        ("sheet.jpeg2", 4, r"sheet\.jpeg2 cannot be written \(.*\): choose another ending"),
+        ("sheet", 4, r"sheet cannot be written \(.*\): choose another ending"),
+        ("sheet.jpg", 70000, r"sheet\.jpg cannot be written at 70000x2 pixels: choose \.png"),
+        ("no/sheet.png", 4, r"no/sheet\.png cannot be written \(No such file or directory\): "),
+    ],
+)
+def test_a_picture_that_cannot_be_written_is_named_with_the_reason(tmp_path, name, width, message):
+    with pytest.raises(UserError, match=message):
+        sheets.write_picture(tmp_path / name, np.zeros((2, width, 3), np.uint8))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_picture_of_a_run_is_recorded_with_its_path_and_size(tmp_path):
+    record = sheets.keep_picture(tmp_path, "batch_7", np.zeros((6, 8, 3), np.uint8))
+    assert record == {"picture": "pictures/batch_7.jpg", "height_width": [6, 8]}
+    assert cv2.imread(str(tmp_path / record["picture"])).shape == (6, 8, 3)
+
+
+def test_a_title_that_is_too_long_for_the_width_is_drawn_smaller():
+    image = np.zeros((4, 100, 3), np.uint8)
+    text = "a title of about forty letters, in full"
+    needed = int(np.flatnonzero(sheets.titled(image, text, 800)[: sheets.TITLE_HEIGHT].any(axis=(0, 2))).max())
+    bar = sheets.titled(image, text, int(0.8 * needed))[: sheets.TITLE_HEIGHT]
+    assert not bar[:, -2:].any()

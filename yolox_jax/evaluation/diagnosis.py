@@ -37,7 +37,7 @@ class Diagnosis:
         return confusion_matrix(self.images, self.matches, len(self.class_names), self.best.threshold)
 
     def worst(self, most: int) -> list[tuple[ImageBoxes, Mistakes]]:
-        """Returns up to `most` images, those with the most mistakes at the best score threshold; never one without any."""
+        """Returns up to `most` images, those with most mistakes at the best score threshold; each has at least one."""
         judged = [
             (image, find_mistakes(image, match, self.best.threshold))
             for image, match in zip(self.images, self.matches, strict=True)

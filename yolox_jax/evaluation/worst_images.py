@@ -19,13 +19,12 @@ def worst_images(diagnosis: Diagnosis, source: Source) -> np.ndarray | None:
     for image, mistakes in diagnosis.worst(_NUM_IMAGES):
         pixels, scale = sheets.fit(source[index_of[image.image_id]].image, _CELL - sheets.TITLE_HEIGHT)
         drawn = _draw(pixels, scale, image, mistakes, diagnosis.class_names)
-        title = f"{image.image_id}: {mistakes.missed_G.sum()} missed, {mistakes.false_positive_D.sum()} false"
+        title = f"image {image.image_id}: {mistakes.missed_G.sum()} missed, {mistakes.false_positive_D.sum()} false"
         pictures.append(sheets.titled(drawn, title, _CELL))
     if not pictures:
         return None
     legend = (
-        "green: correct detection, orange: missed box, red: false detection "
-        f"(score threshold {diagnosis.best.threshold:.3f}, IoU 0.5)"
+        f"Green: correct, orange: missed, red: false detection; score threshold {diagnosis.best.threshold:.3f}, IoU 0.5"
     )
     sheet = sheets.sheet(pictures, _COLUMNS, _CELL)
     return sheets.titled(sheet, legend, sheet.shape[1])

@@ -1,4 +1,4 @@
-"""Pictures of which anchor points learn which box."""
+"""Draws the positive anchors of each ground-truth box, as an assignment of a batch chose them."""
 
 from collections.abc import Sequence
 
@@ -9,27 +9,27 @@ from yolox_jax.detection.anchors import STRIDES
 from yolox_jax.types import Anchors, Assignment, Batch
 from yolox_jax.visualize import drawing, sheets
 
-_LEGEND = "positive anchors: dot stride 8, square stride 16, triangle stride 32; a crossed box has none"
-_RADIUS = 4  # pixels of the picture
+_LEGEND = "Positive anchors: dot = stride 8, square = stride 16, triangle = stride 32; a crossed-out box has none"
+_RADIUS = 4  # pixels of the sheet
 _BLACK = (0, 0, 0)
 _CELL, _COLUMNS = 640, 4
 
 
 def draw_sheet(batch: Batch, assignment: Assignment, anchors: Anchors, class_names: tuple[str, ...]) -> np.ndarray:
-    """Each image with its boxes and their anchors, in a grid under a legend."""
+    """Draws each image of a batch with its boxes and their positive anchors, in a grid under a legend."""
     center_A2, stride_A = np.asarray(anchors.centers), np.asarray(anchors.strides)
     pictures = []
     for index, image in enumerate(np.asarray(batch.images)):
         fitted, scale = sheets.fit(image, _CELL)
         mask_G, positive_A = np.asarray(batch.gt_mask[index]), np.asarray(assignment.positive[index])
-        place_G = np.cumsum(mask_G) - 1  # of a slot among the real boxes
+        box_of_slot_G = np.cumsum(mask_G) - 1  # index of a slot's box among the boxes without padding slots
         picture = draw_assignment(
             fitted,
             np.asarray(batch.gt_boxes[index])[mask_G] * scale,
             [class_names[label] for label in np.asarray(batch.gt_labels[index])[mask_G]],
             center_A2[positive_A] * scale,
             stride_A[positive_A],
-            place_G[np.asarray(assignment.gt_index[index])[positive_A]],
+            box_of_slot_G[np.asarray(assignment.gt_index[index])[positive_A]],
         )
         pictures.append(picture)
     sheet = sheets.sheet(pictures, _COLUMNS, _CELL)
@@ -37,17 +37,17 @@ def draw_sheet(batch: Batch, assignment: Assignment, anchors: Anchors, class_nam
 
 
 def summary(batch: Batch, assignment: Assignment, anchors: Anchors) -> str:
-    """How many boxes and anchors, of which level, and how many boxes have none."""
+    """Describes an assignment in one line: numbers of boxes, of positive anchors by level, of boxes without anchors."""
     num_boxes = int(np.sum(batch.gt_mask))
     num_with_anchors = sum(
         len(np.unique(gt_index_A[positive_A]))
         for gt_index_A, positive_A in zip(assignment.gt_index, assignment.positive, strict=True)
     )
     strides = np.asarray(anchors.strides)
-    of_level = [f"{assignment.positive[:, strides == stride].sum()} of stride {stride}" for stride in STRIDES]
+    by_level = [f"{assignment.positive[:, strides == stride].sum()} of stride {stride}" for stride in STRIDES]
     return (
-        f"{num_boxes} boxes, {assignment.positive.sum()} positive anchors: {', '.join(of_level)}; "
-        f"{num_boxes - num_with_anchors} boxes without"
+        f"{num_boxes} boxes, {assignment.positive.sum()} positive anchors ({', '.join(by_level)}), "
+        f"boxes without anchors: {num_boxes - num_with_anchors}"
     )
 
 
@@ -59,10 +59,10 @@ def draw_assignment(
     stride_P: np.ndarray,
     box_P: np.ndarray,
 ) -> np.ndarray:
-    """A copy of a BGR image with its N boxes, each in a colour of its own, and P positive anchors in their box's colour.
+    """Draws N boxes, each in its own color, and their P positive anchors in the same colors, on a copy of a BGR image.
 
-    All in pixels of the image. A box's caption has its name and its number of anchors; one without anchors is crossed
-    out.
+    Coordinates are pixels of the image; `box_P` is the index of each anchor's box. A caption has the class name and the
+    number of anchors; a box without anchors is crossed out.
     """
     num_anchors_N = np.bincount(box_P, minlength=len(name_N))
     colours = [drawing.class_colour(box) for box in range(len(name_N))]
@@ -80,7 +80,7 @@ def draw_assignment(
 
 
 def _draw_point(image: np.ndarray, point: tuple[int, int], level: int, colour: tuple[int, int, int]) -> None:
-    """In place, with a black edge: its box's colour may be that of the object."""
+    """Draws one anchor in place, with a black outline, since the color of its box may be that of the object."""
     x, y = point
     if level == 0:
         cv2.circle(image, point, _RADIUS, colour, cv2.FILLED, cv2.LINE_AA)

@@ -1,4 +1,4 @@
-"""The batch of a training step, for those who want to look at it."""
+"""Draws the images and ground-truth boxes of a training batch on a sheet."""
 
 import cv2
 import jax
@@ -12,7 +12,7 @@ from yolox_jax.visualize.drawing import draw_boxes
 
 
 def first_shifted(loaded: LoadedBatch, max_images: int, hsv_multiplies: bool) -> Batch:
-    """The first images of a batch, with their colours shifted as the device will do."""
+    """Returns the first images of a batch with the color shift applied, as the device will apply it."""
     batch = jax.tree.map(lambda x: x[:max_images], loaded.batch)
     if batch.hsv_shift is None or batch.content_hw is None:
         return batch
@@ -24,7 +24,7 @@ def first_shifted(loaded: LoadedBatch, max_images: int, hsv_multiplies: bool) ->
 def draw_sheet(
     loaded: LoadedBatch, class_names: tuple[str, ...], hsv_multiplies: bool, max_images: int = 16
 ) -> np.ndarray:
-    """The first images of a batch with their colours shifted, and their boxes, in a grid."""
+    """Draws the first images of a batch, with the color shift applied, and their boxes in a grid."""
     batch = first_shifted(loaded, max_images, hsv_multiplies)
     pictures = []
     for image, boxes_xyxy, labels, mask in zip(
@@ -37,7 +37,7 @@ def draw_sheet(
 
 
 def _shift_content(image_HW3: np.ndarray, shift_3: np.ndarray, content_hw: np.ndarray, multiplies: bool) -> np.ndarray:
-    """augment.colour.shift_content by OpenCV, so that drawing compiles no program in the middle of training."""
+    """Does what augment.colour.shift_content does, with OpenCV, so that drawing compiles no program during training."""
     content = image_HW3[: content_hw[0], : content_hw[1]]
     if not content.size:
         return image_HW3

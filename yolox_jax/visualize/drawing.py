@@ -1,4 +1,4 @@
-"""Boxes on pictures."""
+"""Draws boxes with captions on images."""
 
 import colorsys
 from collections.abc import Sequence
@@ -6,13 +6,13 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-_GOLDEN_ANGLE = 0.618034  # hues this far apart round the circle stay apart however many classes there are
+_GOLDEN_RATIO = 0.618034  # of the hue circle: with steps of this size hues stay apart for any number of classes
 TEXT_HEIGHT = 14  # pixels
 
 
 def class_colour(label: int) -> tuple[int, int, int]:
-    """A BGR colour of a class's own."""
-    red, green, blue = colorsys.hsv_to_rgb((label * _GOLDEN_ANGLE) % 1, 0.9, 0.9)
+    """Returns the BGR color of a class."""
+    red, green, blue = colorsys.hsv_to_rgb((label * _GOLDEN_RATIO) % 1, 0.9, 0.9)
     return int(255 * blue), int(255 * green), int(255 * red)
 
 
@@ -23,9 +23,9 @@ def draw_boxes(
     caption_N: Sequence[str],
     size: int = 1,
 ) -> np.ndarray:
-    """A copy of a BGR image with its boxes, each with a caption in its class's colour.
+    """Draws boxes and captions on a copy of a BGR image, each in the color of its class.
 
-    `size` is how many times as thick and as large as usual lines and captions are.
+    `size` multiplies the thickness of lines and the size of captions.
     """
     return draw_coloured(image_HW3, boxes_xyxy_N4, [class_colour(label) for label in label_N], caption_N, size)
 
@@ -37,10 +37,10 @@ def draw_coloured(
     caption_N: Sequence[str],
     size: int = 1,
 ) -> np.ndarray:
-    """The same with a BGR colour for each box; a caption may be empty."""
+    """Draws boxes and captions on a copy of a BGR image, each in a given BGR color; a caption may be empty."""
     image = image_HW3.copy()
     height, scale = size * TEXT_HEIGHT, 0.4 * size
-    # An untrained network's boxes can be larger than OpenCV's integers; beyond the picture it does not matter where.
+    # Boxes of an untrained network can exceed OpenCV's integers; outside the image their exact position is irrelevant.
     sides = np.array([*image.shape[1::-1]] * 2)
     shown_N4 = np.clip(np.nan_to_num(boxes_xyxy_N4), -sides, 2 * sides)
     for (x1, y1, x2, y2), colour, caption in zip(
@@ -50,7 +50,7 @@ def draw_coloured(
         if not caption:
             continue
         (width, _), _ = cv2.getTextSize(caption, cv2.FONT_HERSHEY_SIMPLEX, scale, size)
-        # Inside the picture even where the box touches its top or right side.
+        # The caption stays inside the image even if the box touches the top or the right edge.
         top, left = max(y1, height), max(min(x1, image.shape[1] - width), 0)
         cv2.rectangle(image, (left, top - height), (left + width, top), colour, cv2.FILLED)
         corner = (left, top - 4 * size)

@@ -1,4 +1,4 @@
-"""Pictures of detections, on a sheet."""
+"""Arranges images on a sheet (a grid, with titles), and writes pictures to files."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,23 +8,25 @@ import cv2
 import numpy as np
 
 from yolox_jax.boxes import xywh_to_xyxy
+from yolox_jax.errors import UserError, writing
 from yolox_jax.types import Source
 from yolox_jax.visualize.drawing import draw_boxes
 
-TITLE_HEIGHT = 18
+TITLE_HEIGHT = 18  # pixels
+_TITLE_SCALE, _MIN_TITLE_SCALE = 0.4, 0.28  # of OpenCV's font
 _MIN_SHOWN_SCORE = 0.3
-CELL = 320  # pixels a side of one image on a sheet
+CELL = 320  # pixels: the side of one image on a sheet
 
 
 def fit(image_HW3: np.ndarray, cell: int = CELL) -> tuple[np.ndarray, float]:
-    """The image with `cell` pixels on its longer side, and how many times as large it is now."""
+    """Resizes an image so that its longer side has `cell` pixels; returns it and the scale."""
     scale = cell / max(image_HW3.shape[:2])
     size = max(1, round(image_HW3.shape[1] * scale)), max(1, round(image_HW3.shape[0] * scale))
     return cv2.resize(image_HW3, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR), scale
 
 
 def sheet(images: Sequence[np.ndarray], columns: int = 4, cell: int = CELL) -> np.ndarray:
-    """Images of at most `cell` pixels a side in a grid, grey where nothing is."""
+    """Arranges images of at most `cell` pixels a side in a grid on grey."""
     rows = -(-len(images) // columns)
     canvas = np.full((rows * cell, min(columns, len(images)) * cell, 3), 114, np.uint8)
     for place, image in enumerate(images):
@@ -34,18 +36,23 @@ def sheet(images: Sequence[np.ndarray], columns: int = 4, cell: int = CELL) -> n
 
 
 def titled(image_HW3: np.ndarray, title: str, width: int) -> np.ndarray:
-    """The image `width` pixels wide, grey where it is not, under a black line with white text, cut off where too long."""
+    """Pads the image with grey to `width` and puts a black title bar with white text above it.
+
+    Text that is too long for the width is drawn smaller, down to _MIN_TITLE_SCALE, and then cut off.
+    """
     line = np.zeros((TITLE_HEIGHT, width, 3), np.uint8)
-    cv2.putText(line, title, (2, TITLE_HEIGHT - 5), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (255, 255, 255), 1, cv2.LINE_AA)
+    (text_width, _), _ = cv2.getTextSize(title, cv2.FONT_HERSHEY_SIMPLEX, _TITLE_SCALE, 1)
+    scale = max(_MIN_TITLE_SCALE, _TITLE_SCALE * min(1, (width - 4) / max(text_width, 1)))
+    cv2.putText(line, title, (2, TITLE_HEIGHT - 5), cv2.FONT_HERSHEY_SIMPLEX, scale, (255, 255, 255), 1, cv2.LINE_AA)
     image = np.full((image_HW3.shape[0], width, 3), 114, np.uint8)
     image[:, : image_HW3.shape[1]] = image_HW3
     return np.concatenate([line, image])
 
 
 def predictions_sheet(source: Source, detections: Sequence[dict[str, Any]], num_images: int = 8) -> np.ndarray:
-    """A sheet of images spread over the source with what was found in them above a score of 0.3.
+    """Draws detections of score 0.3 and above on a sheet of images taken at equal distances from the source.
 
-    `detections` are in COCO form, in each image's own pixels.
+    `detections` are in COCO's result format, in the pixels of each image.
     """
     label_of = {category["id"]: label for label, category in enumerate(source.ground_truth()["categories"])}
     chosen = np.linspace(0, len(source) - 1, min(num_images, len(source))).astype(int)
@@ -57,25 +64,36 @@ def predictions_sheet(source: Source, detections: Sequence[dict[str, Any]], num_
         labels = [label_of[d["category_id"]] for d in shown]
         captions = [f"{source.class_names[label]} {d['score']:.2f}" for label, d in zip(labels, shown, strict=True)]
         boxes_xyxy = xywh_to_xyxy(xywh)
-        # Enlarged or reduced first: lines and captions are then as thick and as large on every image.
+        # Resized before drawing, so that lines and captions have the same size on every image.
         image, scale = fit(source[index].image)
         pictures.append(draw_boxes(image, boxes_xyxy * scale, labels, captions))
     return sheet(pictures)
 
 
 def keep_picture(workdir: Path, name: str, image_HW3: np.ndarray) -> dict[str, Any]:
-    """Writes pictures/<name>.jpg; what a record of metrics.jsonl says of it."""
+    """Writes pictures/<name>.jpg in a run directory; returns the fields that metrics.jsonl records of it.
+
+    Raises:
+      UserError: the picture cannot be written.
+    """
     path = workdir / "pictures" / f"{name}.jpg"
-    path.parent.mkdir(exist_ok=True)
+    with writing(path.parent):
+        path.parent.mkdir(exist_ok=True)
     write_picture(path, image_HW3)
     return {"picture": str(path.relative_to(workdir)), "height_width": list(image_HW3.shape[:2])}
 
 
 def write_picture(path: Path, image_HW3: np.ndarray) -> None:
-    """Writes a BGR image in the format that the path's ending names; an OSError where that fails."""
+    """Writes a BGR image in the format of the path's ending.
+
+    Raises:
+      UserError: OpenCV does not know the ending, the image is too large for the format, or the file cannot be written.
+    """
     try:
-        written = cv2.imwrite(str(path), image_HW3)
-    except cv2.error as error:  # an ending that OpenCV does not know
-        raise OSError(f"could not write the picture {path}: {error.err}") from error
-    if not written:
-        raise OSError(f"could not write the picture {path}")
+        is_encoded, encoded = cv2.imencode(path.suffix, image_HW3)
+    except cv2.error as error:  # an unknown ending
+        raise UserError(f"{path} cannot be written ({error.err})", "choose another ending, such as .jpg") from error
+    if not is_encoded:  # larger than the format allows
+        raise UserError(f"{path} cannot be written at {image_HW3.shape[1]}x{image_HW3.shape[0]} pixels", "choose .png")
+    with writing(path):
+        path.write_bytes(encoded.tobytes())
