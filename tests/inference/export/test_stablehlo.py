@@ -153,6 +153,18 @@ def test_changed_and_truncated_files_are_reported_as_damaged(path, tmp_path):
             Exported.read(tmp_path / name)
 
 
+def test_a_program_of_another_version_of_jax_is_refused(path, tmp_path, monkeypatch):
+    with zipfile.ZipFile(path) as old, zipfile.ZipFile(tmp_path / "bytes.zip", "w") as new:
+        new.writestr("yolox_jax.json", old.read("yolox_jax.json"))
+        new.writestr("program.stablehlo", b"of a later serialization")
+    with pytest.raises(UserError, match="bytes.zip holds a program that jax .* cannot read .*: export it again"):
+        Exported.read(tmp_path / "bytes.zip")
+    version = Exported.read(path).program.calling_convention_version
+    monkeypatch.setattr(jax.export, "maximum_supported_calling_convention_version", version - 1)
+    with pytest.raises(UserError, match=rf"cannot read \(version {version}, not \d+ to {version - 1}\)"):
+        Exported.read(path)
+
+
 def test_an_unwritable_file_is_named(detect, tmp_path):
     exported = stablehlo.export(detect, _NAMES, _SIZE, 1, platforms=("cpu",))
     with pytest.raises(UserError, match="no/toy.zip cannot be written .No such file or directory.: "):

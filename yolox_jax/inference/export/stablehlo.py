@@ -79,8 +79,7 @@ class Exported:
                 f"{path} was exported for {', '.join(platforms)}, but JAX runs on {jax.default_backend()} here",
                 f"export it for {jax.default_backend()}",
             )
-        program = jax.export.deserialize(bytearray(serialized))
-        return cls(program, tuple(class_names), tuple(size_hw), batch)
+        return cls(_deserialize(path, serialized), tuple(class_names), tuple(size_hw), batch)
 
     def predict(self, images_BHW3: np.ndarray) -> Detections:
         """Runs the program; it is compiled once for each B."""
@@ -119,6 +118,21 @@ def is_exported(path: str | Path) -> bool:
         return False
     with zipfile.ZipFile(path) as archive:
         return _META in archive.namelist()
+
+
+def _deserialize(path: str | Path, serialized: bytes) -> jax.export.Exported:
+    """Deserializes the program of a file; raises UserError if it comes from a JAX too old or too new for this one."""
+    oldest = jax.export.minimum_supported_calling_convention_version
+    newest = jax.export.maximum_supported_calling_convention_version
+    try:
+        program = jax.export.deserialize(bytearray(serialized))
+        if not oldest <= program.calling_convention_version <= newest:
+            raise ValueError(f"version {program.calling_convention_version}, not {oldest} to {newest}")
+    except Exception as error:  # jax and flatbuffers raise errors of many types
+        raise UserError(
+            f"{path} holds a program that jax {jax.__version__} cannot read ({error})", "export it again with this jax"
+        ) from error
+    return program
 
 
 def _backend(platform: str) -> str:
