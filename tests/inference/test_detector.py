@@ -11,6 +11,7 @@ from tests.material import golden_shapes, material, nano_of_seven_classes
 from yolox_jax import Detector
 from yolox_jax.augment.geometry import letterbox
 from yolox_jax.data import images
+from yolox_jax.errors import UserError
 from yolox_jax.inference import pretrained
 from yolox_jax.inference.coco_names import COCO_NAMES
 from yolox_jax.inference.inputs import as_bgr
@@ -21,6 +22,7 @@ from yolox_jax.training.checkpoints import Checkpoints
 from yolox_jax.training.compilation import CompileCounter
 from yolox_jax.types import Detections
 from yolox_jax.weights import checkpoint, official
+from yolox_jax.weights.torch_writer import save_pth
 
 _SIZE = (64, 96)
 _SEVEN = tuple("abcdefg")
@@ -190,10 +192,27 @@ def test_the_variant_is_inferred_from_the_tensors(name):
 
 
 def test_weights_of_an_unknown_network_are_refused():
-    with pytest.raises(ValueError, match="of no YOLOX: there is neither a tensor backbone"):
+    with pytest.raises(ValueError, match="YOLOX: there is neither a tensor backbone"):
         official.variant_of({"conv1.weight": np.zeros((64, 3, 7, 7))})
-    with pytest.raises(ValueError, match="first layer has 20 channels; known: nano 16, tiny 24, s 32"):
+    with pytest.raises(ValueError, match="first layer has 20 channels; known.* nano 16, tiny 24, s 32"):
         official.variant_of({"backbone.backbone.stem.conv.conv.weight": np.zeros((20, 12, 3, 3))})
+
+
+def test_an_error_in_an_official_file_names_the_file(tmp_path, monkeypatch):
+    def refuse(state_dict):
+        raise UserError("the weights are unknown", "give others")
+
+    save_pth(tmp_path / "strange.pth", {"conv1.weight": np.zeros((2, 3, 1, 1), np.float32)})
+    monkeypatch.setattr(official, "variant_of", refuse)
+    with pytest.raises(UserError, match="strange.pth: the weights are unknown: give others"):
+        pretrained.load(str(tmp_path / "strange.pth"))
+
+
+def test_options_out_of_range_are_refused(run):
+    with pytest.raises(UserError, match="^conf is 2: give a score threshold from 0 to 1"):
+        Detector.from_pretrained(run, conf=2)
+    with pytest.raises(UserError, match="^batch_size is 0: give 1 or more"):
+        Detector.from_pretrained(run, batch_size=0)
 
 
 def test_missing_or_unusable_weights_are_named(tmp_path):

@@ -16,11 +16,11 @@ class Matches:
 
     true_positive_D: np.ndarray  # bool: matched with a box of its class
     gt_index_D: np.ndarray  # int: that box
-    ignored_D: np.ndarray  # bool: neither right nor wrong, because it lies in a crowd or beyond the best hundred
+    ignored_D: np.ndarray  # bool: does not count, because it lies in a crowd or beyond the best hundred
 
 
 def match(iou_DG: np.ndarray, crowd_G: np.ndarray, min_iou: float = MIN_IOU) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the index of the box that each detection is matched with, and whether it is matched at all.
+    """Matches each detection with a box; returns the indices of the boxes, [D], and which detections are matched, [D].
 
     In their order, detections take the box of largest IoU that is still free. A detection without a free box is matched
     with a crowd that it overlaps; a crowd takes any number of detections.

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_MOST_NAMED = 10  # classes: with more, their lines cannot be told apart by colour
+_MOST_NAMED = 10  # classes: with more, their colors are too similar
 _MOST_NUMBERS = 15  # classes: with more, the numbers in the confusion matrix overlap
 _DPI = 130
 

@@ -1,7 +1,7 @@
 """Computes Pascal VOC's average precision as the reference's voc_eval.py does.
 
 That code numbers pixels from 1 and a box includes its last pixel, so its width is x2 − x1 + 1. Here coordinates are
-pixel edges, so the width is x2 − x1, and the IoU is the same.
+pixel edges, so the width is x2 − x1; a pair of boxes has the same IoU in both conventions.
 """
 
 from collections.abc import Mapping, Sequence

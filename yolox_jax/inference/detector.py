@@ -39,6 +39,8 @@ class Detector:
           batch_sizes: the values of B that `predict` is called with.
           log: called with a message before the first call for each batch size, which compiles.
         """
+        if min(batch_sizes) < 1:
+            raise UserError(f"batch_size is {min(batch_sizes)}", "give 1 or more")
         self.class_names = class_names
         self.size_hw = size_hw
         self.batch_sizes = sorted(set(batch_sizes))
@@ -78,7 +80,7 @@ class Detector:
           batch_size: images per batch when a list is given.
           log: called with a message before work that takes long; `lambda text: None` silences it.
         Raises:
-          UserError: there are no such weights, or they cannot be used; the message says what to do.
+          UserError: there are no such weights, they cannot be used, or an option is out of range.
         """
         options = {"size": size, "dtype": dtype, "conf": conf, "iou": iou, "max_detections": max_detections}
         options |= {"multi_label": multi_label, "tta": tta}

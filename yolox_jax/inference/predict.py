@@ -23,7 +23,11 @@ Predict = Callable[[Any, Any], Detections]  # (variables, images [B, H, W, 3] ui
 
 @dataclasses.dataclass(frozen=True)
 class DetectConfig:
-    """Settings of detection. The defaults are those of config.eval.detect: for computing AP, not for looking at."""
+    """Settings of detection.
+
+    The defaults are those of config.eval.detect, for computing AP; for looking at pictures see
+    pretrained.DETECTOR_CONFIG.
+    """
 
     conf: float = 0.001  # score threshold: boxes below it are dropped
     iou: float = 0.65  # NMS threshold: a box that overlaps a better one of its class by more is suppressed
@@ -44,7 +48,7 @@ class DetectConfig:
 
 
 class _View(NamedTuple):
-    """How the network sees the image: resized by `scale` and, if `mirrored`, flipped left to right."""
+    """A view of an image in test-time augmentation: resized by `scale` and, if `mirrored`, flipped left to right."""
 
     scale: float
     mirrored: bool
