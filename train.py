@@ -1,12 +1,14 @@
 """Trains a detector: python train.py --config=configs/yolox_s.py [--workdir=DIR] [--config.field=value …]
 
-Read it from top to bottom: setup, data, model and optimiser, restore, loop, finish.
+train() is the table of contents; its parts follow in the same order.
 """
 
 import contextlib
+import dataclasses
 import functools
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, NoReturn
 
 import jax
 import numpy as np
@@ -14,40 +16,81 @@ from absl import flags
 from jax.sharding import Mesh
 from ml_collections import ConfigDict, config_flags
 
+from yolox_jax.augment.multiscale import MultiscaleConfig
 from yolox_jax.cli import from_config, run_summary
 from yolox_jax.cli.terminal import print_progress, quiet_libraries, run_program, user_errors
 from yolox_jax.data.prefetch import Shard
 from yolox_jax.data.sources.open import check_classes
 from yolox_jax.data.train_loader import TrainLoader
 from yolox_jax.detection.anchors import check_size
+from yolox_jax.errors import writing
 from yolox_jax.evaluation import evaluate
 from yolox_jax.evaluation.evaluate import EvalResult
 from yolox_jax.inference import predict as prediction
-from yolox_jax.inference.predict import DetectConfig, Predict, make_predict
+from yolox_jax.inference.predict import DetectConfig, make_predict
 from yolox_jax.mesh import AXIS, check_batch_size, make_mesh, place, replicate, shard_batch
 from yolox_jax.models import freezing, yolox
-from yolox_jax.training import compilation, hosts, optim, parallel, resume, state
+from yolox_jax.training import compilation, hosts, parallel, resume, run_directory, state, trackers
 from yolox_jax.training.checkpoints import Checkpoints, SaveDue, has_stalled
 from yolox_jax.training.host_memory import keep_freed_memory, trim_memory
 from yolox_jax.training.interruption import Stopped, StopRequest, stop_request
 from yolox_jax.training.profiling import StepTrace
-from yolox_jax.training.run_directory import claim, set_aside
 from yolox_jax.training.run_log import RunLog
-from yolox_jax.training.schedule import Schedule
-from yolox_jax.training.step import train_step
-from yolox_jax.training.trackers import open_tracker
+from yolox_jax.training.schedule import EvaluationDue, Schedule
+from yolox_jax.training.state import TrainState
+from yolox_jax.training.step import StepConfig, train_step
 from yolox_jax.types import Source
 from yolox_jax.visualize import batch_sheet, sheets
 from yolox_jax.weights import checkpoint
 from yolox_jax.weights.load import load_weights
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "What to train: a file of configs/.", lock_config=True)
-_WORKDIR = flags.DEFINE_string("workdir", None, "Where everything is written; runs/<config name> by default.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "The run directory; runs/<config name> by default.")
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """What stays the same from the first step to the last."""
+
+    config: ConfigDict
+    workdir: Path
+    mesh: Mesh
+    size_hw: tuple[int, int]  # the input size; multi-scale changes it from step to step
+    train_source: Source
+    val_source: Source
+    schedule: Schedule
+    evaluation_due: EvaluationDue
+    multiscale: MultiscaleConfig | None
+    loader: TrainLoader
+    model: yolox.YOLOX
+    optimizer: Any  # an optax.GradientTransformation
+    step_config: StepConfig
+    detect_config: DetectConfig
+    checkpoints: Checkpoints
+
+
+@dataclasses.dataclass(frozen=True)
+class Session:
+    """What is open while the loop runs."""
+
+    log: RunLog
+    save_due: SaveDue
+    programs: compilation.Programs
+    stop: StopRequest
 
 
 def train(config: ConfigDict, workdir: Path) -> EvalResult:
-    """Runs the training that `config` describes, or goes on with the one in `workdir`; the last evaluation."""
-    # ---------------------------------------------- setup ----------------------------------------------
+    """Trains as `config` says, resuming the run in `workdir` if it holds one. Returns the last evaluation."""
+    run = prepare(config, workdir)
+    train_state, first_step = restore(run)
+    programs = compile_ahead(run, train_state, first_step)
+    result = loop(run, train_state, first_step, programs)
+    finish(run, result)
+    return result
+
+
+def prepare(config: ConfigDict, workdir: Path) -> Run:
+    """Checks the config, opens the data, and builds everything that does not depend on a checkpoint."""
     from_config.check_numbers(config)
     mesh = make_mesh()
     check_batch_size("batch_size", config.batch_size, mesh, config.accumulate_steps)
@@ -55,207 +98,231 @@ def train(config: ConfigDict, workdir: Path) -> EvalResult:
     size_hw = check_size(config.input_size)
     evaluate.check_metric(config.eval.metric)
 
-    # ---------------------------------------------- data -----------------------------------------------
     train_source, val_source = (from_config.open_source(config, split) for split in ("train", "val"))
     class_names = train_source.class_names
     check_classes(config.num_classes, class_names, val_source.class_names)
-    multiscale = from_config.multiscale(config, size_hw, len(train_source))
 
-    # --------------------------------------- model and optimiser ---------------------------------------
-    dtype = yolox.compute_dtype(config.dtype)
-    bn_axis = AXIS if config.parallel.sync_bn else None
-    model = yolox.create(config.model, len(class_names), dtype, bn_axis=bn_axis)
-    optimizer = optim.create(config.optimizer, momentum=config.momentum, weight_decay=config.weight_decay)
-    step_config = from_config.step_config(config, len(train_source))
-    schedule = step_config.schedule
-
-    # --------------------------------------------- restore ---------------------------------------------
-    loader = TrainLoader(
+    schedule = from_config.schedule(config, len(train_source))
+    shard = Shard(jax.process_index(), jax.process_count())
+    return Run(
+        config,
+        workdir,
+        mesh,
+        size_hw,
         train_source,
-        from_config.loader_config(config, size_hw, len(train_source)),
-        schedule.total_steps,
-        shard=Shard(jax.process_index(), jax.process_count()),
-        read=from_config.read_config(config),
+        val_source,
+        schedule,
+        evaluation_due=EvaluationDue(schedule, config.eval.every_epochs),
+        multiscale=from_config.multiscale(config, size_hw, schedule),
+        loader=from_config.train_loader(config, train_source, schedule, shard),
+        model=from_config.model(config, len(class_names), bn_axis=AXIS if config.parallel.sync_bn else None),
+        optimizer=from_config.optimizer(config),
+        step_config=from_config.step_config(config, schedule),
+        detect_config=from_config.detect_config(config),
+        checkpoints=Checkpoints(workdir, config.checkpoint.keep_last),
     )
+
+
+def restore(run: Run) -> tuple[TrainState, int]:
+    """The newest checkpoint's state, or else a new one, and the step to begin with; sets the loader to that step."""
+    config, workdir = run.config, run.workdir
+    class_names = run.train_source.class_names
     if config.init_from and checkpoint.find(workdir) is None:
-        variables = load_weights(
-            config.init_from, config.model, class_names, transfer=True, seed=config.seed, item=config.init_item
-        )
+        start = {"transfer": True, "seed": config.seed, "item": config.init_item}
+        variables = load_weights(config.init_from, config.model, class_names, **start)
     else:
-        variables = state.init_variables(model, config.seed)
-    freezing.frozen_mask(variables, step_config.freeze)  # a pattern that is wrong is told now
-    train_state = state.create(variables, optimizer)
-    specs = parallel.state_specs(train_state, mesh, config.parallel.shard_state)
-    train_state = place(train_state, mesh, specs)
+        variables = state.init_variables(run.model, config.seed)
+    freezing.frozen_mask(variables, run.step_config.freeze)  # reports a wrong pattern now, not while compiling
+    train_state = state.create(variables, run.optimizer)
+    train_state = place(train_state, run.mesh, parallel.state_specs(train_state, run.mesh, config.parallel.shard_state))
 
     def check(meta: checkpoint.Meta) -> None:
-        resume.check(meta, config.to_dict(), class_names, loader, schedule.total_steps, workdir)
+        resume.check(meta, config.to_dict(), class_names, run.loader, run.schedule.total_steps, workdir)
 
-    checkpoints = Checkpoints(workdir, config.checkpoint.keep_last)
-    restored = checkpoints.restore_latest(train_state, check)
-    first_step = 0
-    if restored is not None:
-        train_state, meta = restored
-        first_step = meta.step
-        loader.set_state(meta.data_state)
-        print(f"going on from step {first_step} of {workdir}")
-    sizes = [size_hw] if first_step < schedule.total_steps else []
-    if multiscale:
-        sizes = multiscale.first_uses(first_step, schedule.total_steps, size_hw, config.seed)
-    is_due = functools.partial(_evaluation_is_due, schedule=schedule, every_epochs=config.eval.every_epochs)
-    # Where the run ended before the evaluation of its last step did, that comes first.
-    evaluates_first = first_step > 0 and is_due(first_step - 1) and first_step not in checkpoints.aps()
-    sources = train_source, val_source
-    run_summary.print_start(config, workdir, mesh, model, train_state, sources, schedule, len(sizes))
+    restored = run.checkpoints.restore_latest(train_state, check)
+    if restored is None:
+        return train_state, 0
+    train_state, meta = restored
+    run.loader.set_state(meta.data_state)
+    print(f"resuming from step {meta.step} of {workdir}")
+    return train_state, meta.step
 
-    def compile_step(size: tuple[int, int]) -> parallel.StepFunction:
-        step = functools.partial(train_step, model=model, optimizer=optimizer, config=step_config, size_hw=size)
-        mapped = parallel.map_step(step, mesh, config.parallel.kind, specs)
-        return parallel.compile_step(mapped, train_state, loader.empty_batch(), mesh)
 
-    def compile_predict() -> Predict:
-        predict = make_predict(model, mesh, DetectConfig(**config.eval.detect))
-        return prediction.compile_predict(predict, train_state.ema, size_hw, config.eval.batch_size)
+def compile_ahead(run: Run, train_state: TrainState, first_step: int) -> compilation.Programs:
+    """One program for each image size and one for evaluation, to be compiled in the background in order of first use."""
+    config, mesh, total_steps = run.config, run.mesh, run.schedule.total_steps
+    sizes = [run.size_hw] if first_step < total_steps else []
+    if run.multiscale:
+        sizes = run.multiscale.first_uses(first_step, total_steps, run.size_hw, config.seed)
+    sources = run.train_source, run.val_source
+    run_summary.print_start(config, run.workdir, mesh, run.model, train_state, sources, run.schedule, len(sizes))
+    specs = parallel.state_specs(train_state, mesh, config.parallel.shard_state)
+    # Shapes only: the loop donates the arrays of the state while programs still compile.
+    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), train_state)
 
+    step = functools.partial(train_step, model=run.model, optimizer=run.optimizer, config=run.step_config)
+
+    def compile_step(size_hw: tuple[int, int]) -> parallel.StepFunction:
+        mapped = parallel.map_step(functools.partial(step, size_hw=size_hw), mesh, config.parallel.kind, specs)
+        return parallel.compile_step(mapped, like, run.loader.empty_batch(), mesh)
+
+    predict = make_predict(run.model, mesh, run.detect_config)
+    args = predict, like.ema, run.size_hw, config.eval.batch_size
+    evaluation: compilation.ByKey = {"predict": functools.partial(prediction.compile_predict, *args)}
     steps: compilation.ByKey = {size: functools.partial(compile_step, size) for size in sizes}
-    predict: compilation.ByKey = {"predict": compile_predict}
-    programs = compilation.Programs({**predict, **steps} if evaluates_first else {**steps, **predict})
+    evaluates_first = _lacks_evaluation(run, first_step)
+    return compilation.Programs({**evaluation, **steps} if evaluates_first else {**steps, **evaluation})
 
-    # ---------------------------------------------- loop -----------------------------------------------
-    log = RunLog(
-        workdir,
-        first_step=first_step,
-        first_is_evaluated=first_step in checkpoints.aps(),
-        total_steps=schedule.total_steps,
-        steps_per_epoch=schedule.steps_per_epoch,
-        batch_size=config.batch_size,
-        max_bad_steps=config.max_bad_steps,
-        writes=hosts.is_primary(),
-        tracker=open_tracker(config.tracker if hosts.is_primary() else "", workdir, config.to_dict()),
-    )
-    result = None
+
+def _lacks_evaluation(run: Run, step: int) -> bool:
+    """True if the run ended after saving `step` and before the evaluation that was due then."""
+    return step > 0 and run.evaluation_due(step - 1) and step not in run.checkpoints.aps()
+
+
+def loop(run: Run, train_state: TrainState, first_step: int, programs: compilation.Programs) -> EvalResult:
+    """Trains to the last step, saving and evaluating when due. Returns the last evaluation."""
+    config, schedule, checkpoints = run.config, run.schedule, run.checkpoints
+    log = _open_log(run, first_step)
     save_due = SaveDue(config.checkpoint.every_steps, config.checkpoint.every_minutes, ask_every=config.log_every_steps)
-    trace = StepTrace(workdir / "profile", first_step, config.profile)
-    with stop_request() as stop, programs, loader, trace, contextlib.closing(log), contextlib.closing(checkpoints):
-
-        def save(num_steps: int) -> None:
-            log.judge()  # a state that has broken down is not one to save
-            progress = (num_steps, config.to_dict(), {**loader.get_state(), "next_step": num_steps})
-            meta = checkpoint.Meta(config.model, class_names, *progress, mesh.size, jax.process_count())
-            checkpoints.save(train_state, meta)
-            save_due.note_save()
-
-        def show(what: str, step: int, draw_sheet: Callable[[], np.ndarray]) -> None:
-            if hosts.is_primary():
-                with log.untimed():
-                    picture = sheets.keep_picture(workdir, f"{what}_{step}", draw_sheet())
-                log.write({"step": step, "event": what, **picture})
-
-        def evaluate_step(step: int) -> EvalResult:
-            with log.untimed():
-                result = _evaluate(config, programs, train_state, mesh, val_source, stop)
-            show("predictions", step, lambda: sheets.predictions_sheet(val_source, result.detections))
-            log.write({"step": step, "event": "evaluation", **result.ap.stats})
-            checkpoints.record_ap(step + 1, result.ap.stats["AP"])
-            return result
-
-        if evaluates_first:
-            result = evaluate_step(first_step - 1)
-        batches = log.time_waits(loader)
+    trace = StepTrace(run.workdir / "profile", first_step, config.profile)
+    result = None
+    with stop_request() as stop, programs, run.loader, trace, contextlib.closing(log), contextlib.closing(checkpoints):
+        session = Session(log, save_due, programs, stop)
+        if _lacks_evaluation(run, first_step):
+            result = _evaluate_step(run, session, train_state, first_step - 1)
+        batches = log.time_waits(run.loader)
         for step in range(first_step, schedule.total_steps):
             if has_stalled(checkpoints.aps(), config.patience, step):
                 print(f"no better AP in the last {config.patience} evaluations: training ends at step {step}")
                 break
-            size = multiscale.size_at(step, size_hw, config.seed) if multiscale else size_hw
+            size_hw = run.multiscale.size_at(step, run.size_hw, config.seed) if run.multiscale else run.size_hw
             with log.untimed():
-                run_step = programs.get(size, give_up=stop.is_urgent)
-            if run_step is None:
-                save(step)
-                raise Stopped(_farewell(stop, step, workdir))
+                run_step = programs.get(size_hw, give_up=stop.is_urgent)
+            if run_step is None:  # stopped while it was compiling
+                _save_and_stop(run, session, train_state, step)
             loaded = next(batches)
             if step in (0, schedule.no_aug_step):
-                draw_batch = functools.partial(batch_sheet.draw_sheet, loaded, class_names, config.hsv.multiplies)
-                show("batch", step, draw_batch)
+                shown = loaded, run.train_source.class_names, config.hsv.multiplies
+                _keep_picture(run, log, "batch", step, batch_sheet.draw_sheet, *shown)
             trace.at(step, train_state)
-            train_state, metrics = run_step(train_state, shard_batch(loaded.batch, mesh))
+            train_state, metrics = run_step(train_state, shard_batch(loaded.batch, run.mesh))
             log.add(step, metrics, loaded.image_ids)
             log.warn_of_dropped_boxes(step, loaded.num_dropped_boxes, config.data.max_boxes)
             if (step + 1) % config.log_every_steps == 0:
                 log.report()
                 trim_memory()
-            stopping = stop.check()  # asked once: a signal after it is answered a step later, by all processes
-            if stopping or is_due(step) or save_due(step):
-                save(step + 1)
+            stopping = stop.check()  # once a step; a signal after it counts at the next step, in every process
+            evaluating = run.evaluation_due(step)
             if stopping:
-                raise Stopped(_farewell(stop, step + 1, workdir))
-            if is_due(step):
-                result = evaluate_step(step)
-
-        if result is None:  # the run was finished before
-            result = _evaluate(config, programs, train_state, mesh, val_source, stop)
-
-    # --------------------------------------------- finish ----------------------------------------------
-    if hosts.is_primary():
-        result.write(workdir / "results.json")
-        sheets.write_picture(workdir / "predictions.jpg", sheets.predictions_sheet(val_source, result.detections))
+                _save_and_stop(run, session, train_state, step + 1)
+            if evaluating or save_due(step):
+                _save(run, session, train_state, step + 1)
+            if evaluating:
+                result = _evaluate_step(run, session, train_state, step)
+        if result is None:  # nothing was left to train
+            result = _evaluate(run, session, train_state)
     return result
 
 
-@contextlib.contextmanager
-def _own_directory(workdir: Path, resume: bool) -> Iterator[None]:
-    """Holds the run directory for this run, cleared where it shall not resume; process 0 does so for all."""
-    with claim(workdir) if hosts.is_primary() else contextlib.nullcontext():
-        if hosts.is_primary() and not resume and (former := set_aside(workdir)):
-            print(f"what {workdir} held is in {former} now")
-        hosts.barrier("run directory")  # nobody looks into it before
-        yield
+def _open_log(run: Run, first_step: int) -> RunLog:
+    config, is_primary = run.config, hosts.is_primary()
+    return RunLog(
+        run.workdir,
+        first_step=first_step,
+        first_is_evaluated=first_step in run.checkpoints.aps(),
+        total_steps=run.schedule.total_steps,
+        steps_per_epoch=run.schedule.steps_per_epoch,
+        batch_size=config.batch_size,
+        max_bad_steps=config.max_bad_steps,
+        writes=is_primary,
+        tracker=trackers.open_tracker(config.tracker if is_primary else "", run.workdir, config.to_dict()),
+    )
 
 
-def _evaluate(
-    config: ConfigDict,
-    programs: compilation.Programs,
-    train_state: state.TrainState,
-    mesh: Mesh,
-    source: Source,
-    stop: StopRequest,
-) -> EvalResult:
-    def stop_here() -> Stopped:
-        return Stopped(f"{stop.signal_name}: stopped while evaluating, saved before; the same command goes on with it")
+def _save(run: Run, session: Session, train_state: TrainState, num_steps: int) -> None:
+    session.log.judge()  # a state that has diverged is not saved
+    progress = (num_steps, run.config.to_dict(), {**run.loader.get_state(), "next_step": num_steps})
+    written_by = (run.mesh.size, jax.process_count())
+    meta = checkpoint.Meta(run.config.model, run.train_source.class_names, *progress, *written_by)
+    run.checkpoints.save(train_state, meta)
+    session.save_due.note_save()
+
+
+def _save_and_stop(run: Run, session: Session, train_state: TrainState, num_steps: int) -> NoReturn:
+    _save(run, session, train_state, num_steps)
+    signal_name = session.stop.signal_name
+    raise Stopped(f"{signal_name}: saved at step {num_steps} of {run.workdir}; the same command resumes from there")
+
+
+def _evaluate_step(run: Run, session: Session, train_state: TrainState, step: int) -> EvalResult:
+    """Evaluates the state after `step`, which is saved already, and records the result."""
+    log = session.log
+    with log.untimed():
+        result = _evaluate(run, session, train_state)
+    _keep_picture(run, log, "predictions", step, sheets.predictions_sheet, run.val_source, result.detections)
+    log.write({"step": step, "event": "evaluation", **result.ap.stats})
+    run.checkpoints.record_ap(step + 1, result.ap.stats["AP"])
+    return result
+
+
+def _evaluate(run: Run, session: Session, train_state: TrainState) -> EvalResult:
+    """Evaluates the EMA weights on the validation split. Raises Stopped if a signal comes meanwhile."""
+    config, stop = run.config, session.stop
+    during = "stopped during an evaluation, after saving; the same command resumes with it"
 
     def progress(num_done: int, num_all: int) -> None:
         print_progress(num_done, num_all)
         if stop.check():
-            raise stop_here()
+            raise Stopped(f"{stop.signal_name}: {during}")
 
-    predict = programs.get("predict", give_up=stop.is_urgent)
+    predict = session.programs.get("predict", give_up=stop.is_urgent)
     if predict is None:
-        raise stop_here()
+        raise Stopped(f"{stop.signal_name}: {during}")
     result = evaluate.evaluate(
         predict,
-        replicate(train_state.ema, mesh),
-        source,
-        size_hw=tuple(config.input_size),
+        replicate(train_state.ema, run.mesh),
+        run.val_source,
+        size_hw=run.size_hw,
         batch_size=config.eval.batch_size,
-        mesh=mesh,
+        mesh=run.mesh,
         metric=config.eval.metric,
         threads=config.data.threads,
         progress=progress,
     )
-    print(
-        f"AP {result.ap.stats['AP']:.4f}  AP50 {result.ap.stats['AP50']:.4f} on {result.num_images} images", flush=True
-    )
+    stats = result.ap.stats
+    print(f"AP {stats['AP']:.4f}  AP50 {stats['AP50']:.4f} on {result.num_images} images", flush=True)
     return result
 
 
-def _farewell(stop: StopRequest, num_steps: int, workdir: Path) -> str:
-    return f"{stop.signal_name}: saved at step {num_steps} of {workdir}; the same command goes on from there"
+def _keep_picture(
+    run: Run, log: RunLog, name: str, step: int, draw_sheet: Callable[..., np.ndarray], *shown: Any
+) -> None:
+    """Writes the sheet of what is `shown` to pictures/<name>_<step>.jpg, and a record of it to the log."""
+    if hosts.is_primary():
+        with log.untimed():
+            sheet = draw_sheet(*shown)
+            with writing(run.workdir, "free some space; the same command resumes from the last checkpoint"):
+                picture = sheets.keep_picture(run.workdir, f"{name}_{step}", sheet)
+        log.write({"step": step, "event": name, **picture})
 
 
-def _evaluation_is_due(step: int, schedule: Schedule, every_epochs: int) -> bool:
-    """At the end of every so many epochs, of each of the last plain ones, and of the run."""
-    epoch, place = divmod(step + 1, schedule.steps_per_epoch)
-    plain = epoch > schedule.epochs - schedule.no_aug_epochs
-    return place == 0 and (epoch % every_epochs == 0 or plain or epoch == schedule.epochs)
+def finish(run: Run, result: EvalResult) -> None:
+    """Writes results.json and predictions.jpg."""
+    if hosts.is_primary():
+        sheet = sheets.predictions_sheet(run.val_source, result.detections)
+        with writing(run.workdir, "free some space; the same command evaluates the last checkpoint again"):
+            result.write(run.workdir / "results.json")
+            sheets.write_picture(run.workdir / "predictions.jpg", sheet)
+
+
+@contextlib.contextmanager
+def _own_directory(workdir: Path, resume: bool) -> Iterator[None]:
+    """Claims the run directory; unless `resume`, moves an earlier run aside. Process 0 does both for all processes."""
+    with run_directory.claim(workdir) if hosts.is_primary() else contextlib.nullcontext():
+        if hosts.is_primary() and not resume and (earlier := run_directory.set_aside(workdir)):
+            print(f"moved the earlier run in {workdir} to {earlier}")
+        hosts.barrier("run directory")  # no process reads the directory before it is in order
+        yield
 
 
 def main() -> None:
@@ -266,6 +333,7 @@ def main() -> None:
     quiet_libraries()
     compilation.enable_compilation_cache()
     config, where = _CONFIG.value, _CONFIG.value.parallel
+    # Inside hosts.joined an error must leave by its exit code; the outer user_errors is for joining itself.
     with (
         user_errors(),
         hosts.joined(where.coordinator, where.num_processes, where.process_id),

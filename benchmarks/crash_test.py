@@ -107,7 +107,7 @@ class Run:
             raise SystemExit(f"{self.workdir} ended with {process.returncode}:\n{output}")
         if ends[process.returncode] == "finished":
             phase = "finished"
-        resumed = re.search(r"^going on from step (\d+)", output, re.MULTILINE)
+        resumed = re.search(r"^resuming from step (\d+)", output, re.MULTILINE)
         saved = re.search(r"saved at step (\d+)", output)
         life = Life(
             ends[process.returncode],

@@ -9,12 +9,14 @@ Two other recipes have names, which follow a file's: --config=configs/yolox_s.py
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
+from yolox_jax.errors import UserError
+
 
 def get_config(recipe: str = "") -> ConfigDict:
     config = _head_of_2025()
     if recipe:
         if recipe not in _RECIPES:
-            raise ValueError(f"there is no recipe {recipe!r}: choose one of {', '.join(_RECIPES)}, or none")
+            raise UserError(f"there is no recipe {recipe!r}", f"choose one of {', '.join(_RECIPES)}, or none")
         _RECIPES[recipe](config)
     return config
 

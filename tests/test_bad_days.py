@@ -39,7 +39,7 @@ def _assert_goes_on(data, cwd, *more: str) -> None:
     process = programs.start("train.py", _endless(data, *more), cwd)
     process.wait_for_step()
     process.send(signal.SIGTERM)
-    assert f"going on from step {newest} of a run\n" in process.end(75).stdout
+    assert f"resuming from step {newest} of a run\n" in process.end(75).stdout
     assert programs.steps(cwd / "a run") == list(range(len(programs.steps(cwd / "a run"))))
 
 

@@ -1,45 +1,40 @@
-"""The files of configs/: each describes a run that could begin, and finetune.py says no more than it should."""
+"""Each file of configs/ describes a run that can begin, and a wrong number in it is an error that names its field."""
 
 import importlib
 
 import pytest
 
-from configs import finetune, yolox_nano
+from configs import base, finetune, yolox_nano
 from tests.material import ROOT
 from yolox_jax.cli import from_config
 from yolox_jax.detection.anchors import check_size
-from yolox_jax.detection.simota import SimOtaConfig
-from yolox_jax.inference.predict import DetectConfig
-from yolox_jax.models import yolox
-from yolox_jax.training import optim
+from yolox_jax.errors import UserError
 
 _NAMES = sorted(path.stem for path in ROOT.glob("configs/*.py"))
 
 
 @pytest.mark.parametrize("name", _NAMES)
-def test_a_config_describes_a_run_that_could_begin(name):
+def test_a_config_describes_a_run_that_can_begin(name):
     config = importlib.import_module(f"configs.{name}").get_config()
-    yolox.create(config.model, 3)
-    optim.create(config.optimizer, momentum=config.momentum, weight_decay=config.weight_decay)
     size_hw = check_size(config.input_size)
-    schedule = from_config.schedule(config, num_images=300)
-    assert schedule.total_steps == config.epochs * -(-300 // config.batch_size)
-    assert from_config.loader_config(config, size_hw, 300).plain_from_step == schedule.no_aug_step
+    from_config.model(config, 3)
+    from_config.optimizer(config)
     from_config.read_config(config)
-    SimOtaConfig(**config.assignment)
-    DetectConfig(**config.eval.detect)
-    from_config.check_numbers(config)
-    if multiscale := from_config.multiscale(config, size_hw, 300):
+    from_config.detect_config(config)
+    schedule = from_config.schedule(config, num_images=300)
+    from_config.step_config(config, schedule)
+    assert schedule.total_steps == config.epochs * -(-300 // config.batch_size)
+    assert from_config.loader_config(config, size_hw, schedule).plain_from_step == schedule.no_aug_step
+    if multiscale := from_config.multiscale(config, size_hw, schedule):
         first = multiscale.first_uses(0, schedule.total_steps, size_hw, config.seed)
         assert all(side % 32 == 0 for size in first for side in size)
 
 
 @pytest.mark.parametrize("name", ["nano", "tiny", "s", "m", "l", "x", "darknet53"])
-def test_the_named_recipes_are_whole(name):
-    """The numbers that base.py gives sources for, and nothing else changed."""
+def test_a_named_recipe_changes_the_numbers_that_base_py_gives_sources_for_and_no_others(name):
     module = importlib.import_module(f"configs.yolox_{name}")
     plain, release, large_batch = (module.get_config(recipe) for recipe in ("", "release", "large_batch"))
-    small = name in ("nano", "tiny")  # which have sizes of their own
+    small = name in ("nano", "tiny")  # these have their own sizes
 
     assert release.batch_size == 128 and release.min_box_side == 8
     assert (release.multiscale.min_units, release.multiscale.max_units) == ((10, 20) if small else (14, 26))
@@ -60,11 +55,11 @@ def test_the_named_recipes_are_whole(name):
 
 
 def test_an_unknown_recipe_lists_the_known_ones():
-    with pytest.raises(ValueError, match="no recipe 'relase': choose one of release, large_batch, or none"):
+    with pytest.raises(UserError, match="no recipe 'relase': choose one of release, large_batch, or none"):
         yolox_nano.get_config("relase")
 
 
-def test_finetune_is_the_recipe_of_nano_but_for_data_length_and_where_it_starts():
+def test_finetune_differs_from_nano_only_in_data_length_and_initial_weights():
     own, recipe = finetune.get_config(), yolox_nano.get_config()
     changed = {name for name in recipe if own[name] != recipe[name]}
     assert changed == {"init_from", "data", "epochs", "warmup_epochs", "no_aug_epochs", "batch_size", "eval"}
@@ -72,29 +67,34 @@ def test_finetune_is_the_recipe_of_nano_but_for_data_length_and_where_it_starts(
         *("root", "train", "train_images", "val", "val_images")
     }
     assert own.eval.detect == recipe.eval.detect
-    # The same learning rate an image: only hundreds of images ask for another length, none for another rule.
+    # The same learning rate per image: a set of hundreds of images needs another length, not another rule.
     assert own.init_from == f"yolox_{own.model}"
 
 
-def test_a_number_that_is_too_small_is_named():
-    config = yolox_nano.get_config()
-    for field, value in (
-        ("eval.every_epochs", 0),
-        ("checkpoint.every_steps", -1),
-        ("patience", 0),
-        ("data.workers", -1),
+def test_defaults_of_dataclasses_are_the_recipe_of_base_py():
+    """Whoever calls the package without a config gets the same numbers."""
+    config = base.get_config()
+    schedule = from_config.schedule(config, 1000)
+    size_hw = check_size(config.input_size)
+    loader_config = from_config.loader_config(config, size_hw, schedule)
+    for built, given in (
+        (from_config.sim_ota_config(config), {}),
+        (from_config.detect_config(config), {}),
+        (from_config.read_config(config), {}),
+        (loader_config.augment, {}),
+        (loader_config, {"size_hw": size_hw, "global_batch": 64, "seed": 0, "plain_from_step": schedule.no_aug_step}),
+        (from_config.multiscale(config, size_hw, schedule), {"end_step": schedule.no_aug_step}),
+        (from_config.step_config(config, schedule), {"schedule": schedule}),
     ):
-        with config.unlocked(), pytest.raises(ValueError, match=rf"config\.{field} is {value}: give [01] or more"):
-            changed = config.copy_and_resolve_references()
-            changed.update_from_flattened_dict({field: value})
-            from_config.check_numbers(changed)
+        assert built == type(built)(**given)
 
 
-def test_an_input_size_that_training_never_has_is_told_of(caplog):
+def test_an_input_size_that_training_never_uses_is_a_warning(caplog):
     config = yolox_nano.get_config()
-    assert from_config.multiscale(config, (416, 416), 300) and not caplog.messages
-    from_config.multiscale(config, (1280, 1280), 300)
-    assert "trains at heights of 320 to 640 pixels" in caplog.text and "has 1280" in caplog.text
+    schedule = from_config.schedule(config, 300)
+    assert from_config.multiscale(config, (416, 416), schedule) and not caplog.messages
+    from_config.multiscale(config, (1280, 1280), schedule)
+    assert "trains at heights of 320 to 640 pixels" in caplog.text and "height is 1280" in caplog.text
     config.multiscale.min_units = 21
-    with pytest.raises(ValueError, match="min_units is 21, more than max_units, 20"):
-        from_config.multiscale(config, (416, 416), 300)
+    with pytest.raises(UserError, match="min_units is 21, more than max_units, 20"):
+        from_config.multiscale(config, (416, 416), schedule)

@@ -55,7 +55,7 @@ def stopped_and_finished_by_one(tmp_path_factory):
     second.send(signal.SIGTERM)
     output = first.end(75).stdout
     silence = second.end(75).stdout
-    (saved,) = re.findall(r"SIGTERM: saved at step (\d+) of run; the same command goes on", output)
+    (saved,) = re.findall(r"SIGTERM: saved at step (\d+) of run; the same command resumes", output)
     mesh = table(cwd / "run")
     written = {
         folder.name: sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
@@ -69,7 +69,7 @@ def stopped_and_finished_by_one(tmp_path_factory):
 def test_all_processes_stop_at_one_step_where_one_is_asked_and_any_mesh_goes_on(stopped_and_finished_by_one):
     cwd, silence, saved, mesh, written, finished = stopped_and_finished_by_one
     assert [line for line in silence.splitlines() if line and "Gloo" not in line] == []  # process 0 speaks for both
-    assert f"going on from step {saved} of run\n" in finished
+    assert f"resuming from step {saved} of run\n" in finished
     assert mesh.splitlines()[-1].split()[-2:] == ["2x4", "complete"]
     assert sorted(written) == ["ocdbt.process_0", "ocdbt.process_1"]  # each host wrote its slices
     assert min(written.values()) > 0.3 * sum(written.values())
@@ -96,7 +96,7 @@ def test_where_a_process_is_killed_the_other_says_so_and_ends_and_the_run_goes_o
     first, second = _start_two(tmp_path)
     output = first.end(0).stdout
     second.end(0)
-    assert re.search(r"going on from step [2-9] of run\n", output)
+    assert re.search(r"resuming from step [2-9] of run\n", output)
 
     records, others = _records(tmp_path), _records(stopped_and_finished_by_one[0])
     assert [(r["step"], r.get("event")) for r in records] == [(r["step"], r.get("event")) for r in others]

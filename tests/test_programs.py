@@ -80,7 +80,7 @@ def test_a_finished_run_started_again_says_so_and_gives_the_same_results(run, da
     cwd, output = run
     finished = programs.run("train.py", [*programs.arguments(data), "--workdir=runs/first"], cwd)
     assert finished.returncode == 0, finished.stderr
-    assert "going on from step 6" in finished.stdout
+    assert "resuming from step 6" in finished.stdout
     assert _ap_lines(finished.stdout) == _ap_lines(output)
 
 
@@ -99,11 +99,11 @@ def test_a_run_asked_to_stop_saves_ends_all_that_belongs_to_it_and_goes_on(data,
         assert "Traceback" not in ended.stderr
         saved = int(find(tmp_path / "run").name)
         words = (
-            rf"saved at step {saved} of run; the same command goes on|stopped while evaluating, saved before; the same"
+            rf"saved at step {saved} of run; the same command resumes|stopped during an evaluation, after saving; the"
         )
         assert re.search(rf"^{signal_name}: ({words})", output, re.MULTILINE), output
         if restart:
-            assert f"going on from step {saved_before} of run\n" in told
+            assert f"resuming from step {saved_before} of run\n" in told
             assert saved > saved_before
             assert next(line for line in told if line.startswith("step ")).startswith(f"step {saved_before + 1}/")
         saved_before = saved

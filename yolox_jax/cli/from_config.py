@@ -1,21 +1,27 @@
-"""The parts of a config that several programs need, as what the code inward takes."""
+"""Builds the package's objects from a ConfigDict, each in one place; below cli/ nothing knows ConfigDict."""
 
 import functools
 import logging
 import math
+from typing import Any
 
 from ml_collections import ConfigDict
 
 from yolox_jax.augment.draws import AugmentConfig
 from yolox_jax.augment.multiscale import MultiscaleConfig
 from yolox_jax.cli.terminal import print_progress
-from yolox_jax.data.prefetch import ReadConfig
+from yolox_jax.data.prefetch import ReadConfig, Shard
 from yolox_jax.data.sources.open import open_split
 from yolox_jax.data.train_loader import LoadedBatch, LoaderConfig, TrainLoader
 from yolox_jax.data.views import bad_images
 from yolox_jax.data.views.repeat_factor import RepeatedSource
-from yolox_jax.detection.anchors import check_size
+from yolox_jax.detection.anchors import STRIDES, check_size
 from yolox_jax.detection.simota import SimOtaConfig
+from yolox_jax.errors import UserError
+from yolox_jax.inference.predict import DetectConfig
+from yolox_jax.models import yolox
+from yolox_jax.models.yolox import YOLOX
+from yolox_jax.training import optim
 from yolox_jax.training.schedule import Schedule
 from yolox_jax.training.step import StepConfig
 from yolox_jax.types import Source
@@ -45,31 +51,34 @@ def check_numbers(config: ConfigDict) -> None:
                 raise ValueError(f"config.{field} is {value}: give {least} or more")
 
 
-def multiscale(config: ConfigDict, size_hw: tuple[int, int], num_images: int) -> MultiscaleConfig | None:
-    """The sizes that training on `num_images` changes between; None where it does not. Warns where the input's is none.
+def multiscale(config: ConfigDict, size_hw: tuple[int, int], schedule: Schedule) -> MultiscaleConfig | None:
+    """Multi-scale sizes, or None if disabled. Warns if `size_hw`, at which evaluation runs, is not among them.
 
     Raises:
-      ValueError: there are none.
+      UserError: min_units is above max_units.
     """
     if not config.multiscale.enabled:
         return None
     fields = {name: value for name, value in config.multiscale.items() if name not in ("enabled", "in_plain_epochs")}
-    end_step = None if config.multiscale.in_plain_epochs else schedule(config, num_images).no_aug_step
+    end_step = None if config.multiscale.in_plain_epochs else schedule.no_aug_step
     sizes = MultiscaleConfig(**fields, end_step=end_step)
     units = sizes.units(size_hw)
     if not units:
-        raise ValueError(f"config.multiscale.min_units is {units.start}, more than max_units, {units.stop - 1}")
-    if size_hw[0] // 32 not in units:
+        raise UserError(
+            f"config.multiscale.min_units is {units.start}, more than max_units, {units.stop - 1}",
+            "give a min_units that is at most max_units",
+        )
+    if size_hw[0] // STRIDES[-1] not in units:
         logger.warning(
-            "config.multiscale trains at heights of %d to %d pixels, config.input_size, at which is evaluated, has %d: "
-            "set config.multiscale.min_units and max_units, in units of 32 pixels, around it",
-            *(32 * units[0], 32 * units[-1], size_hw[0]),
+            "config.multiscale trains at heights of %d to %d pixels, but evaluation runs at config.input_size, whose "
+            "height is %d: choose config.multiscale.min_units and max_units, in units of 32 pixels, around it",
+            *(STRIDES[-1] * units[0], STRIDES[-1] * units[-1], size_hw[0]),
         )
     return sizes
 
 
 def open_source(config: ConfigDict, split: str) -> Source:
-    """The split "train" or "val", bad images dealt with and rare classes repeated in training as the config says."""
+    """Opens the split "train" or "val", with the policy for bad images and, in training, repeat-factor sampling."""
     progress = functools.partial(print_progress, what=f"{split}: checked")
     source = open_split(config.data, split)
     source = bad_images.apply_policy(source, config.data.bad_images, config.data.threads, progress)
@@ -79,7 +88,9 @@ def open_source(config: ConfigDict, split: str) -> Source:
 
 
 def schedule(config: ConfigDict, num_images: int) -> Schedule:
-    """What changes over the steps, for a training set of `num_images`; an epoch's last batch begins the next."""
+    """Learning rate and switches by step. The last batch of an epoch is filled up with the first images of the next."""
+    if config.batch_size < 1:
+        raise UserError(f"config.batch_size is {config.batch_size}", "give 1 or more")
     return Schedule(
         base_lr=config.lr_per_image * config.batch_size,
         steps_per_epoch=math.ceil(num_images / config.batch_size),
@@ -90,42 +101,68 @@ def schedule(config: ConfigDict, num_images: int) -> Schedule:
     )
 
 
-def step_config(config: ConfigDict, num_images: int) -> StepConfig:
-    """What a training step depends on besides state and batch, for a training set of `num_images`."""
+def model(config: ConfigDict, num_classes: int, *, bn_axis: str | None = None) -> YOLOX:
+    """The network; `bn_axis` is the mapped axis over which BatchNorm's statistics are shared in training, if any."""
+    return yolox.create(config.model, num_classes, yolox.compute_dtype(config.dtype), bn_axis=bn_axis)
+
+
+def optimizer(config: ConfigDict) -> Any:  # an optax.GradientTransformation, which only training/ imports
+    """The optimizer, without its learning rate."""
+    return optim.create(config.optimizer, momentum=config.momentum, weight_decay=config.weight_decay)
+
+
+def step_config(config: ConfigDict, schedule: Schedule) -> StepConfig:
+    """Everything that a training step depends on besides state and batch."""
     return StepConfig(
-        schedule=schedule(config, num_images),
+        schedule=schedule,
         ema_decay=config.ema_decay,
         shard_state=config.parallel.shard_state,
-        assignment=SimOtaConfig(**config.assignment),
+        assignment=sim_ota_config(config),
         accumulate_steps=config.accumulate_steps,
         freeze=tuple(config.freeze),
         hsv_multiplies=config.hsv.multiplies,
     )
 
 
-def loader_config(config: ConfigDict, size_hw: tuple[int, int], num_images: int) -> LoaderConfig:
-    """Which training batches, of a set of `num_images`."""
+def sim_ota_config(config: ConfigDict) -> SimOtaConfig:
+    """The parameters of SimOTA."""
+    return SimOtaConfig(**config.assignment)
+
+
+def detect_config(config: ConfigDict) -> DetectConfig:
+    """Score threshold, NMS and test-time augmentation of evaluation."""
+    return DetectConfig(**config.eval.detect)
+
+
+def loader_config(config: ConfigDict, size_hw: tuple[int, int], schedule: Schedule) -> LoaderConfig:
+    """Everything that the training batches depend on, besides the source."""
     return LoaderConfig(
         size_hw=size_hw,
         global_batch=config.batch_size,
         seed=config.seed,
         num_slots=config.data.max_boxes,
         augment=_augment_config(config),
-        plain_from_step=schedule(config, num_images).no_aug_step,
+        plain_from_step=schedule.no_aug_step,
         mosaic_window=config.data.mosaic_window,
     )
 
 
 def read_config(config: ConfigDict) -> ReadConfig:
-    """How they are read ahead."""
+    """Threads, worker processes and memory that prefetch the batches."""
     data = config.data
     return ReadConfig(data.threads, data.workers, data.prefetch, cache_bytes=data.cache_mb << 20)
 
 
+def train_loader(config: ConfigDict, source: Source, schedule: Schedule, shard: Shard = Shard()) -> TrainLoader:
+    """The batches of the whole run, from its first step on; `shard` is this process among all."""
+    batches = loader_config(config, check_size(config.input_size), schedule)
+    return TrainLoader(source, batches, schedule.total_steps, shard=shard, read=read_config(config))
+
+
 def load_batch(config: ConfigDict, step: int) -> tuple[LoadedBatch, tuple[str, ...]]:
-    """The batch that training sees at a step, colour shift still to be done, and the class names."""
+    """The training batch of one step, before the colour shift that the device does, and the class names."""
     source = open_source(config, "train")
-    batches = loader_config(config, check_size(config.input_size), len(source))
+    batches = loader_config(config, check_size(config.input_size), schedule(config, len(source)))
     with TrainLoader(source, batches, step + 1, start_step=step, read=read_config(config)) as loader:
         return next(loader), source.class_names
 

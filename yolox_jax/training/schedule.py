@@ -5,6 +5,8 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from yolox_jax.errors import UserError
+
 
 @dataclasses.dataclass(frozen=True)
 class Schedule:
@@ -50,3 +52,22 @@ class Schedule:
     def l1_weight(self, step: jax.Array | int) -> jax.Array:
         """1 in the last epochs, before them 0."""
         return (jnp.asarray(step) >= self.no_aug_step).astype(jnp.float32)
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationDue:
+    """Decides after which steps a run evaluates: every so many epochs, after each no-aug epoch, and at the end."""
+
+    schedule: Schedule
+    every_epochs: int
+
+    def __post_init__(self) -> None:
+        if self.every_epochs < 1:
+            raise UserError(f"config.eval.every_epochs is {self.every_epochs}", "give 1 or more")
+
+    def __call__(self, step: int) -> bool:
+        """True if an evaluation is due after step `step`, counted from 0."""
+        schedule = self.schedule
+        epoch, steps_into_next = divmod(step + 1, schedule.steps_per_epoch)
+        is_no_aug = epoch > schedule.epochs - schedule.no_aug_epochs
+        return steps_into_next == 0 and (epoch % self.every_epochs == 0 or is_no_aug or epoch == schedule.epochs)

@@ -38,7 +38,7 @@ def train_program(config: ConfigDict, mesh: Mesh, batch_per_chip: int, dtype: st
     size_hw = check_size(config.input_size)
     model = _create_model(config, dtype, AXIS if config.parallel.sync_bn else None)
     optimizer = optim.create(config.optimizer, momentum=config.momentum, weight_decay=config.weight_decay)
-    step_config = from_config.step_config(config, _NUM_IMAGES)
+    step_config = from_config.step_config(config, from_config.schedule(config, _NUM_IMAGES))
     step = functools.partial(train_step, model=model, optimizer=optimizer, config=step_config, size_hw=size_hw)
     train_state = jax.eval_shape(functools.partial(state.create, optimizer=optimizer), abstract_variables(model))
     num_images = batch_per_chip * mesh.size
