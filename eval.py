@@ -1,6 +1,6 @@
-"""Counts the AP of weights on a data set: python eval.py --config=configs/yolox_s.py --weights=yolox_s [--config.data.…]
+"""Computes the AP of weights on a data set: python eval.py --config=configs/yolox_s.py --weights=yolox_s [--config.data.…]
 
-Weights are a run directory, a checkpoint, an official .pth file or the name of one.
+The weights are a run directory, a checkpoint, an official .pth file, or a name like yolox_s.
 """
 
 import json
@@ -13,11 +13,11 @@ from yolox_jax.cli import from_config
 from yolox_jax.cli.terminal import make_parent_dirs, print_progress, quiet_libraries, run_program, user_errors
 from yolox_jax.data.sources.open import check_classes
 from yolox_jax.detection.anchors import check_size
+from yolox_jax.errors import writing
 from yolox_jax.evaluation import plots
 from yolox_jax.evaluation.evaluate import EvalResult, check_metric, evaluate
-from yolox_jax.inference.predict import DetectConfig, make_predict
+from yolox_jax.inference.predict import make_predict
 from yolox_jax.mesh import check_batch_size, make_mesh, place
-from yolox_jax.models import yolox
 from yolox_jax.training import compilation
 from yolox_jax.training.host_memory import keep_freed_memory
 from yolox_jax.types import Source
@@ -27,13 +27,15 @@ _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "The model and data set: a file of configs/.", lock_config=True
 )
 _WEIGHTS = flags.DEFINE_string("weights", None, "A run directory, a checkpoint, a .pth file, or a name like yolox_s.")
-_OUTPUT = flags.DEFINE_string("output", None, "A json for the numbers.")
-_PLOTS = flags.DEFINE_string("plots", None, "A folder for curves, confusion matrix, per-class table and worst images.")
-_DETECTIONS = flags.DEFINE_string("detections", None, "A json for all detections, in COCO's result format.")
+_OUTPUT = flags.DEFINE_string("output", None, "A JSON file for the numbers.")
+_PLOTS = flags.DEFINE_string(
+    "plots", None, "A folder for curves, the confusion matrix, a table of the classes and the worst images."
+)
+_DETECTIONS = flags.DEFINE_string("detections", None, "A JSON file for all detections, in COCO's result format.")
 
 
 def run(config: ConfigDict, weights: str) -> tuple[EvalResult, Source]:
-    """The weights' detections and AP on the validation split of the config's data set, and that split."""
+    """Evaluates the weights on the validation split of the config's data set. Returns the result and the split."""
     mesh = make_mesh()
     check_batch_size("eval.batch_size", config.eval.batch_size, mesh)
     size_hw = check_size(config.input_size)
@@ -41,10 +43,10 @@ def run(config: ConfigDict, weights: str) -> tuple[EvalResult, Source]:
     source = from_config.open_source(config, "val")
     check_classes(config.num_classes, source.class_names, source.class_names)
 
-    model = yolox.create(config.model, len(source.class_names), yolox.compute_dtype(config.dtype))
+    model = from_config.model(config, len(source.class_names))
     variables = place(load_weights(weights, config.model, source.class_names), mesh)
     result = evaluate(
-        make_predict(model, mesh, DetectConfig(**config.eval.detect)),
+        make_predict(model, mesh, from_config.detect_config(config)),
         variables,
         source,
         size_hw=size_hw,
@@ -69,11 +71,13 @@ def main() -> None:
         print(f"\n{result.ap.table()}\n\n{result.num_images} images, {speed} images/s")
         if _PLOTS.value:
             best = plots.write_plots(Path(_PLOTS.value), source, result.detections).best
-            print(f"plots are in {_PLOTS.value}; best F1 {best.f1:.3f} at a least score of {best.threshold:.3f}")
+            print(f"plots are in {_PLOTS.value}; best F1 {best.f1:.3f} at score threshold {best.threshold:.3f}")
         if _OUTPUT.value:
-            result.write(Path(_OUTPUT.value))
+            with writing(_OUTPUT.value):
+                result.write(Path(_OUTPUT.value))
         if _DETECTIONS.value:
-            Path(_DETECTIONS.value).write_text(json.dumps(result.detections))
+            with writing(_DETECTIONS.value):
+                Path(_DETECTIONS.value).write_text(json.dumps(result.detections))
 
 
 if __name__ == "__main__":

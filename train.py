@@ -1,6 +1,6 @@
 """Trains a detector: python train.py --config=configs/yolox_s.py [--workdir=DIR] [--config.field=value …]
 
-train() is the table of contents; its parts follow in the same order.
+train() is the table of contents; its five parts follow in the same order.
 """
 
 import contextlib

@@ -11,7 +11,7 @@ __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
-    """Imports what needs JAX when it is first asked for, so that `import yolox_jax` alone takes no time."""
+    """Imports Detector, and JAX with it, on first use, so that `import yolox_jax` alone is fast."""
     if name == "Detector":
         from yolox_jax.inference.detector import Detector
 

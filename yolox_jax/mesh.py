@@ -1,4 +1,4 @@
-"""The mesh of devices over the one axis "data": makes it, and moves arrays onto it and off it."""
+"""The mesh of all devices over one axis, "data": makes it, and moves arrays onto it and off it."""
 
 from typing import Any
 
@@ -7,18 +7,20 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-AXIS = "data"  # the devices that share a global batch
+from yolox_jax.errors import UserError
+
+AXIS = "data"  # the devices along it share a global batch
 WHOLE = P()  # replicated on every device
 
 
 def make_mesh(num_devices: int | None = None) -> Mesh:
-    """A mesh of all devices, or of the first `num_devices`, over the one axis "data"."""
+    """Makes the mesh of all devices, or of the first `num_devices`."""
     devices = jax.devices()[:num_devices]
     return Mesh(np.array(devices), (AXIS,))
 
 
 def place(tree: Any, mesh: Mesh, specs: Any = WHOLE) -> Any:
-    """Puts a pytree that every process has in full on the mesh by `specs`: replicated by default."""
+    """Puts a pytree, which every process has in full, on the mesh: replicated, or sharded by `specs`."""
     if isinstance(specs, P):
         specs = jax.tree.map(lambda _: specs, tree)
 
@@ -30,30 +32,34 @@ def place(tree: Any, mesh: Mesh, specs: Any = WHOLE) -> Any:
 
 
 def shard_batch(batch: Any, mesh: Mesh) -> Any:
-    """Makes global arrays, sharded over the mesh along the first axis, from this process's rows of a batch."""
+    """Makes global arrays, sharded along their first axis, from this process's rows of a batch."""
     sharded = NamedSharding(mesh, P(AXIS))
     return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharded, x), batch)
 
 
 def replicate(arrays: Any, mesh: Mesh) -> Any:
-    """Replicates a pytree that lies on the mesh, sharded or not, on every device."""
+    """Replicates a pytree of arrays on the mesh to every device; arrays that are replicated already are returned as is."""
     if all(leaf.is_fully_replicated for leaf in jax.tree.leaves(arrays)):
         return arrays
     return jax.jit(_identity, out_shardings=NamedSharding(mesh, WHOLE))(arrays)
 
 
-def _identity(arrays: Any) -> Any:  # one function object, so that jit compiles it once
+def _identity(arrays: Any) -> Any:  # a function of the module, so that jit compiles it once
     return arrays
 
 
 def check_batch_size(field: str, global_batch: int, mesh: Mesh, num_parts: int = 1) -> None:
-    """Raises ValueError if the devices cannot share the batch evenly; `field` is the config's name for it."""
+    """Checks that the devices can share a global batch evenly, each its share in `num_parts` equal parts.
+
+    Raises:
+      UserError: they cannot; `field` is the config's name for the batch.
+    """
     if num_parts < 1:
-        raise ValueError(f"config.accumulate_steps is {num_parts}: choose 1 or more")
+        raise UserError(f"config.accumulate_steps is {num_parts}", "give 1 or more")
     unit = mesh.size * num_parts
     if global_batch < 1 or global_batch % unit:
         parts = "" if num_parts == 1 else f" in {num_parts} parts (config.accumulate_steps)"
-        raise ValueError(
-            f"config.{field} is {global_batch}: the {mesh.size} devices cannot share it evenly{parts}; "
-            f"choose a multiple of {unit}"
+        raise UserError(
+            f"config.{field} is {global_batch}, which {mesh.size} device(s) cannot share evenly{parts}",
+            f"choose a multiple of {unit}",
         )
