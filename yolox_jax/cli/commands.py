@@ -1,16 +1,19 @@
-"""The console commands of an installed package. Each runs a program as a checkout runs it: yolox-train is train.py.
+"""The console commands of an installed package, such as yolox-train, and the search for the file that --config names.
 
-A wheel has train.py, eval.py and configs/ in yolox_jax/programs, where pyproject.toml puts them. All programs take a
-config of the project by its name too (--config=yolox_s), or by its path in a checkout; a file that is there comes first.
+Each command runs a program just as a checkout does: yolox-train is train.py. A wheel holds train.py, eval.py and configs/
+in yolox_jax/programs, where pyproject.toml puts them. --config is a file, or names a config of the project by its path
+in a checkout or by its name alone (yolox_s).
 """
 
 import runpy
 import sys
 from pathlib import Path
 
+from yolox_jax.errors import NotFoundError
+
 _PACKAGE = Path(__file__).resolve().parents[1]
 _INSTALLED = _PACKAGE / "programs"
-ROOT = _INSTALLED if _INSTALLED.is_dir() else _PACKAGE.parent  # has train.py, eval.py and configs/
+ROOT = _INSTALLED if _INSTALLED.is_dir() else _PACKAGE.parent  # holds train.py, eval.py and configs/
 
 
 def train() -> None:
@@ -34,18 +37,22 @@ def doctor() -> None:
 
 
 def find_config(named: str) -> str:
-    """The file that --config names, in the project or elsewhere. A FileNotFoundError where there is none."""
-    path, colon, argument = named.partition(":")  # ml_collections hands what follows a colon to get_config
+    """Finds the file that --config names: an existing file first, then a config of the project.
+
+    Raises:
+      NotFoundError: there is neither.
+    """
+    path, colon, argument = named.partition(":")  # ml_collections passes what follows the colon to get_config
     candidates = (Path(path), ROOT / path, ROOT / "configs" / f"{path}.py")
     found = next((str(candidate) for candidate in candidates if candidate.is_file()), None)
     if found is None:
         own = sorted({path.stem for path in (ROOT / "configs").glob("*.py")} - {"base"})
-        raise FileNotFoundError(f"there is no config {path}: give a file, or one of {', '.join(own)}")
+        raise NotFoundError(f"there is no config {path}", f"give a file, or one of {', '.join(own)}")
     return f"{found}{colon}{argument}"
 
 
 def with_found_configs(arguments: list[str]) -> list[str]:
-    """The arguments, the value of --config made a file's path."""
+    """Replaces the value of --config by the path of its file; the other arguments stay."""
     found = list(arguments)
     for place, argument in enumerate(arguments):
         flag, equals, value = argument.partition("=")
@@ -59,13 +66,13 @@ def with_found_configs(arguments: list[str]) -> list[str]:
 
 
 def prepare(argv: list[str]) -> list[str]:
-    """The words of a command line, the config found, and configs/ to be imported from as beside train.py."""
+    """Returns the arguments with the config's file found, and lets that file import configs/ from anywhere."""
     sys.path.insert(0, str(ROOT))
     return with_found_configs(argv)
 
 
 def how_to_run(program: str) -> list[str]:
-    """The words that start "train" or "eval" where this runs."""
+    """The words of a command that starts "train" or "eval" here: a console command, or python and a file."""
     return [f"yolox-{program}"] if ROOT == _INSTALLED else ["python", f"{program}.py"]
 
 

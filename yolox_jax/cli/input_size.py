@@ -1,14 +1,19 @@
-"""--size of a network's input, as predict and export take it."""
+"""Parses --size, the input size that predict and export take."""
 
 from collections.abc import Sequence
 
 from yolox_jax.detection.anchors import check_size
+from yolox_jax.errors import UserError
 
 
 def parse_size(sides: Sequence[str]) -> tuple[int, int]:
-    """Height and width of one or two numbers; a ValueError where they are none."""
+    """Height and width from one or two numbers; one number is both.
+
+    Raises:
+      UserError: a side is not a number or not a multiple of 32.
+    """
     try:
         size_hw = [int(side) for side in sides]
     except ValueError as error:
-        raise ValueError(f"--size={','.join(sides)}: give one number, or height,width") from error
+        raise UserError(f"--size is {','.join(sides)}", "give one number, or height,width") from error
     return check_size(size_hw * 2 if len(size_hw) == 1 else size_hw)

@@ -1,4 +1,4 @@
-"""What train.py tells at a run's start and at its end."""
+"""The summaries that train.py prints at the start and at the end of a run."""
 
 import shlex
 from collections.abc import Mapping
@@ -28,7 +28,7 @@ def print_start(
     schedule: Schedule,
     num_sizes: int,
 ) -> None:
-    """Model, devices, data, length, and where everything is written."""
+    """Prints model, devices, data, length, and the run directory."""
     train_source, val_source = sources
     names = ", ".join(train_source.class_names[:8]) + (" …" if len(train_source.class_names) > 8 else "")
     height, width = config.input_size
@@ -43,15 +43,15 @@ def print_start(
         f"on {mesh.size} {jax.default_backend()} device(s)\n"
         f"{len(train_source)} training and {len(val_source)} validation images of {config.data.kind} data, "
         f"{len(train_source.class_names)} classes: {names}\n"
-        f"{schedule.total_steps} steps of {config.batch_size} images{parts}, {schedule.epochs} epochs; everything is written "
-        f"to {workdir}\n"
-        f"{num_sizes} image size(s), for each of which a program is compiled in the background; the first takes a while",
+        f"{schedule.total_steps} steps of {config.batch_size} images{parts}, {schedule.epochs} epochs; the run directory is "
+        f"{workdir}\n"
+        f"{num_sizes} image size(s), one program each: the first compiles now, the others in the background",
         flush=True,
     )
 
 
 def print_end(result: EvalResult, workdir: Path, config_file: str, changed: Mapping[str, Any]) -> None:
-    """AP, what was written, and what to do next; `changed` are the config's fields that the command line set."""
+    """Prints AP, what was written and what to do next; `changed` has the config fields that the command line set."""
     overrides = [f"--config.{field}={value}" for field, value in changed.items()]
     again = [*how_to_run("eval"), f"--config={config_file}", f"--weights={workdir}", *overrides]
     own = [*how_to_run("train"), "--config=configs/finetune.py", "--workdir=runs/mine", "--config.data.root=DIR"]
@@ -61,6 +61,6 @@ def print_end(result: EvalResult, workdir: Path, config_file: str, changed: Mapp
         "pictures/, results.json, predictions.jpg (eight validation images)\n\n"
         "Evaluate these weights again:\n"
         f"  {shlex.join(again)}\n"
-        "Train on your own data, a COCO json and a folder of images:\n"
+        "Train on your own data, a COCO JSON file and a folder of images:\n"
         f"  {shlex.join(own)}"
     )

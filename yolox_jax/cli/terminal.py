@@ -1,9 +1,10 @@
-"""How the programs speak to a person at a terminal."""
+"""Flags, errors, exit codes and progress of the programs: everything between them and a terminal."""
 
 import contextlib
 import logging
 import signal
 import sys
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,23 +16,24 @@ from absl import logging as absl_logging
 
 from yolox_jax.cli import commands
 from yolox_jax.data.views.naming import SampleError
+from yolox_jax.errors import UserError, writing
 from yolox_jax.training import compilation, hosts
 from yolox_jax.training.interruption import EXIT_CODE, Stopped
 from yolox_jax.training.run_directory import RunDirectoryError
 from yolox_jax.training.run_log import TrainingBrokeDown
 from yolox_jax.weights.checkpoint import CheckpointError
 
-_INTERRUPTED = 128 + signal.SIGINT  # as shells report it
+_INTERRUPTED = 128 + signal.SIGINT  # the exit code that shells report
 
-_DEBUG = flags.DEFINE_boolean("debug", False, "Show where in the code an error arose.")
+_DEBUG = flags.DEFINE_boolean("debug", False, "Show the traceback of every error, and the warnings of the libraries.")
 
 
 def run_program(main: Callable[[], None]) -> None:
-    """Parses the flags, where a mistake in the config's name, fields or recipe is one message too, and runs the program."""
+    """Parses the flags and runs the program. A mistake in a flag or in --config is one message and exit code 1."""
 
     def without_arguments(argv: list[str]) -> None:
         if len(argv) > 1:
-            raise app.UsageError(f"unknown argument {argv[1]!r}: config fields are set by --config.name=value")
+            raise app.UsageError(f"unknown argument {argv[1]!r}: set config fields by --config.name=value")
         main()
 
     app.run(without_arguments, flags_parser=_parse_flags)
@@ -40,31 +42,40 @@ def run_program(main: Callable[[], None]) -> None:
 def _parse_flags(argv: list[str]) -> list[str]:
     try:
         rest: list[str] = flags.FLAGS(commands.prepare(argv))
-    except FileNotFoundError as error:
+    except UserError as error:
         sys.exit(f"error: {error}")
     except flags.Error as error:
-        first, *others = str(error).strip().splitlines()
-        if others and others[-1].strip().startswith("ValueError: "):  # the end of a traceback into the config's file
-            others = [others[-1].strip().removeprefix("ValueError: ")]
-        sys.exit("\n".join([f"error: {first}", *others]))
-    except AttributeError as error:  # ml_collections wraps a KeyError, whose text has the field and its like
-        named = next((cause.args[0] for cause in error.args if isinstance(cause, KeyError)), error)
-        sys.exit(f"error: --config has no field {named}")
+        # A UserError of the config's file arrives wrapped by ml_collections and absl.
+        sys.exit(f"error: {_wrapped_user_error(error) or error}")
+    except AttributeError as error:
+        # ml_collections wraps a KeyError, whose text has the unknown field and a similar one.
+        unknown = next((cause for cause in error.args if isinstance(cause, KeyError)), None)
+        if unknown is None:
+            raise
+        sys.exit(f"error: --config has no field {unknown.args[0]}")
     return rest
 
 
+def _wrapped_user_error(error: BaseException | None) -> UserError | None:
+    while error is not None and not isinstance(error, UserError):
+        error = error.__context__
+    return error
+
+
 def quiet_libraries() -> None:
-    """Leaves the terminal to the program: the libraries log every checkpoint file, and the traceback of every error that
-    they raise as well. --debug shows what they warn of; what this package warns of is always shown."""
+    """Silences the libraries, which log every checkpoint file and the traceback of errors that they also raise.
+
+    Warnings of this package are always shown; --debug shows those of the libraries too.
+    """
     absl_logging.set_verbosity(absl_logging.WARNING if _DEBUG.value else absl_logging.FATAL)
     logging.getLogger("yolox_jax").setLevel(logging.WARNING)
     if not _DEBUG.value:
-        # A save that fails is told of once, by its error: what was being written beside it ends in threads of its own.
-        sys.unraisablehook = _pass_over_closed_loops
+        # A failed save is one error. Its other writers end in threads of their own, with warnings that say nothing new.
+        sys.unraisablehook = _ignore_closed_loops
         warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
 
 
-def _pass_over_closed_loops(unraisable: "sys.UnraisableHookArgs") -> None:
+def _ignore_closed_loops(unraisable: "sys.UnraisableHookArgs") -> None:
     if str(unraisable.exc_value) != "Event loop is closed":
         sys.__unraisablehook__(unraisable)
 
@@ -99,7 +110,7 @@ def user_errors() -> Iterator[None]:
 
 
 def _leave(code: int | str) -> NoReturn:
-    """Ends the program; at once where a compilation goes on in the background, which Python would not survive."""
+    """Ends the program; at once if a background thread compiles, since Python crashes if it exits meanwhile."""
     if compilation.is_compiling():
         if isinstance(code, str):
             print(code, file=sys.stderr)
@@ -108,13 +119,23 @@ def _leave(code: int | str) -> NoReturn:
 
 
 def make_parent_dirs(*files: str | None) -> None:
-    """Makes the folders of files that are to be written, where named: to be called before work that would be lost."""
+    """Makes the folders of the given files, so that a wrong path is an error before the work and not after it.
+
+    Raises:
+      UserError: a folder cannot be made, or nothing can be written in it.
+    """
     for file in filter(None, files):
-        Path(file).parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(file).parent
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=folder).close()
 
 
 def print_progress(num_done: int, num_all: int | None, what: str = "evaluated", unit: str = "images") -> None:
-    """Tells how many are done: one changing line on a terminal, elsewhere a line at the end; None: no end is known."""
+    """Prints how many are done: one changing line on a terminal, elsewhere one line at the end.
+
+    `num_all` is None if the number is not known in advance.
+    """
     line = f"{what} {num_done}{'' if num_all is None else f'/{num_all}'} {unit}"
     if sys.stdout.isatty():
         print(f"\r{line}", end="\n" if num_done == num_all else "", flush=True)

@@ -1,6 +1,7 @@
 """Lists the checkpoints of a run: python -m yolox_jax.tools.checkpoints WORKDIR
 
-Step, AP if it was evaluated, size, whether it is complete, and the mesh that wrote it: devices, or processes x devices.
+A line has the step, the AP if it was evaluated, the size, the mesh that wrote it (devices, or processes x devices), and
+whether the checkpoint is the best and complete.
 """
 
 from pathlib import Path
@@ -8,14 +9,19 @@ from pathlib import Path
 from absl import app
 
 from yolox_jax.cli.terminal import quiet_libraries, user_errors
+from yolox_jax.errors import NotFoundError
 from yolox_jax.weights import checkpoint
 
 
 def table(workdir: Path) -> str:
-    """A line for each checkpoint, the oldest first. A FileNotFoundError where there is none."""
+    """One line for each checkpoint, the oldest first.
+
+    Raises:
+      NotFoundError: the directory has none.
+    """
     listed = checkpoint.list_checkpoints(workdir)
     if not listed:
-        raise FileNotFoundError(f"{workdir} has no checkpoints: give the directory of a run")
+        raise NotFoundError(f"{workdir} has no checkpoints", "give the directory of a run")
     aps = {each.step: each.ap for each in listed if each.ap is not None}
     best = checkpoint.best_step(aps, aps)
     lines = [f"{'step':>8}  {'AP':>7}  {'MB':>7}  {'mesh':>7}  state"]
@@ -28,7 +34,7 @@ def table(workdir: Path) -> str:
 
 def main(argv: list[str]) -> None:
     if len(argv) != 2:
-        raise app.UsageError("give one directory of a run")
+        raise app.UsageError("give the directory of one run")
     quiet_libraries()
     with user_errors():
         print(table(Path(argv[1])))

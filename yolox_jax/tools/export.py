@@ -1,8 +1,8 @@
-"""Weights for use elsewhere: python -m yolox_jax.tools.export --weights=yolox_s --format=stablehlo|onnx|pth
+"""Exports weights to another format: python -m yolox_jax.tools.export --weights=yolox_s --format=stablehlo|onnx|pth
 
-stablehlo  images in, detections out, for CPU, CUDA and TPU: `Detector.from_pretrained` and tools/predict read it, and so
-           does any JAX, since its member program.stablehlo is what jax.export.deserialize takes
-onnx       the same as an ONNX graph; with --raw without decoding and NMS, as the official exporter writes it
+stablehlo  images to detections, for CPU, CUDA and TPU. `Detector.from_pretrained` and tools/predict read the file; with
+           JAX alone, jax.export.deserialize reads its member program.stablehlo
+onnx       images to detections as an ONNX graph; with --raw without decoding and NMS, as the official exporter writes it
 pth        the weights alone in the official layout, for the official TensorRT, OpenVINO and ncnn tools
 """
 
@@ -11,32 +11,39 @@ from pathlib import Path
 from absl import app, flags
 
 from yolox_jax.cli.input_size import parse_size
-from yolox_jax.cli.terminal import quiet_libraries, user_errors
+from yolox_jax.cli.terminal import make_parent_dirs, quiet_libraries, user_errors
+from yolox_jax.errors import UserError, writing
 from yolox_jax.inference import pretrained
 from yolox_jax.inference.export.formats import FORMATS, ExportConfig
 from yolox_jax.inference.pretrained import DETECTOR_CONFIG
 
-_WEIGHTS = flags.DEFINE_string("weights", None, "A run, a checkpoint, a .pth file, or a name like yolox_s.")
-_FORMAT = flags.DEFINE_enum("format", None, list(FORMATS), "What to write.")
-_OUTPUT = flags.DEFINE_string("output", None, "The file; yolox_<model> with the format's ending if not given.")
-_SIZE = flags.DEFINE_list("size", None, "The input's height,width, or one for both; that of the training if not given.")
-_BATCH = flags.DEFINE_integer("batch", None, "Images at a time; any number if not given.", 1)
-_CONF = flags.DEFINE_float("conf", DETECTOR_CONFIG.conf, "The least score of an object.", 0, 1)
-_IOU = flags.DEFINE_float("iou", DETECTOR_CONFIG.iou, "How much objects of a class may overlap.", 0, 1)
-_MAX_DETECTIONS = flags.DEFINE_integer("max_detections", DETECTOR_CONFIG.max_detections, "Slots an image.", 1)
-_MULTI_LABEL = flags.DEFINE_boolean("multi_label", False, "stablehlo: an object may have several classes.")
-_TTA = flags.DEFINE_boolean("tta", False, "stablehlo: look four times, mirrored, smaller and larger too.")
-_RAW = flags.DEFINE_boolean("raw", False, "onnx: the network alone.")
+_WEIGHTS = flags.DEFINE_string("weights", None, "A run directory, a checkpoint, a .pth file, or a name like yolox_s.")
+_FORMAT = flags.DEFINE_enum("format", None, list(FORMATS), "The format to write.")
+_OUTPUT = flags.DEFINE_string(
+    "output", None, "The file to write; by default yolox_<model> and the ending of the format."
+)
+_SIZE = flags.DEFINE_list(
+    "size", None, "The input size as height,width, or one number for both; by default that of training."
+)
+_BATCH = flags.DEFINE_integer("batch", None, "The number of images per call; any number by default.", 1)
+_CONF = flags.DEFINE_float("conf", DETECTOR_CONFIG.conf, "The score threshold.", 0, 1)
+_IOU = flags.DEFINE_float("iou", DETECTOR_CONFIG.iou, "The IoU threshold of NMS.", 0, 1)
+_MAX_DETECTIONS = flags.DEFINE_integer(
+    "max_detections", DETECTOR_CONFIG.max_detections, "The most detections per image.", 1
+)
+_MULTI_LABEL = flags.DEFINE_boolean("multi_label", False, "stablehlo: a box may have several classes.")
+_TTA = flags.DEFINE_boolean("tta", False, "stablehlo: test-time augmentation in four views: four times the work.")
+_RAW = flags.DEFINE_boolean("raw", False, "onnx: the network alone, without decoding and NMS.")
 _DETECTION: tuple[flags.FlagHolder, ...] = (_CONF, _IOU, _MAX_DETECTIONS, _MULTI_LABEL, _TTA)
 
 
 def _check_flags() -> None:
-    """A ValueError where a flag is given that would change nothing."""
+    """Raises UserError if a flag is given that the chosen format does not use."""
     unused = {"--format=pth": (_SIZE, _BATCH, *_DETECTION, _RAW), "--raw": _DETECTION}
     chosen = "--format=pth" if _FORMAT.value == "pth" else "--raw" if _RAW.value else ""
     given = [f"--{flag.name}" for flag in unused.get(chosen, ()) if flag.value != flag.default]
     if given:
-        raise ValueError(f"{chosen} has no use for {', '.join(given)}: leave that out")
+        raise UserError(f"{chosen} does not use {', '.join(given)}", "leave it out")
 
 
 def main(argv: list[str]) -> None:
@@ -45,6 +52,7 @@ def main(argv: list[str]) -> None:
     quiet_libraries()
     with user_errors():
         _check_flags()
+        make_parent_dirs(_OUTPUT.value)
         loaded = pretrained.load(str(_WEIGHTS.value), "float32")
         detect = pretrained.detector_config(
             conf=_CONF.value,
@@ -56,7 +64,8 @@ def main(argv: list[str]) -> None:
         size_hw = loaded.size_hw if _SIZE.value is None else parse_size(_SIZE.value)
         ending, write = FORMATS[str(_FORMAT.value)]
         path = Path(_OUTPUT.value or f"yolox_{loaded.name}{ending}")
-        write(path, loaded, ExportConfig(size_hw, _BATCH.value, None if _RAW.value else detect))
+        with writing(path):
+            write(path, loaded, ExportConfig(size_hw, _BATCH.value, None if _RAW.value else detect))
         print(f"{path}: YOLOX-{loaded.name}, {len(loaded.class_names)} classes, {path.stat().st_size / 1e6:.1f} MB")
 
 

@@ -1,9 +1,8 @@
-"""Draws which anchor points learn which box at a step of training:
+"""python -m yolox_jax.tools.show_assignment --config=configs/yolox_s.py [--weights=…] [--step=N] [--output=FILE]
 
-python -m yolox_jax.tools.show_assignment --config=configs/yolox_s.py [--weights=…] [--step=N] [--output=FILE]
-
-The step's images, augmented, at the input size. SimOTA gives anchors by what the network predicts: without --weights
-that is an untrained one, as at step 0. BatchNorm has the statistics of the images shown, as in training.
+Draws which anchor points SimOTA assigns to which box, in the augmented images of one step at the input size. The
+assignment depends on what the network predicts: without --weights, an untrained network as at step 0. BatchNorm uses the
+statistics of the images shown, as in training.
 """
 
 from pathlib import Path
@@ -18,29 +17,29 @@ from yolox_jax.cli import from_config
 from yolox_jax.cli.terminal import make_parent_dirs, quiet_libraries, run_program, user_errors
 from yolox_jax.detection import losses
 from yolox_jax.detection.anchors import make_anchors
-from yolox_jax.detection.simota import SimOtaConfig
-from yolox_jax.models import yolox
 from yolox_jax.training import state
 from yolox_jax.types import Assignment, Batch, Predictions
 from yolox_jax.visualize import assignment_sheet, sheets
 from yolox_jax.visualize.batch_sheet import first_shifted
 from yolox_jax.weights.load import load_weights
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "What is trained: a file of configs/.", lock_config=True)
+_CONFIG = config_flags.DEFINE_config_file("config", None, "What to train: a file of configs/.", lock_config=True)
 _WEIGHTS = flags.DEFINE_string("weights", None, "A run directory, a checkpoint, a .pth file, or a name like yolox_s.")
-_STEP = flags.DEFINE_integer("step", 0, "The step whose batch is shown; a late one has no mosaic.", lower_bound=0)
-_OUTPUT = flags.DEFINE_string("output", "assignment.jpg", "Where the sheet is written.")
-_MAX_IMAGES = flags.DEFINE_integer("max_images", 8, "How many of the batch at most.", lower_bound=1)
+_STEP = flags.DEFINE_integer(
+    "step", 0, "The step whose batch is shown; those of the no-aug epochs have no mosaic.", lower_bound=0
+)
+_OUTPUT = flags.DEFINE_string("output", "assignment.jpg", "The picture to write.")
+_MAX_IMAGES = flags.DEFINE_integer("max_images", 8, "The most images of the batch to show.", lower_bound=1)
 
 
 def assign(config: ConfigDict, weights: str | None, batch: Batch, class_names: tuple[str, ...]) -> Assignment:
-    """The anchors of each box of a batch, [B, A], as the training step would give them."""
-    model = yolox.create(config.model, len(class_names), yolox.compute_dtype(config.dtype))
+    """Assigns anchors to the boxes of a batch as the training step does. Returns an Assignment of [B, A] arrays."""
+    model = from_config.model(config, len(class_names))
     if weights:
         variables = load_weights(weights, config.model, class_names, transfer=True, seed=config.seed)
     else:
         variables = state.init_variables(model, config.seed)
-    anchors, assignment_config = make_anchors(batch.images.shape[1:3]), SimOtaConfig(**config.assignment)
+    anchors, assignment_config = make_anchors(batch.images.shape[1:3]), from_config.sim_ota_config(config)
 
     @jax.jit
     def assign_batch(variables: Any, batch: Batch) -> Assignment:

@@ -1,7 +1,7 @@
 """python -m yolox_jax.tools.show_batch --config=configs/yolox_s.py [--step=N] [--output=FILE] [--config.field=value …]
 
-A sheet of the training images of one step, augmented as the network will see them but for the step's image size, with
-their boxes and class names.
+Draws the training images of one step with their boxes and class names: augmented as for the network, but at the input
+size instead of the step's multi-scale size.
 """
 
 from pathlib import Path
@@ -14,10 +14,12 @@ from yolox_jax.cli.terminal import make_parent_dirs, quiet_libraries, run_progra
 from yolox_jax.visualize import sheets
 from yolox_jax.visualize.batch_sheet import draw_sheet
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "What is trained: a file of configs/.", lock_config=True)
-_STEP = flags.DEFINE_integer("step", 0, "The step whose batch is shown; a late one has no mosaic.", lower_bound=0)
-_OUTPUT = flags.DEFINE_string("output", "batch.jpg", "Where the sheet is written.")
-_MAX_IMAGES = flags.DEFINE_integer("max_images", 16, "How many of the batch at most.", lower_bound=1)
+_CONFIG = config_flags.DEFINE_config_file("config", None, "What to train: a file of configs/.", lock_config=True)
+_STEP = flags.DEFINE_integer(
+    "step", 0, "The step whose batch is shown; those of the no-aug epochs have no mosaic.", lower_bound=0
+)
+_OUTPUT = flags.DEFINE_string("output", "batch.jpg", "The picture to write.")
+_MAX_IMAGES = flags.DEFINE_integer("max_images", 16, "The most images of the batch to show.", lower_bound=1)
 
 
 def main() -> None:

@@ -84,15 +84,15 @@ def test_the_program_writes_an_official_file_unchanged_and_prints_what_it_wrote(
 @pytest.mark.parametrize(
     ("given", "refused"),
     [
-        (["--format=pth", "--raw", "--size=64", "--batch=1"], "--format=pth has no use for --size, --batch, --raw"),
-        (["--format=pth", "--conf=0.5", "--iou=0.5", "--tta"], "--format=pth has no use for --conf, --iou, --tta"),
-        (["--format=onnx", "--raw", "--max_detections=5"], "--raw has no use for --max_detections"),
+        (["--format=pth", "--raw", "--size=64", "--batch=1"], "--format=pth does not use --size, --batch, --raw"),
+        (["--format=pth", "--conf=0.5", "--iou=0.5", "--tta"], "--format=pth does not use --conf, --iou, --tta"),
+        (["--format=onnx", "--raw", "--max_detections=5"], "--raw does not use --max_detections"),
     ],
 )
 def test_the_program_refuses_flags_that_would_have_no_effect(weights, tmp_path, given, refused):
     arguments = [f"--weights={weights}", *given, "--output=file"]
     result = programs.run("-m yolox_jax.tools.export", arguments, tmp_path, 1)
-    assert result.stderr == f"error: {refused}: leave that out\n"
+    assert result.stderr == f"error: {refused}: leave it out\n"
     assert not (tmp_path / "file").exists()
 
 
