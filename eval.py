@@ -1,4 +1,4 @@
-"""Computes the AP of weights on a data set: python eval.py --config=configs/yolox_s.py --weights=yolox_s [--config.data.…]
+"""Computes AP on a data set: python eval.py --config=configs/yolox_s.py --weights=yolox_s [--config.field=value …]
 
 The weights are a run directory, a checkpoint, an official .pth file, or a name like yolox_s.
 """

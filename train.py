@@ -149,7 +149,7 @@ def restore(run: Run) -> tuple[TrainState, int]:
 
 
 def compile_ahead(run: Run, train_state: TrainState, first_step: int) -> compilation.Programs:
-    """One program for each image size and one for evaluation, to be compiled in the background in order of first use."""
+    """One program for each image size and one for evaluation, compiled in the background in order of first use."""
     config, mesh, total_steps = run.config, run.mesh, run.schedule.total_steps
     sizes = [run.size_hw] if first_step < total_steps else []
     if run.multiscale:

@@ -1,7 +1,7 @@
 """python train.py --config=configs/quickstart.py
 
-YOLOX-nano from scratch on drawn shapes: AP50 above 0.70 in under five minutes on two CPU cores. Model and loss are the
-real ones; picture size, batch and optimiser are chosen for a small machine.
+Trains YOLOX-nano from scratch on drawn shapes. Expected: AP50 above 0.70, in less than five minutes on two CPU cores.
+Model and loss are the real ones; image size, batch size and optimizer suit a small machine.
 """
 
 from ml_collections import ConfigDict
@@ -13,12 +13,12 @@ def get_config() -> ConfigDict:
     config = base.get_config()
     config.model = "nano"
     config.data.kind = "shapes"
-    config.data.threads = 1  # drawing is Python: more threads would only wait for each other
-    config.data.max_boxes = 8  # a picture has six shapes at most
-    config.input_size = (96, 96)  # small pictures, small batches: what counts in few minutes is the number of steps
-    config.mosaic.prob = 0.0  # a few hundred steps are too few to learn from pieces
+    config.data.threads = 1  # drawing is Python code, which threads cannot run in parallel
+    config.data.max_boxes = 8  # an image has at most six shapes
+    config.input_size = (96, 96)  # small images and small batches: many steps in a few minutes
+    config.mosaic.prob = 0.0  # a few hundred steps are too few to learn from mosaics
     config.multiscale.enabled = False
-    config.hsv.enabled = False  # the shapes' colours are random already
+    config.hsv.enabled = False  # the shapes already have random colors
     config.batch_size = 8
     config.epochs = 12
     config.warmup_epochs = 1
@@ -27,6 +27,6 @@ def get_config() -> ConfigDict:
     config.lr_per_image = 1e-2 / 8
     config.weight_decay = 0.05
     config.ema_decay = 0.998
-    config.eval.every_epochs = 12  # only the last: each costs seconds
+    config.eval.every_epochs = 12  # only the last epoch: an evaluation takes seconds
     config.eval.batch_size = 40
     return config

@@ -9,7 +9,7 @@ import pytest
 
 from tests.material import ROOT
 
-# The layers, lowest first: a part may import those of lower layers and itself. Parts of one layer never import each other.
+# The layers, lowest first: a part may import lower layers and itself, but no other part of its own layer.
 _LAYERS = (
     ("boxes", "errors", "mesh", "types"),
     ("augment", "detection", "models"),

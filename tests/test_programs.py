@@ -216,7 +216,7 @@ def test_a_users_mistake_is_one_message_and_exit_code_one(data, tmp_path, argume
 
 @pytest.mark.slow
 def test_a_run_with_the_rarer_fields_ends_where_its_ap_stays_the_same(data, tmp_path):
-    """Frozen where there is a BatchNorm, and the rest without a learning rate, no evaluation is better than the first."""
+    """All BatchNorms frozen and the learning rate 0: no evaluation is better than the first."""
     fields = ["--config.epochs=5", "--config.patience=1", "--config.profile=2", "--config.lr_per_image=0.0"]
     fields += ["--config.freeze=('backbone/', 'head/stems', 'head/cls', 'head/reg')"]
     fields += ["--config.accumulate_steps=2", "--config.data.repeat_threshold=0.9", "--workdir=run"]

@@ -38,7 +38,7 @@ def shard_batch(batch: Any, mesh: Mesh) -> Any:
 
 
 def replicate(arrays: Any, mesh: Mesh) -> Any:
-    """Replicates a pytree of arrays on the mesh to every device; arrays that are replicated already are returned as is."""
+    """Replicates a pytree of arrays on the mesh to every device; a replicated pytree is returned as it is."""
     if all(leaf.is_fully_replicated for leaf in jax.tree.leaves(arrays)):
         return arrays
     return jax.jit(_identity, out_shardings=NamedSharding(mesh, WHOLE))(arrays)

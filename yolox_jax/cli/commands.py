@@ -1,8 +1,8 @@
 """The console commands of an installed package, such as yolox-train, and the search for the file that --config names.
 
-Each command runs a program just as a checkout does: yolox-train is train.py. A wheel holds train.py, eval.py and configs/
-in yolox_jax/programs, where pyproject.toml puts them. --config is a file, or names a config of the project by its path
-in a checkout or by its name alone (yolox_s).
+Each command runs a program just as a checkout does: yolox-train is train.py. A wheel holds train.py, eval.py and
+configs/ in yolox_jax/programs, where pyproject.toml puts them. --config is a file, or names a config of the project by
+its path in a checkout or by its name alone (yolox_s).
 """
 
 import runpy

@@ -43,8 +43,8 @@ def print_start(
         f"on {mesh.size} {jax.default_backend()} device(s)\n"
         f"{len(train_source)} training and {len(val_source)} validation images of {config.data.kind} data, "
         f"{len(train_source.class_names)} classes: {names}\n"
-        f"{schedule.total_steps} steps of {config.batch_size} images{parts}, {schedule.epochs} epochs; the run directory is "
-        f"{workdir}\n"
+        f"{schedule.total_steps} steps of {config.batch_size} images{parts}, {schedule.epochs} epochs; "
+        f"the run directory is {workdir}\n"
         f"{num_sizes} image size(s), one program each: the first compiles now, the others in the background",
         flush=True,
     )
@@ -57,8 +57,8 @@ def print_end(result: EvalResult, workdir: Path, config_file: str, changed: Mapp
     own = [*how_to_run("train"), "--config=configs/finetune.py", "--workdir=runs/mine", "--config.data.root=DIR"]
     print(
         f"\n{result.ap.table()}\n\n"
-        f"Written to {workdir}: checkpoints/ ({workdir}/best and {workdir}/last as --weights), metrics.jsonl, tensorboard/, "
-        "pictures/, results.json, predictions.jpg (eight validation images)\n\n"
+        f"Written to {workdir}: checkpoints/ ({workdir}/best and {workdir}/last as --weights), metrics.jsonl, "
+        "tensorboard/, pictures/, results.json, predictions.jpg (eight validation images)\n\n"
         "Evaluate these weights again:\n"
         f"  {shlex.join(again)}\n"
         "Train on your own data, a COCO JSON file and a folder of images:\n"

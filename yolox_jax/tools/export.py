@@ -2,7 +2,7 @@
 
 stablehlo  images to detections, for CPU, CUDA and TPU. `Detector.from_pretrained` and tools/predict read the file; with
            JAX alone, jax.export.deserialize reads its member program.stablehlo
-onnx       images to detections as an ONNX graph; with --raw without decoding and NMS, as the official exporter writes it
+onnx       images to detections as an ONNX graph; with --raw the network alone, as the official exporter writes it
 pth        the weights alone in the official layout, for the official TensorRT, OpenVINO and ncnn tools
 """
 

@@ -1,8 +1,8 @@
 """python -m yolox_jax.tools.show_assignment --config=configs/yolox_s.py [--weights=…] [--step=N] [--output=FILE]
 
 Draws which anchor points SimOTA assigns to which box, in the augmented images of one step at the input size. The
-assignment depends on what the network predicts: without --weights, an untrained network as at step 0. BatchNorm uses the
-statistics of the images shown, as in training.
+assignment depends on the network's predictions; without --weights the network is untrained, as at step 0. BatchNorm
+uses the statistics of the images shown, as in training.
 """
 
 from pathlib import Path
