@@ -21,6 +21,7 @@ def get_config(recipe: str = "") -> ConfigDict:
 
 
 def _head_of_2025() -> ConfigDict:
+    """Long because it lists every field once."""
     config = ConfigDict()
     config.model = "s"  # a key of yolox_jax.models.yolox.VARIANTS
     config.num_classes = placeholder(int)  # taken from the data set; if given too, the two must agree
@@ -43,10 +44,8 @@ def _head_of_2025() -> ConfigDict:
     config.data.tfds = ConfigDict({"image": "image", "image_id": "image/id", "objects": "objects", "bbox": "bbox"})
     config.data.tfds.update({"label": "label", "is_crowd": "is_crowd", "area": "area"})
     config.data.shapes = ConfigDict({"num_train": 1000, "num_val": 200, "seed": 0})  # for kind "shapes"
-    config.data.bad_images = "replace"  # by empty images, with a warning for each; refuse: stops at the start
-    config.data.mosaic_window = (
-        256  # mosaic partners come from so many positions of the shuffled order; 0: from all images
-    )
+    config.data.bad_images = "replace"  # by empty images, each with a warning; refuse: stops at the start
+    config.data.mosaic_window = 256  # positions of the shuffled order that mosaic partners come from; 0: all of them
     config.data.threads = 2  # that decode and augment, per process
     # Worker processes, each with as many threads and its own cache; 0: threads of the main process. Several workers
     # decode an image more than once: 1.9 times with two, 2.9 times with four.
@@ -108,7 +107,7 @@ def _head_of_2025() -> ConfigDict:
     config.eval = ConfigDict()
     config.eval.every_epochs = 10  # exp.eval_interval; in the no-aug epochs every epoch
     config.eval.batch_size = 64
-    config.eval.metric = "coco"  # or voc: mAP07 and mAP12 at IoU 0.5, and both over IoU 0.5 to 0.95 as AP07 and AP
+    config.eval.metric = "coco"  # or voc: mAP07 and mAP12; AP07 and AP are the same two over IoU 0.5 to 0.95
     config.eval.detect = ConfigDict()
     config.eval.detect.conf = 0.001  # --conf 0.001 in the reference's README
     config.eval.detect.iou = 0.65  # exp.nmsthre
