@@ -1,9 +1,80 @@
-"""What all programs do for a person at a terminal."""
+"""A user's mistake is one message, any other error keeps its traceback, and a wrong path is found before the work."""
 
+import subprocess
+import sys
+
+import jax
 import pytest
+from absl import flags
 
 from tests import programs
 from tests.material import ROOT
+from yolox_jax.cli.terminal import make_parent_dirs, user_errors
+from yolox_jax.errors import NotFoundError, UserError
+from yolox_jax.training.interruption import Stopped
+
+
+@pytest.fixture(autouse=True)
+def parsed_flags():
+    flags.FLAGS.mark_as_parsed()
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (UserError("config.epochs is 0", "give 1 or more"), "error: config.epochs is 0: give 1 or more"),
+        (NotFoundError("there is no file a.json", "give one"), "error: there is no file a.json: give one"),
+        (Stopped("SIGTERM: saved"), 75),
+        (KeyboardInterrupt(), 130),
+    ],
+)
+def test_what_a_user_causes_ends_the_program_without_a_traceback(error, code):
+    with pytest.raises(SystemExit) as left, user_errors():
+        raise error
+    assert left.value.code == code
+
+
+def test_a_full_device_is_one_message_with_advice():
+    with pytest.raises(SystemExit) as left, user_errors():
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory while allocating\nmore lines")
+    assert left.value.code.startswith("error: the memory of a device is full (RESOURCE_EXHAUSTED: out of memory")
+    assert "lower config.batch_size" in left.value.code and "more lines" not in left.value.code
+
+
+@pytest.mark.parametrize("kind", [ValueError, OSError, RuntimeError, KeyError, ImportError, jax.errors.JaxRuntimeError])
+def test_any_other_error_passes(kind):
+    with pytest.raises(kind, match="deep"), user_errors():
+        raise kind("deep")
+
+
+@pytest.mark.parametrize("error", ['ValueError("a bug")', 'OSError("a bug")'])
+def test_an_error_in_the_depth_of_the_code_shows_its_traceback(tmp_path, error):
+    program = f"""
+import sys
+from yolox_jax.weights import checkpoint
+
+def broken(folder):
+    raise {error}
+
+checkpoint.read_aps = broken
+sys.argv = ["checkpoints", "run"]
+import runpy
+runpy.run_module("yolox_jax.tools.checkpoints", run_name="__main__", alter_sys=True)
+"""
+    command = [sys.executable, "-c", program]
+    environment = programs.environment()
+    started = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert started.returncode == 1
+    assert "Traceback" in started.stderr and "in list_checkpoints" in started.stderr and "in broken" in started.stderr
+    assert started.stderr.rstrip().endswith("Error: a bug")
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"file/folder cannot be written to \(Not a directory\): choose another path"):
+        make_parent_dirs(None, str(tmp_path / "file" / "folder" / "results.json"))
 
 
 @pytest.mark.parametrize(
@@ -14,7 +85,7 @@ from tests.material import ROOT
         ("-m yolox_jax.tools.plan", ["--topology=none"], ["json"]),
     ],
 )
-def test_folders_of_what_is_to_be_written_are_made_before_the_work(tmp_path, program, arguments, outputs):
+def test_the_folders_of_files_to_write_are_made_before_the_work(tmp_path, program, arguments, outputs):
     config = [f"--config={ROOT / 'configs' / 'yolox_nano.py'}", "--config.data.root=none"]
     files = [f"--{name}=new/{name}/file.jpg" for name in outputs]
     programs.run(program, [*config, *arguments, *files], tmp_path, 1)

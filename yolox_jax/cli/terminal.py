@@ -5,6 +5,7 @@ import logging
 import signal
 import sys
 import tempfile
+import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,13 +16,9 @@ from absl import app, flags
 from absl import logging as absl_logging
 
 from yolox_jax.cli import commands
-from yolox_jax.data.views.naming import SampleError
 from yolox_jax.errors import UserError, writing
 from yolox_jax.training import compilation, hosts
 from yolox_jax.training.interruption import EXIT_CODE, Stopped
-from yolox_jax.training.run_directory import RunDirectoryError
-from yolox_jax.training.run_log import TrainingBrokeDown
-from yolox_jax.weights.checkpoint import CheckpointError
 
 _INTERRUPTED = 128 + signal.SIGINT  # the exit code that shells report
 
@@ -82,23 +79,13 @@ def _ignore_closed_loops(unraisable: "sys.UnraisableHookArgs") -> None:
 
 @contextlib.contextmanager
 def user_errors() -> Iterator[None]:
-    """Turns an error that names what is wrong and what to do into that message and exit code 1; --debug shows all.
+    """Ends the program with one message and exit code 1 if a UserError is raised, or the memory of a device is full.
 
-    A run that was asked to stop and saved ends with code 75, Ctrl-C elsewhere with one word and 130.
+    Any other error keeps its traceback; --debug shows that of every error. A run that was asked to stop and has saved
+    ends with exit code 75; otherwise Ctrl-C ends with code 130.
     """
     try:
         yield
-    except (ValueError, OSError, SampleError, TrainingBrokeDown, CheckpointError, RunDirectoryError) as error:
-        if _DEBUG.value:
-            raise
-        _leave(f"error: {error}")
-    except jax.errors.JaxRuntimeError as error:
-        if _DEBUG.value or "RESOURCE_EXHAUSTED" not in str(error):
-            raise
-        _leave(
-            f"error: the memory of a device is full ({str(error).splitlines()[0]}): lower config.batch_size or "
-            "config.input_size, or use more devices with --config.parallel.shard_state=true"
-        )
     except Stopped as stopped:
         print(stopped)
         _leave(EXIT_CODE)
@@ -107,6 +94,24 @@ def user_errors() -> Iterator[None]:
             raise
         print("\ninterrupted", file=sys.stderr)
         _leave(_INTERRUPTED)
+    except Exception as error:
+        shown = _out_of_memory(error) or error
+        if isinstance(shown, UserError) and not _DEBUG.value:
+            _leave(f"error: {shown}")
+        if compilation.is_compiling():
+            traceback.print_exc()
+            _leave(1)
+        raise
+
+
+def _out_of_memory(error: Exception) -> UserError | None:
+    """The message for jax's error that a device has no more memory; None for any other error."""
+    if not isinstance(error, jax.errors.JaxRuntimeError) or "RESOURCE_EXHAUSTED" not in str(error):
+        return None
+    return UserError(
+        f"the memory of a device is full ({str(error).splitlines()[0]})",
+        "lower config.batch_size or config.input_size, or use more devices with --config.parallel.shard_state=true",
+    )
 
 
 def _leave(code: int | str) -> NoReturn:
