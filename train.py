@@ -67,6 +67,7 @@ class Run:
     step_config: StepConfig
     detect_config: DetectConfig
     checkpoints: Checkpoints
+    save_due: SaveDue
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +75,6 @@ class Session:
     """What is open while the loop runs."""
 
     log: RunLog
-    save_due: SaveDue
     programs: compilation.Programs
     stop: StopRequest
 
@@ -91,7 +91,6 @@ def train(config: ConfigDict, workdir: Path) -> EvalResult:
 
 def prepare(config: ConfigDict, workdir: Path) -> Run:
     """Checks the config, opens the data, and builds everything that does not depend on a checkpoint."""
-    from_config.check_numbers(config)
     mesh = make_mesh()
     check_batch_size("batch_size", config.batch_size, mesh, config.accumulate_steps)
     check_batch_size("eval.batch_size", config.eval.batch_size, mesh)
@@ -103,7 +102,7 @@ def prepare(config: ConfigDict, workdir: Path) -> Run:
     check_classes(config.num_classes, class_names, val_source.class_names)
 
     schedule = from_config.schedule(config, len(train_source))
-    shard = Shard(jax.process_index(), jax.process_count())
+    shard, saves = Shard(jax.process_index(), jax.process_count()), config.checkpoint
     return Run(
         config,
         workdir,
@@ -119,7 +118,8 @@ def prepare(config: ConfigDict, workdir: Path) -> Run:
         optimizer=from_config.optimizer(config),
         step_config=from_config.step_config(config, schedule),
         detect_config=from_config.detect_config(config),
-        checkpoints=Checkpoints(workdir, config.checkpoint.keep_last),
+        checkpoints=Checkpoints(workdir, saves.keep_last),
+        save_due=SaveDue(saves.every_steps, saves.every_minutes, ask_every=config.log_every_steps),
     )
 
 
@@ -183,11 +183,11 @@ def loop(run: Run, train_state: TrainState, first_step: int, programs: compilati
     """Trains to the last step, saving and evaluating when due. Returns the last evaluation."""
     config, schedule, checkpoints = run.config, run.schedule, run.checkpoints
     log = _open_log(run, first_step)
-    save_due = SaveDue(config.checkpoint.every_steps, config.checkpoint.every_minutes, ask_every=config.log_every_steps)
     trace = StepTrace(run.workdir / "profile", first_step, config.profile)
     result = None
     with stop_request() as stop, programs, run.loader, trace, contextlib.closing(log), contextlib.closing(checkpoints):
-        session = Session(log, save_due, programs, stop)
+        session = Session(log, programs, stop)
+        run.save_due.note_save()  # every_minutes count from here
         if _lacks_evaluation(run, first_step):
             result = _evaluate_step(run, session, train_state, first_step - 1)
         batches = log.time_waits(run.loader)
@@ -215,7 +215,7 @@ def loop(run: Run, train_state: TrainState, first_step: int, programs: compilati
             evaluating = run.evaluation_due(step)
             if stopping:
                 _save_and_stop(run, session, train_state, step + 1)
-            if evaluating or save_due(step):
+            if evaluating or run.save_due(step):
                 _save(run, session, train_state, step + 1)
             if evaluating:
                 result = _evaluate_step(run, session, train_state, step)
@@ -245,7 +245,7 @@ def _save(run: Run, session: Session, train_state: TrainState, num_steps: int) -
     written_by = (run.mesh.size, jax.process_count())
     meta = checkpoint.Meta(run.config.model, run.train_source.class_names, *progress, *written_by)
     run.checkpoints.save(train_state, meta)
-    session.save_due.note_save()
+    run.save_due.note_save()
 
 
 def _save_and_stop(run: Run, session: Session, train_state: TrainState, num_steps: int) -> NoReturn:

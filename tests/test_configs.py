@@ -1,19 +1,26 @@
 """Each file of configs/ describes a run that can begin, and a wrong number in it is an error that names its field."""
 
 import importlib
+from pathlib import Path
+from unittest import mock
 
 import pytest
+from absl import flags
+from ml_collections import ConfigDict, config_flags
 
 from configs import base, finetune, yolox_nano
 from tests.material import ROOT
 from yolox_jax.cli import from_config
 from yolox_jax.detection.anchors import check_size
 from yolox_jax.errors import UserError
+from yolox_jax.training.checkpoints import has_stalled
+from yolox_jax.training.profiling import StepTrace
+from yolox_jax.training.run_log import RunLog
 
-_NAMES = sorted(path.stem for path in ROOT.glob("configs/*.py"))
+_CONFIGS = sorted(path.stem for path in ROOT.glob("configs/*.py"))
 
 
-@pytest.mark.parametrize("name", _NAMES)
+@pytest.mark.parametrize("name", _CONFIGS)
 def test_a_config_describes_a_run_that_can_begin(name):
     config = importlib.import_module(f"configs.{name}").get_config()
     size_hw = check_size(config.input_size)
@@ -98,3 +105,62 @@ def test_an_input_size_that_training_never_uses_is_a_warning(caplog):
     config.multiscale.min_units = 21
     with pytest.raises(UserError, match="min_units is 21, more than max_units, 20"):
         from_config.multiscale(config, (416, 416), schedule)
+
+
+@pytest.fixture(scope="module")
+def train():
+    """train.py as a module, without its flags, which other programs define too."""
+    with mock.patch.object(config_flags, "DEFINE_config_file"), mock.patch.object(flags, "DEFINE_string"):
+        return importlib.import_module("train")
+
+
+def _build_everything(train, config: ConfigDict, workdir: Path) -> None:
+    """Everything that train.py builds from a config before its first step."""
+    train.prepare(config, workdir)
+    has_stalled({}, config.patience, 0)
+    StepTrace(workdir, 0, config.profile)
+    RunLog(workdir, total_steps=1, steps_per_epoch=1, batch_size=1, max_bad_steps=config.max_bad_steps, writes=False)
+
+
+def _on_shapes() -> ConfigDict:
+    config = yolox_nano.get_config()
+    config.data.kind = "shapes"
+    config.data.shapes.update({"num_train": 8, "num_val": 8})
+    return config
+
+
+_WRONG = [
+    *[(field, 0) for field in ("batch_size", "accumulate_steps", "epochs", "max_bad_steps", "patience")],
+    *[(field, 0) for field in ("log_every_steps", "data.max_boxes", "data.shapes.num_train", "data.shapes.num_val")],
+    *[(f"multiscale.{name}", 0) for name in ("every_steps", "min_units", "max_units")],
+    *[("assignment.num_candidates", 0), ("eval.every_epochs", 0), ("eval.batch_size", 0)],
+    *[(f"eval.detect.{name}", 0) for name in ("max_detections", "num_candidates")],
+    *[(f"checkpoint.{name}", 0) for name in ("every_steps", "keep_last")],
+    *[(field, -1) for field in ("warmup_epochs", "no_aug_epochs", "profile", "seed", "multiscale.range_units")],
+    *[(field, -1.0) for field in ("lr_per_image", "weight_decay", "min_box_side", "checkpoint.every_minutes")],
+    *[(f"data.{name}", -1) for name in ("threads", "workers", "prefetch", "cache_mb", "mosaic_window")],
+    *[(field, 1.5) for field in ("mosaic.prob", "mixup.prob", "flip_prob", "data.repeat_threshold")],
+    *[(f"eval.detect.{name}", 1.5) for name in ("conf", "iou")],
+    *[(f"{name}.scale", (2.0, 0.5)) for name in ("mosaic", "mixup")],
+]
+_NAMES_OF_THINGS = ("model", "dtype", "optimizer", "loss.iou_type", "data.kind", "data.bad_images", "eval.metric")
+
+
+def test_a_config_that_nothing_is_wrong_with_can_be_built(train, tmp_path):
+    _build_everything(train, _on_shapes(), tmp_path)
+
+
+@pytest.mark.parametrize(("field", "value"), _WRONG)
+def test_a_wrong_value_is_an_error_that_names_its_field(train, tmp_path, field, value):
+    config = _on_shapes()
+    config.update_from_flattened_dict({field: value})
+    with pytest.raises(UserError, match=rf"config\.{field}\b"):
+        _build_everything(train, config, tmp_path)
+
+
+@pytest.mark.parametrize("field", _NAMES_OF_THINGS)
+def test_an_unknown_name_is_an_error_that_repeats_it(train, tmp_path, field):
+    config = _on_shapes()
+    config.update_from_flattened_dict({field: "unknown"})
+    with pytest.raises(UserError, match=rf"{field.split('.')[-1]}\b.*'unknown'"):
+        _build_everything(train, config, tmp_path)

@@ -28,28 +28,6 @@ from yolox_jax.types import Source
 
 logger = logging.getLogger("yolox_jax.training")
 
-# What counts or divides; None, where a field may be None, means never.
-_AT_LEAST_ONE = (
-    *("batch_size", "epochs", "accumulate_steps", "max_bad_steps", "patience", "log_every_steps"),
-    *("data.threads", "data.prefetch", "data.max_boxes", "data.shapes.num_train", "data.shapes.num_val"),
-    *("multiscale.every_steps", "multiscale.min_units", "multiscale.max_units", "assignment.num_candidates"),
-    *("eval.every_epochs", "eval.batch_size", "eval.detect.max_detections", "eval.detect.num_candidates"),
-    *("checkpoint.every_steps", "checkpoint.keep_last"),
-)
-_AT_LEAST_ZERO = (
-    *("warmup_epochs", "no_aug_epochs", "lr_per_image", "weight_decay", "min_box_side", "profile"),
-    *("data.workers", "data.cache_mb", "data.mosaic_window", "multiscale.range_units", "checkpoint.every_minutes"),
-)
-
-
-def check_numbers(config: ConfigDict) -> None:
-    """Raises a ValueError for a number that is less than its field can be."""
-    for least, fields in ((1, _AT_LEAST_ONE), (0, _AT_LEAST_ZERO)):
-        for field in fields:
-            value = functools.reduce(getattr, field.split("."), config)
-            if value is not None and value < least:
-                raise ValueError(f"config.{field} is {value}: give {least} or more")
-
 
 def multiscale(config: ConfigDict, size_hw: tuple[int, int], schedule: Schedule) -> MultiscaleConfig | None:
     """Multi-scale sizes, or None if disabled. Warns if `size_hw`, at which evaluation runs, is not among them.
