@@ -11,8 +11,8 @@ from tests.material import ROOT
 
 # The layers, lowest first: a part may import lower layers and itself, but no other part of its own layer.
 _LAYERS = (
-    ("errors",),
-    ("boxes", "mesh", "types"),
+    ("errors", "types"),
+    ("boxes", "mesh"),
     ("augment", "detection", "models"),
     ("data", "weights"),
     ("visualize",),
