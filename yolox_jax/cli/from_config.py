@@ -109,7 +109,10 @@ def sim_ota_config(config: ConfigDict) -> SimOtaConfig:
 
 def detect_config(config: ConfigDict) -> DetectConfig:
     """Score threshold, NMS and test-time augmentation of evaluation."""
-    return DetectConfig(**config.eval.detect)
+    try:
+        return DetectConfig(**config.eval.detect)
+    except UserError as error:  # Detector has these fields too, without a config
+        raise UserError(f"config.eval.detect.{error.what}", error.advice) from error
 
 
 def loader_config(config: ConfigDict, size_hw: tuple[int, int], schedule: Schedule) -> LoaderConfig:
