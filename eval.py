@@ -73,8 +73,7 @@ def main() -> None:
             best = plots.write_plots(Path(_PLOTS.value), source, result.detections).best
             print(f"plots are in {_PLOTS.value}; best F1 {best.f1:.3f} at score threshold {best.threshold:.3f}")
         if _OUTPUT.value:
-            with writing(_OUTPUT.value):
-                result.write(Path(_OUTPUT.value))
+            result.write(Path(_OUTPUT.value))
         if _DETECTIONS.value:
             with writing(_DETECTIONS.value):
                 Path(_DETECTIONS.value).write_text(json.dumps(result.detections))

@@ -23,7 +23,6 @@ from yolox_jax.data.prefetch import Shard
 from yolox_jax.data.sources.open import check_classes
 from yolox_jax.data.train_loader import TrainLoader
 from yolox_jax.detection.anchors import check_size
-from yolox_jax.errors import writing
 from yolox_jax.evaluation import evaluate
 from yolox_jax.evaluation.evaluate import EvalResult
 from yolox_jax.inference import predict as prediction
@@ -300,19 +299,16 @@ def _keep_picture(
     """Writes the sheet of what is `shown` to pictures/<name>_<step>.jpg, and a record of it to the log."""
     if hosts.is_primary():
         with log.untimed():
-            sheet = draw_sheet(*shown)
-            with writing(run.workdir, "free some space; the same command resumes from the last checkpoint"):
-                picture = sheets.keep_picture(run.workdir, f"{name}_{step}", sheet)
+            picture = sheets.keep_picture(run.workdir, f"{name}_{step}", draw_sheet(*shown))
         log.write({"step": step, "event": name, **picture})
 
 
 def finish(run: Run, result: EvalResult) -> None:
     """Writes results.json and predictions.jpg."""
     if hosts.is_primary():
+        result.write(run.workdir / "results.json")
         sheet = sheets.predictions_sheet(run.val_source, result.detections)
-        with writing(run.workdir, "free some space; the same command evaluates the last checkpoint again"):
-            result.write(run.workdir / "results.json")
-            sheets.write_picture(run.workdir / "predictions.jpg", sheet)
+        sheets.write_picture(run.workdir / "predictions.jpg", sheet)
 
 
 @contextlib.contextmanager

@@ -32,4 +32,4 @@ def writing(path: Path | str, advice: str = "choose another path, or free some s
     except UserError:  # NotFoundError is an OSError too
         raise
     except OSError as error:
-        raise UserError(f"{path} cannot be written to ({error.strerror or error})", advice) from error
+        raise UserError(f"{path} cannot be written ({error.strerror or error})", advice) from error

@@ -73,7 +73,7 @@ runpy.run_module("yolox_jax.tools.checkpoints", run_name="__main__", alter_sys=T
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match=r"file/folder cannot be written to \(Not a directory\): choose another path"):
+    with pytest.raises(UserError, match=r"file/folder cannot be written \(Not a directory\): choose another path"):
         make_parent_dirs(None, str(tmp_path / "file" / "folder" / "results.json"))
 
 

@@ -12,7 +12,7 @@ from absl import app, flags
 
 from yolox_jax.cli.input_size import parse_size
 from yolox_jax.cli.terminal import make_parent_dirs, quiet_libraries, user_errors
-from yolox_jax.errors import UserError, writing
+from yolox_jax.errors import UserError
 from yolox_jax.inference import pretrained
 from yolox_jax.inference.export.formats import FORMATS, ExportConfig
 from yolox_jax.inference.pretrained import DETECTOR_CONFIG
@@ -64,8 +64,7 @@ def main(argv: list[str]) -> None:
         size_hw = loaded.size_hw if _SIZE.value is None else parse_size(_SIZE.value)
         ending, write = FORMATS[str(_FORMAT.value)]
         path = Path(_OUTPUT.value or f"yolox_{loaded.name}{ending}")
-        with writing(path):
-            write(path, loaded, ExportConfig(size_hw, _BATCH.value, None if _RAW.value else detect))
+        write(path, loaded, ExportConfig(size_hw, _BATCH.value, None if _RAW.value else detect))
         print(f"{path}: YOLOX-{loaded.name}, {len(loaded.class_names)} classes, {path.stat().st_size / 1e6:.1f} MB")
 
 
