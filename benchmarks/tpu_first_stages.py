@@ -16,7 +16,7 @@ from jax.sharding import PartitionSpec as P
 from yolox_jax.models.blocks import BlockConfig, ConvBlock, CSPLayer, spatial_block
 from yolox_jax.models.csp_darknet import Focus
 from yolox_jax.tools.plan.chips import parse_topology
-from yolox_jax.tools.plan.compiling import OutOfMemory, compile_for_chip, make_mesh
+from yolox_jax.tools.plan.compiling import OutOfMemory, compile_for_chip, make_topology_mesh
 from yolox_jax.tools.plan.hlo import parse
 from yolox_jax.tools.plan.traffic import hbm_bytes
 
@@ -56,7 +56,7 @@ def main() -> None:
 
         return jax.grad(loss, has_aux=True)(variables["params"])
 
-    on_chip = NamedSharding(make_mesh(parse_topology("v5e:1x1")), P())
+    on_chip = NamedSharding(make_topology_mesh(parse_topology("v5e:1x1")), P())
 
     def placed(x: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=on_chip)
