@@ -15,7 +15,6 @@ from absl import logging as absl_logging
 
 from yolox_jax.cli import commands
 from yolox_jax.data.views.naming import SampleError
-from yolox_jax.errors import UserError
 from yolox_jax.training import compilation, hosts
 from yolox_jax.training.interruption import EXIT_CODE, Stopped
 from yolox_jax.training.run_directory import RunDirectoryError
@@ -112,16 +111,6 @@ def make_parent_dirs(*files: str | None) -> None:
     """Makes the folders of files that are to be written, where named: to be called before work that would be lost."""
     for file in filter(None, files):
         Path(file).parent.mkdir(parents=True, exist_ok=True)
-
-
-def write_text(file: str | Path, text: str) -> None:
-    """Writes a file that the user named; a UserError if that fails."""
-    try:
-        Path(file).write_text(text)
-    except OSError as error:
-        raise UserError(
-            f"{file} cannot be written ({error.strerror})", "give another path, or free the disk"
-        ) from error
 
 
 def print_progress(num_done: int, num_all: int | None, what: str = "evaluated", unit: str = "images") -> None:
