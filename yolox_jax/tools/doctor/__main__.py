@@ -14,15 +14,9 @@ from pathlib import Path
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from yolox_jax.cli.terminal import (
-    make_parent_dirs,
-    print_progress,
-    quiet_libraries,
-    run_program,
-    user_errors,
-    write_text,
-)
+from yolox_jax.cli.terminal import make_parent_dirs, print_progress, quiet_libraries, run_program, user_errors
 from yolox_jax.detection.anchors import check_size
+from yolox_jax.errors import writing
 from yolox_jax.tools.doctor import examination, findings_report
 from yolox_jax.tools.doctor.examination import Report
 from yolox_jax.visualize import sheets
@@ -54,7 +48,8 @@ def main() -> None:
         report = examine(_CONFIG.value)
         print(f"\n{findings_report.text(report)}")
         if _JSON.value:
-            write_text(_JSON.value, json.dumps(report.as_dict(), indent=2) + "\n")
+            with writing(_JSON.value):
+                Path(_JSON.value).write_text(json.dumps(report.as_dict(), indent=2) + "\n")
         if _SHEET.value:
             sheets.write_picture(Path(_SHEET.value), findings_report.contact_sheet(report))
     sys.exit(1 if report.count("error") else 0)

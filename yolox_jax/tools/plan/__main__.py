@@ -9,13 +9,14 @@ sheet. A loop of unknown length (as in NMS) counts as one iteration.
 """
 
 import json
+from pathlib import Path
 
 import jax
 from absl import flags
 from ml_collections import config_flags
 
-from yolox_jax.cli.terminal import make_parent_dirs, quiet_libraries, run_program, user_errors, write_text
-from yolox_jax.errors import UserError
+from yolox_jax.cli.terminal import make_parent_dirs, quiet_libraries, run_program, user_errors
+from yolox_jax.errors import UserError, writing
 from yolox_jax.tools.plan.chips import parse_topology
 from yolox_jax.tools.plan.planner import plan, plan_largest
 from yolox_jax.tools.plan.programs import PROGRAMS
@@ -53,7 +54,8 @@ def main() -> None:
             f"{as_text(report)}"
         )
         if _JSON.value:
-            write_text(_JSON.value, json.dumps(report, indent=2) + "\n")
+            with writing(_JSON.value):
+                Path(_JSON.value).write_text(json.dumps(report, indent=2) + "\n")
 
 
 def _parse_batch(text: str) -> int:
