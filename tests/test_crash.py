@@ -15,4 +15,6 @@ def test_a_run_killed_and_stopped_at_random_moments_equals_the_one_left_alone(tm
     for _, run, num_lost, differences in rows:
         assert num_lost == 0
         assert set(differences.values()) == {0}, differences
-        assert "killed" in [life.end for life in run.lives] or "stopped" in [life.end for life in run.lives]
+        assert "killed" in [attempt.end for attempt in run.attempts] or "stopped" in [
+            attempt.end for attempt in run.attempts
+        ]

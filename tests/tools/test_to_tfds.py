@@ -29,7 +29,7 @@ def _turned(jpeg: bytes) -> bytes:
 
 @pytest.fixture
 def coco(tmp_path):
-    """Five images and their json: boxes with fractions, a crowd, an image without boxes, two with an EXIF orientation."""
+    """Five images and their json: fractional boxes, a crowd, an image without boxes, two with an EXIF orientation."""
     rng = np.random.default_rng(0)
     (tmp_path / "images" / "sub").mkdir(parents=True)
     for name in ("a.jpg", "sub/b.png", "c.bmp", "as_stored.jpg", "as_shown.jpg"):

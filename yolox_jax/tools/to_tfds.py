@@ -2,8 +2,9 @@
 
 python -m yolox_jax.tools.to_tfds --config=configs/yolox_s.py [--config.data.…] --output=DIR [--name=NAME]
 
-The two splits of the config become "train" and "validation" of DIR/NAME/1.0.0, which config.data.kind=tfds reads. Images
-that cannot be read are reported and left out; the exit code stays 0. Needs tensorflow-datasets, but not TensorFlow.
+The two splits of the config become "train" and "validation" of DIR/NAME/1.0.0, which config.data.kind=tfds reads.
+Images that cannot be read are reported and left out; the exit code stays 0. Needs tensorflow-datasets, but not
+TensorFlow.
 """
 
 import functools

@@ -16,7 +16,8 @@ _PROGRAM = """
   ROOT %sum = f32[] add(%x, %y), metadata={op_name="not an instruction: = f32[9] all-reduce(%x)"}
 }
 ENTRY %main (a: f32[4,8]) -> f32[4,8] {
-  %grads = (f32[4,8]{1,0:T(8,128)}, /*index=1*/bf16[16]{0:T(256)(128)(2,1)S(1)}) all-reduce(%a, %b), channel_id=1, replica_groups=[2,4]<=[8], to_apply=%add
+  %grads = (f32[4,8]{1,0:T(8,128)}, /*index=1*/bf16[16]{0:T(256)(128)(2,1)S(1)}) all-reduce(%a, %b), \
+channel_id=1, replica_groups=[2,4]<=[8], to_apply=%add
   %start = f32[100]{0} all-reduce-start(%c), replica_groups={{0,1,2,3,4,5,6,7}}, to_apply=%add
   %done = f32[100]{0} all-reduce-done(%start)
   %part = f32[4,8]{1,0} get-tuple-element(%grads), index=0

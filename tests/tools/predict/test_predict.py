@@ -22,7 +22,7 @@ from yolox_jax.tools.predict.prediction import Prediction
 
 @pytest.fixture
 def folder(tmp_path):
-    """Three images of different sizes, two of them with the same name, a damaged one, a text and a video of seven frames."""
+    """Three images of different sizes, two with equal names, a damaged one, a text and a video of seven frames."""
     (tmp_path / "in" / "sub").mkdir(parents=True)
     cv2.imwrite(str(tmp_path / "in" / "a.png"), white_box(64, 64, (8, 8, 24, 24)))
     cv2.imwrite(str(tmp_path / "in" / "b.JPG"), white_box(128, 100, (40, 40, 80, 100)))
@@ -166,7 +166,8 @@ def test_the_name_of_a_folder_is_not_a_pattern(folder):
 
 def _run_main(before, *arguments):
     """Runs predict's main after statements that may replace parts of it."""
-    program = f"from absl import app\nfrom yolox_jax.tools.predict import __main__ as predict\n{before}\napp.run(predict.main)"
+    imports = "from absl import app\nfrom yolox_jax.tools.predict import __main__ as predict"
+    program = f"{imports}\n{before}\napp.run(predict.main)"
     return programs.Program([sys.executable, "-c", program, *arguments], ROOT, programs.environment()).end()
 
 

@@ -11,7 +11,7 @@ from yolox_jax.boxes import xywh_to_xyxy
 
 @dataclasses.dataclass(frozen=True)
 class SplitAnnotations:
-    """The N boxes that training or evaluation uses and the M images they belong to, boxes ordered by image, unclipped."""
+    """The N boxes that training uses, unclipped and ordered by image, and the M images of the split."""
 
     split: str
     class_names: tuple[str, ...]

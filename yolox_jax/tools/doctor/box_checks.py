@@ -1,4 +1,4 @@
-"""Checks of boxes against each other, their images and the config. Faults of a single record are noted by its source."""
+"""Checks boxes against each other, their images and the config. Faults of single records are noted by the source."""
 
 from collections.abc import Callable, Iterator
 
@@ -33,8 +33,8 @@ def _unchanged(boxes_xyxy: np.ndarray) -> np.ndarray:
     return boxes_xyxy
 
 
-# By kind of data set: the format in which its four numbers are read, and the formats that may have been written instead,
-# each with the conversion of those numbers to xyxy.
+# For each kind of data set: the format in which its four numbers are read, and the formats that may have been written
+# instead, each with the conversion of those numbers to xyxy.
 _ToXyxy = Callable[[np.ndarray], np.ndarray]
 _FORMATS: dict[str, tuple[str, dict[str, _ToXyxy]]] = {
     "coco": ("x, y, w, h", {"x1, y1, x2, y2": _unchanged, "cx, cy, w, h": cxcywh_to_xyxy}),
@@ -113,7 +113,7 @@ def _small(split: SplitAnnotations, size_hw: tuple[int, int]) -> Iterator[Findin
         smallest = int(np.argmin(np.where(small_N, side_N, np.inf)))
         what = (
             f"{small_N.sum()} of {len(small_N)} boxes ({small_N.mean():.1%}) have a side shorter than "
-            f"{_FINEST_STRIDE:.0f} pixels, the finest stride, {at}; the smallest is this one with {side_N[smallest]:.2g}"
+            f"{_FINEST_STRIDE:.0f} pixels, the finest stride, {at}; the smallest is this one, {side_N[smallest]:.2g}"
         )
         advice = "expect that few of them are detected, or raise config.input_size"
         yield _of_box(split, smallest, "note", "boxes-below-8-pixels", what, advice)

@@ -3,9 +3,9 @@
 python -m yolox_jax.tools.plan --config=configs/yolox_s.py --topology=v5e:2x4 [--what=predict] [--batch=N|auto]
 [--dtype=float32] [--json=FILE] [--config.field=value …]
 
-libtpu compiles the program for the chips; that takes minutes for a large network. The report has, for each chip: whether
-the program fits, its memory by kind, FLOPs, HBM traffic, collectives, and the minimum time of a step by the chip's data
-sheet. A loop of unknown length (as in NMS) counts as one iteration.
+libtpu compiles the program for the chips; that takes minutes for a large network. The report has, for each chip:
+whether the program fits, its memory by kind, FLOPs, HBM traffic, collectives, and the minimum time of a step by the
+chip's data sheet. A loop of unknown length (as in NMS) counts as one iteration.
 """
 
 import json

@@ -21,8 +21,8 @@ class Chip:
     examples: tuple[str, ...]  # slices on offer
 
 
-# Sources: "key specifications" of cloud.google.com/tpu/docs/v4, /v5e, /v5p and /v6e, read in November 2026. The page of v4
-# lacks the bandwidth between chips; 6 links of 50 GB/s each way is from Jouppi et al., "TPU v4" (arXiv 2304.01433).
+# Sources: "key specifications" of cloud.google.com/tpu/docs/v4, /v5e, /v5p and /v6e, read in November 2026. The page of
+# v4 lacks the bandwidth between chips; 6 links of 50 GB/s each way are from Jouppi et al., "TPU v4" (arXiv 2304.01433).
 CHIPS = {
     "v4": Chip(275e12, 32 * 2**30, 1200e9, 300e9, 3, ("v4:2x2x1", "v4:2x2x2", "v4:4x4x4", "v4:4x8x8")),
     "v5e": Chip(197e12, 16e9, 819e9, 200e9, 2, ("v5e:1x1", "v5e:2x4", "v5e:8x8", "v5e:16x16")),

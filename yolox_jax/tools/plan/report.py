@@ -74,7 +74,7 @@ def make_report(
 
 
 def as_text(report: dict[str, Any]) -> str:
-    """Formats the report for the terminal. GB are 10⁹ bytes; figures are per chip and step unless a line says otherwise."""
+    """Formats the report for the terminal: figures per chip and step unless a line says otherwise; GB are 10⁹ bytes."""
     peak, capacity = _gb(report["peak_bytes"]), _gb(report["hbm_bytes_of_chip"])
     if not report["fits"]:
         return f"fits           no: needs {peak}, a chip has {capacity}"
@@ -83,14 +83,17 @@ def as_text(report: dict[str, Any]) -> str:
     lines += [
         f"  {_SHOWN.get(kind, kind):<28} {_gb(num_bytes):>10}" for kind, num_bytes in report["memory_bytes"].items()
     ]
+    exchanged = report["collectives"]
+    if report["num_collectives"]:
+        exchanged += f": {_mb(report['collective_bytes'])}, of which a chip sends {_mb(report['sent_bytes'])}"
     traffic, accessed = report["hbm_bytes_per_step"], report["bytes_accessed_per_step"]
     lines += [
         f"FLOPs          {report['flops_per_step'] / 1e9:.1f} G, {report['flops_per_image'] / 1e9:.2f} G per image",
         f"HBM traffic    {_gb(traffic)}, {_gb(report['hbm_bytes_per_image'])} per image",
         f"  by the compiler's count, which includes on-chip memory: {_gb(accessed)}",
-        f"collectives    {report['collectives']}: {_mb(report['collective_bytes'])}, {_mb(report['sent_bytes'])} sent by a chip",
+        f"collectives    {exchanged}",
         f"minimum time   {1e3 * report['seconds']:.3g} ms, bound by {report['bound_by']} ({times})",
-        f"images/s       at most {report['images_per_s_per_chip']:.0f} per chip, {report['images_per_s']:.0f} on all chips",
+        f"images/s       at most {report['images_per_s_per_chip']:.0f} per chip, {report['images_per_s']:.0f} in total",
     ]
     return "\n".join(lines)
 

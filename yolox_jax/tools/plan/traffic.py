@@ -1,8 +1,8 @@
 """Counts the bytes that one run of a compiled program reads and writes in HBM.
 
-The compiler's own count ("bytes accessed") includes operands and results in any memory. The TPU compiler keeps much of a
-program's data in on-chip memory (128 MB on v5e), which has its own, higher bandwidth, and counts copies between the two
-memories several times. Here an array counts only if it lies in HBM.
+The compiler's own count ("bytes accessed") includes operands and results in any memory. The TPU compiler keeps much of
+a program's data in on-chip memory (128 MB on v5e), which has its own, higher bandwidth, and counts copies between the
+two memories several times. Here an array counts only if it lies in HBM.
 """
 
 from yolox_jax.tools.plan.hlo import Array, Instruction, Program

@@ -1,8 +1,8 @@
 """Detects objects in images and videos: python -m yolox_jax.tools.predict --weights=yolox_s PATH… [--output=DIR]
 
 A path is an image, a video, a folder of them, a quoted pattern such as "photos/**/*.jpg", or the number of a webcam,
-which runs until Ctrl-C. Writes an annotated copy of each input, and predictions.json, which is also written after Ctrl-C
-or an error. Inputs that cannot be read are reported and skipped; the exit code is then 1.
+which runs until Ctrl-C. Writes an annotated copy of each input, and predictions.json, also after Ctrl-C or an error.
+Inputs that cannot be read are reported and skipped; the exit code is then 1.
 """
 
 import json

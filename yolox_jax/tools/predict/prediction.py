@@ -19,7 +19,7 @@ _T = TypeVar("_T")
 
 
 class Prediction:
-    """Detects objects in inputs one after the other, writes annotated copies to a folder, and collects the detections."""
+    """Detects objects in inputs one by one, writes annotated copies to a folder, and collects the detections."""
 
     def __init__(self, detector: Detector, output: Path, max_frames: int | None = None):
         self.entries: list[dict[str, Any]] = []
@@ -56,7 +56,7 @@ class Prediction:
         self.unreadable.append(error)
 
     def as_json(self) -> dict[str, Any]:
-        """Returns the content of predictions.json: class names, images or frames with detections, and unreadable inputs."""
+        """Returns the content of predictions.json: class names, detections per image or frame, unreadable inputs."""
         return {
             "class_names": list(self._detector.class_names),
             "images": self.entries,
@@ -106,7 +106,7 @@ class Prediction:
         print(f"{media.name}: {num_done} frames")
 
     def _free_path(self, name: str) -> Path:
-        """Returns an unused path in the output folder. Inputs may have equal names, or lie in that folder themselves."""
+        """Returns an unused path in the output folder: inputs may have equal names, or lie in that folder."""
         path = self._output / name
         for number in itertools.count(2):
             if path.resolve() not in self._taken:
