@@ -49,7 +49,7 @@ def _fractions(split: SplitAnnotations) -> Iterator[Finding]:
     if is_fraction_N.any():
         what = (
             f"{is_fraction_N.sum()} of {len(is_fraction_N)} boxes lie within the first pixel of their image: "
-            "they are probably fractions of its size, not pixels"
+            "they are probably fractions of its size, not pixels; this one is the first"
         )
         advice = "multiply x and w by the image's width, y and h by its height"
         yield _of_box(split, int(np.argmax(is_fraction_N)), "error", "normalised-boxes", what, advice)
@@ -71,7 +71,7 @@ def _other_format(split: SplitAnnotations, kind: str) -> Iterator[Finding]:
         if _are_inside(xyxy_N4, wh_N2).all() and (xyxy_N4[:, :2] < xyxy_N4[:, 2:]).all():
             what = (
                 f"{overhanging_N.sum()} of {len(overhanging_N)} boxes cross the border of their image if read as "
-                f"{as_read}, but all boxes lie inside if read as {meant}"
+                f"{as_read}, but all boxes lie inside if read as {meant}; this one is the first"
             )
             advice = f"convert the boxes to {as_read}"
             yield _of_box(split, int(np.argmax(overhanging_N)), "error", "wrong-box-format", what, advice)

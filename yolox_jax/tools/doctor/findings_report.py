@@ -39,7 +39,7 @@ def text(report: Report) -> str:
         if len(of_code) > _LINES_PER_CODE:
             lines.append(f"  and {len(of_code) - _LINES_PER_CODE} more; --json=FILE lists all")
     counts = ", ".join(_counted(report.count(severity), severity) for severity in SEVERITIES)
-    return "\n".join([*lines, "", counts if report.findings else "no faults found"])
+    return "\n".join([*lines, "", counts if report.findings else "no faults found"]).lstrip("\n")
 
 
 def _counted(number: int, noun: str) -> str:

@@ -70,7 +70,7 @@ def parse_topology(name: str) -> Topology:
 
 def _known_topologies() -> str:
     kinds = "; ".join(
-        f"{generation}:{'x'.join('XYZ'[: chip.dimensions])} such as {', '.join(chip.examples)}"
+        f"{generation}:{'x'.join('XYZ'[: chip.dimensions])} such as {', '.join(chip.examples[:2])}"
         for generation, chip in CHIPS.items()
     )
     return f"give a generation and its chips along each axis, at most {MAX_CHIPS} in all: {kinds}"

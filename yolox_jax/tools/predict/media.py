@@ -54,7 +54,7 @@ def find(named: Sequence[str]) -> tuple[list[Media], list[MediaError]]:
 
 def _nothing_found(named: str, path: Path) -> MediaError:
     if path.is_dir():
-        return MediaError(f"no image or video is in {named}", f'for those in its folders give "{named}/**/*"')
+        return MediaError(f"no image or video is in {named}", f'to include its subfolders, give "{named}/**/*"')
     if glob.has_magic(named):
         return MediaError(f"no image or video matches {named}", "check the pattern, and quote it")
     return MediaError(f"there is no file or folder {named}", "check the path")
