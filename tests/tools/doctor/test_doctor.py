@@ -14,14 +14,15 @@ from yolox_jax.tools.doctor.findings import Finding
 from yolox_jax.visualize import sheets
 
 
-def test_a_report_has_ten_lines_per_code_and_counts_the_rest():
+def test_a_report_shows_ten_findings_of_a_kind_and_their_advice_once():
     of_code = [Finding("error", "box-outside", "val", "v.json", f"annotation {i}", "far", "go") for i in range(12)]
     text = findings_report.text(Report([*of_code, Finding("note", "quiet", "train", "", "class cat", "so", "do")], {}))
     lines = text.splitlines()
     assert "error: box-outside in val (12)" in lines
-    assert lines.count("  v.json: annotation 9: far; go") == 1 and "  and 2 more; --json=FILE lists all" in lines
+    assert lines.count("  v.json: annotation 9: far") == 1 and "  and 2 more; --json=FILE lists all" in lines
     assert not any("annotation 10" in line for line in lines)
-    assert "note: quiet in train" in lines and "  class cat: so; do" in lines
+    assert lines.count("  advice: go") == 1
+    assert "note: quiet in train" in lines and "  class cat: so" in lines and "  advice: do" in lines
     assert lines[-1] == "12 errors, 0 warnings, 1 note"
 
 

@@ -17,7 +17,7 @@ class Finding:
     """A fault of one record, or of a whole split if every record has it."""
 
     severity: Severity
-    code: str  # "duplicate-box": reports group findings by it
+    code: str  # "duplicate-box"; the report groups findings by it
     split: str
     file: str
     record: str  # "image 17, box 2"
@@ -26,10 +26,9 @@ class Finding:
     image: int | None = None  # index into the split's source of an image that shows the fault
 
     def __str__(self) -> str:
-        # An error that was raised about a file names it in its own words.
-        file = "" if self.file in self.what else self.file
-        where = ": ".join(part for part in (file, self.record) if part)
-        return f"{where}: {self.what}; {self.advice}" if where else f"{self.what}; {self.advice}"
+        """File, record and fault, without the advice, which many findings share."""
+        file = "" if self.file in self.what else self.file  # the error of an image file names it already
+        return ": ".join(part for part in (file, self.record, self.what) if part)
 
 
 def from_problem(problem: Problem, split: str) -> Finding:

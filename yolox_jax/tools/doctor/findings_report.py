@@ -10,14 +10,14 @@ from yolox_jax.tools.doctor.examination import Report
 from yolox_jax.tools.doctor.findings import SEVERITIES, Finding
 from yolox_jax.visualize import drawing, sheets
 
-_LINES_PER_CODE = 10
+_LINES_PER_KIND = 10
 _CLASSES_SHOWN = 8
 _SHEET_CELLS = 24
 _MIN_EXAMPLES = 4  # images on the sheet beside those with findings
 
 
 def text(report: Report) -> str:
-    """Formats the report for the terminal: a line per split, then the findings by code, at most ten lines of each."""
+    """Formats the report for the terminal: a line per split, then findings with their advice, at most ten of a kind."""
     lines = []
     for name, split in report.splits.items():
         summary = split.summary()
@@ -26,18 +26,19 @@ def text(report: Report) -> str:
         more = " …" if len(of_class) > _CLASSES_SHOWN else ""
         lines.append(f"{name}: {summary['images']} images, {summary['boxes']} boxes: {classes}{more}")
 
-    by_code: dict[tuple[str, str, str], list[Finding]] = {}
+    alike: dict[tuple[str, str, str, str], list[Finding]] = {}
     for finding in report.findings:
-        by_code.setdefault((finding.severity, finding.code, finding.split), []).append(finding)
-    for (severity, code, split_name), of_code in by_code.items():
-        count = f" ({len(of_code)})" if len(of_code) > 1 else ""
+        alike.setdefault((finding.severity, finding.code, finding.split, finding.advice), []).append(finding)
+    for (severity, code, split_name, advice), of_kind in alike.items():
+        count = f" ({len(of_kind)})" if len(of_kind) > 1 else ""
         lines += [
             "",
             f"{severity}: {code} in {split_name}{count}",
-            *(f"  {each}" for each in of_code[:_LINES_PER_CODE]),
+            *(f"  {each}" for each in of_kind[:_LINES_PER_KIND]),
         ]
-        if len(of_code) > _LINES_PER_CODE:
-            lines.append(f"  and {len(of_code) - _LINES_PER_CODE} more; --json=FILE lists all")
+        if len(of_kind) > _LINES_PER_KIND:
+            lines.append(f"  and {len(of_kind) - _LINES_PER_KIND} more; --json=FILE lists all")
+        lines.append(f"  advice: {advice}")
     counts = ", ".join(_counted(report.count(severity), severity) for severity in SEVERITIES)
     return "\n".join([*lines, "", counts if report.findings else "no faults found"]).lstrip("\n")
 
