@@ -9,7 +9,7 @@ from yolox_jax.tools.plan.hlo import parse
 from yolox_jax.tools.plan.roofline import Work, roofline
 from yolox_jax.tools.plan.traffic import hbm_bytes
 
-# Names on the terminal of the kinds of memory; --json keeps its keys.
+# Kinds of memory under other names on the terminal. The keys of --json stay.
 _SHOWN = {"optimiser": "optimizer state", "EMA": "EMA weights", "padding of these": "padding of the above"}
 
 
@@ -79,7 +79,10 @@ def as_text(report: dict[str, Any]) -> str:
     if not report["fits"]:
         return f"fits           no: needs {peak}, a chip has {capacity}"
     times = ", ".join(f"{part} {1e3 * seconds:.3g}" for part, seconds in report["seconds_by_part"].items())
-    lines = [f"fits           yes: {peak} of {capacity} at the peak"]
+    lines = [
+        f"fits           yes: {peak} of {capacity} at the peak",
+        "memory         by kind, not all at the same time",
+    ]
     lines += [
         f"  {_SHOWN.get(kind, kind):<28} {_gb(num_bytes):>10}" for kind, num_bytes in report["memory_bytes"].items()
     ]

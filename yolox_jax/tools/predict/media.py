@@ -21,7 +21,7 @@ class Media:
 
     name: str  # as messages show it
     kind: str  # "image", "video" or "webcam"
-    path: Path  # the number of a webcam
+    path: Path  # for a webcam its number
 
 
 class MediaError(UserError):
