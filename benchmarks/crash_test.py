@@ -111,7 +111,7 @@ class Run:
             raise SystemExit(f"{self.workdir} ended with {process.returncode}:\n{output}")
         if ends[process.returncode] == "finished":
             phase = "finished"
-        resumed = re.search(r" from step (\d+) of ", output)
+        resumed = re.search(r"^going on from step (\d+)", output, re.MULTILINE)
         saved = re.search(r"saved at step (\d+)", output)
         attempt = Attempt(
             ends[process.returncode],

@@ -65,14 +65,13 @@ def main() -> None:
 
     images = placed(jax.ShapeDtypeStruct((arguments.batch, arguments.size, arguments.size, 3), jnp.float32))
     variables = jax.tree.map(placed, jax.eval_shape(network.init, jax.random.key(0), images))
-    compiled = compile_for_chip(jax.jit(gradients).lower(variables, images))
-    if isinstance(compiled, OutOfMemory):
-        raise SystemExit(f"does not fit: needs {compiled.needed_bytes / 1e9:.1f} GB")
-    traffic = hbm_bytes(parse(compiled.text))
+    measured = compile_for_chip(jax.jit(gradients).lower(variables, images))
+    if isinstance(measured, OutOfMemory):
+        raise SystemExit(f"does not fit: needs {measured.needed_bytes / 1e9:.1f} GB")
     print(
-        f"{'plain' if arguments.plain else 'space-to-depth'}: {compiled.flops / 1e9:.0f} GFLOP, "
-        f"{compiled.bytes_accessed / 1e9:.2f} GB by the compiler's count, {traffic / 1e9:.2f} GB in HBM, "
-        f"{compiled.temporary_bytes / 1e9:.2f} GB of temporaries"
+        f"{'plain' if arguments.plain else 'folded'}: {measured.flops / 1e9:.0f} GFLOP, "
+        f"{measured.bytes_accessed / 1e9:.2f} GB by XLA's count, {hbm_bytes(parse(measured.text)) / 1e9:.2f} GB in HBM, "
+        f"{measured.temporary_bytes / 1e9:.2f} GB of temporaries"
     )
 
 

@@ -22,7 +22,7 @@ _FASTER = (
 )
 
 
-def _printed(cell: nbformat.NotebookNode) -> str:
+def _said(cell: nbformat.NotebookNode) -> str:
     return "".join(output.get("text", "") for output in cell.outputs)
 
 
@@ -43,9 +43,9 @@ def test_every_cell_of_the_notebook_runs(tmp_path, monkeypatch):
     monkeypatch.delenv("XLA_FLAGS", raising=False)
     NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(tmp_path)}}).execute()
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    printed = "\n".join(_printed(cell) for cell in cells)
-    assert "exit code 75" in printed and re.search(r"going on from step ([3-9]|\d\d) of runs/mine", printed)
-    assert len(re.findall(r"Average Precision|AP50 ", printed)) >= 2
+    said = "\n".join(_said(cell) for cell in cells)
+    assert "exit code 75" in said and re.search(r"going on from step ([3-9]|\d\d) of runs/mine", said)
+    assert len(re.findall(r"Average Precision|AP50 ", said)) >= 2
     assert Path(tmp_path / "mine.stablehlo").stat().st_size > 1e6
     assert sum("image/png" in output.get("data", {}) for cell in cells for output in cell.outputs) == 4
 
