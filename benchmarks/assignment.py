@@ -1,9 +1,10 @@
-"""What SimOTA costs: beside the official loop, as boxes and anchors grow, in memory, and as a share of the step.
+"""Times SimOTA: against the official loop, with growing numbers of boxes and anchors, and as a share of the step.
 
 python -m benchmarks.assignment [--batch=8] [--threads=2] [--rounds=9] [--peer=PATH] [--step=s:640:8]
 
-Every slot holds a box. --peer runs the official get_assignments, from a checkout, image by image, turn by turn with ours in
-the same process; needs PyTorch. Memory is what the compiled program of the whole batch wants beside its arguments.
+Every ground-truth slot holds a box. --peer also times the official get_assignments, from a checkout, image by image, in
+interleaved rounds in the same process; it needs PyTorch. Memory is that of the compiled program of the whole batch,
+without its arguments.
 """
 
 import argparse
@@ -36,22 +37,22 @@ _NUM_CLASSES = 80
 def random_case(
     size: int, boxes: int, batch: int, classes: int = _NUM_CLASSES
 ) -> tuple[Predictions, np.ndarray, np.ndarray]:
-    """Predictions spread as a trained network's, boxes [B, G, 4] xyxy and labels [B, G]."""
+    """Makes predictions distributed as a trained network's, boxes [B, G, 4] xyxy and labels [B, G]."""
     rng = np.random.default_rng(0)
     num_anchors = len(make_anchors((size, size)).strides)
     low_BG2 = rng.uniform(0, 0.8 * size, (batch, boxes, 2))
     high_BG2 = np.minimum(low_BG2 + rng.uniform(8, 0.5 * size, low_BG2.shape), size)
-    predictions = Predictions(
-        box_deltas=rng.normal(0, 1, (batch, num_anchors, 4)).astype(np.float32),
-        obj_logits=rng.normal(-3, 2, (batch, num_anchors)).astype(np.float32),
-        cls_logits=rng.normal(-3, 2, (batch, num_anchors, classes)).astype(np.float32),
-    )
+    arrays: dict[str, Any] = {
+        "box_deltas": rng.normal(0, 1, (batch, num_anchors, 4)).astype(np.float32),
+        "obj_logits": rng.normal(-3, 2, (batch, num_anchors)).astype(np.float32),
+        "cls_logits": rng.normal(-3, 2, (batch, num_anchors, classes)).astype(np.float32),
+    }
     gt_xyxy_BG4 = np.concatenate([low_BG2, high_BG2], axis=2).astype(np.float32)
-    return predictions, gt_xyxy_BG4, rng.integers(0, classes, (batch, boxes)).astype(np.int32)
+    return Predictions(**arrays), gt_xyxy_BG4, rng.integers(0, classes, (batch, boxes)).astype(np.int32)
 
 
 def ours(size: int, boxes: int, batch: int) -> tuple[Callable[[], int], int]:
-    """A function that assigns the batch and returns how many anchors are positive; its memory in bytes."""
+    """Returns a function that assigns a batch and counts the positive anchors, and its program's memory in bytes."""
     predictions, gt_xyxy_BG4, gt_label_BG = random_case(size, boxes, batch)
     assign = functools.partial(losses.assign, config=SimOtaConfig())
     program = jax.jit(jax.vmap(assign, in_axes=(0, None, 0, 0, 0)))
@@ -59,12 +60,13 @@ def ours(size: int, boxes: int, batch: int) -> tuple[Callable[[], int], int]:
         (predictions, make_anchors((size, size)), gt_xyxy_BG4, gt_label_BG, np.ones(gt_label_BG.shape, bool))
     )
     compiled = program.lower(*arguments).compile()
-    memory = compiled.memory_analysis().temp_size_in_bytes
-    return lambda: int(jax.block_until_ready(compiled(*arguments)).positive.sum()), memory
+    memory = compiled.memory_analysis()
+    assert memory is not None  # XLA:CPU reports it
+    return lambda: int(jax.block_until_ready(compiled(*arguments)).positive.sum()), memory.temp_size_in_bytes
 
 
 def theirs(peer: Official, size: int, boxes: int, batch: int) -> Callable[[], int]:
-    """get_assignments for one image after the other, as get_losses calls it."""
+    """Returns a function that runs get_assignments on one image after the other, as get_losses does."""
     predictions, gt_xyxy_BG4, gt_label_BG = random_case(size, boxes, batch)
     anchors = make_anchors((size, size))
     head = importlib.import_module("yolox.models").YOLOXHead(_NUM_CLASSES)
@@ -89,7 +91,7 @@ def theirs(peer: Official, size: int, boxes: int, batch: int) -> Callable[[], in
 
 
 def compare(batch: int, rounds: int, peer: Official | None) -> Times:
-    """Prints a line for each number of boxes and contender; our times by number of boxes."""
+    """Prints a line for each number of boxes and contender. Returns our times by number of boxes."""
     our_times: Times = {}
     for boxes in _BOXES:
         contenders = {OURS: ours(_SIZE, boxes, batch)[0]}
@@ -104,7 +106,7 @@ def compare(batch: int, rounds: int, peer: Official | None) -> Times:
 
 
 def grow(label: str, amounts: list[int], cases: list[tuple[int, int]], batch: int, rounds: int) -> None:
-    """Prints time and memory along one axis of growth, and the slopes of their logarithms."""
+    """Prints time and memory for growing amounts of one quantity, and the slopes of their logarithms."""
     runs, memories = zip(*(ours(size, boxes, batch) for size, boxes in cases), strict=True)
     times = take_turns(dict(zip(map(str, amounts), runs, strict=True)), rounds)
     medians = [statistics.median(seconds) for seconds in times.values()]
@@ -117,13 +119,15 @@ def grow(label: str, amounts: list[int], cases: list[tuple[int, int]], batch: in
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--threads", type=int, default=2, help="cores, and threads, of everyone")
-    parser.add_argument("--rounds", type=int, default=9, help="calls timed; the table has their medians")
+    parser.add_argument("--threads", type=int, default=2, help="cores and threads of each contender")
+    parser.add_argument("--rounds", type=int, default=9, help="timed calls; the medians are printed")
     parser.add_argument("--peer", type=Path, help="a checkout of the official PyTorch YOLOX")
-    parser.add_argument("--step", help="MODEL:SIZE:BATCH: time this training step too, and print the share of it")
+    parser.add_argument(
+        "--step", help="MODEL:SIZE:BATCH: also times this training step, and prints the share of assignment"
+    )
     arguments = parser.parse_args()
     use_cores(arguments.threads)
-    keep_freed_memory()  # as the programs do; the peer in this process has it too
+    keep_freed_memory()  # as train.py does; affects the peer too
     peer = Official(arguments.peer, arguments.threads) if arguments.peer else None
     print(f"{arguments.threads} threads, float32, jax {jax.__version__}" + (f", {peer.version}" if peer else ""))
     compare(arguments.batch, arguments.rounds, peer)
@@ -135,14 +139,16 @@ def main() -> None:
 
 
 def share_of_step(case: str, rounds: int) -> None:
-    """Times a training step and the assignment of as many images with all of the step's slots."""
+    """Times a training step, and the assignment of a batch of its size with all ground-truth slots full."""
     name, size, batch_size = case.split(":")
     batch = random_batch(int(size), int(batch_size))
     step = our_step(name, state.init_variables(yolox.create(name), seed=0), batch)
     assign, _ = ours(int(size), batch.gt_boxes.shape[1], int(batch_size))
     times: Any = take_turns({"step": step, "assignment": assign}, rounds, warm_up=1)
     step_s, assign_s = (statistics.median(seconds) for seconds in times.values())
-    print(f"{case}: step {1000 * step_s:.0f} ms, assignment {1000 * assign_s:.1f} ms, {assign_s / step_s:.1%} of it")
+    print(
+        f"{case}: step {1000 * step_s:.0f} ms, assignment {1000 * assign_s:.1f} ms, {assign_s / step_s:.1%} of the step"
+    )
 
 
 if __name__ == "__main__":

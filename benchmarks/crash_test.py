@@ -1,8 +1,9 @@
-"""Kills training runs at random moments and shows that nothing is lost: python -m benchmarks.crash_test --kills=20
+"""Kills training runs at random moments and checks that nothing is lost: python -m benchmarks.crash_test --kills=20
 
-One run U of a short quickstart is left alone. Another is killed with SIGKILL again and again, while it starts, trains,
-evaluates and saves (every third step), and started again by the same command until it ends; a third is asked to stop with
-SIGTERM. Their logged losses, evaluations, TensorBoard files and final states are then compared with U's, bit for bit.
+One run of a short quickstart is not interrupted. A second is killed with SIGKILL again and again, while it starts,
+trains, evaluates and saves (every third step), and restarted by the same command until it finishes. A third is stopped
+with SIGTERM. Their logged losses, evaluations, TensorBoard files and final states must equal the first run's, bit for
+bit.
 """
 
 import argparse
@@ -41,26 +42,26 @@ SHORT = (
     "--config.hsv.enabled=true",
 )
 _STEPS_PER_EPOCH = 20
-_PATIENCE = 900  # seconds until a life that does not end is a hanging one
-_STOPPED = 75  # train.py's exit code where it was asked to stop and saved
-_NOT_COMPARED = ("images_per_second", "data_wait", "time", "num_programs")  # of each life, not of the run
+_PATIENCE = 900  # seconds after which a program that has not ended is a failure
+_STOPPED = 75  # exit code of train.py after a save on SIGTERM
+_NOT_COMPARED = ("images_per_second", "data_wait", "time", "num_programs")  # differ between runs without an error
 
 
 @dataclasses.dataclass
-class Life:
-    """One start of the program and its end."""
+class Attempt:
+    """One start of the program, until it ends or is interrupted."""
 
     end: str  # "finished", "killed" or "stopped"
-    phase: str  # what it was doing when it was interrupted
+    phase: str  # what it did when it was interrupted
     resumed_at: int  # step
-    saved_at: int | None  # the step it said it saved before it stopped
-    seconds_to_end: float  # from the signal
+    saved_at: int | None  # the step that it reported to have saved when it stopped
+    seconds_to_end: float  # after the signal
 
 
 def read_events(file: Path) -> Iterator[Event]:
-    """The events of a TensorBoard file."""
+    """Reads the events of a TensorBoard file."""
     content, place = file.read_bytes(), 0
-    while place < len(content):  # TFRecord: length, its checksum, as many bytes, their checksum
+    while place < len(content):  # TFRecord: length, its checksum, the data, its checksum
         (length,) = struct.unpack_from("<Q", content, place)
         yield Event.FromString(content[place + 12 : place + 12 + length])
         place += length + 16
@@ -68,17 +69,20 @@ def read_events(file: Path) -> Iterator[Event]:
 
 @dataclasses.dataclass
 class Run:
-    """A run and its lives."""
+    """A run directory and the program's attempts in it."""
 
     workdir: Path
     config: tuple[str, ...]
-    lives: list[Life] = dataclasses.field(default_factory=list)
+    attempts: list[Attempt] = dataclasses.field(default_factory=list)
 
-    def live(self, number: int | None = None, num_reports: int | None = None, delay: float = 0.0) -> Life:
-        """Starts the program and waits for its end; sends the signal `delay` seconds after so many reported steps."""
+    def start(self, number: int | None = None, num_reports: int | None = None, delay: float = 0.0) -> Attempt:
+        """Starts the program and waits for its end.
+
+        Sends signal `number`, if given, `delay` seconds after the program has reported `num_reports` steps.
+        """
         command = [sys.executable, str(ROOT / "train.py"), f"--config={ROOT / 'configs' / 'quickstart.py'}"]
         command += [f"--workdir={self.workdir}", *self.config]
-        # A cache of compiled programs: 20 lives would otherwise compile 20 times.
+        # With a compilation cache, since otherwise each attempt would compile again.
         cache = os.environ.get("JAX_COMPILATION_CACHE_DIR", str(self.workdir.parent / "compiled"))
         with subprocess.Popen(
             command,
@@ -109,22 +113,22 @@ class Run:
             phase = "finished"
         resumed = re.search(r"^resuming from step (\d+)", output, re.MULTILINE)
         saved = re.search(r"saved at step (\d+)", output)
-        life = Life(
+        attempt = Attempt(
             ends[process.returncode],
             phase,
             int(resumed[1]) if resumed else 0,
             int(saved[1]) if saved else None,
             seconds,
         )
-        self.lives.append(life)
-        return life
+        self.attempts.append(attempt)
+        return attempt
 
     def records(self) -> list[dict[str, Any]]:
         lines = (self.workdir / "metrics.jsonl").read_text().splitlines()
         return [{k: v for k, v in json.loads(line).items() if k not in _NOT_COMPARED} for line in lines]
 
     def events(self) -> list[tuple[int, str, float, bytes]]:
-        """All that the TensorBoard files show: step, name, value, picture."""
+        """All values in the TensorBoard files: step, name, number, picture."""
         found = []
         for path in sorted((self.workdir / "tensorboard").iterdir()):
             for event in read_events(path):
@@ -164,7 +168,7 @@ def _leaves(tree: object, path: str = "") -> list[tuple[str, object]]:
 
 
 class _Reader(threading.Thread):
-    """Reads what a program prints, and knows from it what the program does."""
+    """Reads a program's output, and derives from it what the program is doing."""
 
     def __init__(self, stream: IO[str]):
         super().__init__(daemon=True)
@@ -184,7 +188,7 @@ class _Reader(threading.Thread):
             elif line.startswith("AP "):
                 self.phase = "training"
         for _ in range(1000):
-            self._reports.release()  # nobody waits for what will not come
+            self._reports.release()  # releases everyone who waits: no more reports will come
         self.ended.set()
 
     def wait_for_reports(self, num_reports: int) -> None:
@@ -193,32 +197,32 @@ class _Reader(threading.Thread):
 
 
 def interrupt(run: Run, number: int, num_times: int, rng: random.Random, total_steps: int) -> int:
-    """Sends the signal at `num_times` random moments, the run started again after each, and lets it end.
+    """Sends the signal at `num_times` random moments, restarting the run after each, then lets the run finish.
 
-    Returns how many steps the lives lost: for SIGKILL beyond the last save, for SIGTERM at all.
+    Returns the number of lost steps: after SIGKILL those before the last save, after SIGTERM any.
     """
     num_lost = 0
-    for life_number in range(num_times):
+    for attempt_number in range(num_times):
         saved = run.saved_steps()
         steps_left = total_steps - (saved[-1] if saved else 0)
-        if life_number % 7 == 2:  # while it starts
-            life = run.live(number, None, rng.uniform(0.1, 10.0))
-        elif life_number % 7 == 1:  # while it evaluates, at the end of the epoch
-            life = run.live(number, 1 + (steps_left - 1) % _STEPS_PER_EPOCH, rng.uniform(0.0, 0.5))
-        else:  # the others share the training between them; saves lie within the delay
-            share = 2 * steps_left // (num_times - life_number)
-            life = run.live(number, rng.randint(1, max(1, min(steps_left, share))), rng.uniform(0.0, 1.5))
-        if saved and life.phase != "starting":
-            num_lost += max(0, saved[-1] - life.resumed_at)
-        if life.saved_at is not None:
-            num_lost += life.saved_at - run.saved_steps()[-1]
-    while run.lives[-1].end != "finished":
-        run.live()
+        if attempt_number % 7 == 2:  # while it starts
+            attempt = run.start(number, None, rng.uniform(0.1, 10.0))
+        elif attempt_number % 7 == 1:  # while it evaluates, at the end of the epoch
+            attempt = run.start(number, 1 + (steps_left - 1) % _STEPS_PER_EPOCH, rng.uniform(0.0, 0.5))
+        else:  # while it trains or saves, spread over the steps that are left
+            share = 2 * steps_left // (num_times - attempt_number)
+            attempt = run.start(number, rng.randint(1, max(1, min(steps_left, share))), rng.uniform(0.0, 1.5))
+        if saved and attempt.phase != "starting":
+            num_lost += max(0, saved[-1] - attempt.resumed_at)
+        if attempt.saved_at is not None:
+            num_lost += attempt.saved_at - run.saved_steps()[-1]
+    while run.attempts[-1].end != "finished":
+        run.start()
     return num_lost
 
 
 def compare(run: Run, whole: Run) -> dict[str, int]:
-    """How many things differ between two finished runs: 0 of each is what is promised."""
+    """Counts the differences between two finished runs; all must be 0."""
     ours, theirs = run.records(), whole.records()
     by_key = {(record["step"], record.get("event")): record for record in theirs}
     keys = [(record["step"], record.get("event")) for record in ours]
@@ -226,7 +230,7 @@ def compare(run: Run, whole: Run) -> dict[str, int]:
     return {
         "differing records": sum(record != by_key.get(key) for record, key in zip(ours, keys, strict=True)),
         "missing records": len(set(by_key) - set(keys)),
-        "doubled records": len(keys) - len(set(keys)),
+        "duplicate records": len(keys) - len(set(keys)),
         "steps out of order": sum(a >= b for a, b in itertools.pairwise(steps)),
         "differing TensorBoard numbers": abs(len(run.events()) - len(whole.events()))
         + sum(a != b for a, b in zip(run.events(), whole.events(), strict=False)),
@@ -241,10 +245,10 @@ def compare(run: Run, whole: Run) -> dict[str, int]:
 def crash_test(
     folder: Path, num_kills: int, num_stops: int, seed: int, config: tuple[str, ...] = SHORT
 ) -> list[tuple[str, Run, int, dict[str, int]]]:
-    """The rows of the table: how it was interrupted, the run, steps lost, differences."""
+    """Returns the rows of the table: the signal, the run, the number of lost steps, the differences."""
     rng = random.Random(seed)
     whole = Run(folder / "whole", config)
-    whole.live()
+    whole.start()
     total_steps = 1 + max(record["step"] for record in whole.records())
     rows = []
     for name, number, num_times in (("SIGKILL", signal.SIGKILL, num_kills), ("SIGTERM", signal.SIGTERM, num_stops)):
@@ -257,19 +261,18 @@ def crash_test(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=20, help="by SIGKILL")
-    parser.add_argument("--stops", type=int, default=5, help="by SIGTERM")
-    parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    parser.add_argument("--kills", type=int, default=20, help="number of times to send SIGKILL")
+    parser.add_argument("--stops", type=int, default=5, help="number of times to send SIGTERM")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the random moments")
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="crash test ") as folder:  # with a space, as people have them
+    with tempfile.TemporaryDirectory(prefix="crash test ") as folder:  # with a space, as real paths have
         rows = crash_test(Path(folder), arguments.kills, arguments.stops, arguments.seed)
     for name, run, num_lost, differences in rows:
-        interrupted = [life for life in run.lives if life.end != "finished"]
-        phases = Counter(life.phase for life in interrupted)
-        print(
-            f"{name}, {len(interrupted)} times: {dict(phases)}; went on from {[life.resumed_at for life in run.lives]}"
-        )
-        print(f"  longest from the signal to the end: {max(life.seconds_to_end for life in interrupted):.1f} s")
+        interrupted = [attempt for attempt in run.attempts if attempt.end != "finished"]
+        phases = Counter(attempt.phase for attempt in interrupted)
+        resumed_at = [attempt.resumed_at for attempt in run.attempts]
+        print(f"{name}, {len(interrupted)} times: {dict(phases)}; resumed from {resumed_at}")
+        print(f"  longest time from signal to end: {max(attempt.seconds_to_end for attempt in interrupted):.1f} s")
         print(f"  steps lost: {num_lost}; " + "; ".join(f"{name}: {number}" for name, number in differences.items()))
 
 

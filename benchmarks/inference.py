@@ -1,12 +1,13 @@
-"""How long detection takes, from letterboxed uint8 images to boxes after NMS, in float32 on the CPU.
+"""Times detection, from letterboxed uint8 images to boxes after NMS, in float32 on the CPU.
 
 python -m benchmarks.inference --images=DIR [--case=nano:416:1 …] [--weights=nano=yolox_nano.pth …]
     [--threads=2] [--rounds=15] [--peer=PATH [--peer-onnx=nano=FILE …]]
 
-Decoding, confidence 0.001 and NMS 0.65 are included on all sides. --peer runs the official PyTorch YOLOX, from a checkout,
-turn by turn with ours in the same process, as its eval.py does, with and without its --fuse; needs PyTorch. --peer-onnx runs
-an official .onnx file by ONNX Runtime, with the official decoding and NMS after it. A model without --weights has random
-ones, its scores raised until a fifth of the anchors enters NMS, as with trained weights.
+Every contender includes decoding, score threshold 0.001 and NMS at IoU 0.65. --peer also times the official PyTorch
+YOLOX, from a checkout, as its eval.py runs it, with and without its --fuse, in interleaved rounds in the same process;
+it needs PyTorch. --peer-onnx also times an official .onnx file in ONNX Runtime, followed by the official decoding and
+NMS. A model without --weights has random weights and a raised objectness bias, so that a fifth of the anchors enters
+NMS, as with trained weights.
 """
 
 import argparse
@@ -37,15 +38,17 @@ _CASES = ("nano:416:1", "nano:416:8", "s:640:1", "s:640:8")
 
 
 def read_images(folder: Path, size: int, batch: int) -> np.ndarray:
-    """The folder's first photographs in the order of their names, letterboxed: [B, H, W, 3] uint8."""
+    """Reads the folder's first images by name, letterboxed: [B, H, W, 3] uint8."""
     paths = sorted(folder.iterdir())[:batch]
     if len(paths) < batch:
-        raise SystemExit(f"--images={folder} has {len(paths)} files: {batch} are needed")
+        raise SystemExit(
+            f"--images={folder} has {len(paths)} files, but a batch needs {batch}: give a folder with more"
+        )
     return np.stack([geometry.letterbox(images.read(path), (size, size))[0] for path in paths])
 
 
 def open_weights(name: str, path: Path | None, images_BHW3: np.ndarray) -> Any:
-    """The file's variables; without one random variables that find something in these images."""
+    """Reads the file's variables; without a file, returns random ones that detect something in these images."""
     model = yolox.create(name)
     if path:
         return official.from_state_dict(official.load_pth(path), model)
@@ -53,7 +56,7 @@ def open_weights(name: str, path: Path | None, images_BHW3: np.ndarray) -> Any:
     predictions = jax.jit(functools.partial(model.apply, train=False))(variables, images_BHW3.astype(np.float32))
     obj_logit = np.asarray(predictions.obj_logits)
     cls_prob = jax.nn.sigmoid(predictions.cls_logits.max(axis=-1))
-    needed_logit = -jnp.log(cls_prob / _CONFIG.conf - 1)  # of the objectness, for the score to be `conf`
+    needed_logit = -jnp.log(cls_prob / _CONFIG.conf - 1)  # objectness at which the score is `conf`
     raise_by = np.quantile(needed_logit - obj_logit, _SHARE_ABOVE_CONF)
     for level in variables["params"]["head"]["obj_preds"].values():
         level["bias"] += raise_by
@@ -61,7 +64,7 @@ def open_weights(name: str, path: Path | None, images_BHW3: np.ndarray) -> Any:
 
 
 def ours(name: str, variables: Any, images_BHW3: np.ndarray) -> Callable[[], int]:
-    """A function that detects in the batch and returns how many boxes there are."""
+    """Returns a function that detects objects in the batch and counts them."""
     predict = make_predict(yolox.create(name), make_mesh(1), _CONFIG)
     on_device = jax.device_put(variables)
     return lambda: int(jax.device_get(predict(on_device, images_BHW3)).mask.sum())
@@ -79,7 +82,7 @@ def by_pytorch(peer: Official, model: Any, images_BHW3: np.ndarray) -> Callable[
 
 
 def by_onnx(peer: Official, model: Any, file: Path, images_BHW3: np.ndarray, threads: int) -> Callable[[], int]:
-    """Image by image where the file takes one at a time."""
+    """Returns a function that runs an .onnx file, image by image if its batch size is fixed at one."""
     runtime = importlib.import_module("onnxruntime")
     options = runtime.SessionOptions()
     options.intra_op_num_threads = threads
@@ -89,7 +92,7 @@ def by_onnx(peer: Official, model: Any, file: Path, images_BHW3: np.ndarray, thr
     at_a_time = input_.shape[0] if isinstance(input_.shape[0], int) else len(array_B3HW)
     model.eval()
     with peer.torch.no_grad():
-        model(peer.images(images_BHW3[:1]))  # whereby the head learns its levels' sizes, for decoding
+        model(peer.images(images_BHW3[:1]))  # lets the head record the sizes of its levels, which decoding needs
 
     def run() -> int:
         parts = np.split(array_B3HW, len(array_B3HW) // at_a_time)
@@ -106,18 +109,18 @@ def _num_boxes(found: list[Any]) -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=Path, required=True, help="a folder of photographs")
+    parser.add_argument("--images", type=Path, required=True, help="a folder of images")
     parser.add_argument("--case", action="append", help="MODEL:SIZE:BATCH; may be repeated")
     parser.add_argument("--weights", action="append", default=[], help="MODEL=official .pth; may be repeated")
-    parser.add_argument("--threads", type=int, default=2, help="cores, and threads, of everyone")
-    parser.add_argument("--rounds", type=int, default=15, help="calls timed; the table has their medians")
+    parser.add_argument("--threads", type=int, default=2, help="cores and threads of each contender")
+    parser.add_argument("--rounds", type=int, default=15, help="timed calls; the medians are printed")
     parser.add_argument("--peer", type=Path, help="a checkout of the official PyTorch YOLOX")
     parser.add_argument("--peer-onnx", action="append", default=[], help="MODEL=official .onnx; may be repeated")
     arguments = parser.parse_args()
     if arguments.peer_onnx and not arguments.peer:
-        parser.error("--peer-onnx needs --peer, whose decoding and NMS follow it")
+        parser.error("--peer-onnx needs --peer for its decoding and NMS")
     use_cores(arguments.threads)
-    keep_freed_memory()  # as the programs do; the peer in this process has it too
+    keep_freed_memory()  # as train.py does; affects the peer too
     weights, onnx_files = (dict(_by_model(pairs)) for pairs in (arguments.weights, arguments.peer_onnx))
     peer = Official(arguments.peer, arguments.threads) if arguments.peer else None
     print(f"{arguments.threads} threads, float32, jax {jax.__version__}" + (f", {peer.version}" if peer else ""))
@@ -134,7 +137,7 @@ def main() -> None:
             fused = peer.utils.fuse_model(peer.create(name, variables)[1])
             contenders["official, --fuse"] = by_pytorch(peer, fused, images_BHW3)
         found = ", ".join(f"{contender} {run()}" for contender, run in contenders.items())
-        print(f"       boxes found: {found}")
+        print(f"       boxes detected: {found}")
         print_times(f"{name:<4} {size:>4} x{batch:<2}", take_turns(contenders, arguments.rounds), int(batch))
 
 

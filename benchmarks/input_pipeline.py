@@ -1,11 +1,11 @@
-"""How many training samples a second one core makes, mosaic and mixup included, and where the time goes.
+"""Measures how many training samples per second one core makes, with mosaic and mixup, and the share of each stage.
 
 python -m benchmarks.input_pipeline --annotations=train.json --images=DIR [--peer=PATH | --epochs=N]
 
-"jpeg" decodes every sample's own image: the cache holds the mosaic window and no more. "cold" is its beginning, cache
-empty and files dropped from the system's memory. "ram" has every image in memory: ours fitted to the
-input as its cache keeps them, the peer's decoded. --peer runs the official
-PyTorch YOLOX from a checkout turn by turn with ours, in the same process and on the same core; it needs PyTorch.
+Each size is measured in three modes. "cold": the beginning of a run, with an empty cache and the files dropped from
+the page cache. "jpeg": every sample decodes its own image, since the cache holds only the mosaic window. "ram": every
+image is in memory, in our cache fitted to the input size, for the peer decoded. --peer also measures the official
+PyTorch YOLOX, from a checkout, in interleaved rounds in the same process and on the same core; it needs PyTorch.
 """
 
 import argparse
@@ -33,11 +33,11 @@ from yolox_jax.data.sources import coco
 from yolox_jax.data.train_loader import LoaderConfig, TrainLoader
 from yolox_jax.data.views import cache
 
-_WINDOW = 32  # positions: small against the photographs, so that "jpeg" cannot live from its cache
+_WINDOW = 32  # positions: far fewer than images, so that in "jpeg" the cache helps little
 _BATCH = 8
 _SIZES = (640, 416)
 
-# What is timed, as (where it is looked up, its name there, what it is called in the table).
+# The timed stages: the module that looks the function up, its name there, and its name in the table.
 _STAGES = (
     (coco.images, "read_annotated", "decode"),
     (cache.geometry, "fit", "fit"),
@@ -47,14 +47,14 @@ _STAGES = (
 
 
 def loader(source: coco.CocoSource, size: int, cache_images: int) -> TrainLoader:
-    """Endless batches by the recipe of yolox_s, read in this thread."""
+    """Makes a loader of endless batches with the recipe of yolox_s, without threads."""
     config = LoaderConfig((size, size), _BATCH, seed=0, mosaic_window=_WINDOW)
     read = ReadConfig(threads=0, prefetch=0, cache_bytes=cache_images * size * size * 3)
     return TrainLoader(source, config, num_steps=10**9, read=read)
 
 
 def drop_from_memory(source: coco.CocoSource) -> None:
-    """Asks the system to forget the files' contents."""
+    """Drops the image files from the system's page cache."""
     for image in source.ground_truth()["images"]:
         with open(image["file_name"], "rb") as file:
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
@@ -69,7 +69,7 @@ def samples_per_second(make_one: Callable[[], Any], num: int, per_call: int = 1)
 
 @contextlib.contextmanager
 def stage_times() -> Iterator[dict[str, float]]:
-    """Seconds in each stage while the context lasts."""
+    """Collects the seconds spent in each stage within the context."""
     spent = {stage: 0.0 for *_, stage in _STAGES}
 
     def timed(function: Callable[..., Any], stage: str) -> Callable[..., Any]:
@@ -89,9 +89,9 @@ def stage_times() -> Iterator[dict[str, float]]:
 
 
 def open_peer(checkout: Path, annotations: Path, images: Path) -> Callable[[int, bool], Callable[[], Any]]:
-    """(size, in RAM) -> a function that makes the official implementation's next sample."""
+    """Returns a function (size, in RAM) -> a function that makes the next sample of the official code."""
     sys.path.insert(0, str(checkout))
-    if importlib.util.find_spec("torchvision") is None:  # imported there for NMS, which no sample needs
+    if importlib.util.find_spec("torchvision") is None:  # imported for its NMS, which samples do not need
         sys.modules["torchvision"] = types.ModuleType("torchvision")
     torch = importlib.import_module("torch")
     torch.set_num_threads(1)
@@ -107,7 +107,7 @@ def open_peer(checkout: Path, annotations: Path, images: Path) -> Callable[[int,
         dataset = data.COCODataset(str(root), "train.json", "images", (size, size))
         if in_ram:
             decoded = [dataset.load_image(index) for index in range(len(dataset))]
-            dataset.load_image = decoded.__getitem__  # what follows it writes into a resized copy
+            dataset.load_image = decoded.__getitem__  # later stages write only into a resized copy
         transform = data.TrainTransform(max_labels=120)
         mosaics = data.MosaicDetection(dataset, (size, size), preproc=transform, mosaic_scale=(0.1, 2))
         order = random.Random(0)
@@ -117,7 +117,7 @@ def open_peer(checkout: Path, annotations: Path, images: Path) -> Callable[[int,
 
 
 def measure(source: coco.CocoSource, size: int, num: int, rounds: int, peer: Any) -> None:
-    """Prints one size's lines of the table."""
+    """Prints the lines of one size."""
     cold_rates = []
     for _ in range(rounds):
         drop_from_memory(source)
@@ -128,10 +128,11 @@ def measure(source: coco.CocoSource, size: int, num: int, rounds: int, peer: Any
     for mode, cache_images in (("jpeg", _WINDOW + _BATCH), ("ram", len(source))):
         with loader(source, size, cache_images) as batches:
             make_ours = functools.partial(next, batches)
-            samples_per_second(make_ours, 2 * len(source), _BATCH)  # every file, and every image, once
-            with contextlib.redirect_stdout(sys.stderr):  # the peer's data set talks
+            samples_per_second(make_ours, 2 * len(source), _BATCH)  # warms up: every file has been read once
+            with contextlib.redirect_stdout(sys.stderr):  # the official data set prints
                 make_peers = peer(size, mode == "ram") if peer else None
-            ours, peers = [], []
+            ours: list[float] = []
+            peers: list[float] = []
             for _ in range(rounds):
                 ours.append(samples_per_second(make_ours, num, _BATCH))
                 if make_peers:
@@ -152,7 +153,7 @@ def measure(source: coco.CocoSource, size: int, num: int, rounds: int, peer: Any
 
 
 def watch_memory(source: coco.CocoSource, epochs: int) -> None:
-    """Prints this process's memory after each epoch, read as train.py reads."""
+    """Prints this process's memory after each epoch of the default loader."""
     config = LoaderConfig((_SIZES[0], _SIZES[0]), _BATCH, seed=0)
     steps = -(-len(source) // _BATCH)
     with TrainLoader(source, config, epochs * steps) as batches:
@@ -166,11 +167,11 @@ def main() -> None:
     material = Path(os.environ.get("YOLOX_JAX_MATERIAL", "")) / "data" / "bccd"
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--annotations", type=Path, default=material / "train.json", help="a COCO json")
-    parser.add_argument("--images", type=Path, default=material / "images", help="the folder of its photographs")
+    parser.add_argument("--images", type=Path, default=material / "images", help="the folder of its images")
     parser.add_argument("--peer", type=Path, help="a checkout of the official PyTorch YOLOX")
-    parser.add_argument("--samples", type=int, default=160, help="of one measurement")
-    parser.add_argument("--rounds", type=int, default=5, help="measurements; the table has their medians")
-    parser.add_argument("--epochs", type=int, help="instead: watch the memory over so many epochs")
+    parser.add_argument("--samples", type=int, default=160, help="samples per measurement")
+    parser.add_argument("--rounds", type=int, default=5, help="measurements; the medians are printed")
+    parser.add_argument("--epochs", type=int, help="instead prints the memory after each of this many epochs")
     arguments = parser.parse_args()
     if not arguments.annotations.is_file():
         parser.error(f"there is no file {arguments.annotations}: give --annotations and --images")
@@ -183,8 +184,8 @@ def main() -> None:
     cv2.setNumThreads(0)
     source = coco.CocoSource(arguments.annotations, arguments.images)
     peer = open_peer(arguments.peer, arguments.annotations, arguments.images) if arguments.peer else None
-    print(f"{len(source)} photographs, core {core} alone, OpenCV {cv2.__version__} without threads of its own")
-    print(" size  from     ours/s" + ("    peer/s  ratio" if peer else ""))
+    print(f"{len(source)} images, one core ({core}), OpenCV {cv2.__version__} without threads")
+    print(" size  mode     ours/s" + ("    peer/s  ratio" if peer else ""))
     for size in _SIZES:
         measure(source, size, arguments.samples, arguments.rounds, peer)
 

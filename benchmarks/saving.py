@@ -1,7 +1,7 @@
-"""How much of its time training spends on saving: python -m benchmarks.saving [--model=nano] [--size=416] [--batch=8]
+"""Measures what saving costs training: python -m benchmarks.saving [--model=nano] [--size=416] [--batch=8]
 
-One training loop, saving after some steps and not after others, in turn. What a save costs is the time until it returns (the
-arrays are copied) and how much slower the steps are while its files are written.
+Alternates between groups of training steps with a save before them and groups without. The cost of a save is the time
+until it returns (it copies the arrays), plus the slowdown of the steps while its files are written.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from yolox_jax.training.step import StepConfig, train_step
 from yolox_jax.types import Batch
 from yolox_jax.weights import checkpoint
 
-_STEPS_A_TURN = 8  # more than the writing of a checkpoint lasts
+_STEPS_PER_TURN = 8  # longer than writing a checkpoint takes
 
 
 def main() -> None:
@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument("--model", default="nano")
     parser.add_argument("--size", type=int, default=416)
     parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--turns", type=int, default=6, help="with a save, and as many without")
+    parser.add_argument("--turns", type=int, default=6, help="groups of steps with a save; as many have none")
     arguments = parser.parse_args()
     mesh = make_mesh()
     model, optimizer = yolox.create(arguments.model), optim.sgd(0.9, 5e-4)
@@ -43,7 +43,9 @@ def main() -> None:
     now, metrics = step(now, batch)  # compiles
     jax.block_until_ready(metrics)
 
-    returning, with_save, without = [], [], []
+    returning: list[float] = []
+    with_save: list[float] = []
+    without: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
         checkpoints = Checkpoints(Path(folder))
         for turn in range(2 * arguments.turns):
@@ -52,18 +54,18 @@ def main() -> None:
                 meta = checkpoint.Meta(arguments.model, ("thing",), turn + 1, {}, {"next_step": turn + 1})
                 checkpoints.save(now, meta)
                 returning.append(time.perf_counter() - start)
-            for _ in range(_STEPS_A_TURN):
+            for _ in range(_STEPS_PER_TURN):
                 now, metrics = step(now, batch)
                 jax.block_until_ready(metrics)
             (without if turn % 2 else with_save).append(time.perf_counter() - start)
         checkpoints.close()
 
-    per_step = statistics.median(without) / _STEPS_A_TURN
+    per_step = statistics.median(without) / _STEPS_PER_TURN
     cost = statistics.median(a - b for a, b in zip(with_save, without, strict=True))
     print(f"YOLOX-{arguments.model}, {arguments.batch} images at {arguments.size}: a step takes {per_step:.2f} s")
-    print(f"a save returns after {statistics.median(returning):.3f} s and costs {cost:.3f} s in all")
+    print(f"a save returns after {statistics.median(returning):.3f} s and costs {cost:.3f} s in total")
     for minutes in (1, 10):
-        print(f"saved every {minutes} min, training spends {cost / (60 * minutes):.2%} of its time on it")
+        print(f"with a save every {minutes} min, saving takes {cost / (60 * minutes):.2%} of the time")
 
 
 def _batch(batch: int, size: int) -> Batch:

@@ -1,7 +1,9 @@
-"""How costs grow with batch, boxes, anchors, classes and images: python -m benchmarks.scaling [--rounds=5] [--threads=2]
+"""Measures how costs grow with batch, boxes, anchors, classes and images:
 
-One quantity at a time, the sizes turn by turn. The slope is that of log(time) over log(size), by least squares: 1 is linear.
-At the end, COCO evaluation of 5,000 images with 100 detections each.
+python -m benchmarks.scaling [--rounds=5] [--threads=2] [--only=NAME]
+
+Varies one quantity at a time, with its sizes in interleaved rounds. The slope is that of log(time) over log(size) by
+least squares; 1 means linear growth. Ends with COCO evaluation of 5,000 images with 100 detections each.
 """
 
 import argparse
@@ -27,8 +29,8 @@ from yolox_jax.detection.simota import SimOtaConfig
 from yolox_jax.evaluation import coco_ap
 from yolox_jax.training.host_memory import keep_freed_memory
 
-_BATCH, _BOXES, _SIZE, _CLASSES, _CANDIDATES = 8, 60, 640, 80, 2000  # what does not vary
-_FEW_SAMPLES = 64  # of the data pipeline, a measurement
+_BATCH, _BOXES, _SIZE, _CLASSES, _CANDIDATES = 8, 60, 640, 80, 2000  # the quantities that do not vary
+_NUM_SAMPLES = 64  # per measurement of the data pipeline
 
 
 def _program(function: Callable[..., Any], *arguments: Any) -> Callable[[], Any]:
@@ -40,7 +42,7 @@ def _program(function: Callable[..., Any], *arguments: Any) -> Callable[[], Any]
 def assignment(
     batch: int = _BATCH, boxes: int = _BOXES, size: int = _SIZE, classes: int = _CLASSES
 ) -> Callable[[], Any]:
-    """SimOTA of a batch whose slots are all full."""
+    """SimOTA of a batch whose ground-truth slots are all full."""
     predictions, truth, labels = random_case(size, boxes, batch, classes)
     assign = jax.vmap(functools.partial(losses.assign, config=SimOtaConfig()), in_axes=(0, None, 0, 0, 0))
     return _program(assign, predictions, make_anchors((size, size)), truth, labels, np.ones(labels.shape, bool))
@@ -49,15 +51,16 @@ def assignment(
 def nms(
     batch: int = _BATCH, size: int = _SIZE, classes: int = _CLASSES, candidates: int = _CANDIDATES
 ) -> Callable[[], Any]:
-    """Decoding, scores, the best candidates, NMS."""
+    """Decoding, scores, selection of candidates and NMS."""
     run = functools.partial(detect, conf=0.001, iou=0.65, max_detections=100, num_candidates=candidates)
     return _program(run, random_case(size, 1, batch, classes)[0], make_anchors((size, size)))
 
 
 def evaluation(images: int = 500, classes: int = _CLASSES, found: int = 100) -> Callable[[], Any]:
-    """COCO's AP where every image has seven boxes and `found` detections, some of them right."""
+    """COCO AP of images with seven boxes and `found` detections each, some of them correct."""
     rng = np.random.default_rng(0)
-    annotations, detections = [], []
+    annotations: list[dict[str, Any]] = []
+    detections: list[dict[str, Any]] = []
     for image in range(images):
         xywh = rng.uniform([0, 0, 8, 8], [400, 400, 200, 200], (found, 4))
         labels = rng.integers(0, classes, found)
@@ -79,11 +82,11 @@ def evaluation(images: int = 500, classes: int = _CLASSES, found: int = 100) -> 
 
 
 def pipeline(images: int = 1000, size: int = 320, batch: int = 8) -> Callable[[], Any]:
-    """A loader from its start, mosaic and mixup included: as many samples whatever the batch, and none made before."""
+    """A new loader with mosaic and mixup. It makes the same number of samples for every batch size."""
     config, source = LoaderConfig(size_hw=(size, size), global_batch=batch, seed=0), ShapesSource(images, 0)
 
     def run() -> None:
-        with TrainLoader(source, config, _FEW_SAMPLES // batch, read=ReadConfig(1, 0, 1)) as loader:
+        with TrainLoader(source, config, _NUM_SAMPLES // batch, read=ReadConfig(1, 0, 1)) as loader:
             for _ in loader:
                 pass
 
@@ -100,10 +103,10 @@ _ROWS: tuple[tuple[str, str, Callable[..., Callable[[], Any]], str, tuple[int, .
     ("NMS", "C classes", nms, "classes", (20, 80, 320)),
     ("NMS", "N candidates", nms, "candidates", (500, 1000, 2000, 4000)),
     ("COCO AP", "N images", evaluation, "images", (250, 500, 1000, 2000)),
-    ("COCO AP", "D detections an image", evaluation, "found", (25, 50, 100)),
+    ("COCO AP", "D detections per image", evaluation, "found", (25, 50, 100)),
     ("COCO AP", "C classes", evaluation, "classes", (20, 80, 320)),
-    ("data pipeline", "N images of the set", pipeline, "images", (100, 1000, 10000, 100000)),
-    ("data pipeline", "B images a batch", pipeline, "batch", (2, 4, 8, 16)),
+    ("data pipeline", "N images in the set", pipeline, "images", (100, 1000, 10000, 100000)),
+    ("data pipeline", "B images per batch", pipeline, "batch", (2, 4, 8, 16)),
     ("data pipeline", "pixels (size)", pipeline, "size", (224, 320, 448, 640)),
 )
 
@@ -112,13 +115,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--only", default="", help="rows whose name begins so")
+    parser.add_argument("--only", default="", help="measures only rows whose name begins with this")
     arguments = parser.parse_args()
     use_cores(arguments.threads)
     keep_freed_memory()
-    print(
-        f"{arguments.threads} threads; medians of {arguments.rounds} rounds; B={_BATCH} G={_BOXES} {_SIZE}x{_SIZE} C={_CLASSES}"
-    )
+    fixed = f"B={_BATCH} G={_BOXES} {_SIZE}x{_SIZE} C={_CLASSES}"
+    print(f"{arguments.threads} threads; medians of {arguments.rounds} rounds; {fixed}")
     for name, group in itertools.groupby(_ROWS, key=lambda row: row[0]):
         if not name.startswith(arguments.only):
             continue

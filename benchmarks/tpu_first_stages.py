@@ -1,7 +1,9 @@
-"""python -m benchmarks.tpu_first_stages [--plain] [--size=640] [--batch=16]
+"""Counts the bytes that the first stages of YOLOX-s move on a TPU chip, forward and backward, in bfloat16:
 
-Bytes that value and gradients of YOLOX-s's first stages move on one v5e chip, in bfloat16: stem, first stage and the
-convolution that leads out of it, in 2×2 blocks as the network holds them, or plain. Needs libtpu and no TPU; minutes each.
+python -m benchmarks.tpu_first_stages [--plain] [--size=640] [--batch=16]
+
+The stages are the stem, the first stage and the convolution after it, on one v5e chip, in the space-to-depth form of
+the network, or plain. Needs libtpu but no TPU; compiling takes minutes.
 """
 
 import argparse
@@ -16,7 +18,7 @@ from jax.sharding import PartitionSpec as P
 from yolox_jax.models.blocks import BlockConfig, ConvBlock, CSPLayer, spatial_block
 from yolox_jax.models.csp_darknet import Focus
 from yolox_jax.tools.plan.chips import parse_topology
-from yolox_jax.tools.plan.compiling import OutOfMemory, compile_for_chip, make_mesh
+from yolox_jax.tools.plan.compiling import OutOfMemory, compile_for_chip, make_topology_mesh
 from yolox_jax.tools.plan.hlo import parse
 from yolox_jax.tools.plan.traffic import hbm_bytes
 
@@ -24,7 +26,7 @@ _WIDTH = 32  # channels after the stem, of s
 
 
 class FirstStages(nn.Module):
-    """What CSPDarknet begins with."""
+    """The first stages of CSPDarknet."""
 
     folded: bool
 
@@ -40,7 +42,7 @@ class FirstStages(nn.Module):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--plain", action="store_true")
+    parser.add_argument("--plain", action="store_true", help="without space-to-depth")
     parser.add_argument("--size", type=int, default=640)
     parser.add_argument("--batch", type=int, default=16)
     arguments = parser.parse_args()
@@ -56,7 +58,7 @@ def main() -> None:
 
         return jax.grad(loss, has_aux=True)(variables["params"])
 
-    on_chip = NamedSharding(make_mesh(parse_topology("v5e:1x1")), P())
+    on_chip = NamedSharding(make_topology_mesh(parse_topology("v5e:1x1")), P())
 
     def placed(x: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=on_chip)
@@ -65,7 +67,7 @@ def main() -> None:
     variables = jax.tree.map(placed, jax.eval_shape(network.init, jax.random.key(0), images))
     measured = compile_for_chip(jax.jit(gradients).lower(variables, images))
     if isinstance(measured, OutOfMemory):
-        raise SystemExit(f"does not fit: {measured.needed_bytes / 1e9:.1f} GB")
+        raise SystemExit(f"does not fit: needs {measured.needed_bytes / 1e9:.1f} GB")
     print(
         f"{'plain' if arguments.plain else 'folded'}: {measured.flops / 1e9:.0f} GFLOP, "
         f"{measured.bytes_accessed / 1e9:.2f} GB by XLA's count, {hbm_bytes(parse(measured.text)) / 1e9:.2f} GB in HBM, "

@@ -1,9 +1,9 @@
-"""How long a training step takes: forward, assignment, loss, backward, optimiser and EMA, in float32 on the CPU.
+"""Times a training step: forward, assignment, loss, backward, optimizer and EMA, in float32 on the CPU.
 
 python -m benchmarks.train_step [--case=nano:416:8 …] [--threads=2] [--rounds=7] [--peer=PATH]
 
---peer runs the step of the official PyTorch YOLOX, from a checkout, turn by turn with ours in the same process: same
-weights, images and boxes; needs PyTorch. The first step's losses are printed side by side.
+--peer also times the step of the official PyTorch YOLOX, from a checkout, in interleaved rounds in the same process and
+with the same weights, images and boxes. It needs PyTorch. The losses of the first step are printed side by side.
 """
 
 import argparse
@@ -11,7 +11,7 @@ import functools
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 import numpy as np
@@ -27,26 +27,27 @@ from yolox_jax.training.step import StepConfig, train_step
 from yolox_jax.types import Batch
 
 _SLOTS = 120
-_MAX_BOXES = 30  # of an image
+_MAX_BOXES = 30  # per image
 _LEARNING_RATE, _MOMENTUM, _WEIGHT_DECAY = 1e-4, 0.9, 5e-4
 _SCHEDULE = Schedule(_LEARNING_RATE, 1000, 100, warmup_epochs=0, no_aug_epochs=1, min_lr_ratio=0.05)
 
 
 def random_batch(size: int, batch: int) -> Batch:
-    """Images without a pattern, each with one to thirty boxes."""
+    """Makes images of noise, each with 1 to 30 boxes."""
     rng = np.random.default_rng(0)
     low_BG2 = rng.uniform(0, 0.6 * size, (batch, _SLOTS, 2))
     high_BG2 = low_BG2 + rng.uniform(20, 0.35 * size, low_BG2.shape)
-    return Batch(
-        images=rng.integers(0, 256, (batch, size, size, 3)).astype(np.uint8),
-        gt_boxes=np.concatenate([low_BG2, high_BG2], axis=2).astype(np.float32),
-        gt_labels=rng.integers(0, 80, (batch, _SLOTS)).astype(np.int32),
-        gt_mask=np.arange(_SLOTS)[None] < rng.integers(1, _MAX_BOXES + 1, (batch, 1)),
-    )
+    arrays: dict[str, Any] = {  # of the host, as the loader makes them
+        "images": rng.integers(0, 256, (batch, size, size, 3)).astype(np.uint8),
+        "gt_boxes": np.concatenate([low_BG2, high_BG2], axis=2).astype(np.float32),
+        "gt_labels": rng.integers(0, 80, (batch, _SLOTS)).astype(np.int32),
+        "gt_mask": np.arange(_SLOTS)[None] < rng.integers(1, _MAX_BOXES + 1, (batch, 1)),
+    }
+    return Batch(**arrays)
 
 
 def our_step(name: str, variables: Any, batch: Batch) -> Callable[[], float]:
-    """A function that makes the next step and returns its loss; prints how long its program took to compile."""
+    """Returns a function that runs the next step and returns its loss. Prints the time of compiling it."""
     mesh = make_mesh(1)
     optimizer = optim.create("sgd", momentum=_MOMENTUM, weight_decay=_WEIGHT_DECAY)
     step = functools.partial(
@@ -55,9 +56,9 @@ def our_step(name: str, variables: Any, batch: Batch) -> Callable[[], float]:
     train_state = place(state.create(variables, optimizer), mesh)
     sharded = shard_batch(batch, mesh)
     start = time.perf_counter()
-    lowered = parallel.map_step(step, mesh).lower(train_state, sharded)
+    lowered = cast(jax.stages.Wrapped, parallel.map_step(step, mesh)).lower(train_state, sharded)
     traced = time.perf_counter()
-    compiled = lowered.compile(compiler_options=parallel.compiler_options(mesh))
+    compiled = lowered.compile(compiler_options=dict(parallel.compiler_options(mesh)))
     print(f"       traced in {traced - start:.1f} s, compiled in {time.perf_counter() - traced:.1f} s", flush=True)
 
     def run() -> float:
@@ -70,17 +71,18 @@ def our_step(name: str, variables: Any, batch: Batch) -> Callable[[], float]:
 
 
 def their_step(peer: Official, name: str, variables: Any, batch: Batch) -> Callable[[], float]:
-    """The same by the official code, as its trainer does it."""
+    """Returns a function that runs the next step of the official code, as its trainer does."""
     exp, model = peer.create(name, variables)
     model.train()
     optimizer = exp.get_optimizer(len(batch.images))
     ema = peer.utils.ModelEMA(model, 0.9998)
-    images, targets = peer.images(batch.images), peer.targets(batch.gt_boxes, batch.gt_labels, batch.gt_mask)
+    images, boxes, labels, mask = map(np.asarray, (batch.images, batch.gt_boxes, batch.gt_labels, batch.gt_mask))
+    inputs = peer.images(images), peer.targets(boxes, labels, mask)
     for group in optimizer.param_groups:
         group["lr"] = _LEARNING_RATE
 
     def run() -> float:
-        loss = model(images, targets)["total_loss"]
+        loss = model(*inputs)["total_loss"]
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -93,7 +95,7 @@ def their_step(peer: Official, name: str, variables: Any, batch: Batch) -> Calla
 def measure(name: str, size: int, batch_size: int, rounds: int, peer: Official | None) -> None:
     batch = random_batch(size, batch_size)
     variables = state.init_variables(yolox.create(name), seed=0)
-    copied = jax.tree.map(np.array, variables)  # ours are donated to the first step
+    copied = jax.tree.map(np.array, variables)  # the first step donates ours
     contenders = {OURS: our_step(name, variables, batch)}
     if peer:
         contenders["official PyTorch"] = their_step(peer, name, copied, batch)
@@ -106,12 +108,12 @@ def measure(name: str, size: int, batch_size: int, rounds: int, peer: Official |
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--case", action="append", help="MODEL:SIZE:BATCH; may be repeated")
-    parser.add_argument("--threads", type=int, default=2, help="cores, and threads, of everyone")
-    parser.add_argument("--rounds", type=int, default=7, help="steps timed; the table has their medians")
+    parser.add_argument("--threads", type=int, default=2, help="cores and threads of each contender")
+    parser.add_argument("--rounds", type=int, default=7, help="timed steps; the median is printed")
     parser.add_argument("--peer", type=Path, help="a checkout of the official PyTorch YOLOX")
     arguments = parser.parse_args()
     use_cores(arguments.threads)
-    keep_freed_memory()  # as the programs do; the peer in this process has it too
+    keep_freed_memory()  # as train.py does; affects the peer too
     peer = Official(arguments.peer, arguments.threads) if arguments.peer else None
     print(f"{arguments.threads} threads, float32, jax {jax.__version__}" + (f", {peer.version}" if peer else ""))
     for case in arguments.case or ("nano:416:8", "s:640:4"):

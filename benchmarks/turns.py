@@ -1,4 +1,4 @@
-"""Contenders timed turn by turn on the same cores: a slow minute of the machine is slow for all of them."""
+"""Times contenders in interleaved rounds on the same cores, so that a slow minute of the machine affects all."""
 
 import os
 import statistics
@@ -10,21 +10,21 @@ import numpy as np
 
 OURS = "yolox_jax"  # the contender that the others are compared with
 
-_PAUSE = 0.4  # seconds: OpenMP's threads go on asking for work for 0.2 after PyTorch's turn, on the cores of the next
+_PAUSE = 0.4  # seconds: after PyTorch's turn, OpenMP's threads spin for 0.2 s on the cores of the next contender
 
 Times = dict[str, list[float]]  # seconds of each round, by contender
 
 
 def use_cores(num: int) -> None:
-    """Keeps this process on its first `num` cores; libraries that start later have as many threads."""
+    """Pins this process to its first `num` cores. Libraries that start later use as many threads."""
     cores = sorted(os.sched_getaffinity(0))
     if not 1 <= num <= len(cores):
-        raise SystemExit(f"--threads is {num}: this process may use {len(cores)} cores")
+        raise SystemExit(f"--threads is {num}: give 1 to {len(cores)}, the cores of this process")
     os.sched_setaffinity(0, cores[:num])
 
 
 def take_turns(contenders: Mapping[str, Callable[[], Any]], rounds: int, warm_up: int = 2) -> Times:
-    """Runs every contender to warm up, then all of them in each round; a call returns when its work is done."""
+    """Warms up every contender, then times each once per round. A call must return only when its work is done."""
     for run in contenders.values():
         for _ in range(warm_up):
             run()
@@ -39,12 +39,12 @@ def take_turns(contenders: Mapping[str, Callable[[], Any]], rounds: int, warm_up
 
 
 def slope(amounts: Sequence[float], values: Sequence[float]) -> float:
-    """Of log(value) over log(amount), by least squares: 1 is linear."""
+    """Slope of log(value) over log(amount) by least squares; 1 means linear growth."""
     return float(np.polyfit(np.log(amounts), np.log(values), 1)[0])
 
 
 def print_times(label: str, times: Times, images: int) -> None:
-    """A line for each contender: median, images a second and, of the others, their time by ours of the same round."""
+    """Prints each contender's median and images per second, and for the others the ratio to our time per round."""
     for name, seconds in times.items():
         median = statistics.median(seconds)
         line = f"{label}  {name:<18}  {1000 * median:>8.1f} ms  {images / median:>7.1f} images/s"

@@ -1,9 +1,9 @@
-"""What all tests share: strict numerics, eight simulated devices and one compilation cache."""
+"""Set-up of all tests: strict numerics, eight simulated devices and one compilation cache."""
 
 import os
 from pathlib import Path
 
-# A device may wait long for the others on a machine that is busy with other things.
+# On a busy machine, a device may wait long for the others.
 _FLAGS = " --xla_force_host_platform_device_count=8 --xla_cpu_collective_call_terminate_timeout_seconds=600"
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + _FLAGS
 
@@ -20,7 +20,7 @@ jax.config.update("jax_compilation_cache_dir", os.environ.get("YOLOX_JAX_TEST_CA
 
 
 def pytest_collection_modifyitems(items):
-    """Puts the files that start whole programs first: they take longest, and a core must not be left with one of them."""
+    """Runs the files that start whole programs first: they take longest, and at the end one core would run alone."""
     here = Path(__file__).parent
     items.sort(key=lambda item: item.path.parent != here)
 

@@ -1,4 +1,4 @@
-"""Where the tests find what they compare with: golden arrays, and the weights those were computed from."""
+"""The reference values of the tests: golden arrays, and the weights that they were computed with."""
 
 import json
 import os
@@ -13,16 +13,16 @@ from yolox_jax.weights import official
 
 ROOT = Path(__file__).resolve().parent.parent
 GOLDEN = ROOT / "tests" / "golden"
-# Official weights and photographs stay out of the repository (licences, size): checks that need them skip without.
+# Official weights and photographs are not in the repository (licenses, size); tests that need them skip without.
 _MATERIAL = os.environ.get("YOLOX_JAX_MATERIAL", "")
 
 
 def material(relative: str) -> Path:
-    """A file or folder that is not part of the repository; skips the test where it is absent."""
+    """A file or folder that is not part of the repository; skips the test if it is missing."""
     path = Path(_MATERIAL) / relative
     if not _MATERIAL or not path.exists():
         pytest.skip(
-            f"needs {relative}, not part of the repository: YOLOX_JAX_MATERIAL ({_MATERIAL!r}) names its folder"
+            f"needs {relative}, which is not in the repository: set YOLOX_JAX_MATERIAL to its folder (is {_MATERIAL!r})"
         )
     return path
 
@@ -34,13 +34,13 @@ def golden(name: str) -> dict[str, np.ndarray]:
 
 
 def golden_shapes(model: str) -> dict[str, tuple[int, ...]]:
-    """Name to shape of the reference's state dict."""
+    """Maps the names of the reference's state dict to shapes."""
     models = json.loads((GOLDEN / "models.json").read_text())
     return {name: tuple(shape) for name, shape in models[model]["state_dict"].items()}
 
 
 def golden_state_dict(shapes: dict[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
-    """The weights all golden arrays were computed with: each tensor drawn from a generator seeded by its name."""
+    """The weights that all golden arrays were computed with: each tensor is drawn with its name as the seed."""
     return {name: _golden_tensor(name, shape) for name, shape in shapes.items()}
 
 
@@ -69,7 +69,7 @@ def _golden_tensor(name: str, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def nano_of_seven_classes() -> tuple[yolox.YOLOX, official.Variables]:
-    """The model of losses.npz and trajectory.npz, with the weights they were computed with."""
+    """The model of losses.npz and trajectory.npz, with the weights that they were computed with."""
     shapes = golden_shapes("nano")
     shapes = {name: (7, *shape[1:]) if "cls_preds" in name else shape for name, shape in shapes.items()}
     model = yolox.create("nano", 7)

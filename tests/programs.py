@@ -1,4 +1,4 @@
-"""How tests start train.py, eval.py and the tools as a user does, on a small COCO data set on disk."""
+"""Starts train.py, eval.py and the tools as a user does, on a small COCO data set on disk."""
 
 import json
 import os
@@ -20,12 +20,12 @@ from tests.material import ROOT
 from yolox_jax.data.sources.shapes import ShapesSource
 
 NUM_IMAGES = 12
-_SILENCE = 600  # seconds without a word after which a program hangs; a large program compiles in silence
+_SILENCE = 600  # seconds without output after which a program counts as hanging; compiling prints nothing
 _started: list["Program"] = []
 
 
 def make_data_set(root: Path) -> None:
-    """A COCO json and a folder of images."""
+    """Writes all.json, a COCO json, and a folder of images."""
     source = ShapesSource(num_images=NUM_IMAGES, seed=0)
     (root / "images").mkdir(parents=True)
     for index in range(len(source)):
@@ -41,7 +41,7 @@ def make_data_set(root: Path) -> None:
 
 
 def arguments(data: Path, size: str = "(64, 64)") -> list[str]:
-    """The quickstart on that data set, cut down to six steps."""
+    """Arguments for the quickstart on that data set, shortened to six steps."""
     return [
         f"--config={ROOT / 'configs' / 'quickstart.py'}",
         "--config.data.kind=coco",
@@ -50,20 +50,20 @@ def arguments(data: Path, size: str = "(64, 64)") -> list[str]:
         "--config.data.train_images=images",
         "--config.data.val=all.json",
         "--config.data.val_images=images",
-        f"--config.input_size={size}",  # said twice, a tuple grows instead of changing
+        f"--config.input_size={size}",  # a parameter, since giving a tuple twice appends to it
         "--config.batch_size=4",
         "--config.eval.batch_size=8",
         "--config.eval.every_epochs=1",
         "--config.epochs=2",
         "--config.log_every_steps=1",
-        "--config.eval.detect.conf=0.0001",  # six steps teach little
+        "--config.eval.detect.conf=0.0001",  # six steps train little
     ]
 
 
 def environment(num_devices: int = 1) -> dict[str, str]:
-    """That of a program with its own simulated devices and the tests' compilation cache."""
+    """The environment of a program with simulated devices of its own and the tests' compilation cache."""
     return os.environ | {
-        # A device may wait long for the others on a machine that is busy with other things.
+        # On a busy machine, a device may wait long for the others.
         "XLA_FLAGS": f"--xla_force_host_platform_device_count={num_devices} "
         "--xla_cpu_collective_call_terminate_timeout_seconds=600",
         "JAX_PLATFORMS": "cpu",
@@ -73,7 +73,7 @@ def environment(num_devices: int = 1) -> dict[str, str]:
 
 
 class Program:
-    """A started program. All it says is read at once, so that it never waits for its reader; no wait is without end."""
+    """A started program. Its output is read all the time, so that it never blocks; waiting ends after long silence."""
 
     def __init__(self, command: list[str], cwd: Path, environment: dict[str, str]) -> None:
         self._process = subprocess.Popen(
@@ -102,7 +102,7 @@ class Program:
         self._process.send_signal(number)
 
     def wait_for(self, said: Callable[[], bool]) -> None:
-        """Waits until `said`, a question to `output` and `error`, is answered with yes."""
+        """Waits until `said`, a function that looks at `output` and `error`, returns True."""
         with self._said_something:
             while not said():
                 has_ended = not self.is_heard()
@@ -111,7 +111,7 @@ class Program:
                 self._said_something.wait(1)
         if not said():
             self.kill()
-            pytest.fail(f"{'ended' if has_ended else 'said nothing'} before it did: {self.told()}")
+            pytest.fail(f"{'ended' if has_ended else 'printed nothing more'} before that: {self.told()}")
 
     def _hangs(self) -> bool:
         return time.monotonic() - self._last_said > _SILENCE
@@ -127,17 +127,17 @@ class Program:
         self.wait_for(reached)
 
     def kill(self) -> None:
-        """Ends it and its children, who may have outlived it."""
+        """Kills it and its children, which may outlive it."""
         if self._process.poll() is None or self.is_heard():
             os.killpg(self.pid, signal.SIGKILL)
             self._process.wait()
 
     def is_heard(self) -> bool:
-        """Whether it or a child of its holds a pipe."""
+        """True while it or one of its children has its pipes open."""
         return any(reader.is_alive() for reader in self._readers)
 
     def end(self, code: int | None = None) -> subprocess.CompletedProcess[str]:
-        """Waits for it and its children, who hold its pipes; where `code` is given, it must end with that."""
+        """Waits until it and its children have ended; if `code` is given, that must be its exit code."""
         while self.is_heard() and not self._hangs():
             for reader in self._readers:
                 reader.join(1)
@@ -145,33 +145,34 @@ class Program:
         if hangs:
             self.kill()
         ended = self._process.wait()
-        assert not hangs, f"it did not end: {self.told()}"
+        assert not hangs, f"the program did not end: {self.told()}"
         assert code is None or ended == code, f"exit code {ended}: {self.told()}"
         return subprocess.CompletedProcess(self._process.args, ended, "".join(self.output), "".join(self.error))
 
     def told(self) -> str:
+        """The end of its output, for a failure's message."""
         return "".join([*self.output[-40:], "\n", *self.error[-40:]])
 
 
 def start(program: str, arguments: list[str], cwd: Path, *, num_devices: int = 1, **more: str) -> Program:
-    """Starts train.py, eval.py or, as "-m name", a tool; `more` goes into its environment."""
+    """Starts train.py, eval.py or, as "-m name", a tool; `more` is added to its environment."""
     begin = program.split() if program.startswith("-m ") else [str(ROOT / program)]
     return Program([sys.executable, *begin, *arguments], cwd, environment(num_devices) | more)
 
 
 def kill_all() -> None:
-    """What a test that failed has left running must not slow down the others."""
+    """Kills the programs that a failed test has left running."""
     while _started:
         _started.pop().kill()
 
 
 def run(program: str, arguments: list[str], cwd: Path, code: int | None = None, **more: str):
-    """A program from start to end."""
+    """Runs a program from start to end."""
     return start(program, arguments, cwd, **more).end(code)
 
 
 def steps(workdir: Path) -> list[int]:
-    """The steps that metrics.jsonl has a loss of."""
+    """The steps with a loss in metrics.jsonl."""
     lines = (workdir / "metrics.jsonl").read_text().splitlines(keepends=True)
-    records = [json.loads(line) for line in lines if line.endswith("\n")]  # the last may be on its way
+    records = [json.loads(line) for line in lines if line.endswith("\n")]  # the last may be half-written
     return [record["step"] for record in records if "loss" in record]

@@ -1,4 +1,4 @@
-"""What goes wrong in the middle of a run ends it with a word for the cause, or does not end it, and loses nothing."""
+"""A fault in the middle of a run either ends it with a message or does not end it; nothing is lost."""
 
 import contextlib
 import json
@@ -28,12 +28,12 @@ def _arguments(data, *more: str) -> list[str]:
 
 
 def _endless(data, *more: str) -> list[str]:
-    """A run that something else must end; it reads each image from its file again."""
+    """A run that only a signal or a fault ends. It reads images from their files again and again."""
     return _arguments(data, "--config.epochs=5000", "--config.data.cache_mb=0", "--config.data.prefetch=1", *more)
 
 
 def _assert_goes_on(data, cwd, *more: str) -> None:
-    """Every checkpoint that is left is whole, and the same command goes on."""
+    """Asserts that every remaining checkpoint is complete, and that the same command resumes."""
     assert {each.condition for each in list_checkpoints(cwd / "a run")} <= {"complete", "half-written"}
     newest = find(cwd / "a run").name
     process = programs.start("train.py", _endless(data, *more), cwd)
@@ -43,7 +43,7 @@ def _assert_goes_on(data, cwd, *more: str) -> None:
     assert programs.steps(cwd / "a run") == list(range(len(programs.steps(cwd / "a run"))))
 
 
-def test_a_box_that_is_not_a_number_is_named_and_left_out(data, tmp_path):
+def test_a_box_with_nan_is_reported_and_left_out(data, tmp_path):
     truth = json.loads((data / "all.json").read_text())
     truth["annotations"][0]["bbox"][2] = float("nan")
     (data / "all.json").write_text(json.dumps(truth))
@@ -52,7 +52,7 @@ def test_a_box_that_is_not_a_number_is_named_and_left_out(data, tmp_path):
     assert programs.steps(tmp_path / "a run") == list(range(6))
 
 
-def test_an_image_deleted_while_training_is_named_and_training_goes_on(data, tmp_path):
+def test_an_image_deleted_during_training_is_reported_and_training_continues(data, tmp_path):
     process = programs.start("train.py", _endless(data), tmp_path)
     process.wait_for_step(1)
     (data / "images" / "3.png").unlink()
@@ -62,12 +62,12 @@ def test_an_image_deleted_while_training_is_named_and_training_goes_on(data, tmp
     process.end(75)
 
 
-def test_a_thread_that_fails_names_its_image_and_the_last_checkpoint_is_whole(data, tmp_path):
+def test_an_error_in_a_loader_thread_names_the_image_and_the_last_checkpoint_is_complete(data, tmp_path):
     path = data / "images" / "3.png"
     image = cv2.imread(str(path))
     process = programs.start("train.py", _endless(data), tmp_path)
     process.wait_for_step(2)
-    cv2.imwrite(str(path), image[:50])  # another size than its annotations were made for
+    cv2.imwrite(str(path), image[:50])  # no longer the size in the annotations
     stopped = process.end(1)
     assert "error: " in stopped.stderr and "3.png" in stopped.stderr
     assert "Traceback" not in stopped.stderr
@@ -76,11 +76,11 @@ def test_a_thread_that_fails_names_its_image_and_the_last_checkpoint_is_whole(da
 
 
 def _mount(folder, size: str, *options: str) -> None:
-    """A file system of its own for the run directory; skips where this user may not make one."""
+    """Mounts a file system of a given size; skips the test if this user may not mount."""
     folder.mkdir(exist_ok=True)
     command = ["mount", "-t", "tmpfs", "-o", ",".join([f"size={size}", *options]), "none", str(folder)]
     if os.geteuid() or subprocess.run(command, capture_output=True, check=False).returncode:
-        pytest.skip("a small file system can only be mounted by root, and not in every container")
+        pytest.skip("mounting a small file system needs root, and not every container allows it")
 
 
 @pytest.fixture
@@ -91,20 +91,20 @@ def small_disk(tmp_path):
     subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
-def test_a_full_disk_ends_the_run_with_the_last_checkpoint_whole(data, tmp_path, small_disk):
-    # Seldom evaluated: a picture that cannot be written is another message.
+def test_a_full_disk_ends_the_run_and_the_last_checkpoint_is_complete(data, tmp_path, small_disk):
+    # Without evaluation: a picture that cannot be written gives another message.
     process = programs.start("train.py", _endless(data, "--config.eval.every_epochs=5000"), tmp_path)
     process.wait_for_step(3)
     somebody_elses = small_disk / "somebody else's"
     with somebody_elses.open("wb", buffering=0) as file:
-        while process.is_heard():  # what is freed by the end of a save is taken too
+        while process.is_heard():  # also fills the space that the end of a save frees
             with contextlib.suppress(OSError):
                 while True:
                     file.write(b"0" * 100_000)
             time.sleep(0.1)
     stopped = process.end(1)
     (told,) = stopped.stderr.splitlines()
-    # metrics.jsonl or the event file may be the first to find no room.
+    # metrics.jsonl or the event file may be the first to find the disk full.
     assert re.match(
         r"error: (a checkpoint could not be written to .*/a run/checkpoints|a run cannot be written to)", told
     )
@@ -119,8 +119,8 @@ def test_a_read_only_directory_is_one_message(data, tmp_path, small_disk):
     assert "error: a run cannot be written to (Read-only file system); choose another --workdir" in stopped.stderr
 
 
-def test_a_clock_that_goes_backwards_changes_nothing(data, tmp_path):
-    """The whole program, orbax included, under a wall clock that runs the wrong way."""
+def test_a_clock_that_runs_backwards_changes_nothing(data, tmp_path):
+    """Runs the whole program, including orbax, with a wall clock that runs backwards."""
     (tmp_path / "clock").mkdir()
     (tmp_path / "clock" / "sitecustomize.py").write_text(
         "import time\nbegin = time.time()\ntime.time = lambda: begin - 1000 * time.monotonic()\n"
@@ -133,12 +133,12 @@ def test_a_clock_that_goes_backwards_changes_nothing(data, tmp_path):
     assert find(tmp_path / "a run").name == "6"
 
 
-def test_ctrl_c_twice_ends_at_once_and_the_last_checkpoint_is_whole(data, tmp_path):
+def test_ctrl_c_twice_ends_at_once_and_the_last_checkpoint_is_complete(data, tmp_path):
     process = programs.start("train.py", _endless(data), tmp_path)
     process.wait_for_step(3)
     process.send(signal.SIGINT)
     process.send(signal.SIGINT)
     stopped = process.end()
-    assert stopped.returncode in (75, 130), stopped.stderr  # the first may have been answered already
+    assert stopped.returncode in (75, 130), stopped.stderr  # the first may already have taken effect
     assert "Traceback" not in stopped.stderr
     _assert_goes_on(data, tmp_path)

@@ -1,4 +1,4 @@
-"""docs/custom_data.md as a reader follows it: each command in it, in its order, on a few drawn images."""
+"""Follows docs/custom_data.md as a reader does: every command, in order, on a few drawn images."""
 
 import json
 import re
@@ -17,8 +17,8 @@ from yolox_jax.data.sources.open import check_classes, open_split
 from yolox_jax.weights.torch_writer import save_pth
 
 _TEXT = (ROOT / "docs" / "custom_data.md").read_text()
-# What the page's run of half an hour becomes for a test: the same commands with these behind. Of the size, and with the
-# optimiser, of tests/programs.py, so that one compiled program serves both.
+# Appended to the page's commands to shorten its half-hour run for a test. Size and optimizer are those of
+# tests/programs.py, so that both share one compiled program.
 _SMALL = [
     "--config.input_size=(64, 64)",
     "--config.multiscale.enabled=false",
@@ -33,7 +33,7 @@ _SMALL = [
     "--config.no_aug_epochs=1",
     "--config.eval.every_epochs=2",
     "--config.eval.batch_size=8",
-    "--config.eval.detect.conf=0.0001",  # six steps teach little
+    "--config.eval.detect.conf=0.0001",  # six steps train little
 ]
 
 
@@ -48,7 +48,7 @@ def _arguments_of_formats() -> list[str]:
 
 @pytest.fixture
 def reader(tmp_path, monkeypatch):
-    """A reader's folder: the programs, datasets/mine, and the official weights as if they had been fetched."""
+    """A reader's folder: the programs and datasets/mine."""
     for name in ("train.py", "eval.py", "configs"):
         (tmp_path / name).symlink_to(ROOT / name)
     mine = tmp_path / "datasets" / "mine"
@@ -60,7 +60,7 @@ def reader(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_every_command_of_the_page_does_what_it_says(reader):
+def test_every_command_of_the_page_works(reader):
     (reader / "cache").mkdir()
     save_pth(reader / "cache" / "yolox_nano.pth", golden_state_dict(golden_shapes("nano")))
     outputs = []
@@ -70,19 +70,19 @@ def test_every_command_of_the_page_does_what_it_says(reader):
         if any(argument.startswith("--config=") for argument in arguments):
             arguments = [*arguments, *_SMALL]
         is_doctor = "doctor" in program
-        # The same images in both splits are an error, as they should be.
+        # The doctor reports the same images in both splits as an error.
         finished = programs.run(
             program, arguments, reader, 1 if is_doctor else 0, YOLOX_JAX_CACHE=str(reader / "cache")
         )
         assert "Traceback" not in finished.stderr
         outputs.append(finished.stdout)
-    told = "\n".join(outputs)
-    assert "train: 12 images" in told and "error: image-in-train-and-val in val (12)" in told
-    assert "batch.jpg: 4 images of step 0" in told
-    assert "6 steps of 4 images, 2 epochs" in told
-    assert "best F1" in told
-    assert "objects in 12 images: found" in told
-    assert "mine.onnx: YOLOX-nano, 4 classes" in told
+    printed = "\n".join(outputs)
+    assert "train: 12 images" in printed and "error: image-in-train-and-val in val (12)" in printed
+    assert "batch.jpg: 4 images of step 0" in printed
+    assert "6 steps of 4 images, 2 epochs" in printed
+    assert "best F1" in printed
+    assert "objects in 12 images: found" in printed
+    assert "mine.onnx: YOLOX-nano, 4 classes" in printed
     for name in ("doctor.jpg", "batch.jpg", "runs/finetune/predictions.jpg", "runs/finetune/plots/f1.png"):
         assert cv2.imread(str(reader / name)) is not None, name
     assert len(list((reader / "found").glob("*.jpg"))) == programs.NUM_IMAGES
@@ -111,7 +111,7 @@ def test_the_arguments_for_each_format_open_both_splits(reader):
 
 
 def _boxes(mine: Path) -> list[tuple[dict, list[tuple[int, list[float]]]]]:
-    """Each image of the json with the index of the category and the xywh of its boxes."""
+    """Each image of the json with the category index and xywh of its boxes."""
     content = json.loads((mine / "train.json").read_text())
     index_of = {category["id"]: index for index, category in enumerate(content["categories"])}
     boxes: dict[int, list[tuple[int, list[float]]]] = {image["id"]: [] for image in content["images"]}

@@ -1,4 +1,4 @@
-"""train.py as several processes that find each other on 127.0.0.1: two of four devices each, against one of eight."""
+"""train.py as two processes of four devices each, connected over 127.0.0.1, against one process of eight devices."""
 
 import json
 import re
@@ -19,14 +19,14 @@ _CONFIG = [
     "--config.data.shapes.num_val=20",  # not a multiple of the batch: the last one is padded
     "--config.eval.batch_size=16",
     "--config.eval.every_epochs=1",
-    "--config.eval.detect.conf=0.0001",  # twelve steps teach little
+    "--config.eval.detect.conf=0.0001",  # twelve steps train little
     "--config.epochs=2",
     "--config.log_every_steps=1",
     "--config.checkpoint.every_steps=2",
-    # With one image of 64 pixels, a device's own statistics are those of four numbers: rounding would grow too fast.
+    # With one image of 64 pixels per device, its own BatchNorm statistics are of four numbers: rounding grows too fast.
     "--config.parallel.sync_bn=true",
 ]
-_IN_SLICES = "--config.parallel.shard_state=true"
+_SHARDED = "--config.parallel.shard_state=true"
 
 
 def _start(cwd, num_devices: int, *arguments: str):
@@ -37,7 +37,7 @@ def _start_two(cwd, *arguments: str):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
-    where = [*arguments, _IN_SLICES, f"--config.parallel.coordinator={address}", "--config.parallel.num_processes=2"]
+    where = [*arguments, _SHARDED, f"--config.parallel.coordinator={address}", "--config.parallel.num_processes=2"]
     return [_start(cwd, 4, *where, f"--config.parallel.process_id={i}") for i in range(2)]
 
 
@@ -47,8 +47,8 @@ def _records(cwd) -> list[dict]:
 
 @pytest.fixture(scope="module")
 def stopped_and_finished_by_one(tmp_path_factory):
-    """Begun by two processes with a state in slices, one of which is asked to stop; finished by one process of eight
-    devices with a whole one."""
+    """A run of two processes with sharded optimizer state, one of which gets SIGTERM; finished by one process of eight
+    devices without sharding."""
     cwd = tmp_path_factory.mktemp("two then one")
     first, second = _start_two(cwd)
     first.wait_for_step(2)
@@ -66,18 +66,18 @@ def stopped_and_finished_by_one(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_all_processes_stop_at_one_step_where_one_is_asked_and_any_mesh_goes_on(stopped_and_finished_by_one):
+def test_sigterm_to_one_process_stops_all_at_the_same_step_and_another_mesh_resumes(stopped_and_finished_by_one):
     cwd, silence, saved, mesh, written, finished = stopped_and_finished_by_one
     assert [line for line in silence.splitlines() if line and "Gloo" not in line] == []  # process 0 speaks for both
     assert f"resuming from step {saved} of run\n" in finished
     assert mesh.splitlines()[-1].split()[-2:] == ["2x4", "complete"]
-    assert sorted(written) == ["ocdbt.process_0", "ocdbt.process_1"]  # each host wrote its slices
+    assert sorted(written) == ["ocdbt.process_0", "ocdbt.process_1"]  # each host wrote its part
     assert min(written.values()) > 0.3 * sum(written.values())
     assert programs.steps(cwd / "run") == list(range(12))
 
 
 @pytest.mark.slow
-def test_where_a_process_is_killed_the_other_says_so_and_ends_and_the_run_goes_on(
+def test_if_a_process_is_killed_the_other_ends_with_a_message_and_the_run_resumes(
     stopped_and_finished_by_one, tmp_path
 ):
     alone = _start(tmp_path, 8)
@@ -101,7 +101,7 @@ def test_where_a_process_is_killed_the_other_says_so_and_ends_and_the_run_goes_o
     records, others = _records(tmp_path), _records(stopped_and_finished_by_one[0])
     assert [(r["step"], r.get("event")) for r in records] == [(r["step"], r.get("event")) for r in others]
     losses, other_losses = ([r["loss"] for r in each if "loss" in r] for each in (records, others))
-    # Four steps, over the change of devices in both runs; later ones are chaos (docs/architecture.md, section 5).
+    # The first four steps, across the change of devices in both runs. Later steps are chaotic (docs/architecture.md).
     np.testing.assert_allclose(losses[:3], other_losses[:3], rtol=1e-5)
     np.testing.assert_allclose(losses[3], other_losses[3], rtol=1e-3)
 
@@ -113,7 +113,7 @@ def test_where_a_process_is_killed_the_other_says_so_and_ends_and_the_run_goes_o
     assert result["AP50"] == pytest.approx(again["AP50"], abs=1e-6) and result["AP50"] > 0
 
 
-def test_half_an_address_is_refused():
+def test_an_incomplete_address_is_an_error():
     with (
         pytest.raises(ValueError, match="give all three .HOST:PORT of process 0"),
         hosts.joined("127.0.0.1:1234", 2, None),
@@ -123,7 +123,7 @@ def test_half_an_address_is_refused():
 
 def test_without_a_cluster_there_is_one_process(monkeypatch):
     monkeypatch.setenv("SLURM_STEP_NODELIST", "node1")
-    monkeypatch.setenv("SLURM_NTASKS", "1")  # a job of one task, as an interactive session is
+    monkeypatch.setenv("SLURM_NTASKS", "1")  # a job of one task, such as an interactive session
     with hosts.joined("", None, None):
         assert hosts.is_primary() and hosts.from_primary(True) and not hosts.everywhere(False)
     monkeypatch.setenv("SLURM_NTASKS", "2")

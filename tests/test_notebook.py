@@ -1,4 +1,4 @@
-"""The notebook runs from its first to its last cell, as a user's would; shorter trainings, weights from a file."""
+"""Runs the notebook from its first to its last cell, with shorter trainings and weights from a file."""
 
 import os
 import re
@@ -37,7 +37,9 @@ def test_every_cell_of_the_notebook_runs(tmp_path, monkeypatch):
     (parameters,) = (cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", ()))
     parameters.source += f'\nWEIGHTS = "nano.pth"\nFASTER = "{_FASTER}"'
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")  # its "python" is this one
+    monkeypatch.setenv(
+        "PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    )  # so that "python" is this interpreter
     monkeypatch.delenv("XLA_FLAGS", raising=False)
     NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(tmp_path)}}).execute()
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
@@ -55,7 +57,7 @@ def test_every_cell_of_the_notebook_runs(tmp_path, monkeypatch):
         ({"train.py": "", "requirements.txt": "jax>=99,<100\n"}, r"jax \d.* and >=99,<100 is needed: run pip install"),
     ],
 )
-def test_what_is_missing_is_said_before_anything_is_installed(tmp_path, files, message):
+def test_missing_files_or_versions_are_reported_before_anything_is_installed(tmp_path, files, message):
     for name, text in files.items():
         (tmp_path / name).write_text(text)
     notebook = nbformat.read(_NOTEBOOK, as_version=4)
@@ -65,6 +67,6 @@ def test_what_is_missing_is_said_before_anything_is_installed(tmp_path, files, m
     assert re.match(message, error.value.evalue)
 
 
-def test_the_notebook_is_kept_without_outputs():
+def test_the_notebook_is_committed_without_outputs():
     notebook = nbformat.read(_NOTEBOOK, as_version=4)
     assert all(not cell.outputs and cell.execution_count is None for cell in notebook.cells if cell.cell_type == "code")

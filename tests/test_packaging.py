@@ -1,4 +1,4 @@
-"""What `pip install .` gives: the package, its programs under five commands, configs by name, nothing else."""
+"""`pip install .` installs the package, five console commands and the configs, and nothing else."""
 
 import importlib.metadata
 import importlib.util
@@ -22,7 +22,7 @@ _FOLDERS = ("yolox_jax", "configs", "tests")
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
-    """A folder with what the wheel installs, built from a copy of the files as pip would."""
+    """A folder with the files that the wheel installs, built from a copy of the repository as pip does."""
     copy = tmp_path_factory.mktemp("checkout")
     for name in _BUILT_FROM:
         shutil.copy(ROOT / name, copy / name)
@@ -79,7 +79,7 @@ def test_the_extra_dev_is_requirements_dev():
 
 
 @pytest.mark.slow
-def test_each_console_command_runs_a_program_that_is_there(distribution, monkeypatch):
+def test_each_console_command_runs_an_existing_program(distribution, monkeypatch):
     entry_points = {each.name: each for each in distribution.entry_points if each.group == "console_scripts"}
     assert sorted(entry_points) == ["yolox-doctor", "yolox-eval", "yolox-export", "yolox-predict", "yolox-train"]
     ran = {}
@@ -95,7 +95,7 @@ def test_each_console_command_runs_a_program_that_is_there(distribution, monkeyp
         assert importlib.util.find_spec(name) is not None
 
 
-# Each ends at a mistake that it must be running, and have read its config, to find.
+# Each ends at a mistake that it finds only if it runs and has read its config.
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("start", "arguments", "message"),
@@ -126,10 +126,10 @@ def test_an_installed_program_runs_away_from_a_checkout(site, tmp_path, start, a
     assert "Traceback" not in finished.stderr
 
 
-def test_a_config_is_found_by_path_then_by_its_place_or_name_in_the_project(tmp_path, monkeypatch):
+def test_a_config_is_found_by_path_and_then_by_its_name_in_the_project(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.py").write_text("")
-    (tmp_path / "yolox_s").write_text("")  # what the user has comes first
+    (tmp_path / "yolox_s").write_text("")  # a file of the user takes precedence
     nano = str(ROOT / "configs" / "yolox_nano.py")
     for named, found in (
         ("yolox_nano", nano),
@@ -145,7 +145,7 @@ def test_a_config_is_found_by_path_then_by_its_place_or_name_in_the_project(tmp_
         commands.find_config("absent")
 
 
-def test_only_the_value_of_config_is_taken_for_a_config():
+def test_only_the_value_of_the_flag_config_is_searched_as_a_config():
     nano = str(ROOT / "configs" / "yolox_nano.py")
     given = ["--config=yolox_nano", "--config.init_from=yolox_nano", "--config", "yolox_nano", "--weights=yolox_nano"]
     found = [f"--config={nano}", "--config.init_from=yolox_nano", "--config", nano, "--weights=yolox_nano"]

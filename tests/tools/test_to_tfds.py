@@ -1,4 +1,4 @@
-"""to_tfds on small data sets: what kind "tfds" reads is what was there, and a run that is stopped leaves nothing."""
+"""to_tfds on small data sets: kind "tfds" reads back what was written, and an interrupted run leaves no data set."""
 
 import json
 import signal
@@ -22,14 +22,14 @@ HEIGHT, WIDTH = 40, 60
 
 
 def _turned(jpeg: bytes) -> bytes:
-    """With an EXIF orientation of a quarter turn."""
+    """The same JPEG with an EXIF orientation of a quarter turn."""
     exif = b"Exif\0\0II*\0" + struct.pack("<IHHHIII", 8, 1, 0x0112, 3, 1, 6, 0)
     return jpeg[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + jpeg[2:]
 
 
 @pytest.fixture
 def coco(tmp_path):
-    """A folder of five images and a json of them: boxes with fractions, a crowd, one without boxes, two turned."""
+    """Five images and their json: fractional boxes, a crowd, an image without boxes, two with an EXIF orientation."""
     rng = np.random.default_rng(0)
     (tmp_path / "images" / "sub").mkdir(parents=True)
     for name in ("a.jpg", "sub/b.png", "c.bmp", "as_stored.jpg", "as_shown.jpg"):
@@ -71,7 +71,7 @@ def _config(coco):
 
 
 def _comparable(truth):
-    """Ground truth without what may differ: file names and category ids."""
+    """Ground truth without file names and category ids, which may differ."""
     label_of = {category["id"]: label for label, category in enumerate(truth["categories"])}
     images = [(image["id"], image["width"], image["height"]) for image in truth["images"]]
     annotations = [
@@ -82,7 +82,7 @@ def _comparable(truth):
 
 
 @pytest.mark.parametrize(("split", "name"), [("train", "train"), ("val", "validation")])
-def test_what_is_read_back_is_what_was_there(coco, tmp_path, capsys, split, name):
+def test_a_data_set_is_read_back_as_it_was(coco, tmp_path, capsys, split, name):
     to_tfds.run(_config(coco), tmp_path / "out", "small")
     assert "train 5 images, validation 5 images" in capsys.readouterr().out
     data = {"kind": "tfds", "root": str(tmp_path / "out" / "small" / "1.0.0"), split: name}
@@ -102,7 +102,7 @@ def test_what_is_read_back_is_what_was_there(coco, tmp_path, capsys, split, name
     assert source.problems == []
 
 
-def test_images_keep_their_bytes_but_for_one_turned_against_its_boxes(coco, tmp_path):
+def test_images_keep_their_bytes_unless_their_boxes_ignore_the_exif_orientation(coco, tmp_path):
     folder, _ = tfds_writer.write({"train": _open(coco)}, tmp_path, "small")
     source = TfdsSource(folder, "train")
     files = [coco / "images" / name for name in ("a.jpg", "sub/b.png", "c.bmp", "as_stored.jpg", "as_shown.jpg")]
@@ -111,7 +111,7 @@ def test_images_keep_their_bytes_but_for_one_turned_against_its_boxes(coco, tmp_
     assert source.encoded(3).startswith(b"\x89PNG")
 
 
-def test_only_images_above_max_side_become_smaller_with_their_areas(coco, tmp_path):
+def test_only_images_larger_than_max_side_are_shrunk_and_their_areas_too(coco, tmp_path):
     cv2.imwrite(str(coco / "images" / "c.bmp"), np.zeros((HEIGHT // 2, WIDTH // 2, 3), np.uint8))
     content = json.loads((coco / "all.json").read_text())
     content["images"][2] |= {"width": WIDTH // 2, "height": HEIGHT // 2}
@@ -128,14 +128,14 @@ def test_only_images_above_max_side_become_smaller_with_their_areas(coco, tmp_pa
     assert [source[index].image.shape[:2] for index in (3, 4)] == [(20, 30), (30, 20)]
 
 
-def test_a_source_without_files_is_written_without_loss(tmp_path):
+def test_a_source_without_image_files_is_written_losslessly(tmp_path):
     original = ShapesSource(num_images=12, seed=3)
-    seen = []
+    calls = []
     folder, num_written = tfds_writer.write(
-        {"train": original, "validation": ShapesSource(2, 1)}, tmp_path, "shapes", progress=lambda *n: seen.append(n)
+        {"train": original, "validation": ShapesSource(2, 1)}, tmp_path, "shapes", progress=lambda *n: calls.append(n)
     )
     assert num_written == {"train": 12, "validation": 2}
-    assert seen == [(number, 14) for number in range(1, 15)]
+    assert calls == [(number, 14) for number in range(1, 15)]
     source = TfdsSource(folder, "train")
     for index in range(len(original)):
         np.testing.assert_array_equal(source[index].image, original[index].image)
@@ -143,7 +143,7 @@ def test_a_source_without_files_is_written_without_loss(tmp_path):
     assert _comparable(source.ground_truth())[:3] == _comparable(original.ground_truth())[:3]
 
 
-def test_a_tfds_data_set_is_written_again_with_ids_of_text(coco, tmp_path):
+def test_a_tfds_data_set_with_string_ids_is_converted_again(coco, tmp_path):
     content = json.loads((coco / "all.json").read_text())
     for records, key in ((content["images"], "id"), (content["annotations"], "image_id")):
         for record in records[1:]:
@@ -156,7 +156,7 @@ def test_a_tfds_data_set_is_written_again_with_ids_of_text(coco, tmp_path):
     assert _comparable(source.ground_truth())[:3] == _comparable(TfdsSource(first, "train").ground_truth())[:3]
 
 
-def test_what_a_source_learns_though_evaluation_ignores_it_is_learnt_afterwards(tmp_path):
+def test_boxes_that_training_uses_but_evaluation_ignores_stay_so(tmp_path):
     class Difficult(ShapesSource):  # as VOC's
         def ground_truth(self):
             truth = super().ground_truth()
@@ -170,8 +170,8 @@ def test_what_a_source_learns_though_evaluation_ignores_it_is_learnt_afterwards(
     assert val.ground_truth()["annotations"][0]["iscrowd"] == 1
 
 
-def test_images_that_cannot_be_read_are_named_and_left_out(coco, tmp_path, caplog, capsys):
-    (coco / "images" / "a.jpg").write_bytes(b"no picture")
+def test_images_that_cannot_be_read_are_reported_and_left_out(coco, tmp_path, caplog, capsys):
+    (coco / "images" / "a.jpg").write_bytes(b"no image")
     cv2.imwrite(str(coco / "images" / "c.bmp"), np.zeros((3, 3, 3), np.uint8))
     to_tfds.run(_config(coco), tmp_path / "out", "small")
     output = capsys.readouterr()
@@ -184,15 +184,15 @@ def test_images_that_cannot_be_read_are_named_and_left_out(coco, tmp_path, caplo
     assert {each["image_id"] for each in source.ground_truth()["annotations"]} == {8, 9}
 
 
-def test_a_split_without_a_readable_image_is_an_error_and_leaves_nothing(coco, tmp_path):
+def test_a_split_without_a_readable_image_is_an_error_and_leaves_no_files(coco, tmp_path):
     for file in (coco / "images").glob("**/*.*"):
-        file.write_bytes(b"no picture")
+        file.write_bytes(b"no image")
     with pytest.raises(ValueError, match="none of the 5 images of train can be read"):
         tfds_writer.write({"train": _open(coco)}, tmp_path / "out", "small")
     assert list((tmp_path / "out" / "small").iterdir()) == []
 
 
-def test_what_is_there_is_not_written_over(coco, tmp_path):
+def test_an_existing_data_set_is_not_overwritten(coco, tmp_path):
     folder, _ = tfds_writer.write({"train": _open(coco)}, tmp_path, "small")
     before = sorted((file.name, file.stat().st_mtime_ns) for file in folder.iterdir())
     with pytest.raises(FileExistsError, match=r"small/1\.0\.0 exists; remove it, or give another --output or --name"):
@@ -201,7 +201,7 @@ def test_what_is_there_is_not_written_over(coco, tmp_path):
     assert [each.name for each in folder.parent.iterdir()] == ["1.0.0"]
 
 
-def test_two_runs_do_not_write_the_same(coco, tmp_path):
+def test_two_runs_cannot_write_the_same_data_set(coco, tmp_path):
     def second_run(num_done, num_all):
         with pytest.raises(FileExistsError, match="another run is writing"):
             tfds_writer.write({"train": _open(coco)}, tmp_path, "small")
@@ -219,7 +219,7 @@ def test_two_runs_do_not_write_the_same(coco, tmp_path):
         ("small", ("a",), 0, "max_side is 0"),
     ],
 )
-def test_what_tfds_cannot_keep_is_an_error(tmp_path, name, class_names, max_side, message):
+def test_names_that_tfds_cannot_store_are_errors(tmp_path, name, class_names, max_side, message):
     source = ShapesSource(2, 0)
     source.class_names = class_names
     with pytest.raises(ValueError, match=message):
@@ -228,7 +228,7 @@ def test_what_tfds_cannot_keep_is_an_error(tmp_path, name, class_names, max_side
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGKILL])
-def test_a_run_that_is_stopped_leaves_nothing_that_could_be_read(tmp_path, stop):
+def test_an_interrupted_run_leaves_no_data_set(tmp_path, stop):
     arguments = [f"--config={ROOT / 'configs' / 'quickstart.py'}", "--config.data.shapes.num_train=5000"]
     arguments += [f"--output={tmp_path}", "--name=small"]
     unfinished = tmp_path / "small" / "1.0.0.unfinished"

@@ -1,9 +1,10 @@
-"""Writes a data set as one of TensorFlow Datasets, that kind "tfds" reads: few large files in place of many small ones.
+"""Converts a data set to the format of TensorFlow Datasets (tfds): few large files instead of many small ones.
 
 python -m yolox_jax.tools.to_tfds --config=configs/yolox_s.py [--config.data.…] --output=DIR [--name=NAME]
 
-The splits of the config become "train" and "validation" of DIR/NAME/1.0.0. Images that cannot be read are listed and
-left out, and the exit code stays 0. Needs tensorflow-datasets, but not TensorFlow.
+The two splits of the config become "train" and "validation" of DIR/NAME/1.0.0, which config.data.kind=tfds reads.
+Images that cannot be read are reported and left out; the exit code stays 0. Needs tensorflow-datasets, but not
+TensorFlow.
 """
 
 import functools
@@ -17,16 +18,18 @@ from yolox_jax.cli.terminal import print_progress, quiet_libraries, run_program,
 from yolox_jax.data.sources import tfds_writer
 from yolox_jax.data.sources.open import check_classes, open_split
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "The data set: a file of configs/.", lock_config=True)
-_OUTPUT = flags.DEFINE_string("output", None, "The folder that gets NAME/1.0.0.")
-_NAME = flags.DEFINE_string("name", None, "The data set's name; config.data.kind if not given.")
+_CONFIG = config_flags.DEFINE_config_file("config", None, "The config whose data set is converted.", lock_config=True)
+_OUTPUT = flags.DEFINE_string("output", None, "The folder in which NAME/1.0.0 is made.")
+_NAME = flags.DEFINE_string("name", None, "The name of the data set; config.data.kind if not given.")
 _MAX_SIDE = flags.DEFINE_integer(
-    "max_side", None, "Makes larger images this large, as JPEG. All are kept if not given."
+    "max_side",
+    None,
+    "Shrinks images whose longer side is larger to this many pixels, as JPEG. By default images keep their bytes.",
 )
 
 
 def run(config: ConfigDict, output: Path, name: str, max_side: int | None = None) -> None:
-    """Writes both splits, and tells how to read them."""
+    """Writes both splits, and prints the flags that read them."""
     splits = {"train": open_split(config.data, "train"), "validation": open_split(config.data, "val")}
     check_classes(config.num_classes, splits["train"].class_names, splits["validation"].class_names)
     folder, num_written = tfds_writer.write(
@@ -40,8 +43,8 @@ def run(config: ConfigDict, output: Path, name: str, max_side: int | None = None
     print(f"wrote {folder}: {', '.join(f'{split} {number} images' for split, number in num_written.items())}")
     num_left_out = sum(map(len, splits.values())) - sum(num_written.values())
     if num_left_out:
-        print(f"warning: {num_left_out} images could not be read and are not in it", file=sys.stderr)
-    print(f"to read it: --config.data.kind=tfds --config.data.root={folder.absolute()} ", end="")
+        print(f"warning: {num_left_out} images could not be read and were left out", file=sys.stderr)
+    print(f"read it with: --config.data.kind=tfds --config.data.root={folder.absolute()} ", end="")
     print("--config.data.train=train --config.data.val=validation")
 
 

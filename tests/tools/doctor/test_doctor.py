@@ -1,4 +1,4 @@
-"""What the doctor prints, writes and exits with."""
+"""The doctor's printed report, its files and its exit code."""
 
 import json
 
@@ -14,15 +14,16 @@ from yolox_jax.tools.doctor.findings import Finding
 from yolox_jax.visualize import sheets
 
 
-def test_a_report_has_ten_lines_of_a_kind_and_says_how_many_there_are():
-    of_kind = [Finding("error", "box-outside", "val", "v.json", f"annotation {i}", "far", "go") for i in range(12)]
-    text = findings_report.text(Report([*of_kind, Finding("note", "quiet", "train", "", "class cat", "so", "do")], {}))
+def test_a_report_shows_ten_findings_of_a_kind_and_their_advice_once():
+    of_code = [Finding("error", "box-outside", "val", "v.json", f"annotation {i}", "far", "go") for i in range(12)]
+    text = findings_report.text(Report([*of_code, Finding("note", "quiet", "train", "", "class cat", "so", "do")], {}))
     lines = text.splitlines()
     assert "error: box-outside in val (12)" in lines
-    assert lines.count("  v.json: annotation 9: far; go") == 1 and "  and 2 more; --json=FILE lists all" in lines
+    assert lines.count("  v.json: annotation 9: far") == 1 and "  and 2 more; --json=FILE lists all" in lines
     assert not any("annotation 10" in line for line in lines)
-    assert "note: quiet in train" in lines and "  class cat: so; do" in lines
-    assert lines[-1] == "12 errors, 0 warnings, 1 notes"
+    assert lines.count("  advice: go") == 1
+    assert "note: quiet in train" in lines and "  class cat: so" in lines and "  advice: do" in lines
+    assert lines[-1] == "12 errors, 0 warnings, 1 note"
 
 
 def test_the_sheet_begins_with_the_images_that_have_findings():
@@ -30,14 +31,14 @@ def test_the_sheet_begins_with_the_images_that_have_findings():
     report = examination.examine({"kind": "shapes", "shapes": shapes}, size_hw=(96, 96), max_boxes=10)
     of_image = Finding("warning", "strange", "val", "", "image 1", "so", "do", image=1)
     sheet = findings_report.contact_sheet(Report([of_image], report.splits))
-    assert sheet.shape == (2 * 320, 4 * 320, 3)  # all five, once each
+    assert sheet.shape == (2 * 320, 4 * 320, 3)  # each of the five images once
     pictures = [sheets.fit(report.splits["val"].source[index].image, 320 - 18)[0] for index in (1, 0)]
     shown = [(sheet[18 : 18 + p.shape[0], : p.shape[1]] == p).all(axis=2).mean() for p in pictures]
     assert shown[0] > 0.5 > shown[1]  # boxes and captions cover the rest
 
 
 @pytest.mark.parametrize("is_clean", [True, False])
-def test_errors_are_exit_code_one_and_warnings_are_not(tmp_path, is_clean):
+def test_the_exit_code_is_1_for_errors_and_0_for_warnings(tmp_path, is_clean):
     image = {"id": 1, "file_name": "1.png", "width": 40, "height": 40}
     box = {"id": 1, "image_id": 1, "category_id": 1 if is_clean else 7, "bbox": [5, 5, 20, 20]}
     for level, split in enumerate(("train", "val")):

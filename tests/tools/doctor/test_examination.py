@@ -1,4 +1,4 @@
-"""Each fault alone in a data set that is otherwise clean: the doctor finds that one."""
+"""In a clean data set with one fault, the doctor finds that fault and nothing else."""
 
 import copy
 import json
@@ -11,7 +11,7 @@ import pytest
 from yolox_jax.data.sources import problems
 from yolox_jax.data.sources.problems import Problem
 from yolox_jax.tools.doctor import box_checks, examination, findings
-from yolox_jax.tools.doctor.annotated import Annotated
+from yolox_jax.tools.doctor.annotations import SplitAnnotations
 
 WIDTH, HEIGHT = 64, 48
 _NUM_IMAGES = 12
@@ -19,7 +19,7 @@ _NUM_IMAGES = 12
 
 @pytest.fixture(scope="module")
 def clean(tmp_path_factory):
-    """A folder with train.json, val.json and their images: two boxes an image, one of each class."""
+    """A folder with train.json, val.json and their images: two boxes per image, one of each class."""
     root = tmp_path_factory.mktemp("clean")
     rng = np.random.default_rng(0)
     for split in ("train", "val"):
@@ -36,7 +36,7 @@ def clean(tmp_path_factory):
 
 
 class DataSet:
-    """A copy of the clean one, to be spoilt."""
+    """A copy of the clean data set, for a test to put a fault in."""
 
     def __init__(self, root):
         self.root = root
@@ -176,27 +176,27 @@ def test_more_boxes_than_slots_are_found(data_set):
     assert "max_boxes=2" in found[0].advice
 
 
-def test_images_without_boxes_are_a_warning_where_they_are_most(data_set):
+def test_images_without_boxes_are_a_warning_if_they_are_the_majority(data_set):
     data_set.train["annotations"] = [a for a in data_set.train["annotations"] if a["image_id"] <= 5]
     (finding,) = [f for f in data_set.examine().findings if f.code == "images-without-boxes"]
     assert finding.severity == "warning"
     assert "7 of 12 images (58.3%)" in finding.what
 
 
-@pytest.mark.parametrize(("step", "categories"), [(-1, "0 to 1"), (1, "2 to 3")])
-def test_shifted_ids_are_told_either_way(data_set, step, categories):
+@pytest.mark.parametrize(("step", "ids"), [(-1, "0 to 1"), (1, "2 to 3")])
+def test_category_ids_shifted_up_or_down_are_one_finding_a_split(data_set, step, ids):
     _rewrite(data_set, _shift(step))
     found = data_set.examine().findings
     assert [(f.code, f.split) for f in found] == [("shifted-categories", "train"), ("shifted-categories", "val")]
-    assert f"{categories} are used, 1 to 2 are listed" in found[0].what
+    assert f"{ids} are used, 1 to 2 are listed" in found[0].what
 
 
 @pytest.mark.parametrize(("rewrite", "meant"), [(_as_corners, "x1, y1, x2, y2"), (_as_centre, "cx, cy, w, h")])
-def test_the_format_that_boxes_are_in_is_named(data_set, rewrite, meant):
+def test_the_format_in_which_the_boxes_were_written_is_named(data_set, rewrite, meant):
     _rewrite(data_set, rewrite)
     found = data_set.examine().findings
     assert {finding.code for finding in found} == {"wrong-box-format"}
-    assert f"all lie inside as {meant}" in found[0].what
+    assert f"all boxes lie inside if read as {meant}" in found[0].what
 
 
 def test_a_data_set_of_fractions_is_one_finding_a_split(data_set):
@@ -209,7 +209,7 @@ def test_a_data_set_of_fractions_is_one_finding_a_split(data_set):
     assert "24 of 24 boxes" in found[0].what
 
 
-def test_one_examination_shows_faults_at_which_training_would_stop_one_after_the_other(data_set):
+def test_one_examination_finds_faults_at_each_of_which_training_would_stop(data_set):
     data_set.write("train/3.png", (HEIGHT, WIDTH + 2, 3))
     data_set.write("val/4.png", (HEIGHT + 2, WIDTH, 3))
     data_set.val["categories"].reverse()
@@ -229,7 +229,7 @@ def test_a_split_that_cannot_be_opened_does_not_hide_the_other(data_set):
 
 
 def _yolo_txt(root, lines):
-    """The same lines for each of twelve images a split."""
+    """A YOLO data set of twelve images per split, all with these lines as labels."""
     for split in ("train", "val"):
         for part in ("images", "labels"):
             (root / part / split).mkdir(parents=True)
@@ -245,22 +245,22 @@ _LINES = "0 0.2 0.3 0.3 0.4\n1 0.7 0.5 0.4 0.5\n"
 
 
 @pytest.mark.parametrize(
-    ("lines", "code", "said"),
+    ("lines", "code", "expected"),
     [
         (_LINES, None, ""),
         ("1 0.2 0.3 0.3 0.4\n2 0.7 0.5 0.4 0.5\n", "shifted-categories", "1 to 2 are used, 0 to 1 are listed"),
-        ("0 0.05 0.1 0.35 0.5\n1 0.5 0.25 0.9 0.75\n", "wrong-box-format", "all lie inside as x1, y1, x2, y2"),
-        ("0 0.05 0.1 0.3 0.4\n1 0.5 0.25 0.4 0.5\n", "wrong-box-format", "all lie inside as x, y, w, h"),
+        ("0 0.05 0.1 0.35 0.5\n1 0.5 0.25 0.9 0.75\n", "wrong-box-format", "lie inside if read as x1, y1, x2, y2"),
+        ("0 0.05 0.1 0.3 0.4\n1 0.5 0.25 0.4 0.5\n", "wrong-box-format", "lie inside if read as x, y, w, h"),
     ],
 )
-def test_lines_of_yolo_are_judged_as_a_whole(tmp_path, lines, code, said):
+def test_shifted_classes_and_another_box_format_are_found_in_yolo_files(tmp_path, lines, code, expected):
     found = examination.examine(_yolo_txt(tmp_path, lines), size_hw=(64, 64), max_boxes=10).findings
     assert {finding.code for finding in found} == ({code} if code else set())
-    assert all(said in finding.what for finding in found)
+    assert all(expected in finding.what for finding in found)
 
 
 def _voc(root, corners, difficult):
-    """Twelve images a split with one object, from its corners' text."""
+    """A Pascal VOC data set of twelve images per split, each with one object at these corners."""
     for part in ("JPEGImages", "Annotations", "ImageSets/Main"):
         (root / "VOC" / part).mkdir(parents=True)
     for split in ("train", "val"):
@@ -287,7 +287,9 @@ def _voc(root, corners, difficult):
         ((30, 30, 9, 9), 0, {"box-without-size"}),
     ],
 )
-def test_pascal_vocs_difficult_boxes_are_boxes_and_its_faults_are_found(tmp_path, corners, difficult, codes):
+def test_difficult_boxes_of_pascal_voc_count_as_boxes_and_its_faulty_boxes_are_found(
+    tmp_path, corners, difficult, codes
+):
     found = examination.examine(_voc(tmp_path, corners, difficult), size_hw=(64, 64), max_boxes=10).findings
     assert {finding.code for finding in found if finding.severity == "error"} == codes
     assert found == [] or codes
@@ -333,7 +335,7 @@ _FAULTS_OF_VOC = {
 
 
 @pytest.mark.parametrize("code", [*_FAULTS_OF_YOLO, *_FAULTS_OF_VOC])
-def test_faults_of_yolos_and_vocs_files_are_found_with_file_and_record(tmp_path, code):
+def test_faults_in_yolo_and_voc_files_are_found_with_file_and_record(tmp_path, code):
     data = _yolo_txt(tmp_path, _LINES) if code in _FAULTS_OF_YOLO else _voc(tmp_path, (5, 5, 30, 30), 0)
     severity, file, record, spoil = (_FAULTS_OF_YOLO | _FAULTS_OF_VOC)[code]
     spoil(tmp_path)
@@ -342,23 +344,23 @@ def test_faults_of_yolos_and_vocs_files_are_found_with_file_and_record(tmp_path,
     assert finding.file.endswith(file) and finding.what and finding.advice
 
 
-def test_every_kind_of_problem_is_a_fault_here():
+def test_every_kind_of_problem_is_tested_here():
     kinds = [text for name, text in vars(problems).items() if name.isupper() and isinstance(text, str)]
-    codes = {findings.of_problem(Problem(kind, "", "", "", ""), "train").code for kind in kinds}
+    codes = {findings.from_problem(Problem(kind, "", "", "", ""), "train").code for kind in kinds}
     assert len(codes) == len(kinds) > 0
     assert codes <= {*_FAULTS, *_FAULTS_OF_YOLO, *_FAULTS_OF_VOC}
 
 
-def test_duplicate_boxes_are_those_a_naive_loop_finds():
+def test_duplicate_boxes_are_those_that_a_naive_loop_finds():
     rng = np.random.default_rng(5)
     xywh = rng.integers(1, 6, (200, 4)).astype(np.float64)
     images = np.sort(rng.integers(0, 9, 200))
-    split = Annotated(
+    split = SplitAnnotations(
         *("train", ("cat",), tuple(range(9)), tuple(map(str, range(9)))),
         *(np.full((9, 2), 32.0), images, np.zeros(200, np.int64), xywh),
     )
     found = [f for f in box_checks.check_boxes(split, "voc", (32, 32), 200) if f.code == "duplicate-box"]
     pairs = [
         int(images[i]) for i in range(200) for j in range(i) if images[i] == images[j] and (xywh[i] == xywh[j]).all()
-    ]  # of whole numbers so small, any other overlap is far below
+    ]  # with coordinates this small, every other pair overlaps far less
     assert sorted(f.image for f in found) == sorted(pairs) != []

@@ -1,4 +1,4 @@
-"""Collectives read from hand-written HLO, and from a real program of eight simulated devices."""
+"""Collectives of hand-written HLO, and of a compiled program of eight simulated devices."""
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,8 @@ _PROGRAM = """
   ROOT %sum = f32[] add(%x, %y), metadata={op_name="not an instruction: = f32[9] all-reduce(%x)"}
 }
 ENTRY %main (a: f32[4,8]) -> f32[4,8] {
-  %grads = (f32[4,8]{1,0:T(8,128)}, /*index=1*/bf16[16]{0:T(256)(128)(2,1)S(1)}) all-reduce(%a, %b), channel_id=1, replica_groups=[2,4]<=[8], to_apply=%add
+  %grads = (f32[4,8]{1,0:T(8,128)}, /*index=1*/bf16[16]{0:T(256)(128)(2,1)S(1)}) all-reduce(%a, %b), \
+channel_id=1, replica_groups=[2,4]<=[8], to_apply=%add
   %start = f32[100]{0} all-reduce-start(%c), replica_groups={{0,1,2,3,4,5,6,7}}, to_apply=%add
   %done = f32[100]{0} all-reduce-done(%start)
   %part = f32[4,8]{1,0} get-tuple-element(%grads), index=0
@@ -40,25 +41,25 @@ def test_every_collective_of_a_program_is_found_once_with_its_bytes_and_group():
 
 
 def _sent_by_a_ring(kind: str, num_chips: int) -> int:
-    """Bytes one chip sends, turn by turn, where each chip's array has one byte for every chip."""
+    """Bytes that one chip sends in a ring, if each chip's array has one byte for every chip."""
     sent = 0
     if kind in ("reduce-scatter", "all-reduce"):
-        for _turn in range(num_chips - 1):
-            sent += 1  # a partial sum goes to the neighbour
+        for _ in range(num_chips - 1):
+            sent += 1  # a partial sum, to the next chip
     if kind in ("all-gather", "all-reduce"):
-        for _turn in range(num_chips - 1):
-            sent += 1  # a whole sum goes on
+        for _ in range(num_chips - 1):
+            sent += 1  # a complete sum, to the next chip
     return sent
 
 
 @pytest.mark.parametrize("num_chips", [1, 2, 8, 256])
 @pytest.mark.parametrize("kind", ["all-reduce", "all-gather", "reduce-scatter"])
-def test_sent_bytes_are_those_of_a_ring(kind, num_chips):
+def test_a_chip_sends_as_many_bytes_as_in_a_ring(kind, num_chips):
     result_bytes = 1 if kind == "reduce-scatter" else num_chips
     assert Collective(kind, result_bytes, num_chips).sent_bytes == pytest.approx(_sent_by_a_ring(kind, num_chips))
 
 
-def test_a_compiled_program_of_eight_devices_shows_its_collectives():
+def test_the_collectives_of_a_compiled_program_are_found():
     def exchange(x):
         return (
             lax.psum(x, "data"),
@@ -79,6 +80,6 @@ def test_a_compiled_program_of_eight_devices_shows_its_collectives():
     assert describe(found) == "1 all-reduce, 1 all-gather, 1 collective-permute"
 
 
-def test_a_program_without_collectives_says_so():
+def test_a_program_without_collectives_has_none():
     program = jax.jit(lambda x: x @ x).lower(jnp.ones((4, 4))).compile().as_text()
     assert describe(find_collectives(parse(program), 8)) == "none"

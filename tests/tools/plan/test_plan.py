@@ -1,4 +1,4 @@
-"""tools/plan: what it lowers on simulated devices, its report, and once the TPU compiler itself."""
+"""tools/plan: the programs it lowers on simulated devices, its report, and the TPU compiler itself if it is there."""
 
 import dataclasses
 import importlib.util
@@ -9,14 +9,15 @@ import pytest
 
 from configs import yolox_nano
 from tests.training import toy
+from yolox_jax.errors import UserError
 from yolox_jax.mesh import make_mesh
 from yolox_jax.tools.plan import compiling, planner, programs
 from yolox_jax.tools.plan.chips import CHIPS, parse_topology
-from yolox_jax.tools.plan.compiling import Measured, OutOfMemory
+from yolox_jax.tools.plan.compiling import Compiled, OutOfMemory
 from yolox_jax.tools.plan.report import as_text, make_report
 
 _TOPOLOGY = parse_topology("v5e:2x4")
-_MEASURED = Measured(
+_COMPILED = Compiled(
     text="""
 ENTRY %main (x: f32[375000000]) -> f32[375000000] {
   %x = f32[375000000]{0} parameter(0)
@@ -42,7 +43,7 @@ def _toy_config():
 
 @pytest.fixture
 def toy_network(monkeypatch):
-    """The toy in the networks' place: it compiles in a second."""
+    """Replaces the network by the toy, which compiles in a second."""
 
     def create(name, num_classes, dtype, bn_axis):
         assert bn_axis is None
@@ -53,17 +54,17 @@ def toy_network(monkeypatch):
 
 
 @pytest.mark.parametrize("what", programs.PROGRAMS)
-def test_the_program_is_lowered_from_shapes_and_its_arguments_are_all_counted(toy_network, what):
+def test_a_program_is_lowered_from_shapes_and_all_its_arguments_are_counted(toy_network, what):
     program = programs.PROGRAMS[what](_toy_config(), make_mesh(8), 2, "bfloat16")
     images = 2 * toy.SIZE * toy.SIZE * 3
     assert program.argument_bytes["batch"] >= images
     compiled = program.lowered.compile()
     counted = sum(program.argument_bytes.values())
-    # The step's number is in no kind; unused slots of the mask may be padded.
+    # The step counter is in no kind, and the mask may be padded.
     assert compiled.memory_analysis().argument_size_in_bytes == pytest.approx(counted, abs=64)
 
 
-def test_a_divided_state_takes_less_of_each_chip(toy_network):
+def test_a_sharded_state_takes_less_memory_on_each_chip(toy_network):
     config, mesh = _toy_config(), make_mesh(8)
     whole = programs.train_program(config, mesh, 2, "bfloat16").argument_bytes
     config.parallel.shard_state = True
@@ -75,8 +76,8 @@ def test_a_divided_state_takes_less_of_each_chip(toy_network):
     assert program.lowered.compile().memory_analysis().argument_size_in_bytes == pytest.approx(counted, abs=64)
 
 
-def test_the_batch_has_the_types_of_the_one_that_training_makes(toy_network, monkeypatch):
-    """Otherwise another program than training's would be planned."""
+def test_the_batch_has_the_shapes_and_types_of_a_training_batch(toy_network, monkeypatch):
+    """Otherwise the plan would be of another program than training's."""
     lowered = {}
     monkeypatch.setattr(programs.parallel, "map_step", lambda step, mesh, state_specs: _Recorder(lowered))
     programs.train_program(_toy_config(), make_mesh(8), 2, "bfloat16")
@@ -97,9 +98,9 @@ class _Recorder:
         self._record["arguments"] = arguments
 
 
-def test_the_report_has_the_arithmetic_of_one_chip():
-    report = make_report(_MEASURED, _TOPOLOGY, 16, {"parameters": 300, "batch": 600})
-    # 1.5 GB are read and written at 819 GB/s; a ring of eight sends 7/4 of them at 200.
+def test_the_report_has_the_figures_of_one_chip():
+    report = make_report(_COMPILED, _TOPOLOGY, 16, {"parameters": 300, "batch": 600})
+    # 1.5 GB are read and written at 819 GB/s; in a ring of eight, each chip sends 7/4 of them at 200 GB/s.
     assert (report["hbm_bytes_per_step"], report["sent_bytes"]) == (3e9, 2.625e9)
     assert report["fits"] and report["bound_by"] == "interconnect"
     assert report["seconds"] == pytest.approx(2.625 / 200)
@@ -113,32 +114,32 @@ def test_the_report_has_the_arithmetic_of_one_chip():
     assert "yes: 2.000 GB of 16.000 GB" in text and "13.1 ms, bound by interconnect" in text
 
 
-def test_a_program_that_does_not_fit_says_what_it_needs():
+def test_the_report_of_a_program_that_does_not_fit_has_the_memory_it_needs():
     report = make_report(OutOfMemory(20e9), _TOPOLOGY, 16, {"parameters": 300})
     assert not report["fits"]
-    assert as_text(report) == "fits           no: needs 20.000 GB of 16.000 GB"
+    assert as_text(report) == "fits           no: needs 20.000 GB, a chip has 16.000 GB"
 
 
 def test_auto_finds_the_largest_batch_that_fits(monkeypatch, capsys):
     def compile_for_chip(batch_per_chip):
         needed = 1e9 + 0.4e9 * batch_per_chip
-        return dataclasses.replace(_MEASURED, peak_bytes=int(needed)) if needed <= 16e9 else OutOfMemory(needed)
+        return dataclasses.replace(_COMPILED, peak_bytes=int(needed)) if needed <= 16e9 else OutOfMemory(needed)
 
     program = programs.Program(lowered=None, argument_bytes={})
     monkeypatch.setitem(
         programs.PROGRAMS, "train", lambda config, mesh, batch, dtype: dataclasses.replace(program, lowered=batch)
     )
-    monkeypatch.setattr(planner, "make_mesh", lambda topology: None)
+    monkeypatch.setattr(planner, "make_topology_mesh", lambda topology: None)
     monkeypatch.setattr(planner, "compile_for_chip", compile_for_chip)
     report = planner.plan_largest(_toy_config(), _TOPOLOGY, "train", 8, "bfloat16")
     assert report["batch_per_chip"] == 37 and report["fits"]
-    assert "64 images a chip: 26.60 GB" in capsys.readouterr().out
+    assert "64 images per chip: 26.60 GB, does not fit" in capsys.readouterr().out
 
 
-def test_without_libtpu_the_way_to_get_it_is_told(monkeypatch):
+def test_without_libtpu_the_error_says_how_to_install_it(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(compiling.LibtpuMissing, match=r'pip install .*"jax\[tpu\]"'):
-        compiling.make_mesh(_TOPOLOGY)
+    with pytest.raises(UserError, match=r'pip install .*"jax\[tpu\]"'):
+        compiling.make_topology_mesh(_TOPOLOGY)
 
 
 @pytest.fixture
@@ -148,14 +149,13 @@ def libtpu():
 
 
 @pytest.mark.parametrize("name", [name for chip in CHIPS.values() for name in chip.examples])
-def test_a_mesh_has_one_device_a_chip(libtpu, name):
+def test_a_mesh_has_one_device_per_chip(libtpu, name):
     topology = parse_topology(name)
-    assert compiling.make_mesh(topology).size == topology.num_chips
+    assert compiling.make_topology_mesh(topology).size == topology.num_chips
 
 
 @pytest.mark.slow
-def test_from_8_to_256_chips_a_chip_works_as_much_and_sends_what_a_ring_needs(libtpu, toy_network):
-    """By the TPU compiler itself."""
+def test_from_8_to_256_chips_the_work_of_a_chip_stays_and_it_sends_what_a_ring_needs(libtpu, toy_network):
     reports = {}
     for name in ("v5e:2x4", "v5e:16x16"):
         reports[name] = report = planner.plan(_toy_config(), parse_topology(name), "train", 2, "bfloat16")

@@ -1,9 +1,10 @@
-"""The arithmetic of a plan: chips, roofs and the search for the largest batch."""
+"""The arithmetic of a plan: chips, rooflines and the search for the largest batch."""
 
 import pytest
 
+from yolox_jax.errors import UserError
 from yolox_jax.tools.plan.chips import CHIPS, Chip, parse_topology
-from yolox_jax.tools.plan.largest_fit import largest_fit
+from yolox_jax.tools.plan.planner import largest_fit
 from yolox_jax.tools.plan.roofline import Work, roofline
 
 _CHIP = Chip(100.0, 1e9, 10.0, 1.0, 2, ())
@@ -17,41 +18,41 @@ _CHIP = Chip(100.0, 1e9, 10.0, 1.0, 2, ())
         (Work(flops=700.0, hbm_bytes=60.0, sent_bytes=8.0, num_images=4), 8.0, "interconnect"),
     ],
 )
-def test_the_slowest_part_sets_the_time(work, seconds, bound_by):
+def test_the_slowest_resource_bounds_the_time(work, seconds, bound_by):
     times = roofline(work, _CHIP)
     assert times.seconds == seconds
     assert times.bound_by == bound_by
     assert times.images_per_s == 4 / seconds
 
 
-def test_a_plain_s_step_is_bound_by_memory():
-    """1.293 TFLOP at 197 TFLOP/s are 6.6 ms, 37.9 GB at 819 GB/s 46.3."""
+def test_a_training_step_of_s_is_bound_by_memory_bandwidth():
+    """1.293 TFLOP at 197 TFLOP/s take 6.6 ms, 37.9 GB at 819 GB/s take 46.3 ms."""
     times = roofline(Work(1.293e12, 37.9e9, 0.0, 16), CHIPS["v5e"])
     assert times.bound_by == "HBM bandwidth"
     assert (times.compute_s, times.memory_s) == pytest.approx((0.00656, 0.0463), rel=2e-3)
 
 
 @pytest.mark.parametrize("name", [name for chip in CHIPS.values() for name in chip.examples])
-def test_the_known_topologies_are_read(name):
+def test_the_example_topologies_are_parsed(name):
     topology = parse_topology(name)
     assert topology.name == name
     assert 1 <= topology.num_chips <= 256
 
 
 @pytest.mark.parametrize("name", ["v5e", "v5e:8", "v5e:2x4x1", "v4:2x2", "v9:2x4", "v5e:0x4", "v5e:2x-4", "H100"])
-def test_an_unknown_topology_is_refused_with_the_known_ones(name):
-    with pytest.raises(ValueError, match=rf"no topology named '{name}'.*v4:XxYxZ as .*v5e:XxY as .*v5p:.*v6e:"):
+def test_the_error_for_an_unknown_topology_lists_the_known_ones(name):
+    with pytest.raises(UserError, match=rf"no topology '{name}'.*v4:XxYxZ such as .*v5e:XxY such as .*v5p:.*v6e:"):
         parse_topology(name)
 
 
-def test_more_chips_than_can_be_planned_are_refused():
-    with pytest.raises(ValueError, match="v5e:16x32 has 512 chips: at most 256"):
+def test_a_topology_of_too_many_chips_is_an_error():
+    with pytest.raises(UserError, match="v5e:16x32 has 512 chips: give one of at most 256"):
         parse_topology("v5e:16x32")
 
 
 @pytest.mark.parametrize("start", [1, 16, 40, 1000])
 @pytest.mark.parametrize("largest", [0, 1, 5, 16, 31, 32, 33, 100])
-def test_the_largest_fit_is_found_whatever_the_start_and_no_trial_repeats(largest, start):
+def test_the_largest_fit_is_found_from_any_start_without_repeating_a_trial(largest, start):
     trials = []
 
     def fits(n: int) -> bool:

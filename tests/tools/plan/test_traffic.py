@@ -1,4 +1,4 @@
-"""Bytes in HBM, counted from hand-written HLO as libtpu prints it."""
+"""HBM traffic, counted in hand-written HLO of the form that libtpu prints."""
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +21,7 @@ def test_an_instruction_reads_its_operands_and_writes_its_result():
     assert _entry(_X, fusion) == 4096 + 4096 + 2048
 
 
-def test_arrays_on_the_chip_are_free():
+def test_arrays_in_on_chip_memory_do_not_count():
     fusion = "%y = f32[8,128]{1,0:T(8,128)S(1)} fusion(%x), kind=kLoop, calls=%body"
     assert _entry(_X, fusion, "%z = f32[8,128]{1,0:T(8,128)S(1)} negate(%y)") == 4096
 
@@ -43,7 +43,7 @@ def test_the_padding_of_tiles_counts(array, num_bytes):
     assert _entry(_X, f"%y = {array} iota(), iota_dimension=0", "%z = s8[] custom-call(%y)") == num_bytes + 1
 
 
-def test_names_for_parts_and_ends_of_copies_move_nothing():
+def test_instructions_that_only_name_arrays_move_nothing():
     assert (
         _entry(
             _X,
@@ -56,7 +56,7 @@ def test_names_for_parts_and_ends_of_copies_move_nothing():
     )
 
 
-def test_a_prefetch_reads_what_it_brings_onto_the_chip_once():
+def test_an_asynchronous_copy_into_on_chip_memory_is_read_once():
     copy = "%c = (f32[8,128]{1,0:T(8,128)S(1)}, f32[8,128]{1,0:T(8,128)}, u32[]{:S(2)}) copy-start(%x)"
     done = "%d = f32[8,128]{1,0:T(8,128)S(1)} copy-done(%c)"
     assert _entry(_X, copy, done) == 4096
@@ -69,25 +69,25 @@ def test_a_slice_in_hbm_is_read_and_written():
     assert _entry("%big = f32[80,128]{1,0} parameter(0)", "%s = f32[8,128]{1,0} dynamic-slice(%big)") == 2 * 4096
 
 
-def test_a_loop_counts_one_turn_and_a_condition_all_its_branches():
+def test_a_loop_counts_one_iteration_and_a_conditional_all_its_branches():
     others = """
-%turn (p: f32[8,128]) -> f32[8,128] {
+%iteration (p: f32[8,128]) -> f32[8,128] {
   %p = f32[8,128]{1,0:T(8,128)} parameter(0)
   ROOT %n = f32[8,128]{1,0:T(8,128)} negate(%p)
 }
 """
-    loop = "%w = f32[8,128]{1,0:T(8,128)} while(%x), condition=%again, body=%turn"
-    branches = "%k = f32[8,128]{1,0:T(8,128)} conditional(%w, %x, %x), branch_computations={%turn, %turn}"
+    loop = "%w = f32[8,128]{1,0:T(8,128)} while(%x), condition=%again, body=%iteration"
+    branches = "%k = f32[8,128]{1,0:T(8,128)} conditional(%w, %x, %x), branch_computations={%iteration, %iteration}"
     assert _entry(_X, loop, others=others) == 2 * 4096
     assert _entry(_X, loop, branches, others=others) == 6 * 4096
 
 
-def test_a_real_program_reads_and_writes_what_its_one_loop_does():
+def test_a_compiled_elementwise_program_reads_its_operands_and_writes_its_result():
     x = jax.ShapeDtypeStruct((100, 50), jnp.float32)
     program = jax.jit(lambda x, y: jnp.sin(x) + y).lower(x, x).compile().as_text()
     assert hbm_bytes(parse(program)) == 3 * 100 * 50 * 4
 
 
-def test_a_text_without_a_program_is_refused():
+def test_a_text_without_a_program_is_an_error():
     with pytest.raises(ValueError, match="no ENTRY computation"):
         parse("HloModule empty")

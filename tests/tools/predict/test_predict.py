@@ -1,4 +1,4 @@
-"""predict on files of all kinds, with a detector that sees white pixels."""
+"""predict on files of all kinds, with a detector that finds white pixels."""
 
 import functools
 import json
@@ -23,13 +23,13 @@ from yolox_jax.tools.predict.prediction import Prediction
 
 @pytest.fixture
 def folder(tmp_path):
-    """Three images of different sizes, two of one name, a damaged one, a text and a video of seven frames."""
+    """Three images of different sizes, two with equal names, a damaged one, a text and a video of seven frames."""
     (tmp_path / "in" / "sub").mkdir(parents=True)
     cv2.imwrite(str(tmp_path / "in" / "a.png"), white_box(64, 64, (8, 8, 24, 24)))
     cv2.imwrite(str(tmp_path / "in" / "b.JPG"), white_box(128, 100, (40, 40, 80, 100)))
     cv2.imwrite(str(tmp_path / "in" / "sub" / "a.png"), white_box(50, 90, (10, 10, 40, 40)))
     (tmp_path / "in" / "damaged.jpg").write_bytes((tmp_path / "in" / "b.JPG").read_bytes()[:200])
-    (tmp_path / "in" / "notes.txt").write_text("not looked at")
+    (tmp_path / "in" / "notes.txt").write_text("no image")
     writer = cv2.VideoWriter(str(tmp_path / "in" / "film.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 10, (96, 64))
     for frame in range(7):
         writer.write(white_box(64, 96, (8 * frame, 16, 8 * frame + 24, 48)))
@@ -39,7 +39,7 @@ def folder(tmp_path):
 
 @pytest.fixture
 def predict(tmp_path):
-    """What was found in files; the copies are in tmp_path / "out"."""
+    """Runs a Prediction on files; the copies are in tmp_path / "out"."""
     (tmp_path / "out").mkdir()
 
     def run(*named, max_frames=None):
@@ -51,10 +51,10 @@ def predict(tmp_path):
     return run
 
 
-def test_a_folder_is_seen_whole_and_what_is_damaged_is_named(folder, predict, tmp_path):
+def test_all_images_of_a_folder_are_processed_and_damaged_ones_reported(folder, predict, tmp_path):
     prediction = predict(folder, folder / "sub", "nowhere/*.jpg")
     missing, damaged = map(str, prediction.unreadable)
-    assert "nowhere/*.jpg is no file" in missing and "damaged.jpg is truncated" in damaged
+    assert "no image or video matches nowhere/*.jpg" in missing and "damaged.jpg is truncated" in damaged
     found = {entry["file"]: entry for entry in prediction.entries if "frame" not in entry}
     assert list(found) == [str(folder / name) for name in ("a.png", "b.JPG", "sub/a.png")]
     entry = found[str(folder / "b.JPG")]
@@ -64,7 +64,7 @@ def test_a_folder_is_seen_whole_and_what_is_damaged_is_named(folder, predict, tm
         assert cv2.imread(str(tmp_path / "out" / name)).shape == shape
 
 
-def test_no_input_is_written_over(folder):
+def test_no_input_is_overwritten(folder):
     cv2.imwrite(str(folder / "c.jpg"), white_box(64, 64, (8, 8, 24, 24)))
     before = (folder / "c.jpg").read_bytes()
     detector = Detector(WhitePixels(), CLASS_NAMES, (64, 64), log=lambda text: None)
@@ -73,7 +73,7 @@ def test_no_input_is_written_over(folder):
     assert (folder / "c-2.jpg").exists()
 
 
-def test_every_frame_of_a_video_is_seen_at_its_place(folder, predict, tmp_path):
+def test_every_frame_of_a_video_is_processed_in_order(folder, predict, tmp_path):
     prediction = predict(folder / "film.avi")
     assert not prediction.unreadable
     assert [entry["frame"] for entry in prediction.entries] == list(range(7))
@@ -90,7 +90,7 @@ def test_max_frames_stops_a_video(folder, predict):
     assert not prediction.unreadable and len(prediction.entries) == 3
 
 
-def test_a_video_that_was_cut_off_is_named_and_its_frames_are_kept(folder, predict):
+def test_a_truncated_video_is_reported_and_its_frames_are_kept(folder, predict):
     data = (folder / "film.avi").read_bytes()
     cut = folder / "cut.avi"
     cut.write_bytes(data[: len(data) // 2])
@@ -100,7 +100,7 @@ def test_a_video_that_was_cut_off_is_named_and_its_frames_are_kept(folder, predi
 
 
 class _Camera:
-    """In OpenCV's place: three frames, then Ctrl-C."""
+    """Replaces cv2.VideoCapture: three frames, then Ctrl-C."""
 
     def __init__(self, number):
         assert number == 0
@@ -110,7 +110,7 @@ class _Camera:
         return True
 
     def get(self, what):
-        return -1.0 if what == cv2.CAP_PROP_FRAME_COUNT else 0.0  # as cameras answer
+        return -1.0 if what == cv2.CAP_PROP_FRAME_COUNT else 0.0  # as cameras return
 
     def read(self):
         for frame in self._frames:
@@ -121,7 +121,7 @@ class _Camera:
         pass
 
 
-def test_a_webcam_is_seen_frame_by_frame_until_ctrl_c_and_what_follows_still_is(folder, predict, tmp_path, monkeypatch):
+def test_ctrl_c_ends_a_webcam_and_the_next_input_follows(folder, predict, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(cv2, "VideoCapture", _Camera)
         prediction = predict("0", folder / "a.png")
@@ -134,7 +134,7 @@ def test_a_webcam_is_seen_frame_by_frame_until_ctrl_c_and_what_follows_still_is(
     assert len(list(media.Video(media.Media("copy", "video", tmp_path / "out" / "webcam0.mp4")))) == 3
 
 
-def test_ctrl_c_in_a_video_file_ends_all(folder, tmp_path):
+def test_ctrl_c_in_a_video_file_ends_the_program(folder, tmp_path):
     def interrupted(images_BHW3):
         raise KeyboardInterrupt
 
@@ -149,7 +149,7 @@ def test_a_webcam_stops_at_max_frames(predict, monkeypatch):
     assert not prediction.unreadable and len(prediction.entries) == 2
 
 
-def test_a_pattern_means_the_files_it_matches_and_a_number_a_webcam(folder):
+def test_a_pattern_stands_for_the_files_it_matches_and_a_number_for_a_webcam(folder):
     found, errors = media.find([f"{folder}/**/*.png", "0"])
     assert [each.kind for each in found] == ["image", "image", "webcam"]
     assert not errors
@@ -157,39 +157,46 @@ def test_a_pattern_means_the_files_it_matches_and_a_number_a_webcam(folder):
         media.Video(media.find(["99"])[0][0])
 
 
-def test_a_folders_name_is_no_pattern(folder):
+def test_the_name_of_a_folder_is_not_a_pattern(folder):
     folder = folder.rename(folder.parent / "holiday [2021]*")
-    (folder / ".a.png").write_bytes((folder / "a.png").read_bytes())  # hidden, as what other systems leave beside files
+    (folder / ".a.png").write_bytes((folder / "a.png").read_bytes())  # hidden, as files that other systems leave behind
     found, errors = media.find([str(folder)])
     assert [each.path.name for each in found] == ["a.png", "b.JPG", "damaged.jpg", "film.avi"]
     assert not errors
 
 
 def _run_main(before, *arguments):
-    """predict's main, after statements that may replace parts of it."""
-    program = f"from absl import app\nfrom yolox_jax.tools.predict import __main__ as predict\n{before}\napp.run(predict.main)"
+    """Runs predict's main after statements that may replace parts of it."""
+    imports = "from absl import app\nfrom yolox_jax.tools.predict import __main__ as predict"
+    program = f"{imports}\n{before}\napp.run(predict.main)"
     return programs.Program([sys.executable, "-c", program, *arguments], ROOT, programs.environment()).end()
 
 
 def test_the_programs_flags_reach_the_detector():
     before = """
+from yolox_jax.errors import UserError
+
 def from_pretrained(weights, **options):
-    raise ValueError({name: value for name, value in options.items() if value is not None})
+    raise UserError({name: value for name, value in options.items() if value is not None}, "")
 
 predict.Detector.from_pretrained = from_pretrained
 """
     flags = ("--size=64,96", "--conf=0.5", "--iou=0.6", "--batch_size=3", "--tta", "--multi_label")
     expected = {"size": (64, 96), "conf": 0.5, "iou": 0.6, "multi_label": True, "tta": True, "batch_size": 3}
-    assert _run_main(before, *flags, "a.png").stderr == f"error: {expected}\n"
+    assert _run_main(before, *flags, "a.png").stderr == f"error: {expected}: \n"
 
 
 @pytest.mark.parametrize(
     ("error", "code", "message"),
-    [("KeyboardInterrupt", 130, "interrupted"), ("OSError('could not write b.jpg')", 1, "could not write b.jpg")],
+    [
+        ("KeyboardInterrupt", 130, "interrupted"),
+        ("UserError('b.jpg cannot be written', 'free space')", 1, "b.jpg cannot be written: free space"),
+    ],
 )
-def test_what_was_found_before_ctrl_c_or_an_error_is_written(tmp_path, error, code, message):
+def test_detections_before_ctrl_c_or_an_error_are_written(tmp_path, error, code, message):
     before = f"""
 from unittest import mock
+from yolox_jax.errors import UserError
 
 def run(prediction, named):
     prediction.entries.append({{"file": named[0], "detections": []}})
@@ -205,7 +212,7 @@ predict.Detector.from_pretrained = mock.Mock(return_value=mock.Mock(class_names=
     assert [entry["file"] for entry in content["images"]] == ["a.png"]
 
 
-def test_the_program_writes_a_json_and_ends_with_one_where_something_was_unreadable(folder, tmp_path):
+def test_the_program_writes_a_json_and_exits_with_1_if_an_input_is_unreadable(folder, tmp_path):
     size_hw = (toy.SIZE, toy.SIZE)
     variables = toy.MODEL.init(jax.random.key(0), jnp.zeros((1, *size_hw, 3)))
     config = DetectConfig(conf=0.0, iou=0.5, max_detections=5, num_candidates=20)

@@ -1,8 +1,9 @@
-"""Reads a whole data set and says what is wrong with it, where, and what to do:
+"""Checks a data set, and reports each fault with its place and what to do about it:
 
 python -m yolox_jax.tools.doctor --config=configs/yolox_s.py [--config.data.…] [--json=FILE] [--sheet=FILE]
 
-Exit code 1 if there are errors; 0 with warnings and notes only. Nothing is changed.
+Decodes every image of both splits; changes nothing. Exit code 1 if there are errors, 0 if there are only warnings and
+notes.
 """
 
 import json
@@ -15,18 +16,21 @@ from ml_collections import ConfigDict, config_flags
 
 from yolox_jax.cli.terminal import make_parent_dirs, print_progress, quiet_libraries, run_program, user_errors
 from yolox_jax.detection.anchors import check_size
+from yolox_jax.errors import writing
 from yolox_jax.tools.doctor import examination, findings_report
 from yolox_jax.tools.doctor.examination import Report
 from yolox_jax.visualize import sheets
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "The data set: a file of configs/.", lock_config=True)
-_JSON = flags.DEFINE_string("json", None, "Where all findings are written, for programs.")
-_SHEET = flags.DEFINE_string("sheet", None, "Where a picture is written: images with findings, then others.")
+_CONFIG = config_flags.DEFINE_config_file("config", None, "The config whose data set is checked.", lock_config=True)
+_JSON = flags.DEFINE_string("json", None, "Writes all findings to this file, for programs.")
+_SHEET = flags.DEFINE_string(
+    "sheet", None, "Writes a picture of images with their boxes to this file, those with findings first."
+)
 
 
 def examine(config: ConfigDict) -> Report:
-    """All findings about both splits of a config's data set."""
-    logging.getLogger("yolox_jax.data").setLevel(logging.ERROR)  # the report has all that it would warn of
+    """Examines both splits of a config's data set."""
+    logging.getLogger("yolox_jax.data").setLevel(logging.ERROR)  # its warnings are in the report
     return examination.examine(
         config.data,
         size_hw=check_size(config.input_size),
@@ -44,7 +48,8 @@ def main() -> None:
         report = examine(_CONFIG.value)
         print(f"\n{findings_report.text(report)}")
         if _JSON.value:
-            Path(_JSON.value).write_text(json.dumps(report.as_dict(), indent=2) + "\n")
+            with writing(_JSON.value):
+                Path(_JSON.value).write_text(json.dumps(report.as_dict(), indent=2) + "\n")
         if _SHEET.value:
             sheets.write_picture(Path(_SHEET.value), findings_report.contact_sheet(report))
     sys.exit(1 if report.count("error") else 0)

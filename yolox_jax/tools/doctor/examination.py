@@ -1,4 +1,4 @@
-"""Every fault of a data set in one go: where opening it for training would stop, this notes it and goes on."""
+"""Examines a whole data set in one pass. Faults at which training would stop become findings too."""
 
 import collections
 import dataclasses
@@ -6,14 +6,14 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from yolox_jax.data.sources.open import check_classes, open_split
-from yolox_jax.tools.doctor import annotated, box_checks, image_checks
-from yolox_jax.tools.doctor.annotated import Annotated
-from yolox_jax.tools.doctor.findings import SEVERITIES, Finding, Severity, of_problem
+from yolox_jax.tools.doctor import annotations, box_checks, image_checks
+from yolox_jax.tools.doctor.annotations import SplitAnnotations
+from yolox_jax.tools.doctor.findings import SEVERITIES, Finding, Severity, from_problem, what_and_advice
 from yolox_jax.types import Source
 
-Progress = Callable[[str, int, int], None]  # split, images read, images in all
+Progress = Callable[[str, int, int], None]  # split, images read, all images of the split
 
-# What one systematic fault brings with it in its split, and would only repeat it.
+# Codes that a systematic fault causes in its split. They would only repeat it, and are left out.
 _CONSEQUENCES = {
     "shifted-categories": {"unknown-category", "class-without-boxes"},
     "wrong-box-format": {"box-partly-outside", "duplicate-box", "box-below-1-pixel", "boxes-below-8-pixels"},
@@ -22,32 +22,32 @@ _CONSEQUENCES = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Checked:
-    """A split that could be opened."""
+class ExaminedSplit:
+    """A split that could be opened, with its boxes and the digests of its images."""
 
     source: Source
-    boxes: Annotated
+    annotations: SplitAnnotations
     digests: image_checks.Digests
 
     def summary(self) -> dict[str, Any]:
-        """For a json: how many images, boxes and boxes of each class."""
-        of_label = collections.Counter(self.boxes.labels.tolist())
-        of_class = {name: of_label[label] for label, name in enumerate(self.boxes.class_names)}
-        return {"images": len(self.source), "boxes": len(self.boxes.labels), "boxes_of_class": of_class}
+        """The number of images, of boxes, and of boxes of each class; JSON-serializable."""
+        of_label = collections.Counter(self.annotations.labels.tolist())
+        of_class = {name: of_label[label] for label, name in enumerate(self.annotations.class_names)}
+        return {"images": len(self.source), "boxes": len(self.annotations.labels), "boxes_of_class": of_class}
 
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """What was found, errors first, and the splits that it was found in."""
+    """All findings, errors first, and the splits that could be opened."""
 
     findings: list[Finding]
-    splits: dict[str, Checked]
+    splits: dict[str, ExaminedSplit]
 
     def count(self, severity: Severity) -> int:
         return sum(finding.severity == severity for finding in self.findings)
 
     def as_dict(self) -> dict[str, Any]:
-        """For a json."""
+        """The summaries and findings; JSON-serializable."""
         records = [dataclasses.asdict(finding) for finding in self.findings]
         for record in records:
             del record["image"]
@@ -63,39 +63,38 @@ def examine(
     threads: int = 2,
     progress: Progress | None = None,
 ) -> Report:
-    """Reads train and val of `data`, a config's data section, and checks every image and box.
+    """Reads train and val of a data set, and checks every image and box.
 
     Args:
-      data: as `open_split` takes it.
-      size_hw: the input size, which says how small a box will be.
-      max_boxes: slots for the boxes of an image.
-      num_classes: of the config, where it says.
-      threads: that decode images.
-      progress: told how far the reading is.
+      data: a config's data section, as `open_split` takes it.
+      size_hw: the input size; it determines how small a box is for the network.
+      max_boxes: ground-truth slots per image.
+      num_classes: config.num_classes, None if the data set decides.
+      threads: number of threads that decode images.
+      progress: called after each image.
     """
-    found: list[Finding] = []
-    splits: dict[str, Checked] = {}
+    findings: list[Finding] = []
+    splits: dict[str, ExaminedSplit] = {}
     for name in ("train", "val"):
         try:
             source = open_split(data, name)
             digests, faults = image_checks.read_all(source, threads, _of_split(progress, name))
-            boxes = annotated.from_ground_truth(name, source.ground_truth(), with_crowds=data["kind"] == "voc")
+            of_split = annotations.from_ground_truth(name, source.ground_truth(), with_crowds=data["kind"] == "voc")
         except (ValueError, OSError) as error:
-            what, _, advice = str(error).rpartition("; ")
-            found.append(Finding("error", "cannot-open", name, "", "", what or str(error), advice if what else ""))
+            findings.append(Finding("error", "cannot-open", name, "", "", *what_and_advice(error)))
             continue
-        splits[name] = Checked(source, boxes, digests)
-        of_split = [of_problem(problem, name) for problem in getattr(source, "problems", [])]
-        of_split += image_checks.unusable_images(boxes, faults)
-        of_split += box_checks.check_boxes(boxes, data["kind"], size_hw, max_boxes)
-        of_split += image_checks.repeated_images(boxes, digests)
-        found += _without_consequences(of_split)
+        splits[name] = ExaminedSplit(source, of_split, digests)
+        found = [from_problem(problem, name) for problem in getattr(source, "problems", ())]
+        found += image_checks.unusable_images(of_split, faults)
+        found += box_checks.check_boxes(of_split, data["kind"], size_hw, max_boxes)
+        found += image_checks.repeated_images(of_split, digests)
+        findings += _without_consequences(found)
     if len(splits) == 2:
         train, val = splits["train"], splits["val"]
-        found += image_checks.shared_images(train.boxes, train.digests, val.boxes, val.digests)
-        found += _class_names(num_classes, train.boxes.class_names, val.boxes.class_names)
-    found.sort(key=lambda finding: SEVERITIES.index(finding.severity))  # stable
-    return Report(found, splits)
+        findings += image_checks.shared_images(train.annotations, train.digests, val.annotations, val.digests)
+        findings += _class_names(num_classes, train.annotations.class_names, val.annotations.class_names)
+    findings.sort(key=lambda finding: SEVERITIES.index(finding.severity))  # stable
+    return Report(findings, splits)
 
 
 def _of_split(progress: Progress | None, name: str) -> Callable[[int, int], None] | None:
@@ -104,15 +103,14 @@ def _of_split(progress: Progress | None, name: str) -> Callable[[int, int], None
     return lambda num_done, num_all: progress(name, num_done, num_all)
 
 
-def _without_consequences(of_split: list[Finding]) -> list[Finding]:
-    implied = set().union(*(_CONSEQUENCES.get(finding.code, set()) for finding in of_split))
-    return [finding for finding in of_split if finding.code not in implied]
+def _without_consequences(findings: list[Finding]) -> list[Finding]:
+    implied = set().union(*(_CONSEQUENCES.get(finding.code, set()) for finding in findings))
+    return [finding for finding in findings if finding.code not in implied]
 
 
 def _class_names(num_classes: int | None, train: tuple[str, ...], val: tuple[str, ...]) -> list[Finding]:
     try:
         check_classes(num_classes, train, val)
     except ValueError as error:
-        what, _, advice = str(error).rpartition("; ")
-        return [Finding("error", "class-names-differ", "train and val", "", "class names", what, advice)]
+        return [Finding("error", "class-names-differ", "train and val", "", "class names", *what_and_advice(error))]
     return []

@@ -1,67 +1,79 @@
-"""What a check of a data set says: one fault, where it is, and what to do about it."""
+"""A finding of the doctor: one fault, where it is, and what to do about it."""
 
 import dataclasses
 from typing import Literal
 
 from yolox_jax.data.sources import problems
 from yolox_jax.data.sources.problems import Problem
+from yolox_jax.errors import UserError
 
-# error: part of the data is left out, refused or taken wrongly. warning: usable, but look at it. note: good to know.
+# error: data is left out, refused or misread. warning: usable, but probably not as intended. note: good to know.
 Severity = Literal["error", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
 
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """One fault of a record or, where it is in all of them, of a split."""
+    """A fault of one record, or of a whole split if every record has it."""
 
     severity: Severity
-    code: str  # "duplicate-box": what reports count by
+    code: str  # "duplicate-box"; the report groups findings by it
     split: str
     file: str
     record: str  # "image 17, box 2"
     what: str
     advice: str
-    image: int | None = None  # index into the split's source of a picture that shows it
+    image: int | None = None  # index into the split's source of an image that shows the fault
 
     def __str__(self) -> str:
-        where = ": ".join(part for part in (self.file, self.record) if part)
-        return f"{where}: {self.what}; {self.advice}"
+        """File, record and fault, without the advice, which many findings share."""
+        file = "" if self.file in self.what else self.file  # the error of an image file names it already
+        return ": ".join(part for part in (file, self.record, self.what) if part)
 
 
-def of_problem(problem: Problem, split: str) -> Finding:
-    """A problem that a source noted when it was opened, as a finding."""
+def from_problem(problem: Problem, split: str) -> Finding:
+    """Makes a finding of a problem that a source noted when it was opened."""
     severity, code, advice = _OF_KIND[problem.kind]
     what = f"{problem.kind}: {problem.found} ({problem.action})"
     return Finding(severity, code, split, problem.file, problem.record, what, advice)
 
 
+def what_and_advice(error: Exception) -> tuple[str, str]:
+    """Until data/ raises UserErrors alone."""
+    return (error.what, error.advice) if isinstance(error, UserError) else (str(error), "correct it")
+
+
+_YOLO_LINE = "write the line as: class cx cy w h"
 _OF_KIND: dict[str, tuple[Severity, str, str]] = {
-    problems.MISSING_FILE: ("error", "missing-image", "put the file back, or take its record out"),
+    problems.MISSING_FILE: ("error", "missing-image", "put the file there, or delete its record"),
     problems.REPEATED_IMAGE: ("warning", "repeated-image", "list it once"),
     problems.NOT_AN_IMAGE: ("warning", "not-an-image", "move it out of the folder, or convert it to JPEG or PNG"),
     problems.UNKNOWN_FORMAT: ("error", "unknown-format", "convert it to JPEG or PNG"),
-    problems.NO_IMAGE_SIZE: ("warning", "no-image-size", "write the image's width and height"),
-    problems.MISSING_ANNOTATIONS: ("error", "missing-annotations", "put the file where it is looked for"),
+    problems.NO_IMAGE_SIZE: ("warning", "no-image-size", "add the image's width and height"),
+    problems.MISSING_ANNOTATIONS: (
+        "error",
+        "missing-annotations",
+        "check the folder and the name of the annotation file",
+    ),
     problems.UNREADABLE_ANNOTATIONS: ("error", "unreadable-annotations", "copy or export the file again"),
-    problems.UNKNOWN_IMAGE: ("error", "unknown-image", "list the image, or delete the annotation"),
-    problems.UNKNOWN_CATEGORY: ("error", "unknown-category", "list the class, or correct the annotation"),
+    problems.UNKNOWN_IMAGE: ("error", "unknown-image", "add the image to the list, or delete the annotation"),
+    problems.UNKNOWN_CATEGORY: ("error", "unknown-category", "add the class to the list, or correct the annotation"),
     problems.SHIFTED_CATEGORIES: (
         "error",
         "shifted-categories",
-        "count the classes from the same number in both places",
+        "let the ids of the list and of the annotations start at the same number",
     ),
-    problems.NO_AREA: ("error", "no-area", "correct the area, or leave the field out"),
-    problems.NOT_FOUR_NUMBERS: ("error", "not-four-numbers", "write the four numbers, or delete the annotation"),
+    problems.NO_AREA: ("error", "no-area", "correct the area, or delete the field"),
+    problems.NOT_FOUR_NUMBERS: ("error", "not-four-numbers", "write four numbers, or delete the annotation"),
     problems.NO_SIZE: ("error", "box-without-size", "draw the box again, or delete the annotation"),
     problems.OUTSIDE: (
         "error",
         "box-outside",
-        "is it the right image, and are the numbers pixels of it? correct or delete",
+        "check that the annotation belongs to this image and has its pixels, then correct or delete it",
     ),
-    problems.PARTLY_OUTSIDE: ("warning", "box-partly-outside", "correct the box, if it is not meant so"),
-    problems.NOT_NUMBERS: ("error", "not-numbers", "write the line as: class cx cy w h"),
-    problems.NOT_A_BOX: ("error", "not-a-box", "write the line as: class cx cy w h"),
+    problems.PARTLY_OUTSIDE: ("warning", "box-partly-outside", "correct the box, unless it is meant to reach outside"),
+    problems.NOT_NUMBERS: ("error", "not-numbers", _YOLO_LINE),
+    problems.NOT_A_BOX: ("error", "not-a-box", _YOLO_LINE),
     problems.NOT_NORMALISED: ("error", "not-normalised", "divide x and w by the image's width, y and h by its height"),
     problems.NOT_A_FLAG: ("warning", "not-a-flag", "write 0 or 1"),
 }

@@ -1,4 +1,4 @@
-"""What can be wrong with images: found by reading every one of them."""
+"""Checks of images: decodes every one, and compares their pixels."""
 
 import collections
 import hashlib
@@ -6,19 +6,20 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from yolox_jax.data.images import ImageError, SizeError
-from yolox_jax.tools.doctor.annotated import Annotated
-from yolox_jax.tools.doctor.findings import Finding
+from yolox_jax.tools.doctor.annotations import SplitAnnotations
+from yolox_jax.tools.doctor.findings import Finding, what_and_advice
 from yolox_jax.types import Source
 
-Digests = Sequence[bytes | None]  # of each image's pixels; None of one that cannot be read
+Fault = ImageError | SizeError
+Digests = Sequence[bytes | None]  # of each image's pixels; None if the image cannot be used
 
 
 def read_all(
     source: Source, threads: int, progress: Callable[[int, int], None] | None = None
-) -> tuple[Digests, dict[int, ValueError]]:
-    """Decodes every image once: what identifies its content, and by index why training could not use an image."""
+) -> tuple[Digests, dict[int, Fault]]:
+    """Decodes every image once. Returns a digest of each image's pixels, and the errors by index of the image."""
 
-    def read(index: int) -> bytes | ValueError:
+    def read(index: int) -> bytes | Fault:
         try:
             pixels = source[index].image
         except (ImageError, SizeError) as error:
@@ -26,42 +27,48 @@ def read_all(
         return hashlib.blake2b(pixels.tobytes() + bytes(str(pixels.shape), "ascii"), digest_size=16).digest()
 
     digests: list[bytes | None] = []
-    faults: dict[int, ValueError] = {}
+    faults: dict[int, Fault] = {}
     with ThreadPoolExecutor(max(threads, 1)) as pool:
         for index, answer in enumerate(pool.map(read, range(len(source)))):
-            if isinstance(answer, ValueError):
+            if isinstance(answer, bytes):
+                digests.append(answer)
+            else:
+                digests.append(None)
                 faults[index] = answer
-            digests.append(answer if isinstance(answer, bytes) else None)
             if progress is not None:
                 progress(len(digests), len(source))
     return digests, faults
 
 
-def unusable_images(split: Annotated, faults: Mapping[int, ValueError]) -> Iterator[Finding]:
-    """A finding for each image that could not be read, or is not of the size its annotations state."""
+def unusable_images(split: SplitAnnotations, faults: Mapping[int, Fault]) -> Iterator[Finding]:
+    """Yields a finding for each image that cannot be read, or whose size is not the one in its annotations."""
     for image, error in faults.items():
         code = "mis-sized-image" if isinstance(error, SizeError) else "unreadable-image"
-        file = split.files[image]
-        what, _, advice = str(error).removeprefix(file).strip().rpartition("; ")
-        yield Finding("error", code, split.split, file, f"image {split.image_ids[image]}", what, advice)
+        where = split.files[image], f"image {split.image_ids[image]}"
+        yield Finding("error", code, split.split, *where, *what_and_advice(error))
 
 
-def repeated_images(split: Annotated, digests: Digests) -> Iterator[Finding]:
-    """Images of one split that show the same, pixel for pixel."""
+def repeated_images(split: SplitAnnotations, digests: Digests) -> Iterator[Finding]:
+    """Yields a finding for each image whose pixels equal those of an earlier image of the same split."""
     first_with: dict[bytes, int] = {}
     for image, digest in enumerate(digests):
         if digest is None:
             continue
         first = first_with.setdefault(digest, image)
         if first != image:
-            what = f"the same picture as image {split.image_ids[first]} ({split.files[first]})"
+            what = f"its pixels equal those of image {split.image_ids[first]} ({split.files[first]})"
             where = split.files[image], f"image {split.image_ids[image]}"
             advice = "keep one of the two, with the boxes of both"
             yield Finding("warning", "duplicate-image", split.split, *where, what, advice, image)
 
 
-def shared_images(train: Annotated, train_digests: Digests, val: Annotated, val_digests: Digests) -> Iterator[Finding]:
-    """Images of val that are also in train, pixel for pixel; a picture compressed anew is another."""
+def shared_images(
+    train: SplitAnnotations, train_digests: Digests, val: SplitAnnotations, val_digests: Digests
+) -> Iterator[Finding]:
+    """Yields a finding for each image of val whose pixels equal those of an image of train.
+
+    A picture that was compressed again has other pixels, and is not found.
+    """
     in_train: dict[bytes, list[int]] = collections.defaultdict(list)
     for image, digest in enumerate(train_digests):
         if digest is not None:
@@ -69,8 +76,7 @@ def shared_images(train: Annotated, train_digests: Digests, val: Annotated, val_
     for image, digest in enumerate(val_digests):
         if digest is not None and digest in in_train:
             first = in_train[digest][0]
-            what = f"also in train, as image {train.image_ids[first]} ({train.files[first]}): AP on it proves nothing"
+            what = f"also in train, as image {train.image_ids[first]} ({train.files[first]}): it makes the AP too high"
             where = val.files[image], f"image {val.image_ids[image]}"
-            yield Finding(
-                "error", "image-in-train-and-val", "val", *where, what, "take it out of one of the two", image
-            )
+            advice = "remove it from one of the two splits"
+            yield Finding("error", "image-in-train-and-val", "val", *where, what, advice, image)

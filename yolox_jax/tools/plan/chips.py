@@ -1,26 +1,28 @@
-"""What a TPU chip can do by its data sheet, and how chips are put together to a slice."""
+"""TPU chips by their data sheets, and slices of them."""
 
 import dataclasses
 import math
+
+from yolox_jax.errors import UserError
 
 MAX_CHIPS = 256
 
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-    """One generation, with the peak figures of one chip."""
+    """Peak figures of one chip of a generation."""
 
-    flops_per_s: float  # of bfloat16 matrix products
+    flops_per_s: float  # bfloat16 matrix products
     hbm_bytes: float
     hbm_bytes_per_s: float
-    # What a chip can send, all its links together. The data sheets give both directions: twice this.
+    # Sent over all links of a chip together. The data sheets add both directions: twice this.
     ici_bytes_per_s: float
-    dimensions: int  # of the torus the chips form
-    examples: tuple[str, ...]  # slices that can be had
+    dimensions: int  # of the torus in which the chips are connected
+    examples: tuple[str, ...]  # slices on offer
 
 
-# Sources: cloud.google.com/tpu/docs/v4, /v5e, /v5p and /v6e, "key specifications", read in November 2026. The page of v4 gives
-# no bandwidth between chips: 6 links of 50 GB/s each way, from Jouppi et al., "TPU v4" (ISCA 2023, arXiv 2304.01433).
+# Sources: "key specifications" of cloud.google.com/tpu/docs/v4, /v5e, /v5p and /v6e, read in November 2026. The page of
+# v4 lacks the bandwidth between chips; 6 links of 50 GB/s each way are from Jouppi et al., "TPU v4" (arXiv 2304.01433).
 CHIPS = {
     "v4": Chip(275e12, 32 * 2**30, 1200e9, 300e9, 3, ("v4:2x2x1", "v4:2x2x2", "v4:4x4x4", "v4:4x8x8")),
     "v5e": Chip(197e12, 16e9, 819e9, 200e9, 2, ("v5e:1x1", "v5e:2x4", "v5e:8x8", "v5e:16x16")),
@@ -31,7 +33,7 @@ CHIPS = {
 
 @dataclasses.dataclass(frozen=True)
 class Topology:
-    """A slice: so many chips of one generation along each axis of the torus."""
+    """A slice: a number of chips of one generation along each axis of the torus."""
 
     generation: str  # a key of CHIPS
     shape: tuple[int, ...]
@@ -50,26 +52,25 @@ class Topology:
 
 
 def parse_topology(name: str) -> Topology:
-    """The slice that "v5e:2x4" names.
+    """Parses the name of a slice, such as "v5e:2x4".
 
     Raises:
-      ValueError: an unknown generation, a shape of another number of axes, or too many chips.
+      UserError: unknown generation, wrong number of axes, or too many chips.
     """
     generation, _, shape = name.partition(":")
     sides = shape.split("x")
     chip = CHIPS.get(generation)
     if chip is None or len(sides) != chip.dimensions or not all(side.isdecimal() and int(side) > 0 for side in sides):
-        raise ValueError(f"no topology named {name!r}: {known_topologies()}")
+        raise UserError(f"there is no topology {name!r}", _known_topologies())
     topology = Topology(generation, tuple(map(int, sides)))
     if topology.num_chips > MAX_CHIPS:
-        raise ValueError(f"{name} has {topology.num_chips} chips: at most {MAX_CHIPS} can be planned")
+        raise UserError(f"topology {name} has {topology.num_chips} chips", f"give one of at most {MAX_CHIPS}")
     return topology
 
 
-def known_topologies() -> str:
-    """What can be asked for, for an error message."""
+def _known_topologies() -> str:
     kinds = "; ".join(
-        f"{generation}:{'x'.join('XYZ'[: chip.dimensions])} as {', '.join(chip.examples)}"
+        f"{generation}:{'x'.join('XYZ'[: chip.dimensions])} such as {', '.join(chip.examples[:2])}"
         for generation, chip in CHIPS.items()
     )
-    return f"choose generation and chips along each axis, up to {MAX_CHIPS} in all: {kinds}"
+    return f"give a generation and its chips along each axis, at most {MAX_CHIPS} in all: {kinds}"

@@ -1,4 +1,4 @@
-"""What the chips tell each other in one step, read from a compiled program."""
+"""Finds the collectives of a compiled program, and the bytes that each chip sends for them."""
 
 import dataclasses
 import re
@@ -14,15 +14,15 @@ _GROUPS_COUNTED = re.compile(r"replica_groups=\[(\d+),(\d+)\]")
 
 @dataclasses.dataclass(frozen=True)
 class Collective:
-    """One instruction by which chips exchange data."""
+    """One instruction in which chips exchange data."""
 
-    kind: str  # of KINDS
-    num_bytes: int  # of its result on one chip
-    group_size: int  # chips that take part
+    kind: str  # one of KINDS
+    num_bytes: int  # of the result on one chip
+    group_size: int  # number of chips that take part
 
     @property
     def sent_bytes(self) -> float:
-        """What each chip sends where the group is a ring: the least that any algorithm can do with."""
+        """Bytes that each chip sends in a ring algorithm, which is the minimum for any algorithm."""
         others = self.group_size - 1
         per_result_byte = {
             "all-reduce": 2 * others / self.group_size,
@@ -35,7 +35,7 @@ class Collective:
 
 
 def find_collectives(program: Program, num_chips: int) -> list[Collective]:
-    """The collectives of all computations in order; one inside of a loop is listed once."""
+    """Lists the collectives of all computations in order. One inside a loop is listed once."""
     instructions = [instruction for lines in program.computations.values() for instruction in lines]
     found = []
     for instruction in instructions:
@@ -47,15 +47,16 @@ def find_collectives(program: Program, num_chips: int) -> list[Collective]:
 
 
 def describe(collectives: Sequence[Collective]) -> str:
-    """How many of each kind: "2 all-reduce, 1 all-gather"."""
+    """Counts the collectives by kind: "2 all-reduce, 1 all-gather"."""
     counts = {kind: sum(each.kind == kind for each in collectives) for kind in KINDS}
     return ", ".join(f"{count} {kind}" for kind, count in counts.items() if count) or "none"
 
 
 def _results(instruction: Instruction) -> Sequence[Array]:
-    """The start of an asynchronous collective gives operands, results and, at times, two counters of four bytes.
+    """Selects the result arrays of a collective.
 
-    That of an all-reduce gives the results alone.
+    The start of an asynchronous collective returns its operands, its results and sometimes two counters of four bytes;
+    the start of an all-reduce returns only results.
     """
     arrays = instruction.arrays
     if not instruction.opcode.endswith("-start") or instruction.opcode == "all-reduce-start":

@@ -1,4 +1,4 @@
-"""Compiling for TPU chips that are not there: libtpu is the compiler, a description stands in for the devices."""
+"""Compiles programs for TPU chips without having any: libtpu is the compiler, a description replaces the devices."""
 
 import dataclasses
 import importlib.util
@@ -11,6 +11,7 @@ import numpy as np
 from jax.experimental import topologies
 from jax.sharding import Mesh
 
+from yolox_jax.errors import UserError
 from yolox_jax.mesh import AXIS
 from yolox_jax.tools.plan.chips import Topology
 
@@ -18,18 +19,14 @@ _OUT_OF_MEMORY = re.compile(r"Used ([\d.]+)([KMGT]?) of ([\d.]+)([KMGT]?) hbm")
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
-class LibtpuMissing(ImportError):
-    """libtpu is not installed."""
-
-
 @dataclasses.dataclass(frozen=True)
-class Measured:
-    """What the compiler says of a program that fits, on one chip."""
+class Compiled:
+    """A program that fits: its text, and the compiler's figures for one chip."""
 
     text: str
     flops: float
-    bytes_accessed: float  # the compiler's own count, whatever the memory; traffic.py says what to think of it
-    argument_bytes: int  # as laid out on the chip, padding of tiles included
+    bytes_accessed: float  # in any memory, by the compiler's count: see traffic.py
+    argument_bytes: int  # as laid out on the chip, including the padding of tiles
     temporary_bytes: int
     code_bytes: int
     peak_bytes: int
@@ -37,44 +34,46 @@ class Measured:
 
 @dataclasses.dataclass(frozen=True)
 class OutOfMemory:
-    """What it says of a program that does not fit."""
+    """A program that does not fit into the chip's memory."""
 
     needed_bytes: float
 
 
-def make_mesh(topology: Topology) -> Mesh:
-    """A mesh of the chips of a slice, for which programs can be compiled but not run.
+def make_topology_mesh(topology: Topology) -> Mesh:
+    """Makes a mesh of a slice's chips, for which programs can be compiled but not run.
 
     Raises:
-      LibtpuMissing: libtpu is not installed.
-      ValueError: libtpu knows no such slice.
+      UserError: libtpu is not installed, or does not know such a slice.
     """
     if importlib.util.find_spec("libtpu") is None:
-        raise LibtpuMissing('the TPU compiler is not installed: pip install -r requirements.txt "jax[tpu]"')
-    # Where there is no TPU, libtpu would ask the cloud's metadata server who it is, and complain at length.
+        raise UserError("the TPU compiler is not installed", 'pip install -r requirements.txt "jax[tpu]"')
+    # Without these, libtpu looks for a TPU on a cloud machine, and logs errors at length.
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
-    os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-8")  # any that it knows; the description is what counts
-    # Its lock is for a TPU that two processes might open; here none is opened.
+    os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-8")  # any valid type; the description decides
+    # Its lock prevents two processes from opening the same TPU; none is opened here.
     os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
     options: dict[str, Any] = {"chips_per_host_bounds": _chips_per_host(topology)}
     if topology.generation == "v4":
-        options["chip_config_name"] = "megacore"  # both cores of a chip as one device, as jax uses them
+        options["chip_config_name"] = "megacore"  # both cores of a chip are one device, as in JAX
     try:
         description = topologies.get_topology_desc(platform="tpu", topology_name=topology.name, **options)
     except jax.errors.JaxRuntimeError as error:
-        raise ValueError(f"libtpu makes no slice {topology.name}: {error}") from None
+        reason = str(error).partition("\n")[0]
+        raise UserError(
+            f"libtpu does not know the slice {topology.name} ({reason})", "give another topology"
+        ) from error
     return Mesh(np.array(description.devices), (AXIS,))
 
 
 def _chips_per_host(topology: Topology) -> list[int]:
-    """Two by two chips as far as the slice goes; a few chips of one host otherwise."""
+    """2 x 2 chips per host along axes of even length, else 1."""
     sides = (*topology.shape, 1)[:3]
     return [2 if side % 2 == 0 else 1 for side in sides[:2]] + [1]
 
 
-def compile_for_chip(lowered: jax.stages.Lowered) -> Measured | OutOfMemory:
-    """Compiles a program that was lowered for a mesh of `make_mesh`; minutes for a large network."""
+def compile_for_chip(lowered: jax.stages.Lowered) -> Compiled | OutOfMemory:
+    """Compiles a program that was lowered for a mesh of `make_topology_mesh`. Takes minutes for a large network."""
     try:
         compiled = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
@@ -84,8 +83,8 @@ def compile_for_chip(lowered: jax.stages.Lowered) -> Measured | OutOfMemory:
         return OutOfMemory(float(shortage[1]) * _UNITS[shortage[2]])
     cost, memory = compiled.cost_analysis(), compiled.memory_analysis()
     if cost is None or memory is None:
-        raise ValueError("this version of libtpu tells neither cost nor memory of a program: install another")
-    return Measured(
+        raise UserError("this version of libtpu reports no cost or memory of programs", "install another version")
+    return Compiled(
         text=compiled.as_text() or "",
         flops=cost["flops"],
         bytes_accessed=cost["bytes accessed"],

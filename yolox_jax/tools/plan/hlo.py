@@ -1,4 +1,4 @@
-"""The text of a compiled program, as instructions with the arrays they make."""
+"""Parses the text of a compiled program (HLO) into instructions and their arrays."""
 
 import dataclasses
 import math
@@ -17,11 +17,11 @@ _BRANCHES = re.compile(r"\bbranch_computations=\{([^}]*)\}")
 
 @dataclasses.dataclass(frozen=True)
 class Array:
-    """One array of a program."""
+    """Size and place of one array."""
 
     num_bytes: int
-    laid_out_bytes: int  # with the padding of its tiles, on a TPU
-    in_hbm: bool  # not in the memory on the chip
+    laid_out_bytes: int  # including the padding of its tiles on a TPU
+    in_hbm: bool  # False: in on-chip memory
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,12 +30,12 @@ class Instruction:
 
     name: str
     opcode: str
-    arrays: tuple[Array, ...]  # of its result, a tuple's in order
-    operands: tuple[str, ...]  # names of instructions
+    arrays: tuple[Array, ...]  # the result; several if it is a tuple
+    operands: tuple[str, ...]  # names of other instructions
     attributes: str  # the rest of the line
 
     def called(self) -> list[str]:
-        """Names of the computations it runs."""
+        """Names of the computations that this instruction runs."""
         branches = _BRANCHES.search(self.attributes)
         names = [name.strip().lstrip("%") for name in branches[1].split(",")] if branches else []
         return _CALLED.findall(self.attributes) + names
@@ -43,17 +43,17 @@ class Instruction:
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-    """All computations; the entry runs, and through it the others."""
+    """All computations by name. The program starts at `entry`."""
 
     computations: dict[str, list[Instruction]]
     entry: str
 
 
 def parse(text: str) -> Program:
-    """Reads `compiled.as_text()`.
+    """Parses `compiled.as_text()`.
 
     Raises:
-      ValueError: there is no entry computation.
+      ValueError: the text has no entry computation.
     """
     computations: dict[str, list[Instruction]] = {}
     entry, current = None, ""
@@ -65,7 +65,7 @@ def parse(text: str) -> Program:
             computations[current] = []
             entry = current if computation["entry"] else entry
     if entry is None:
-        raise ValueError("this is no compiled program: it has no ENTRY computation")
+        raise ValueError("the text of the compiled program has no ENTRY computation")
     return Program(computations, entry)
 
 
@@ -82,12 +82,12 @@ def _array(match: re.Match[str]) -> Array:
     return Array(
         num_bytes=math.prod(sides) * bits // 8,
         laid_out_bytes=math.prod(_padded(sides, layout)) * bits // 8,
-        in_hbm="S(" not in layout,  # S(1) is a TPU's vector memory, S(2) its scalar memory
+        in_hbm="S(" not in layout,  # S(1) is vector memory on the chip, S(2) scalar memory
     )
 
 
 def _padded(sides: list[int], layout: str) -> list[int]:
-    """The sides from minor to major, those that tiles cover rounded up: {1,0:T(8,128)} of [3, 5] is 128 by 8."""
+    """Sides from minor to major, rounded up to whole tiles: [3, 5] with layout {1,0:T(8,128)} becomes [128, 8]."""
     order = [int(axis) for axis in layout.partition(":")[0].split(",") if axis]
     tile = _TILE.search(layout)
     if tile is None or len(order) != len(sides):

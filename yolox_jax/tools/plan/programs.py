@@ -1,4 +1,4 @@
-"""The programs that training and evaluation run, lowered for a mesh from shapes alone: no array is ever made."""
+"""Lowers the programs of training and evaluation for a mesh, from shapes alone: no array is allocated."""
 
 import dataclasses
 import functools
@@ -21,20 +21,20 @@ from yolox_jax.training.step import train_step
 from yolox_jax.types import Batch
 from yolox_jax.weights.official import abstract_variables
 
-_NUM_CLASSES = 80  # COCO's, where the config leaves it to the data
-_NUM_IMAGES = 118_287  # of COCO train2017: the schedule's constants depend on it, the program's cost does not
+_NUM_CLASSES = 80  # COCO's, if the config leaves it to the data set
+_NUM_IMAGES = 118_287  # of COCO train2017: changes constants of the schedule, not the cost of the program
 
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-    """A lowered program, and what its arguments take on one chip."""
+    """A lowered program, and the size of its arguments on one chip."""
 
     lowered: jax.stages.Lowered
     argument_bytes: dict[str, int]  # by kind
 
 
 def train_program(config: ConfigDict, mesh: Mesh, batch_per_chip: int, dtype: str) -> Program:
-    """train.py's step at the config's input size, `batch_per_chip` images on each device of the mesh."""
+    """Lowers the training step at the config's input size, with `batch_per_chip` images on each device of the mesh."""
     size_hw = check_size(config.input_size)
     model = _create_model(config, dtype, AXIS if config.parallel.sync_bn else None)
     optimizer = optim.create(config.optimizer, momentum=config.momentum, weight_decay=config.weight_decay)
@@ -45,9 +45,9 @@ def train_program(config: ConfigDict, mesh: Mesh, batch_per_chip: int, dtype: st
     check_batch_size("batch_size", num_images, mesh, config.accumulate_steps)
     batch = jax.eval_shape(lambda: _batch(num_images, size_hw, config.data.max_boxes, config.hsv.enabled))
     specs = parallel.state_specs(train_state, mesh, config.parallel.shard_state)
-    # map_step promises a function; that of shard_map, the default, is a jitted one.
+    # map_step is typed as returning a plain function; with shard_map, the default, it is a jitted one.
     mapped = cast(jax.stages.Wrapped, parallel.map_step(step, mesh, state_specs=specs))
-    train_state, batch = _placed(train_state, mesh, specs), _placed(batch, mesh, P(AXIS))
+    train_state, batch = _with_shardings(train_state, mesh, specs), _with_shardings(batch, mesh, P(AXIS))
     lowered = mapped.lower(train_state, batch)
     return Program(
         lowered,
@@ -61,12 +61,12 @@ def train_program(config: ConfigDict, mesh: Mesh, batch_per_chip: int, dtype: st
 
 
 def predict_program(config: ConfigDict, mesh: Mesh, batch_per_chip: int, dtype: str) -> Program:
-    """eval.py's step: images to detections, NMS included."""
+    """Lowers prediction as in evaluation: images to detections, including NMS."""
     model, (height, width) = _create_model(config, dtype), check_size(config.input_size)
     predict = make_predict(model, mesh, DetectConfig(**config.eval.detect))
     variables = abstract_variables(model)
     images = jax.ShapeDtypeStruct((batch_per_chip * mesh.size, height, width, 3), jnp.uint8)
-    variables, images = _placed(variables, mesh, P()), _placed(images, mesh, P(AXIS))
+    variables, images = _with_shardings(variables, mesh, P()), _with_shardings(images, mesh, P(AXIS))
     lowered = cast(jax.stages.Wrapped, predict).lower(variables, images)
     return Program(lowered, {"parameters": _num_bytes(variables), "batch": _num_bytes(images)})
 
@@ -90,8 +90,8 @@ def _batch(num_images: int, size_hw: tuple[int, int], num_slots: int, has_hsv: b
     )
 
 
-def _placed(tree: Any, mesh: Mesh, specs: Any) -> Any:
-    """The shapes of a tree laid out by one spec, or by a tree of them."""
+def _with_shardings(tree: Any, mesh: Mesh, specs: Any) -> Any:
+    """The shapes of a tree with shardings on the mesh, from one spec or a tree of specs."""
     if isinstance(specs, P):
         specs = jax.tree.map(lambda _: specs, tree)
     return jax.tree.map(
@@ -100,6 +100,6 @@ def _placed(tree: Any, mesh: Mesh, specs: Any) -> Any:
 
 
 def _num_bytes(placed: Any) -> int:
-    """Of one device's part of a tree from `_placed`."""
+    """Size of one device's part of a tree from `_with_shardings`."""
     leaves = jax.tree.leaves(placed)
     return sum(math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize for leaf in leaves)

@@ -1,4 +1,4 @@
-"""The least time a step can take on a chip, and what sets it."""
+"""The minimum time of a step on a chip, and the resource that bounds it."""
 
 import dataclasses
 
@@ -7,7 +7,7 @@ from yolox_jax.tools.plan.chips import Chip
 
 @dataclasses.dataclass(frozen=True)
 class Work:
-    """What one chip does in one step."""
+    """The work of one chip in one step."""
 
     flops: float
     hbm_bytes: float  # read and written
@@ -17,7 +17,7 @@ class Work:
 
 @dataclasses.dataclass(frozen=True)
 class Roofline:
-    """Times in which each part of a chip alone could do the work; together they take at least the longest."""
+    """The minimum time for each resource of a chip; the step takes at least the longest."""
 
     compute_s: float
     memory_s: float
@@ -35,7 +35,10 @@ class Roofline:
 
 
 def roofline(work: Work, chip: Chip) -> Roofline:
-    """Williams et al., "Roofline" (CACM 2009), with the network as a third roof."""
+    """Bounds the time of a step by compute, memory bandwidth and interconnect.
+
+    Source: Williams et al., "Roofline" (CACM 2009); the interconnect is a third roof.
+    """
     compute_s = work.flops / chip.flops_per_s
     memory_s = work.hbm_bytes / chip.hbm_bytes_per_s
     network_s = work.sent_bytes / chip.ici_bytes_per_s

@@ -1,22 +1,22 @@
-"""What one run of a compiled program reads and writes in HBM.
+"""Counts the bytes that one run of a compiled program reads and writes in HBM.
 
-The compiler's own count ("bytes accessed") takes every operand and result alike. But a TPU's compiler keeps much of a
-program's data in the memory on the chip (128 MB on v5e), whose bandwidth is another matter, and counts what moves between
-the two several times. Here an array counts only where it lies in HBM.
+The compiler's own count ("bytes accessed") includes operands and results in any memory. The TPU compiler keeps much of
+a program's data in on-chip memory (128 MB on v5e), which has its own, higher bandwidth, and counts copies between the
+two memories several times. Here an array counts only if it lies in HBM.
 """
 
 from yolox_jax.tools.plan.hlo import Array, Instruction, Program
 
-# These move nothing: names for parts of what is there, and the ends of what began elsewhere.
+# These move no data: they name parts of existing arrays.
 _FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "partition-id", "iota"}
-_RUN_OTHERS = {"while", "conditional", "call"}  # their cost is that of the computations they run
-_SLICES = {"slice", "slice-start", "dynamic-slice"}  # read as much as they give, not all of their operand
+_RUN_OTHERS = {"while", "conditional", "call"}  # cost what the computations they run cost
+_SLICES = {"slice", "slice-start", "dynamic-slice"}  # read as many bytes as they return, not their whole operand
 
 
 def hbm_bytes(program: Program) -> int:
-    """Bytes read and written in HBM on one chip, padding included.
+    """Counts bytes read and written in HBM on one chip, including padding.
 
-    Taken as a whole: the operands of a fusion, even where it needs a part. A loop counts as one turn.
+    A fusion counts all of its operands, even if it reads only parts of them. A loop counts as one iteration.
     """
     return _computation_bytes(program, program.entry)
 
@@ -37,8 +37,8 @@ def _computation_bytes(program: Program, name: str) -> int:
 def _moves_nothing(instruction: Instruction) -> bool:
     return (
         instruction.opcode in _FREE
-        or instruction.opcode.endswith("-done")
-        or 'custom_call_target="ConcatBitcast"' in instruction.attributes  # the parts lie side by side already
+        or instruction.opcode.endswith("-done")  # counted at its start
+        or 'custom_call_target="ConcatBitcast"' in instruction.attributes  # its operands are already adjacent in memory
     )
 
 

@@ -1,8 +1,8 @@
-"""Detects in pictures: python -m yolox_jax.tools.predict --weights=yolox_s PATH… [--output=DIR]
+"""Detects objects in images and videos: python -m yolox_jax.tools.predict --weights=yolox_s PATH… [--output=DIR]
 
 A path is an image, a video, a folder of them, a quoted pattern such as "photos/**/*.jpg", or the number of a webcam,
-which runs until Ctrl-C. Writes an annotated copy of each and predictions.json, of what was done until then where it is
-interrupted. What cannot be read is named at once and once more at the end, the rest goes on, and the exit code is 1.
+which runs until Ctrl-C. Writes an annotated copy of each input, and predictions.json, also after Ctrl-C or an error.
+Inputs that cannot be read are reported and skipped; the exit code is then 1.
 """
 
 import json
@@ -13,23 +13,30 @@ from absl import app, flags
 
 from yolox_jax.cli.input_size import parse_size
 from yolox_jax.cli.terminal import quiet_libraries, user_errors
+from yolox_jax.errors import writing
 from yolox_jax.inference.detector import Detector
 from yolox_jax.tools.predict.prediction import Prediction
 
-_WEIGHTS = flags.DEFINE_string("weights", None, "A run, a checkpoint, a .pth file, an exported file, or a name.")
-_OUTPUT = flags.DEFINE_string("output", "predictions", "The folder for the annotated copies and predictions.json.")
-_CONF = flags.DEFINE_float("conf", None, "The least score of an object; 0.25 if not given.", 0, 1)
-_IOU = flags.DEFINE_float("iou", None, "How much objects of a class may overlap; 0.45 if not given.", 0, 1)
-_SIZE = flags.DEFINE_list("size", None, "The input's height,width, or one for both; that of the training if not given.")
-_BATCH_SIZE = flags.DEFINE_integer("batch_size", 8, "Images at a time.", lower_bound=1)
-_MULTI_LABEL = flags.DEFINE_boolean("multi_label", None, "An object may have several classes.")
-_TTA = flags.DEFINE_boolean("tta", None, "Look four times: mirrored, smaller and larger too.")
-_MAX_FRAMES = flags.DEFINE_integer("max_frames", None, "Stop each video or webcam after so many.", lower_bound=1)
+_WEIGHTS = flags.DEFINE_string(
+    "weights", None, "A run directory, a checkpoint, a .pth file, an exported file, or a name like yolox_s."
+)
+_OUTPUT = flags.DEFINE_string("output", "predictions", "The folder of the annotated copies and predictions.json.")
+_CONF = flags.DEFINE_float("conf", None, "Score threshold; 0.25 if not given.", 0, 1)
+_IOU = flags.DEFINE_float("iou", None, "IoU threshold of NMS; 0.45 if not given.", 0, 1)
+_SIZE = flags.DEFINE_list(
+    "size", None, "The input's height,width, or one number for both; the training's if not given."
+)
+_BATCH_SIZE = flags.DEFINE_integer("batch_size", 8, "Images per batch.", lower_bound=1)
+_MULTI_LABEL = flags.DEFINE_boolean("multi_label", None, "A box may have several classes.")
+_TTA = flags.DEFINE_boolean("tta", None, "Test-time augmentation: also detect in mirrored, smaller and larger views.")
+_MAX_FRAMES = flags.DEFINE_integer(
+    "max_frames", None, "Stop each video or webcam after this many frames.", lower_bound=1
+)
 
 
 def main(argv: list[str]) -> None:
     if len(argv) < 2:
-        raise app.UsageError("name images, videos, folders, patterns or the number of a webcam")
+        raise app.UsageError("give images, videos, folders, patterns or the number of a webcam")
     quiet_libraries()
     with user_errors():
         detector = Detector.from_pretrained(
@@ -42,12 +49,14 @@ def main(argv: list[str]) -> None:
             batch_size=_BATCH_SIZE.value,
         )
         output = Path(_OUTPUT.value)
-        output.mkdir(parents=True, exist_ok=True)
+        with writing(output):
+            output.mkdir(parents=True, exist_ok=True)
         prediction = Prediction(detector, output, _MAX_FRAMES.value)
         try:
             prediction.run(argv[1:])
-        finally:  # what was found until then, also at Ctrl-C or where a copy cannot be written
-            (output / "predictions.json").write_text(json.dumps(prediction.as_json()) + "\n")
+        finally:  # also after Ctrl-C, or if a copy cannot be written
+            with writing(output / "predictions.json"):
+                (output / "predictions.json").write_text(json.dumps(prediction.as_json()) + "\n")
             num_objects = sum(len(entry["detections"]) for entry in prediction.entries)
             print(f"{num_objects} objects in {len(prediction.entries)} images: {output}")
         if prediction.unreadable:

@@ -1,4 +1,4 @@
-"""What a user names to be looked at: image files, folders, globs, videos and webcams, as frames."""
+"""Reads the inputs of predict: image files, folders, patterns, videos and webcams; and writes videos."""
 
 import dataclasses
 import glob
@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 
 from yolox_jax.data import images
+from yolox_jax.errors import UserError
 
 _IMAGES = {".jpg", ".jpeg", ".jpe", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".jp2", ".avif"}
 _VIDEOS = {".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".ts", ".gif"}
@@ -16,21 +17,21 @@ _VIDEOS = {".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".w
 
 @dataclasses.dataclass(frozen=True)
 class Media:
-    """One thing to look at; nothing of it is read yet."""
+    """One input; nothing of it has been read yet."""
 
-    name: str  # as the user would say it
+    name: str  # as messages show it
     kind: str  # "image", "video" or "webcam"
     path: Path  # for a webcam its number
 
 
-class MediaError(ValueError):
-    """Something named is not there or cannot be read. Says which, and why."""
+class MediaError(UserError):
+    """An input does not exist or cannot be read; predict reports it and continues with the next."""
 
 
 def find(named: Sequence[str]) -> tuple[list[Media], list[MediaError]]:
-    """What the arguments mean, in their order, and an error for each that means nothing.
+    """Finds the inputs that the arguments name, in their order. Returns an error for each argument that names nothing.
 
-    A number is a webcam, if no file is called so; a folder means the images and videos in it, not those in its folders.
+    A number is a webcam, unless a file has that name. A folder stands for the images and videos directly in it.
     """
     found: list[Media] = []
     errors: list[MediaError] = []
@@ -41,14 +42,22 @@ def find(named: Sequence[str]) -> tuple[list[Media], list[MediaError]]:
         elif each.isdigit() and not path.exists():
             found.append(Media(f"webcam {each}", "webcam", path))
         else:
-            pattern = f"{glob.escape(str(path))}/*" if path.is_dir() else str(path)  # not the folder's own brackets
+            # The name of a folder is not a pattern, even if it has brackets.
+            pattern = f"{glob.escape(str(path))}/*" if path.is_dir() else str(path)
             matches = [Path(match) for match in sorted(glob.glob(pattern, recursive=True))]
             wanted = [m for m in matches if m.is_file() and m.suffix.lower() in _IMAGES | _VIDEOS]
             found += map(_file, wanted)
             if not wanted:
-                what = "a folder without images and videos" if path.is_dir() else "no file, folder or pattern of files"
-                errors.append(MediaError(f"{each} is {what}"))
+                errors.append(_nothing_found(each, path))
     return found, errors
+
+
+def _nothing_found(named: str, path: Path) -> MediaError:
+    if path.is_dir():
+        return MediaError(f"no image or video is in {named}", f'to include its subfolders, give "{named}/**/*"')
+    if glob.has_magic(named):
+        return MediaError(f"no image or video matches {named}", "check the pattern, and quote it")
+    return MediaError(f"there is no file or folder {named}", "check the path")
 
 
 def _file(path: Path) -> Media:
@@ -56,17 +65,18 @@ def _file(path: Path) -> Media:
 
 
 class Video:
-    """A video file or a webcam, opened; iterate for its frames [h, w, 3] uint8 BGR."""
+    """An open video file or webcam. Iterating yields its frames, [h, w, 3] uint8 BGR."""
 
     def __init__(self, media: Media):
         self._media = media
         self._capture = cv2.VideoCapture(int(media.path.name) if media.kind == "webcam" else str(media.path))
         if not self._capture.isOpened():
-            why = "is it connected, and free?" if media.kind == "webcam" else "OpenCV knows no such video"
-            raise MediaError(f"{media.name} cannot be opened: {why}")
+            is_webcam = media.kind == "webcam"
+            advice = "check that it is connected and not in use" if is_webcam else "convert it to an mp4 of H.264"
+            raise MediaError(f"{media.name} cannot be opened{'' if is_webcam else ' as a video'}", advice)
         self.frames_per_second = self._capture.get(cv2.CAP_PROP_FPS) or 25.0
         count = int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))
-        self.num_frames = count if media.kind == "video" and count > 0 else None  # as the file says
+        self.num_frames = count if media.kind == "video" and count > 0 else None  # by the file's header
         self.num_read = 0
 
     def __iter__(self) -> Iterator[np.ndarray]:
@@ -78,17 +88,18 @@ class Video:
             yield frame
 
     def check_complete(self) -> None:
-        """After the last frame: raises MediaError where there should be more, as in a file that was cut off."""
-        # Some sound files announce a frame or two more than they have.
+        """Raises a MediaError if the frames that were read are fewer than the file announces: it is truncated."""
+        # Some intact files announce a frame or two more than they have.
         if self.num_read == 0 or (self.num_frames is not None and self.num_read < 0.9 * self.num_frames):
-            raise MediaError(f"{self._media.name} ends after {self.num_read} of {self.num_frames or 'its'} frames")
+            frames = f"{self.num_read} of {self.num_frames} frames" if self.num_frames else f"{self.num_read} frames"
+            raise MediaError(f"{self._media.name} ends after {frames}", "copy the file again")
 
     def close(self) -> None:
         self._capture.release()
 
 
 class VideoWriter:
-    """Frames of one size -> an mp4."""
+    """Writes frames of one size to an mp4."""
 
     def __init__(self, path: Path, frames_per_second: float):
         self._path = path
@@ -96,13 +107,15 @@ class VideoWriter:
         self._writer: cv2.VideoWriter | None = None
 
     def write(self, frame_HW3: np.ndarray) -> None:
-        """Adds a BGR frame; an OSError where it cannot be written."""
+        """Appends a BGR frame. Raises a UserError if the file cannot be written."""
         if self._writer is None:
             size = frame_HW3.shape[1], frame_HW3.shape[0]
             code = cv2.VideoWriter.fourcc(*"mp4v")
             self._writer = cv2.VideoWriter(str(self._path), code, self._frames_per_second, size)
             if not self._writer.isOpened():
-                raise OSError(f"could not write the video {self._path}")
+                raise UserError(
+                    f"the video {self._path} cannot be written", "choose another --output, or free some space"
+                )
         self._writer.write(frame_HW3)
 
     def close(self) -> None:
@@ -111,8 +124,10 @@ class VideoWriter:
 
 
 def read_image(media: Media) -> np.ndarray:
-    """[h, w, 3] uint8 BGR; a MediaError where it cannot be read."""
+    """Reads an image as [h, w, 3] uint8 BGR. Raises a MediaError if it cannot be read."""
     try:
         return images.read(media.path)
+    except UserError as error:
+        raise MediaError(error.what, error.advice) from error
     except (images.ImageError, OSError) as error:
-        raise MediaError(str(error)) from error
+        raise MediaError(str(error), "check the file") from error

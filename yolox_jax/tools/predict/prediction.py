@@ -1,4 +1,4 @@
-"""Detects in files and webcams one after the other, and writes annotated copies."""
+"""Detects objects in files and webcams one after the other, and writes annotated copies."""
 
 import contextlib
 import itertools
@@ -19,7 +19,7 @@ _T = TypeVar("_T")
 
 
 class Prediction:
-    """Detects in media one after the other; writes copies to a folder and keeps what was found."""
+    """Detects objects in inputs one by one, writes annotated copies to a folder, and collects the detections."""
 
     def __init__(self, detector: Detector, output: Path, max_frames: int | None = None):
         self.entries: list[dict[str, Any]] = []
@@ -27,17 +27,17 @@ class Prediction:
         self._detector = detector
         self._output = output
         self._max_frames = max_frames
-        self._taken: set[Path] = set()  # what was written and what is read, by the absolute path
+        self._taken: set[Path] = set()  # absolute paths of all inputs and outputs
         self._batch_size = detector.batch_sizes[-1]
 
     def run(self, named: Sequence[str]) -> None:
-        """Images in batches, whatever their sizes; a video when its turn comes. What cannot be read is passed over."""
+        """Processes the inputs in their order, images in batches. Reports and skips those that cannot be read."""
         media, errors = find(named)
         for error in errors:
-            self._refuse(error)
+            self._skip(error)
         self._taken |= {each.path.resolve() for each in media}
         num_done = 0
-        # One program for all, so that the last few images of a folder do not compile another.
+        # One batch size for all, so that the last few images of a folder do not compile another program.
         self._batch_size = self._detector.batch_sizes[0 if len(media) == 1 else -1]
         for kind, group in itertools.groupby(media, key=lambda each: each.kind):
             if kind == "image":
@@ -51,12 +51,12 @@ class Prediction:
                     num_done += 1
                     print_progress(num_done, len(media), "detected in", "files")
 
-    def _refuse(self, error: MediaError) -> None:
+    def _skip(self, error: MediaError) -> None:
         print(f"error: {error}", file=sys.stderr)
         self.unreadable.append(error)
 
     def as_json(self) -> dict[str, Any]:
-        """All that was found: class names, images or frames with their detections, and what could not be read."""
+        """Returns the content of predictions.json: class names, detections per image or frame, unreadable inputs."""
         return {
             "class_names": list(self._detector.class_names),
             "images": self.entries,
@@ -69,7 +69,7 @@ class Prediction:
             try:
                 read.append((each, read_image(each)))
             except MediaError as error:
-                self._refuse(error)
+                self._skip(error)
         if not read:
             return
         found = self._detector.detect_bgr([image for _, image in read], self._batch_size)
@@ -81,8 +81,8 @@ class Prediction:
         try:
             video = Video(media)
         except MediaError as error:
-            return self._refuse(error)
-        # What a webcam sees is old soon: no frame waits for others.
+            return self._skip(error)
+        # A frame of a webcam does not wait for others to fill a batch.
         batch_size = self._detector.batch_sizes[0 if media.kind == "webcam" else -1]
         stem = f"webcam{media.path}" if media.kind == "webcam" else media.path.stem
         writer = VideoWriter(self._free_path(f"{stem}.mp4"), video.frames_per_second)
@@ -99,14 +99,14 @@ class Prediction:
                 if num_done != self._max_frames:
                     video.check_complete()
             except MediaError as error:
-                self._refuse(error)
+                self._skip(error)
             except KeyboardInterrupt:
                 if media.kind != "webcam":
                     raise
         print(f"{media.name}: {num_done} frames")
 
     def _free_path(self, name: str) -> Path:
-        """A path in the folder: two inputs may have one name, and none is written over, even in its own folder."""
+        """Returns an unused path in the output folder: inputs may have equal names, or lie in that folder."""
         path = self._output / name
         for number in itertools.count(2):
             if path.resolve() not in self._taken:
