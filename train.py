@@ -106,7 +106,7 @@ def train(config: ConfigDict, workdir: Path) -> EvalResult:
     # Where the run ended before the evaluation of its last step did, that comes first.
     evaluates_first = first_step > 0 and is_due(first_step - 1) and first_step not in checkpoints.aps()
     sources = train_source, val_source
-    run_summary.print_start(config, workdir, mesh, model, train_state, sources, schedule, len(sizes))
+    run_summary.print_start(config, workdir, mesh, train_state, sources, schedule, len(sizes))
 
     def compile_step(size: tuple[int, int]) -> parallel.StepFunction:
         step = functools.partial(train_step, model=model, optimizer=optimizer, config=step_config, size_hw=size)

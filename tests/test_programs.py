@@ -192,7 +192,7 @@ def test_show_assignment_writes_a_sheet_and_tells_how_many_anchors_of_each_level
         ("--config.optimizer=lion", "config.optimizer is 'lion': choose one of sgd, adamw"),
         ("--config.eval.metric=pascal", "config.eval.metric is 'pascal': choose one of coco, voc"),
         ("--config.dtype=float16", "dtype is 'float16': choose one of auto, float32, bfloat16"),
-        ("--config.freeze=('backbon/',)", "config.freeze has 'backbon/', which is in no variable's path"),
+        ("--config.freeze=('backbon/',)", "config.freeze has 'backbon/', which matches no variable"),
         ("--config.accumulate_steps=3", "config.batch_size is 4: the 1 devices cannot share it evenly in 3 parts"),
         ("--config.data.repeat_threshold=2.0", "config.data.repeat_threshold is 2.0: give a share of the images"),
         ("--config.tracker=comet", "config.tracker is 'comet': choose one of wandb, mlflow, or none"),
