@@ -1,7 +1,8 @@
 """python -m benchmarks.tpu_first_stages [--plain] [--size=640] [--batch=16]
 
 Bytes that value and gradients of YOLOX-s's first stages move on one v5e chip, in bfloat16: stem, first stage and the
-convolution that leads out of it, in 2×2 blocks as the network holds them, or plain. Needs libtpu and no TPU; minutes each.
+convolution that leads out of it, in cells of 2×2 pixels (kernels/space_to_depth.py), or plain. Needs libtpu and no TPU;
+minutes each.
 """
 
 import argparse
@@ -69,8 +70,8 @@ def main() -> None:
         raise SystemExit(f"does not fit: {measured.needed_bytes / 1e9:.1f} GB")
     print(
         f"{network.layout}: {measured.flops / 1e9:.0f} GFLOP, "
-        f"{measured.bytes_accessed / 1e9:.2f} GB by XLA's count, {hbm_bytes(parse(measured.text)) / 1e9:.2f} GB in HBM, "
-        f"{measured.temporary_bytes / 1e9:.2f} GB of temporaries"
+        f"{measured.bytes_accessed / 1e9:.2f} GB by XLA's count, "
+        f"{hbm_bytes(parse(measured.text)) / 1e9:.2f} GB in HBM, {measured.temporary_bytes / 1e9:.2f} GB of temporaries"
     )
 
 

@@ -14,6 +14,7 @@ from yolox_jax.augment.geometry import letterbox
 from yolox_jax.detection.anchors import make_anchors
 from yolox_jax.errors import UserError
 from yolox_jax.models import yolox
+from yolox_jax.training import state
 from yolox_jax.types import Predictions
 from yolox_jax.weights import official
 
@@ -87,7 +88,7 @@ def test_an_unknown_dtype_is_refused_with_the_known_ones():
 
 def test_scores_start_near_one_hundredth():
     model = yolox.create("nano", 2)
-    variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+    variables = state.init_variables(model, seed=0)
     for layers in (variables["params"]["head"]["cls_preds"], variables["params"]["head"]["obj_preds"]):
         for layer in layers.values():
             np.testing.assert_allclose(jax.nn.sigmoid(layer["bias"]), 0.01, rtol=1e-5)

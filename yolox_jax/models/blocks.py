@@ -1,7 +1,7 @@
 """The blocks that all the networks are made of.
 
-Every module and parameter has the reference's name (yolox/models/network_blocks.py), so that weights/official.py can map
-a checkpoint by joining paths.
+Every module and parameter has the reference's name (yolox/models/network_blocks.py), so that weights/official.py can
+map a checkpoint by joining paths.
 """
 
 import dataclasses

@@ -18,8 +18,8 @@ from yolox_jax.models.layers import BatchNorm
 def frozen_mask(variables: Any, patterns: tuple[str, ...]) -> Any:
     """Returns a tree like `variables`, {"params", "batch_stats"}, that is True where a variable is frozen.
 
-    The paths have the official names: "backbone/backbone" is the backbone, "backbone" the neck with its backbone, "head"
-    the head.
+    The paths have the official names: "backbone/backbone" is the backbone, "backbone" the neck with its backbone,
+    "head" the head.
 
     Raises:
       UserError: a pattern is not a regular expression or matches no path, or all parameters are frozen.
@@ -56,7 +56,7 @@ def stop_frozen_gradients(mask: Any, params: Any) -> Any:
 
 @contextlib.contextmanager
 def frozen_statistics(patterns: tuple[str, ...]) -> Iterator[None]:
-    """Inside the context, each BatchNorm with frozen statistics normalizes by them in training too, like torch's eval().
+    """Inside the context, a BatchNorm with frozen statistics normalizes by them in training too, like torch's eval().
 
     Only the BatchNorm of models/layers.py is covered: a backbone with normalization of its own trains as it is written.
     """

@@ -51,8 +51,8 @@ class Conv(nn.Module):
 class BatchNorm(nn.Module):
     """torch's BatchNorm2d. Unlike Flax's, the running variance is the unbiased one.
 
-    In training its statistics are those of this device's images or, if `axis_name` names a mapped axis, of the images of
-    all its devices (torch's SyncBatchNorm).
+    In training its statistics are those of this device's images or, if `axis_name` names a mapped axis, of the images
+    of all its devices (torch's SyncBatchNorm).
     """
 
     dtype: jnp.dtype = jnp.float32

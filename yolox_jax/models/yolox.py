@@ -119,8 +119,8 @@ def count_flops(model: YOLOX, variables: Any, size_hw: tuple[int, int]) -> float
     """Counts the floating-point operations of predicting one image, before any rewriting for a device.
 
     A multiply-add counts as two. Only the shapes of the variables matter. Give a float32 model without space-to-depth,
-    or casts and padding of kernels are counted too. Returns None if jax may not use the CPU (JAX_PLATFORMS): GPUs and TPUs
-    do not report the count.
+    or casts and padding of kernels are counted too. Returns None if jax may not use the CPU (JAX_PLATFORMS): GPUs and
+    TPUs do not report the count.
     """
     try:
         on_cpu = SingleDeviceSharding(jax.local_devices(backend="cpu")[0])
@@ -145,7 +145,7 @@ def compute_dtype(name: str) -> jnp.dtype:
 
 
 def _check_images(images: jax.Array) -> None:
-    """Raises ValueError for another shape. detection/anchors.py has a check of its own: neither may import the other."""
+    """Raises ValueError for another shape. detection/anchors.py has its own check: neither may import the other."""
     if images.ndim != 4 or images.shape[-1] != 3:
         raise ValueError(f"images have shape {images.shape}: expected [B, H, W, 3]")
     _, height, width, _ = images.shape

@@ -47,7 +47,7 @@ def _run(function, x, weight, scale, bias, axis_name):
 
 @pytest.mark.parametrize("function", [normalize, normalize_plain])
 def test_over_an_axis_the_statistics_are_those_of_all_devices(function):
-    """Output, statistics and gradients equal those of the whole batch; each device has its share of scale's and bias's."""
+    """Outputs, statistics and gradients equal the whole batch's; of scale's and bias's, each device has its share."""
     x, weight, scale, bias = 3 + 2 * normal(0, 8, 4, 5, 3), normal(1, 8, 4, 5, 3), normal(2, 3), normal(3, 3)
     on_one = functools.partial(_run, function, scale=scale, bias=bias, axis_name="data")
     shards = (array.reshape(4, 2, *array.shape[1:]) for array in (x, weight))

@@ -92,8 +92,8 @@ normalize.defvjp(_normalize_fwd, _normalize_bwd)
 def _moments(x_BHWC: jax.Array, num_channels: int) -> tuple[jax.Array, jax.Array]:
     """Mean and biased variance of each channel, in float32.
 
-    bfloat16 takes one pass: there E[x²] − E[x]² in float32 loses fewer digits than x has already lost, and a TPU computes
-    both sums while it writes x, where a second pass would read it again.
+    bfloat16 takes one pass: there E[x²] − E[x]² in float32 loses fewer digits than x has already lost, and a TPU
+    computes both sums while it writes x, where a second pass would read it again.
     """
     x = x_BHWC.astype(jnp.float32)
     count = x.size // num_channels

@@ -10,7 +10,7 @@ def silu_plain(x: jax.Array) -> jax.Array:
 
 @jax.custom_vjp
 def silu(x: jax.Array) -> jax.Array:
-    """Computes `silu_plain`, and its gradient from x alone: autodiff would keep the sigmoid, one more array to write."""
+    """Computes `silu_plain`, and its gradient from x alone: autodiff would keep the sigmoid, one more array."""
     return silu_plain(x)
 
 

@@ -22,21 +22,6 @@ _PIXELS = 4  # of a cell
 _MAX_CHANNELS = 32  # of the stem: in cells they fill the 128 lanes, and more would not gain
 
 
-def choose_layout(choice: Choice, stem_channels: int, depthwise: bool) -> Layout:
-    """The layout of a network's stem and first stage.
-
-    Plain for wide stems, which gain nothing, and for depthwise networks, whose convolutions have no form on cells.
-    "auto" is plain except on a TPU: a GPU has no lanes to fill and would do four times the work.
-    """
-    is_on = jax.default_backend() == "tpu" if choice == "auto" else choice
-    return "space_to_depth" if is_on and stem_channels <= _MAX_CHANNELS and not depthwise else "plain"
-
-
-def num_channels(x: jax.Array, layout: Layout) -> int:
-    """The channels of the plain array."""
-    return x.shape[-1] // _PIXELS if layout == "space_to_depth" else x.shape[-1]
-
-
 def space_to_depth(x_BHWC: jax.Array) -> jax.Array:
     """Gathers each 2×2 pixels into a cell: [B, H, W, C] to [B, H/2, W/2, C·4]."""
     batch, height, width, channels = x_BHWC.shape
@@ -51,6 +36,12 @@ def depth_to_space(cells: jax.Array) -> jax.Array:
     return x.transpose(0, 1, 4, 2, 5, 3).reshape(batch, 2 * height, 2 * width, depth // _PIXELS)
 
 
+def conv_plain(cells: jax.Array, kernel: jax.Array, stride: int, out_layout: Layout) -> jax.Array:
+    """Convolves the plain array that `cells` hold with [n, n, C, D]; the result is in `out_layout`."""
+    y_BHWD = dense_plain(depth_to_space(cells), kernel, stride)
+    return space_to_depth(y_BHWD) if out_layout == "space_to_depth" else y_BHWD
+
+
 def focus_plain(x_BHWC: jax.Array) -> jax.Array:
     """The reference's Focus: [B, H, W, C] to [B, H/2, W/2, 4·C].
 
@@ -59,21 +50,6 @@ def focus_plain(x_BHWC: jax.Array) -> jax.Array:
     batch, height, width, channels = x_BHWC.shape
     x = x_BHWC.reshape(batch, height // 2, 2, width // 2, 2, channels).transpose(0, 1, 3, 4, 2, 5)
     return x.reshape(batch, height // 2, width // 2, 4 * channels)
-
-
-def focus(x_BHWC: jax.Array, layout: Layout) -> jax.Array:
-    """Computes `focus_plain` in a layout. One transposition yields both: a TPU pays for each one of an image."""
-    if layout == "plain":
-        return focus_plain(x_BHWC)
-    batch, height, width, channels = x_BHWC.shape
-    x = x_BHWC.reshape(batch, height // 4, 2, 2, width // 4, 2, 2, channels).transpose(0, 1, 4, 6, 3, 7, 2, 5)
-    return x.reshape(batch, height // 4, width // 4, 4 * channels * _PIXELS)
-
-
-def conv_plain(cells: jax.Array, kernel: jax.Array, stride: int, out_layout: Layout) -> jax.Array:
-    """Convolves the plain array that `cells` hold with [n, n, C, D]; the result is in `out_layout`."""
-    y_BHWD = dense_plain(depth_to_space(cells), kernel, stride)
-    return space_to_depth(y_BHWD) if out_layout == "space_to_depth" else y_BHWD
 
 
 def conv(cells: jax.Array, kernel: jax.Array, stride: int, out_layout: Layout) -> jax.Array:
@@ -85,6 +61,30 @@ def conv(cells: jax.Array, kernel: jax.Array, stride: int, out_layout: Layout) -
     return lax.conv_general_dilated(
         cells, cell_kernel, (cell_stride, cell_stride), [padding] * 2, dimension_numbers=("NHWC", "HWIO", "NHWC")
     )
+
+
+def focus(x_BHWC: jax.Array, layout: Layout) -> jax.Array:
+    """Computes `focus_plain` in a layout. One transposition yields both: a TPU pays for each one of an image."""
+    if layout == "plain":
+        return focus_plain(x_BHWC)
+    batch, height, width, channels = x_BHWC.shape
+    x = x_BHWC.reshape(batch, height // 4, 2, 2, width // 4, 2, 2, channels).transpose(0, 1, 4, 6, 3, 7, 2, 5)
+    return x.reshape(batch, height // 4, width // 4, 4 * channels * _PIXELS)
+
+
+def choose_layout(choice: Choice, stem_channels: int, depthwise: bool) -> Layout:
+    """The layout of a network's stem and first stage.
+
+    Plain for wide stems, which gain nothing, and for depthwise networks, whose convolutions have no form on cells.
+    "auto" is plain except on a TPU: a GPU has no lanes to fill and would do four times the work.
+    """
+    is_on = jax.default_backend() == "tpu" if choice == "auto" else choice
+    return "space_to_depth" if is_on and stem_channels <= _MAX_CHANNELS and not depthwise else "plain"
+
+
+def num_channels(x: jax.Array, layout: Layout) -> int:
+    """The channels of the plain array."""
+    return x.shape[-1] // _PIXELS if layout == "space_to_depth" else x.shape[-1]
 
 
 def _kernel_to_cells(kernel: jax.Array, stride: int) -> tuple[jax.Array, tuple[int, int]]:
