@@ -154,7 +154,7 @@ def compile_ahead(run: Run, train_state: TrainState, first_step: int) -> compila
     if run.multiscale:
         sizes = run.multiscale.first_uses(first_step, total_steps, run.size_hw, config.seed)
     sources = run.train_source, run.val_source
-    run_summary.print_start(config, run.workdir, mesh, run.model, train_state, sources, run.schedule, len(sizes))
+    run_summary.print_start(config, run.workdir, mesh, train_state, sources, run.schedule, len(sizes))
     specs = parallel.state_specs(train_state, mesh, config.parallel.shard_state)
     # Shapes only: the loop donates the arrays of the state while programs still compile.
     like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), train_state)

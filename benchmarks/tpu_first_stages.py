@@ -17,6 +17,7 @@ from jax.sharding import PartitionSpec as P
 
 from yolox_jax.models.blocks import BlockConfig, ConvBlock, CSPLayer, spatial_block
 from yolox_jax.models.csp_darknet import Focus
+from yolox_jax.models.kernels.space_to_depth import Layout
 from yolox_jax.tools.plan.chips import parse_topology
 from yolox_jax.tools.plan.compiling import OutOfMemory, compile_for_chip, make_topology_mesh
 from yolox_jax.tools.plan.hlo import parse
@@ -28,16 +29,16 @@ _WIDTH = 32  # channels after the stem, of s
 class FirstStages(nn.Module):
     """The first stages of CSPDarknet."""
 
-    folded: bool
+    layout: Layout
 
     @nn.compact
     def __call__(self, images: jax.Array) -> jax.Array:
-        config = BlockConfig(dtype=jnp.bfloat16, folded=self.folded)
+        config = BlockConfig(dtype=jnp.bfloat16, layout=self.layout)
         x = Focus(_WIDTH, config, name="stem")(images.astype(jnp.bfloat16), True)
         x = spatial_block(2 * _WIDTH, 2, config, name="down")(x, True)
         x = CSPLayer(2 * _WIDTH, 1, True, config, name="stage")(x, True)
         plain = BlockConfig(dtype=jnp.bfloat16)
-        return ConvBlock(4 * _WIDTH, 3, 2, plain, unfolds=self.folded, name="next")(x, True)
+        return ConvBlock(4 * _WIDTH, 3, 2, plain, in_layout=self.layout, name="next")(x, True)
 
 
 def main() -> None:
@@ -48,7 +49,7 @@ def main() -> None:
     arguments = parser.parse_args()
     jax.config.update("jax_platforms", "cpu")
 
-    network = FirstStages(folded=not arguments.plain)
+    network = FirstStages("plain" if arguments.plain else "space_to_depth")
 
     def gradients(variables: Any, images: jax.Array) -> Any:
         def loss(params: Any) -> tuple[jax.Array, Any]:
@@ -69,9 +70,9 @@ def main() -> None:
     if isinstance(measured, OutOfMemory):
         raise SystemExit(f"does not fit: needs {measured.needed_bytes / 1e9:.1f} GB")
     print(
-        f"{'plain' if arguments.plain else 'folded'}: {measured.flops / 1e9:.0f} GFLOP, "
-        f"{measured.bytes_accessed / 1e9:.2f} GB by XLA's count, {hbm_bytes(parse(measured.text)) / 1e9:.2f} GB in HBM, "
-        f"{measured.temporary_bytes / 1e9:.2f} GB of temporaries"
+        f"{network.layout}: {measured.flops / 1e9:.0f} GFLOP, "
+        f"{measured.bytes_accessed / 1e9:.2f} GB by XLA's count, "
+        f"{hbm_bytes(parse(measured.text)) / 1e9:.2f} GB in HBM, {measured.temporary_bytes / 1e9:.2f} GB of temporaries"
     )
 
 

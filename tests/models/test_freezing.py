@@ -1,4 +1,4 @@
-"""What is frozen is found by its path, and a frozen BatchNorm normalises by its statistics."""
+"""Variables are frozen by their paths, and a frozen BatchNorm normalizes by its statistics."""
 
 import jax
 import jax.numpy as jnp
@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from tests.training import toy
+from yolox_jax.errors import UserError
 from yolox_jax.models import freezing
 
 
-def test_a_pattern_is_found_in_the_paths_of_parameters_and_statistics():
+def test_a_pattern_matches_the_paths_of_parameters_and_statistics():
     variables = toy.create_variables()
     mask = freezing.frozen_mask(variables, ("^ConvBlock_0/",))
     for collection in ("params", "batch_stats"):
@@ -21,13 +22,13 @@ def test_a_pattern_is_found_in_the_paths_of_parameters_and_statistics():
 @pytest.mark.parametrize(
     ("patterns", "message"),
     [
-        (("neck",), "'neck', which is in no variable's path; the paths are such as ConvBlock_0/bn/mean"),
-        (("(",), "no regular expression"),
-        (("Conv",), "nothing is left to learn"),
+        (("neck",), "'neck', which matches no variable: give a part of .* such as ConvBlock_0/bn/mean"),
+        (("(",), "has '\\(', which is not a regular expression"),
+        (("Conv",), "freezes every parameter"),
     ],
 )
 def test_patterns_that_cannot_be_meant_are_refused(patterns, message):
-    with pytest.raises(ValueError, match=message.replace("(", r"\(")):
+    with pytest.raises(UserError, match=f"config.freeze .*{message}"):
         freezing.frozen_mask(toy.create_variables(), patterns)
 
 

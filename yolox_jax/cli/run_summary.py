@@ -12,7 +12,6 @@ from ml_collections import ConfigDict
 from yolox_jax.cli.commands import how_to_run
 from yolox_jax.evaluation.evaluate import EvalResult
 from yolox_jax.models import yolox
-from yolox_jax.models.yolox import YOLOX
 from yolox_jax.training.schedule import Schedule
 from yolox_jax.training.state import TrainState
 from yolox_jax.types import Source
@@ -22,7 +21,6 @@ def print_start(
     config: ConfigDict,
     workdir: Path,
     mesh: Mesh,
-    model: YOLOX,
     train_state: TrainState,
     sources: tuple[Source, Source],
     schedule: Schedule,
@@ -34,13 +32,14 @@ def print_start(
     height, width = config.input_size
     variables = {"params": train_state.params, "batch_stats": train_state.batch_stats}
     num_params = sum(leaf.size for leaf in jax.tree.leaves(train_state.params))
-    flops = yolox.count_flops(model, variables, (height, width))
+    plain = yolox.create(config.model, len(train_source.class_names), space_to_depth=False)
+    flops = yolox.count_flops(plain, variables, (height, width))
     parts = f" in {config.accumulate_steps} parts each" if config.accumulate_steps > 1 else ""
     frozen = f"; {', '.join(config.freeze)} frozen" if config.freeze else ""
     print(
         f"YOLOX-{config.model}, {num_params:,} parameters{frozen}, "
-        f"{'' if flops is None else f'{flops / 1e9:.1f} GFLOP per image '}at {height}x{width}, {model.dtype} "
-        f"on {mesh.size} {jax.default_backend()} device(s)\n"
+        f"{'' if flops is None else f'{flops / 1e9:.1f} GFLOP per image '}at {height}x{width}, "
+        f"{yolox.compute_dtype(config.dtype)} on {mesh.size} {jax.default_backend()} device(s)\n"
         f"{len(train_source)} training and {len(val_source)} validation images of {config.data.kind} data, "
         f"{len(train_source.class_names)} classes: {names}\n"
         f"{schedule.total_steps} steps of {config.batch_size} images{parts}, {schedule.epochs} epochs; "

@@ -1,6 +1,6 @@
-"""The blocks all the networks are made of.
+"""The blocks that all the networks are made of.
 
-Every module and parameter bears the reference's name (yolox/models/network_blocks.py), so that official_weights.py can
+Every module and parameter has the reference's name (yolox/models/network_blocks.py), so that weights/official.py can
 map a checkpoint by joining paths.
 """
 
@@ -12,7 +12,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from yolox_jax.models.layers import BatchNorm, Conv, max_pool, silu
+from yolox_jax.models.kernels.pooling import max_pool
+from yolox_jax.models.kernels.silu import silu
+from yolox_jax.models.kernels.space_to_depth import Layout
+from yolox_jax.models.layers import BatchNorm, Conv
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "silu": silu,
@@ -22,13 +25,13 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
 
 @dataclasses.dataclass(frozen=True)
 class BlockConfig:
-    """What all blocks of one network share."""
+    """The settings that all blocks of one network share."""
 
-    act: str = "silu"
+    act: str = "silu"  # a key of ACTIVATIONS
     depthwise: bool = False  # 3×3 convolutions become depthwise 3×3 and 1×1 (YOLOX-nano)
-    dtype: jnp.dtype = jnp.float32  # of the computation; parameters and statistics are float32
+    dtype: jnp.dtype = jnp.float32  # the compute dtype; parameters and statistics are float32
     bn_axis: str | None = None  # the mapped axis whose devices share BatchNorm's statistics; None: each has its own
-    folded: bool = False  # arrays are held in 2×2 blocks (folding.py)
+    layout: Layout = "plain"  # of the arrays between blocks (kernels/space_to_depth.py)
 
 
 class ConvBlock(nn.Module):
@@ -39,14 +42,23 @@ class ConvBlock(nn.Module):
     stride: int
     config: BlockConfig
     depthwise: bool = False
-    unfolds: bool = False  # takes a folded input where the config is not; at stride 2
+    in_layout: Layout | None = None  # of the input, if it is not config.layout
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        dtype, folded = self.config.dtype, self.config.folded
-        fold = "ends" if self.unfolds else "stays" if folded else ""
-        conv = Conv(self.features, self.kernel_size, self.stride, self.depthwise, dtype=dtype, fold=fold, name="conv")
-        x = BatchNorm(dtype, self.config.bn_axis, folded, name="bn")(conv(x), train)
+        dtype, layout = self.config.dtype, self.config.layout
+        in_layout = self.in_layout or layout
+        conv = Conv(
+            self.features,
+            self.kernel_size,
+            self.stride,
+            self.depthwise,
+            dtype=dtype,
+            in_layout=in_layout,
+            out_layout=layout,
+            name="conv",
+        )
+        x = BatchNorm(dtype, self.config.bn_axis, layout, name="bn")(conv(x), train)
         return ACTIVATIONS[self.config.act](x)
 
 
@@ -63,15 +75,17 @@ class DepthwiseBlock(nn.Module):
         return ConvBlock(self.features, 1, 1, self.config, name="pconv")(x, train)
 
 
-def spatial_block(features: int, stride: int, config: BlockConfig, name: str) -> nn.Module:
-    """The network's 3×3 block: plain, or depthwise where the network is."""
+def spatial_block(
+    features: int, stride: int, config: BlockConfig, name: str, in_layout: Layout | None = None
+) -> nn.Module:
+    """The network's 3×3 block: dense, or depthwise if the config says so."""
     if config.depthwise:
         return DepthwiseBlock(features, stride, config, name=name)
-    return ConvBlock(features, 3, stride, config, name=name)
+    return ConvBlock(features, 3, stride, config, in_layout=in_layout, name=name)
 
 
 class Sequential(nn.Module):
-    """Blocks in a row, named "0", "1", … as torch.nn.Sequential names them."""
+    """Applies blocks in turn; named "0", "1", … as in torch.nn.Sequential."""
 
     blocks: tuple[Callable[..., nn.Module], ...]  # each called with name=
 
@@ -83,7 +97,7 @@ class Sequential(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1×1 then 3×3, around which a shortcut may go."""
+    """1×1 then 3×3, with an optional shortcut around both."""
 
     features: int
     shortcut: bool
@@ -97,7 +111,7 @@ class Bottleneck(nn.Module):
 
 
 class CSPLayer(nn.Module):
-    """Half of the channels pass through `depth` bottlenecks, the other half around them."""
+    """Two 1×1 branches of half the channels: one passes through `depth` bottlenecks, the other around them."""
 
     features: int
     depth: int
@@ -111,13 +125,12 @@ class CSPLayer(nn.Module):
         through = ConvBlock(hidden, 1, 1, self.config, name="conv1")(x, train)
         around = ConvBlock(hidden, 1, 1, self.config, name="conv2")(x, train)
         through = Sequential((bottleneck,) * self.depth, name="m")(through, train)
-        return ConvBlock(self.features, 1, 1, self.config, name="conv3")(
-            jnp.concatenate([through, around], axis=-1), train
-        )
+        x = jnp.concatenate([through, around], axis=-1)
+        return ConvBlock(self.features, 1, 1, self.config, name="conv3")(x, train)
 
 
 class SPPBottleneck(nn.Module):
-    """Spatial pyramid pooling: max over 5×5, 9×9 and 13×13 neighbourhoods beside the input."""
+    """Spatial pyramid pooling: the input beside its maxima over 5×5, 9×9 and 13×13 neighborhoods."""
 
     features: int
     config: BlockConfig
@@ -126,7 +139,7 @@ class SPPBottleneck(nn.Module):
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         x = ConvBlock(x.shape[-1] // 2, 1, 1, self.config, name="conv1")(x, train)
         pyramid = [x]
-        for _ in range(3):  # a 5×5 maximum of a 5×5 maximum is a 9×9 one, and again 13×13
+        for _ in range(3):  # a 5×5 maximum of a 5×5 maximum is a 9×9 one, the next is 13×13
             pyramid.append(max_pool(pyramid[-1], 5))
         return ConvBlock(self.features, 1, 1, self.config, name="conv2")(jnp.concatenate(pyramid, axis=-1), train)
 

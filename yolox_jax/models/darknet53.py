@@ -11,7 +11,7 @@ _STEM_FEATURES = 32
 
 
 class ResLayer(nn.Module):
-    """1×1 to half the channels, 3×3 back, and the shortcut."""
+    """1×1 to half the channels, 3×3 back to all, and a shortcut around both."""
 
     config: BlockConfig
 
@@ -24,7 +24,7 @@ class ResLayer(nn.Module):
 
 
 class Darknet53(nn.Module):
-    """Images [B, H, W, 3] to features at stride 8, 16 and 32, with 256, 512 and 512 channels.
+    """A backbone whose features at stride 8, 16 and 32 have 256, 512 and 512 channels.
 
     Source: the reference's Darknet (depth 53) in yolox/models/darknet.py.
     """
@@ -32,7 +32,7 @@ class Darknet53(nn.Module):
     config: BlockConfig
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> tuple[jax.Array, jax.Array, jax.Array]:
+    def __call__(self, images_BHW3: jax.Array, train: bool) -> tuple[jax.Array, jax.Array, jax.Array]:
         block = functools.partial(ConvBlock, config=self.config)
 
         def group(features: int, depth: int) -> tuple:
@@ -40,7 +40,7 @@ class Darknet53(nn.Module):
             return (down, *(functools.partial(ResLayer, self.config),) * depth)
 
         first = functools.partial(block, _STEM_FEATURES, 3, 1)
-        x = Sequential((first, *group(64, 1)), name="stem")(x, train)
+        x = Sequential((first, *group(64, 1)), name="stem")(images_BHW3, train)
         x = Sequential(group(128, 2), name="dark2")(x, train)
         stride8 = Sequential(group(256, 8), name="dark3")(x, train)
         stride16 = Sequential(group(512, 8), name="dark4")(stride8, train)

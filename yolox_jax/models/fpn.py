@@ -1,27 +1,29 @@
 """The neck of YOLOX-Darknet53: features flow down the pyramid."""
 
 import functools
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from yolox_jax.models.blocks import BlockConfig, ConvBlock, Sequential, upsample2
-from yolox_jax.models.darknet53 import Darknet53
 
 
 class FPN(nn.Module):
-    """Images [B, H, W, 3] to features at stride 8, 16 and 32, with 128, 256 and 512 channels.
+    """Images to features at stride 8 and 16, with 128 and 256 channels, and the backbone's own at stride 32.
 
+    The backbone is inside, named "backbone", as in the reference. What it must be is in models/yolox.py.
     Source: the reference's yolox/models/yolo_fpn.py.
     """
 
+    backbone: Callable[..., nn.Module]  # called with name=
     config: BlockConfig
 
     @nn.compact
-    def __call__(self, images: jax.Array, train: bool) -> tuple[jax.Array, jax.Array, jax.Array]:
+    def __call__(self, images_BHW3: jax.Array, train: bool) -> tuple[jax.Array, jax.Array, jax.Array]:
         block = functools.partial(ConvBlock, config=self.config)
-        stride8, stride16, stride32 = Darknet53(self.config, name="backbone")(images, train)
+        stride8, stride16, stride32 = self.backbone(name="backbone")(images_BHW3, train)
 
         def join(name: str, features: int, coarse: jax.Array, fine: jax.Array) -> jax.Array:
             x = block(features, 1, 1, name=f"{name}_cbl")(coarse, train)

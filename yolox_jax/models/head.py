@@ -1,4 +1,4 @@
-"""The decoupled head: one branch for the class, one for the box and whether there is an object."""
+"""The decoupled head: one branch predicts the class, the other the box and the objectness."""
 
 import functools
 import math
@@ -12,7 +12,7 @@ from yolox_jax.models.blocks import BlockConfig, ConvBlock, Sequential, spatial_
 from yolox_jax.models.layers import Conv
 from yolox_jax.types import Predictions
 
-# So that every score starts at 0.01 and the many negatives do not swamp the first steps (RetinaNet, section 3.3).
+# Every score starts at 0.01, so that the many negatives do not dominate the first steps (RetinaNet, section 3.3).
 _PRIOR_PROB = 0.01
 _prior_bias = nn.initializers.constant(-math.log((1 - _PRIOR_PROB) / _PRIOR_PROB))
 
@@ -24,7 +24,7 @@ def _conv2d_bias_init(fan_in: int) -> nn.initializers.Initializer:
 
 
 class PerLevel(nn.Module):
-    """The same kind of block for each level, with its own parameters: "0", "1", "2" as in torch.nn.ModuleList."""
+    """One block per level, each with its own parameters; named "0", "1", "2" as in torch.nn.ModuleList."""
 
     block: Callable[..., nn.Module]  # called with name=
 
@@ -34,13 +34,13 @@ class PerLevel(nn.Module):
 
 
 class Head(nn.Module):
-    """Features of the three levels to raw predictions for every anchor point.
+    """Features at stride 8, 16 and 32 to raw predictions for every anchor point.
 
     Source: the reference's YOLOXHead in yolox/models/yolo_head.py; YOLOX section 2.3.
     """
 
     num_classes: int
-    features: int
+    features: int  # channels of both branches
     config: BlockConfig
 
     @nn.compact
@@ -48,7 +48,7 @@ class Head(nn.Module):
         stem = functools.partial(ConvBlock, self.features, 1, 1, self.config)
         spatial = functools.partial(spatial_block, self.features, 1, self.config)
         branch = functools.partial(Sequential, (spatial, spatial))
-        # The prediction layers take and give float32 always: a box offset needs more than bfloat16's eight bits.
+        # The prediction layers always compute in float32: a box offset needs more than bfloat16's eight bits.
         box_layer = functools.partial(Conv, 4, bias_init=_conv2d_bias_init(self.features))
         obj_layer = functools.partial(Conv, 1, bias_init=_prior_bias)
         cls_layer = functools.partial(Conv, self.num_classes, bias_init=_prior_bias)
@@ -64,5 +64,5 @@ class Head(nn.Module):
 
 
 def _join_levels(levels: Sequence[jax.Array]) -> jax.Array:
-    """[B, h, w, n] of each level to [B, A, n], row-major inside a level."""
+    """Joins one [B, h, w, n] per level to [B, A, n], row-major inside a level."""
     return jnp.concatenate([x.reshape(x.shape[0], -1, x.shape[-1]) for x in levels], axis=1)

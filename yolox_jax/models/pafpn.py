@@ -1,28 +1,29 @@
 """The neck of YOLOX-nano to -x: features flow down the pyramid, then up again."""
 
+from collections.abc import Callable
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from yolox_jax.models.blocks import BlockConfig, ConvBlock, CSPLayer, spatial_block, upsample2
-from yolox_jax.models.csp_darknet import CSPDarknet
 
 
 class PAFPN(nn.Module):
-    """Images [B, H, W, 3] to features at stride 8, 16 and 32; the backbone is inside, as in the reference's names.
+    """Images to features at stride 8, 16 and 32, with the backbone's numbers of channels.
 
+    The backbone is inside, named "backbone", as in the reference. What it must be is in models/yolox.py.
     Source: the reference's yolox/models/yolo_pafpn.py.
     """
 
-    base_features: int
-    base_depth: int
+    backbone: Callable[..., nn.Module]  # called with name=
+    base_depth: int  # bottlenecks in each CSPLayer
     config: BlockConfig
 
     @nn.compact
-    def __call__(self, images: jax.Array, train: bool) -> tuple[jax.Array, jax.Array, jax.Array]:
+    def __call__(self, images_BHW3: jax.Array, train: bool) -> tuple[jax.Array, jax.Array, jax.Array]:
         config = self.config
-        backbone = CSPDarknet(self.base_features, self.base_depth, config, name="backbone")
-        stride8, stride16, stride32 = backbone(images, train)
+        stride8, stride16, stride32 = self.backbone(name="backbone")(images_BHW3, train)
         narrow, middle, wide = (level.shape[-1] for level in (stride8, stride16, stride32))
 
         def join(name: str, features: int, *parts: jax.Array) -> jax.Array:

@@ -1,7 +1,25 @@
-"""The seven networks: images to raw predictions."""
+"""The seven networks, and how a network of your own is composed.
+
+A network is a backbone, a neck and a head:
+
+- a backbone is a module of (images [B, H, W, 3], train) -> features at stride 8, 16 and 32: three arrays
+  [B, H/stride, W/stride, channels], whose numbers of channels are its own choice. Images are BGR in 0..255.
+- a neck has the same signature. It calls its backbone with name="backbone".
+- a head is a module of (features, train) -> `Predictions` in float32.
+
+Each is passed as something that makes the module when it is called with name=: a class whose fields are set by
+functools.partial. So a network with a backbone of your own needs no change in this package:
+
+    config = BlockConfig()
+    model = YOLOX(
+        neck=functools.partial(PAFPN, MyBackbone, base_depth=1, config=config),
+        head=functools.partial(Head, num_classes=3, features=64, config=config),
+    )
+"""
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any, cast
 
 import flax.linen as nn
@@ -9,9 +27,14 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import SingleDeviceSharding
 
+from yolox_jax.errors import UserError
 from yolox_jax.models.blocks import BlockConfig
+from yolox_jax.models.csp_darknet import CSPDarknet
+from yolox_jax.models.darknet53 import Darknet53
 from yolox_jax.models.fpn import FPN
 from yolox_jax.models.head import Head
+from yolox_jax.models.kernels.precision import native_dtype
+from yolox_jax.models.kernels.space_to_depth import Choice
 from yolox_jax.models.pafpn import PAFPN
 from yolox_jax.types import Predictions
 
@@ -20,7 +43,7 @@ _LARGEST_STRIDE = 32
 
 @dataclasses.dataclass(frozen=True)
 class Variant:
-    """What tells one network of the family from another; the numbers are those of the reference's exps/default."""
+    """One network of the family, in the numbers of the reference's exps/default."""
 
     depth: float  # × 3 bottlenecks a stage
     width: float  # × 64 channels after the stem, × 256 in the head
@@ -40,79 +63,89 @@ VARIANTS = {
 
 
 class YOLOX(nn.Module):
-    """One network of the family; the attributes `backbone` and `head` bear the reference's names.
+    """A detector: images to raw predictions.
 
-    `apply(variables, images_BHW3, train)` takes BGR images in 0..255 (no mean, no std) of any multiple of 32, square or
-    not, and gives raw `Predictions`. With train=True the collection "batch_stats" must be mutable.
+    `apply(variables, images_BHW3, train)` takes BGR images in 0..255 (no mean, no std) whose sides are any multiples of
+    32. With train=True the collection "batch_stats" must be mutable. The module's docstring has the fields' contract.
     """
 
-    variant: Variant
-    num_classes: int
-    dtype: jnp.dtype = jnp.float32
-    bn_axis: str | None = None
+    neck: Callable[..., nn.Module]
+    head: Callable[..., nn.Module]
 
     @nn.compact
     def __call__(self, images_BHW3: jax.Array, train: bool = False) -> Predictions:
         _check_images(images_BHW3)
-        variant = self.variant
-        act = "leaky_relu" if variant.darknet53 else "silu"
-        config = BlockConfig(act=act, depthwise=variant.depthwise, dtype=self.dtype, bn_axis=self.bn_axis)
-        if variant.darknet53:
-            backbone: nn.Module = FPN(config, name="backbone")
-        else:
-            backbone = PAFPN(int(variant.width * 64), round(variant.depth * 3), config, name="backbone")
-        levels = backbone(images_BHW3.astype(self.dtype), train)
-        return Head(self.num_classes, int(variant.width * 256), config, name="head")(levels, train)
+        levels = self.neck(name="backbone")(images_BHW3, train)  # so the reference names its neck
+        return self.head(name="head")(levels, train)
 
 
-def create(name: str, num_classes: int = 80, dtype: jnp.dtype = jnp.float32, *, bn_axis: str | None = None) -> YOLOX:
-    """The network `name` of VARIANTS; `dtype` is that of the computation, parameters are float32.
+def create(
+    name: str,
+    num_classes: int = 80,
+    dtype: jnp.dtype = jnp.float32,
+    *,
+    bn_axis: str | None = None,
+    space_to_depth: Choice = "auto",
+) -> YOLOX:
+    """Creates the network `name` of VARIANTS.
 
-    `bn_axis` names the mapped axis whose devices share BatchNorm's statistics in training; None: each has its own.
+    Args:
+      dtype: the compute dtype; parameters, statistics and predictions are float32.
+      bn_axis: the mapped axis whose devices share BatchNorm's statistics in training; None: each has its own.
+      space_to_depth: hold the first stages of tiny and s as a TPU needs it (kernels/space_to_depth.py); the other
+        networks have no use for it. Neither parameters nor, but for rounding, predictions depend on it.
 
     Raises:
-      ValueError: an unknown name or no class.
+      UserError: an unknown name or no class.
     """
     if name not in VARIANTS:
-        raise ValueError(f"no model named {name!r}: choose one of {', '.join(VARIANTS)}")
+        raise UserError(f"no model named {name!r}", f"choose one of {', '.join(VARIANTS)}")
     if num_classes < 1:
-        raise ValueError(f"num_classes is {num_classes}: a detector needs at least one class")
-    return YOLOX(VARIANTS[name], num_classes, dtype, bn_axis)
+        raise UserError(f"num_classes is {num_classes}", "give at least 1")
+    variant = VARIANTS[name]
+    act = "leaky_relu" if variant.darknet53 else "silu"
+    config = BlockConfig(act=act, depthwise=variant.depthwise, dtype=dtype, bn_axis=bn_axis)
+    neck: Callable[..., nn.Module]
+    if variant.darknet53:
+        neck = functools.partial(FPN, functools.partial(Darknet53, config), config)
+    else:
+        width, depth = int(variant.width * 64), round(variant.depth * 3)
+        backbone = functools.partial(CSPDarknet, width, depth, config, space_to_depth)
+        neck = functools.partial(PAFPN, backbone, depth, config)
+    return YOLOX(neck, functools.partial(Head, num_classes, int(variant.width * 256), config))
 
 
 def count_flops(model: YOLOX, variables: Any, size_hw: tuple[int, int]) -> float | None:
-    """Floating-point operations of predicting in one image: two for each multiply-add, before any rewriting for a device.
+    """Counts the floating-point operations of predicting one image, before any rewriting for a device.
 
-    Of the variables only the shapes count. None where jax may not use the CPU (JAX_PLATFORMS): GPUs and TPUs do not say.
+    A multiply-add counts as two. Only the shapes of the variables matter. Give a float32 model without space-to-depth,
+    or casts and padding of kernels are counted too. Returns None if jax may not use the CPU (JAX_PLATFORMS): GPUs and
+    TPUs do not report the count.
     """
     try:
         on_cpu = SingleDeviceSharding(jax.local_devices(backend="cpu")[0])
     except RuntimeError:
         return None
-    plain = YOLOX(model.variant, model.num_classes)
     image_1HW3 = jax.ShapeDtypeStruct((1, *size_hw, 3), jnp.float32, sharding=on_cpu)
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=on_cpu), variables)
-    lowered = jax.jit(functools.partial(plain.apply, train=False)).lower(shapes, image_1HW3)
+    lowered = jax.jit(functools.partial(model.apply, train=False)).lower(shapes, image_1HW3)
     return cast(dict[str, float], lowered.cost_analysis())["flops"]
 
 
 def compute_dtype(name: str) -> jnp.dtype:
-    """The dtype of a name: float32, bfloat16, or auto, which is bfloat16 where the hardware is made for it.
+    """The dtype named float32 or bfloat16, or for "auto" the one that the hardware is built for.
 
     Raises:
-      ValueError: another name.
+      UserError: another name.
     """
-    dtypes = {
-        "auto": jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16,
-        "float32": jnp.float32,
-        "bfloat16": jnp.bfloat16,
-    }
+    dtypes = {"auto": native_dtype(), "float32": jnp.float32, "bfloat16": jnp.bfloat16}
     if name not in dtypes:
-        raise ValueError(f"dtype is {name!r}: choose one of {', '.join(dtypes)}")
+        raise UserError(f"dtype is {name!r}", f"choose one of {', '.join(dtypes)}")
     return jnp.dtype(dtypes[name])
 
 
 def _check_images(images: jax.Array) -> None:
+    """Raises ValueError for another shape. detection/anchors.py has its own check: neither may import the other."""
     if images.ndim != 4 or images.shape[-1] != 3:
         raise ValueError(f"images have shape {images.shape}: expected [B, H, W, 3]")
     _, height, width, _ = images.shape

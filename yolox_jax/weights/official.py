@@ -43,7 +43,8 @@ def from_state_dict(state_dict: Mapping[str, np.ndarray], model: YOLOX, *, seed:
     given = {name: tensor for name, tensor in state_dict.items() if not name.endswith(_COUNTER)}
 
     keep: set[str] = set()
-    found, wanted = num_classes_of(given), model.num_classes
+    found = num_classes_of(given)
+    wanted = names[f"{_CLASS_LAYERS}0.bias"][1][0]
     if found is not None and found != wanted:
         keep = {name for name in names if name.startswith(_CLASS_LAYERS)}
         _log.warning(

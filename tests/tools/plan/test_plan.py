@@ -45,8 +45,8 @@ def _toy_config():
 def toy_network(monkeypatch):
     """Replaces the network by the toy, which compiles in a second."""
 
-    def create(name, num_classes, dtype, bn_axis):
-        assert bn_axis is None
+    def create(name, num_classes, dtype, bn_axis, space_to_depth):
+        assert bn_axis is None and space_to_depth is True
         assert (name, num_classes, dtype) == ("nano", toy.NUM_CLASSES, np.dtype("bfloat16"))
         return toy.MODEL
 

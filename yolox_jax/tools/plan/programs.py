@@ -75,8 +75,9 @@ PROGRAMS = {"train": train_program, "predict": predict_program}
 
 
 def _create_model(config: ConfigDict, dtype: str, bn_axis: str | None = None) -> yolox.YOLOX:
-    num_classes = config.num_classes or _NUM_CLASSES
-    return yolox.create(config.model, num_classes, yolox.compute_dtype(dtype), bn_axis=bn_axis)
+    num_classes, compute_dtype = config.num_classes or _NUM_CLASSES, yolox.compute_dtype(dtype)
+    # As on a TPU: "auto" would ask for the platform of this process, which is a CPU.
+    return yolox.create(config.model, num_classes, compute_dtype, bn_axis=bn_axis, space_to_depth=True)
 
 
 def _batch(num_images: int, size_hw: tuple[int, int], num_slots: int, has_hsv: bool) -> Batch:

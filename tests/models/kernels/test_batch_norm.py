@@ -1,0 +1,61 @@
+"""Batch normalization against autodiff of its formula, on one device and over a mapped axis."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.models.kernels.agreement import assert_agree, normal
+from yolox_jax.models.kernels import batch_norm
+from yolox_jax.models.kernels.batch_norm import normalize, normalize_plain
+
+_EPSILON = 1e-3
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(jnp.float32, 1e-4), (jnp.bfloat16, 0.02)])
+def test_normalization_and_its_gradients_agree_with_autodiff_of_the_formula(dtype, tolerance):
+    x = (3 + 2 * normal(0, 2, 5, 7, 6)).astype(dtype)
+    scale, bias = normal(1, 6), normal(2, 6)
+    fast, plain = (lambda *arrays, f=f: f(*arrays, _EPSILON)[0] for f in (normalize, normalize_plain))
+    assert_agree(fast, plain, x, scale, bias, rtol=tolerance, atol=tolerance)
+    for ours, expected in zip(
+        normalize(x, scale, bias, _EPSILON)[1:], normalize_plain(x, scale, bias, _EPSILON)[1:], strict=True
+    ):
+        np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("mean", "std"), [(0, 1), (3, 2), (-50, 1), (1e-3, 1e-4)])
+def test_one_pass_moments_of_bfloat16_are_those_of_float64(mean, std):
+    x = jnp.asarray(np.random.default_rng(0).normal(mean, std, (4, 20, 20, 3)), jnp.bfloat16)
+    exact = np.asarray(x, np.float64)
+    ours_mean, ours_var = jax.jit(lambda x: batch_norm._moments(x, 3))(x)
+    np.testing.assert_allclose(ours_mean, exact.mean((0, 1, 2)), rtol=1e-5, atol=1e-5 * std)
+    # The digits that cancel are those of the squared mean in float32; bfloat16 has rounded x itself by far more.
+    np.testing.assert_allclose(ours_var, exact.var((0, 1, 2)), rtol=1e-5, atol=1e-6 * mean**2)
+
+
+def _run(function, x, weight, scale, bias, axis_name):
+    def loss(*arrays):
+        y, *statistics = function(*arrays, _EPSILON, axis_name)
+        return (y * weight).sum(), (y, statistics)
+
+    gradients, (y, statistics) = jax.grad(loss, (0, 1, 2), has_aux=True)(x, scale, bias)
+    return gradients, y, statistics
+
+
+@pytest.mark.parametrize("function", [normalize, normalize_plain])
+def test_over_an_axis_the_statistics_are_those_of_all_devices(function):
+    """Outputs, statistics and gradients equal the whole batch's; of scale's and bias's, each device has its share."""
+    x, weight, scale, bias = 3 + 2 * normal(0, 8, 4, 5, 3), normal(1, 8, 4, 5, 3), normal(2, 3), normal(3, 3)
+    on_one = functools.partial(_run, function, scale=scale, bias=bias, axis_name="data")
+    shards = (array.reshape(4, 2, *array.shape[1:]) for array in (x, weight))
+    (grad_x, *shares), y, statistics = jax.vmap(on_one, axis_name="data")(*shards)
+    (whole_grad_x, *whole_grads), whole_y, whole_statistics = _run(normalize_plain, x, weight, scale, bias, None)
+    for ours, whole in ((y, whole_y), (grad_x, whole_grad_x)):
+        np.testing.assert_allclose(ours.reshape(whole.shape), whole, rtol=1e-4, atol=1e-5)
+    for share, whole in zip(shares, whole_grads, strict=True):
+        np.testing.assert_allclose(share.sum(0), whole, rtol=1e-4, atol=1e-4)
+    for ours, whole in zip(statistics, whole_statistics, strict=True):
+        np.testing.assert_allclose(ours, np.broadcast_to(whole, ours.shape), rtol=1e-5)

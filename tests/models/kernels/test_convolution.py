@@ -1,0 +1,41 @@
+"""Dense and 1×1 convolution against XLA's, in values and gradients."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from tests.models.kernels.agreement import assert_agree, normal
+from yolox_jax.models.kernels import convolution
+
+
+def test_a_pointwise_convolution_is_a_1x1_convolution():
+    assert_agree(
+        convolution.pointwise_plain,
+        lambda x, kernel: convolution.dense_plain(x, kernel[None, None], 1),
+        normal(0, 2, 4, 5, 6),
+        normal(1, 6, 3),
+    )
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(jnp.float32, 1e-5), (jnp.bfloat16, 0.02)])
+def test_the_fast_pointwise_form_agrees_with_autodiff_of_the_matrix_product(dtype, tolerance):
+    x, kernel = normal(0, 2, 4, 5, 6, dtype=dtype), normal(1, 6, 3, dtype=dtype)
+    assert_agree(convolution.pointwise_conv, convolution.pointwise_plain, x, kernel, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("hw", [(16, 20), (7, 9)])
+def test_the_gradients_of_large_images_in_parts_agree_with_those_of_the_whole_batch(stride, hw, monkeypatch):
+    monkeypatch.setattr(convolution, "_MANY_PIXELS", 7 * 9)
+    dense_conv = functools.partial(convolution.dense_conv, stride=stride)
+    x, kernel = normal(0, 6, *hw, 3), normal(1, 3, 3, 3, 5)
+    assert_agree(dense_conv, functools.partial(convolution.dense_plain, stride=stride), x, kernel)
+    output, pull_back = jax.vjp(dense_conv, x, kernel)
+    assert jax.jit(pull_back).lower(output).as_text().count("stablehlo.convolution") == 2 * 6  # two gradients per image
+
+
+@pytest.mark.parametrize(("batch", "num_parts"), [(1, 1), (7, 7), (8, 8), (11, 1), (12, 6), (16, 8)])
+def test_a_batch_is_split_into_at_most_eight_equal_parts(batch, num_parts):
+    assert convolution.num_parts(batch) == num_parts

@@ -1,0 +1,23 @@
+"""Separable maxima against XLA's reduce-window, ties included."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from yolox_jax.models.kernels.pooling import max_pool, max_pool_plain
+
+
+@pytest.mark.parametrize("num_levels", [3, 1000])  # with many ties, and with nearly none
+@pytest.mark.parametrize("size", [3, 5])
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_maxima_and_their_gradients_equal_xlas_and_ties_go_to_the_first(num_levels, size, dtype):
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.integers(-num_levels, num_levels, (2, 9, 11, 4)), dtype)
+    expected, pull_expected = jax.vjp(functools.partial(max_pool_plain, size=size), x)
+    found, pull = jax.vjp(functools.partial(max_pool, size=size), x)
+    np.testing.assert_array_equal(found, expected)
+    grad = jnp.asarray(rng.integers(1, 9, found.shape), dtype)  # sums of 25 are exact in bfloat16
+    np.testing.assert_array_equal(pull(grad)[0], pull_expected(grad)[0])

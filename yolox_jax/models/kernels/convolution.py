@@ -1,0 +1,75 @@
+"""Dense and 1×1 convolution: the formulas, then gradients in the forms that are fast on a CPU."""
+
+import functools
+import operator
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+
+def dense_plain(x_BHWC: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
+    """Convolves [B, H, W, C] with [n, n, C, D], padded by n // 2 on every side as torch pads."""
+    return lax.conv_general_dilated(
+        x_BHWC,
+        kernel,
+        window_strides=(stride, stride),
+        padding=[(kernel.shape[0] // 2,) * 2] * 2,  # 'SAME' would pad only one side at stride 2
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+
+
+def pointwise_plain(x_BHWC: jax.Array, kernel_CD: jax.Array) -> jax.Array:
+    """A 1×1 convolution is a matrix product over the channels."""
+    return x_BHWC @ kernel_CD
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def dense_conv(x_BHWC: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
+    """Computes `dense_plain`; on a CPU, the gradients of large images are computed in parts of the batch."""
+    return dense_plain(x_BHWC, kernel, stride)
+
+
+_MANY_PIXELS = 320 * 320  # above, XLA:CPU is faster in parts; at 208×208 it is slower (benchmarks/NOTES.md)
+
+
+def _dense_bwd(stride: int, saved: tuple[jax.Array, jax.Array], grad: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Both gradients. XLA:CPU would compute those of a whole batch of large images on one core."""
+    x, kernel = saved
+
+    def whole(x: jax.Array, grad: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return jax.vjp(lambda x, kernel: dense_plain(x, kernel, stride), x, kernel)[1](grad)
+
+    def in_parts(x: jax.Array, grad: jax.Array) -> tuple[jax.Array, jax.Array]:
+        n = num_parts(len(x))
+        pairs = [whole(*part) for part in zip(jnp.split(x, n), jnp.split(grad, n), strict=True)]
+        return jnp.concatenate([grad_x for grad_x, _ in pairs]), functools.reduce(operator.add, [k for _, k in pairs])
+
+    if x.shape[1] * x.shape[2] < _MANY_PIXELS:
+        return whole(x, grad)
+    return lax.platform_dependent(x, grad, cpu=in_parts, default=whole)
+
+
+dense_conv.defvjp(lambda x, kernel, stride: (dense_conv(x, kernel, stride), (x, kernel)), _dense_bwd)
+
+
+@jax.custom_vjp
+def pointwise_conv(x_BHWC: jax.Array, kernel_CD: jax.Array) -> jax.Array:
+    """Computes `pointwise_plain`. From autodiff's gradient of the kernel, XLA:CPU would make a transposed copy of x."""
+    return pointwise_plain(x_BHWC, kernel_CD)
+
+
+def _pointwise_bwd(saved: tuple[jax.Array, jax.Array], grad: jax.Array) -> tuple[jax.Array, jax.Array]:
+    x, kernel = saved
+    grad_kernel = jnp.einsum("nc,nd->cd", x.reshape(-1, x.shape[-1]), grad.reshape(-1, grad.shape[-1]))
+    return grad @ kernel.T, grad_kernel
+
+
+pointwise_conv.defvjp(lambda x, kernel: (pointwise_plain(x, kernel), (x, kernel)), _pointwise_bwd)
+
+_MAX_PARTS = 8  # more would only take longer to compile
+
+
+def num_parts(batch: int) -> int:
+    """The number of equal parts that a batch is split into when the program spells out each part."""
+    return max(n for n in range(1, _MAX_PARTS + 1) if batch % n == 0)

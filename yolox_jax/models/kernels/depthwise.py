@@ -1,0 +1,96 @@
+"""Depthwise convolution: the formula, then shifted multiply-adds, which are much faster on a CPU."""
+
+import functools
+import operator
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from yolox_jax.models.kernels.convolution import num_parts
+
+
+def depthwise_plain(x_BHWC: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
+    """Convolves each channel of [B, H, W, C] with its own filter of [n, n, 1, C], padded by n // 2 on every side."""
+    pad = kernel.shape[0] // 2
+    return lax.conv_general_dilated(
+        x_BHWC,
+        kernel,
+        window_strides=(stride, stride),
+        padding=[(pad, pad)] * 2,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=x_BHWC.shape[-1],
+    )
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def depthwise_conv(x_BHWC: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
+    """Computes `depthwise_plain` as n² shifted multiply-adds: XLA:CPU's grouped convolution is far slower."""
+    size = kernel.shape[0]
+    products = [tap * kernel[i // size, i % size][None, None] for i, tap in enumerate(_taps(x_BHWC, size, stride))]
+    return functools.reduce(operator.add, products)
+
+
+def _depthwise_fwd(x: jax.Array, kernel: jax.Array, stride: int) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return depthwise_conv(x, kernel, stride), (x, kernel)
+
+
+def _depthwise_bwd(stride: int, saved: tuple[jax.Array, jax.Array], grad: jax.Array) -> tuple[jax.Array, jax.Array]:
+    x, kernel = saved
+    size = kernel.shape[0]
+    # The transposed convolution: spread the gradient over the input's grid, then convolve it with the flipped kernel.
+    edges = [
+        (0, n - (stride * (out - 1) + 1), stride - 1) for n, out in zip(x.shape[1:3], grad.shape[1:3], strict=True)
+    ]
+    spread = lax.pad(grad, jnp.zeros((), grad.dtype), ((0, 0, 0), *edges, (0, 0, 0)))
+    grad_x = depthwise_conv(spread, kernel[::-1, ::-1], 1)
+    grad_kernel = lax.platform_dependent(
+        x,
+        grad,
+        cpu=functools.partial(_filter_grad_chained, size=size, stride=stride),
+        default=functools.partial(_filter_grad, size=size, stride=stride),
+    )
+    return grad_x, grad_kernel.reshape(kernel.shape).astype(kernel.dtype)
+
+
+depthwise_conv.defvjp(_depthwise_fwd, _depthwise_bwd)
+
+
+def _filter_grad(x: jax.Array, grad: jax.Array, *, size: int, stride: int) -> jax.Array:
+    """The gradient of each tap's weight: its view of x times the gradient, summed over all pixels; [n², C]."""
+    products = (tap.astype(jnp.float32) * grad.astype(jnp.float32) for tap in _taps(x, size, stride))
+    return jnp.stack([product.sum(axis=(0, 1, 2)) for product in products])
+
+
+def _filter_grad_chained(x: jax.Array, grad: jax.Array, *, size: int, stride: int) -> jax.Array:
+    """The same sums, first over the batch as one elementwise chain and then over rows and columns.
+
+    XLA:CPU does not vectorize the plain reduction (benchmarks/NOTES.md). The barriers keep it from recomputing `grad`
+    for each tap and from merging the two sums again. The loop over the taps compiles one kernel instead of n².
+    """
+    x, grad = lax.optimization_barrier((x.astype(jnp.float32), grad.astype(jnp.float32)))
+    x = _pad_pixels(x, size // 2)
+    batch, out_h, out_w, features = grad.shape
+    view_hw = stride * (out_h - 1) + 1, stride * (out_w - 1) + 1
+    num_links = num_parts(batch)  # of the chain: link b adds up images b, b + num_links, …
+
+    def sum_images(tap: jax.Array) -> jax.Array:
+        view = lax.dynamic_slice(x, (0, tap // size, tap % size, 0), (batch, *view_hw, features))
+        products = view[:, ::stride, ::stride] * grad
+        return functools.reduce(operator.add, [products[b::num_links] for b in range(num_links)])
+
+    rows = lax.optimization_barrier(lax.map(sum_images, jnp.arange(size * size)))
+    return rows.sum(axis=(1, 2, 3))
+
+
+def _taps(x: jax.Array, size: int, stride: int) -> list[jax.Array]:
+    """The size² shifted views of [B, H, W, C], padded, that the taps of a filter see; row-major."""
+    last_h, last_w = (stride * ((n - 1) // stride) + 1 for n in x.shape[1:3])
+    x = _pad_pixels(x, size // 2)
+    return [x[:, i : i + last_h : stride, j : j + last_w : stride] for i in range(size) for j in range(size)]
+
+
+def _pad_pixels(x: jax.Array, pad: int) -> jax.Array:
+    """Adds `pad` zeros around each image. The barrier keeps XLA:CPU from recomputing x for the middle tap's view."""
+    x = jnp.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
+    return lax.platform_dependent(x, cpu=lax.optimization_barrier, default=lambda x: x)
