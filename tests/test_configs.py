@@ -24,7 +24,7 @@ def test_a_config_describes_a_run_that_could_begin(name):
     size_hw = check_size(config.input_size)
     schedule = from_config.schedule(config, num_images=300)
     assert schedule.total_steps == config.epochs * -(-300 // config.batch_size)
-    assert from_config.loader_config(config, size_hw, 300).plain_from_step == schedule.no_aug_step
+    assert from_config.loader_config(config, size_hw, 300).no_aug_step == schedule.no_aug_step
     from_config.read_config(config)
     SimOtaConfig(**config.assignment)
     DetectConfig(**config.eval.detect)

@@ -12,8 +12,7 @@ from yolox_jax.cli.terminal import print_progress
 from yolox_jax.data.prefetch import ReadConfig
 from yolox_jax.data.sources.open import open_split
 from yolox_jax.data.train_loader import LoadedBatch, LoaderConfig, TrainLoader
-from yolox_jax.data.views import bad_images
-from yolox_jax.data.views.repeat_factor import RepeatedSource
+from yolox_jax.data.views import chain
 from yolox_jax.detection.anchors import check_size
 from yolox_jax.detection.simota import SimOtaConfig
 from yolox_jax.training.schedule import Schedule
@@ -57,8 +56,6 @@ def multiscale(config: ConfigDict, size_hw: tuple[int, int], num_images: int) ->
     end_step = None if config.multiscale.in_plain_epochs else schedule(config, num_images).no_aug_step
     sizes = MultiscaleConfig(**fields, end_step=end_step)
     units = sizes.units(size_hw)
-    if not units:
-        raise ValueError(f"config.multiscale.min_units is {units.start}, more than max_units, {units.stop - 1}")
     if size_hw[0] // 32 not in units:
         logger.warning(
             "config.multiscale trains at heights of %d to %d pixels, config.input_size, at which is evaluated, has %d: "
@@ -71,11 +68,13 @@ def multiscale(config: ConfigDict, size_hw: tuple[int, int], num_images: int) ->
 def open_source(config: ConfigDict, split: str) -> Source:
     """The split "train" or "val", bad images dealt with and rare classes repeated in training as the config says."""
     progress = functools.partial(print_progress, what=f"{split}: checked")
-    source = open_split(config.data, split)
-    source = bad_images.apply_policy(source, config.data.bad_images, config.data.threads, progress)
-    if split == "train" and config.data.repeat_threshold:
-        source = RepeatedSource(source, config.data.repeat_threshold)
-    return source
+    return chain.as_configured(
+        open_split(config.data, split),
+        bad_images=config.data.bad_images,
+        repeat_threshold=config.data.repeat_threshold if split == "train" else 0.0,
+        threads=config.data.threads,
+        progress=progress,
+    )
 
 
 def schedule(config: ConfigDict, num_images: int) -> Schedule:
@@ -111,7 +110,7 @@ def loader_config(config: ConfigDict, size_hw: tuple[int, int], num_images: int)
         seed=config.seed,
         num_slots=config.data.max_boxes,
         augment=_augment_config(config),
-        plain_from_step=schedule(config, num_images).no_aug_step,
+        no_aug_step=schedule(config, num_images).no_aug_step,
         mosaic_window=config.data.mosaic_window,
     )
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from yolox_jax.data.sources.open import check_classes, open_split
+from yolox_jax.errors import UserError
 from yolox_jax.tools.doctor import annotated, box_checks, image_checks
 from yolox_jax.tools.doctor.annotated import Annotated
 from yolox_jax.tools.doctor.findings import SEVERITIES, Finding, Severity, of_problem
@@ -80,12 +81,11 @@ def examine(
             source = open_split(data, name)
             digests, faults = image_checks.read_all(source, threads, _of_split(progress, name))
             boxes = annotated.from_ground_truth(name, source.ground_truth(), with_crowds=data["kind"] == "voc")
-        except (ValueError, OSError) as error:
-            what, _, advice = str(error).rpartition("; ")
-            found.append(Finding("error", "cannot-open", name, "", "", what or str(error), advice if what else ""))
+        except UserError as error:
+            found.append(Finding("error", "cannot-open", name, "", "", error.what, error.advice))
             continue
         splits[name] = Checked(source, boxes, digests)
-        of_split = [of_problem(problem, name) for problem in getattr(source, "problems", [])]
+        of_split = [of_problem(problem, name) for problem in source.problems]
         of_split += image_checks.unusable_images(boxes, faults)
         of_split += box_checks.check_boxes(boxes, data["kind"], size_hw, max_boxes)
         of_split += image_checks.repeated_images(boxes, digests)
@@ -112,7 +112,6 @@ def _without_consequences(of_split: list[Finding]) -> list[Finding]:
 def _class_names(num_classes: int | None, train: tuple[str, ...], val: tuple[str, ...]) -> list[Finding]:
     try:
         check_classes(num_classes, train, val)
-    except ValueError as error:
-        what, _, advice = str(error).rpartition("; ")
-        return [Finding("error", "class-names-differ", "train and val", "", "class names", what, advice)]
+    except UserError as error:
+        return [Finding("error", "class-names-differ", "train and val", "", "class names", error.what, error.advice)]
     return []

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from yolox_jax.data.images import ImageError, SizeError
+from yolox_jax.errors import UserError
 from yolox_jax.tools.doctor.annotated import Annotated
 from yolox_jax.tools.doctor.findings import Finding
 from yolox_jax.types import Source
@@ -15,10 +16,10 @@ Digests = Sequence[bytes | None]  # of each image's pixels; None of one that can
 
 def read_all(
     source: Source, threads: int, progress: Callable[[int, int], None] | None = None
-) -> tuple[Digests, dict[int, ValueError]]:
+) -> tuple[Digests, dict[int, UserError]]:
     """Decodes every image once: what identifies its content, and by index why training could not use an image."""
 
-    def read(index: int) -> bytes | ValueError:
+    def read(index: int) -> bytes | UserError:
         try:
             pixels = source[index].image
         except (ImageError, SizeError) as error:
@@ -26,10 +27,10 @@ def read_all(
         return hashlib.blake2b(pixels.tobytes() + bytes(str(pixels.shape), "ascii"), digest_size=16).digest()
 
     digests: list[bytes | None] = []
-    faults: dict[int, ValueError] = {}
+    faults: dict[int, UserError] = {}
     with ThreadPoolExecutor(max(threads, 1)) as pool:
         for index, answer in enumerate(pool.map(read, range(len(source)))):
-            if isinstance(answer, ValueError):
+            if isinstance(answer, UserError):
                 faults[index] = answer
             digests.append(answer if isinstance(answer, bytes) else None)
             if progress is not None:
@@ -37,12 +38,12 @@ def read_all(
     return digests, faults
 
 
-def unusable_images(split: Annotated, faults: Mapping[int, ValueError]) -> Iterator[Finding]:
+def unusable_images(split: Annotated, faults: Mapping[int, UserError]) -> Iterator[Finding]:
     """A finding for each image that could not be read, or is not of the size its annotations state."""
     for image, error in faults.items():
         code = "mis-sized-image" if isinstance(error, SizeError) else "unreadable-image"
         file = split.files[image]
-        what, _, advice = str(error).removeprefix(file).strip().rpartition("; ")
+        what, advice = error.what.removeprefix(file).strip(), error.advice
         yield Finding("error", code, split.split, file, f"image {split.image_ids[image]}", what, advice)
 
 
