@@ -57,7 +57,7 @@ def voc_xyxy_to_xywh(boxes_voc_xyxy: np.ndarray) -> np.ndarray:
 
 
 def norm_xyxy_to_xyxy(boxes_norm_xyxy: np.ndarray, image_hw: tuple[int, int] | np.ndarray) -> np.ndarray:
-    """Converts [..., 4] fractions of the image to corners in pixels; `image_hw` is one size or [..., 2], one per box."""
+    """Converts [..., 4] fractions of the image to corners in pixels; `image_hw` is one size, or [..., 2]."""
     return boxes_norm_xyxy * np.asarray(image_hw)[..., [1, 0, 1, 0]]
 
 

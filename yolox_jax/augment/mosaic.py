@@ -31,7 +31,7 @@ def mosaic(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Places four images around the mosaic's center and warps them into the output.
 
-    The images, [h, w, 3] uint8 fitted to `size_hw`, lie top left, top right, bottom left and bottom right of the center.
+    The images are [h, w, 3] uint8, fitted to `size_hw`, in the order top left, top right, bottom left, bottom right.
 
     Returns:
       The output [H, W, 3], and the boxes of the four images [n, 4] in its pixels, one image after the other. A box is

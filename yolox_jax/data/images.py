@@ -25,7 +25,7 @@ class SizeError(UserError):
 
 
 class Folders:
-    """Answers whether files exist from one listing per folder (benchmarks/NOTES.md)."""
+    """Checks which files exist by one listing per folder, since single checks are slow on a network file system."""
 
     def __init__(self) -> None:
         self._names_in: dict[str, frozenset[str]] = {}

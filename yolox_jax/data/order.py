@@ -30,8 +30,8 @@ def sample_rng(position: int, seed: int) -> np.random.Generator:
     return _stream(seed, _SAMPLE, position)
 
 
-# Threads read from at most two epochs at a time, with room to spare. lru_cache is thread-safe, and a permutation that is
-# evicted too early is only computed again.
+# Threads read from at most two epochs at a time. lru_cache is thread-safe, and a permutation that is evicted too early
+# is only computed again.
 @functools.lru_cache(maxsize=4)
 def _permutation(seed: int, epoch: int, num_images: int) -> np.ndarray:
     return _stream(seed, _SHUFFLE, epoch).permutation(num_images)

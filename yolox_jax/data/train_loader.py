@@ -193,10 +193,8 @@ class _ReadTrainSample:
 
     def __post_init__(self) -> None:
         if self.config.global_batch % self.shard.process_count:
-            raise UserError(
-                f"config.batch_size is {self.config.global_batch}, not a multiple of {self.shard.process_count} processes",
-                "change either",
-            )
+            rows, processes = self.config.global_batch, self.shard.process_count
+            raise UserError(f"config.batch_size is {rows}, not a multiple of {processes} processes", "change either")
 
     @property
     def rows(self) -> int:

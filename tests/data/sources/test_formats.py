@@ -1,6 +1,7 @@
 """Reads one small data set from every file format, with the same result.
 
-To add a format, add a function to `WRITERS` that writes `PICTURES` below a folder and returns the config's data section.
+To add a format, add a function to `WRITERS` that writes `PICTURES` below a folder and returns the data section of a
+config.
 """
 
 import json

@@ -114,5 +114,5 @@ def test_iteration_ends_at_the_length():
 
 
 def test_impossible_numbers_are_refused():
-    with pytest.raises(ValueError, match="num_images >= 1"):
+    with pytest.raises(ValueError, match="needs num_images >= 1"):
         ShapesSource(0, seed=0)

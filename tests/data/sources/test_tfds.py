@@ -1,6 +1,7 @@
 """Reads small data sets that tfds itself wrote."""
 
 import concurrent.futures
+import dataclasses
 import json
 import logging
 import pickle
@@ -12,11 +13,13 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
+from configs import base
 from tests.material import ROOT
 from yolox_jax.data.images import ImageError
 from yolox_jax.data.sources import problems
 from yolox_jax.data.sources.open import open_split
 from yolox_jax.data.sources.tfds import TfdsSource
+from yolox_jax.data.sources.tfds_files import FeatureNames
 from yolox_jax.errors import NotFoundError, UserError
 
 HEIGHT, WIDTH = 40, 60
@@ -44,7 +47,7 @@ def record(id, *objects, image=PNG):
 
 @pytest.fixture
 def write(tmp_path):
-    """Returns a function that lets tfds write records as "train", the first also as "validation"; returns the folder."""
+    """Returns a function that writes records as "train", and the first also as "validation"; it returns the folder."""
 
     def write_it(records, features=COCO, version="1.2.0"):
         class Small(tfds.core.GeneratorBasedBuilder, skip_registration=True):
@@ -117,6 +120,10 @@ def test_features_may_have_other_names_and_the_optional_ones_may_be_missing(writ
     assert (source[0].labels.tolist(), source[0].image_id) == ([1], 0)
     (annotation,) = source.ground_truth()["annotations"]
     assert (annotation["area"], annotation["iscrowd"], annotation["image_id"]) == (600, 0, 0)
+
+
+def test_the_usual_names_are_the_configs():
+    assert dataclasses.asdict(FeatureNames()) == base.get_config().data.tfds.to_dict()
 
 
 def test_ids_may_be_text(write):

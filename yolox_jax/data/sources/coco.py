@@ -122,7 +122,7 @@ class CocoSource:
         return found
 
     def _read_annotations(self, records: list[Any], listed: dict[int | str, dict[str, Any]]) -> np.ndarray:
-        """Returns the good annotations of the usable images as `_ANNOTATION` rows, by image; the others become problems."""
+        """Returns the good annotations of usable images as `_ANNOTATION` rows, by image; the others become problems."""
         index_of = {image.id: index for index, image in enumerate(self._images)}
         label_of = {id: label for label, id in enumerate(self._category_ids)}
         rows = []

@@ -66,7 +66,7 @@ class ShapesSource:
     def __init__(self, num_images: int, seed: int, max_side: int = 128):
         if num_images < 1 or seed < 0 or max_side < 64:
             raise ValueError(
-                f"ShapesSource needs num_images >= 1, seed >= 0 and max_side >= 64, got {num_images}, {seed}, {max_side}"
+                f"needs num_images >= 1, seed >= 0 and max_side >= 64, got {num_images}, {seed} and {max_side}"
             )
         self._num_images = num_images
         self._seed = seed

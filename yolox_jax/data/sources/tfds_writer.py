@@ -71,7 +71,7 @@ def write(
 
     def records(split: str) -> Iterator[dict[str, Any]]:
         nonlocal num_read
-        read = _ReadRecord(splits[split], ids_are_text, max_side, is_learnt=split == "train")
+        read = _ReadRecord(splits[split], ids_are_text, max_side, is_learned=split == "train")
         options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads * _PREFETCHED)
         for record in grain.MapDataset.range(len(splits[split])).map(read).to_iter_dataset(options):
             num_read += 1
@@ -99,12 +99,12 @@ def write(
 class _ReadRecord:
     """Makes the record of an image from its index, or returns the error if the image cannot be read."""
 
-    def __init__(self, source: Source, id_is_text: bool, max_side: int | None, is_learnt: bool):
+    def __init__(self, source: Source, id_is_text: bool, max_side: int | None, is_learned: bool):
         truth = source.ground_truth()
         self._source = source
         self._id_is_text = id_is_text
         self._max_side = max_side
-        self._is_learnt = is_learnt
+        self._is_learned = is_learned
         self._label_of = {category["id"]: label for label, category in enumerate(truth["categories"])}
         self._listed = {image["id"]: image for image in truth["images"]}
         self._annotations = collections.defaultdict(list)
@@ -118,7 +118,7 @@ class _ReadRecord:
         except (ImageError, SizeError) as error:
             return error
         annotations = self._annotations.get(id, [])
-        learns_all = self._is_learnt and self._source.num_boxes(index) == len(annotations)
+        learns_all = self._is_learned and self._source.num_boxes(index) == len(annotations)
         return {
             "image": data,
             "image/filename": os.path.basename(self._listed[id]["file_name"]),
@@ -138,7 +138,7 @@ class _ReadRecord:
         }
 
     def _encoded(self, index: int, listed: dict[str, Any]) -> tuple[bytes, tuple[int, int], float]:
-        """Returns the bytes to write, the image size that the boxes refer to, and the area that one of its pixels gets."""
+        """Returns the bytes to write, the image size that the boxes refer to, and the scale of areas."""
         data = self._source.encoded(index)
         pixels = None if data is None else images.decode(data, listed["file_name"])
         if data is None or pixels is None or pixels.shape[:2] != (listed["height"], listed["width"]):

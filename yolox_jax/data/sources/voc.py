@@ -37,10 +37,10 @@ class _Listed:
 class VocSource:
     """The images of one or more lists FOLDER/SPLIT under `root`, in the lists' order, including those without boxes.
 
-    The classes are `class_names`, or else the names in all xml files of the folders, sorted (VOC's twenty in their usual
-    order). All files are read, not only the listed ones, so that every split of a folder has the same classes. An
-    image's id is its name in the list, preceded by its folder if there are several. Faults in the files are logged and
-    listed in `problems`.
+    The classes are `class_names`, or else the names in all xml files of the folders, sorted (VOC's twenty: the usual
+    order); the files that are not listed are read too, so that every split of a folder has the same classes. An image's
+    id is its name in the list, preceded by its folder if there are several. Faults in the files are logged and listed
+    in `problems`.
 
     Raises:
       UserError: the lists cannot be read, or none of their images has both an image file and an xml.

@@ -17,15 +17,15 @@ from yolox_jax.errors import UserError
 from yolox_jax.types import Example, Problem
 
 _BOX = np.dtype([("image", np.int64), ("label", np.int32), ("norm_xyxy", np.float64, 4)])
-_ROUNDING = 0.01  # fraction of a side by which tools exceed the image through rounding; pixels exceed it by more
+_ROUNDING = 0.01  # fraction of a side by which tools exceed the image through rounding; pixel values exceed it by more
 _UNKNOWN_SIZE_HW = (640, 640)  # assumed for an unreadable image, whose boxes stay in the ground truth
 
 
 class YoloTxtSource:
     """The images of "train" or "val" of a yaml, in the order of their paths, including those without boxes.
 
-    The labels of …/images/a/1.jpg are in …/labels/a/1.txt: lines of `class cx cy w h`, or `class x1 y1 x2 y2 …` for a
-    polygon, which stands for its bounding box; all in fractions of the image after its EXIF rotation. All label files
+    The labels of …/images/a/1.jpg are in …/labels/a/1.txt: lines of `class cx cy w h`, or `class x1 y1 x2 y2 …`
+    for the bounding box of a polygon, all in fractions of the image after its EXIF rotation. All label files
     are read at opening. An image's id is its path relative to the yaml's `path`. Faults in the files are logged and
     listed in `problems`.
 
@@ -41,7 +41,7 @@ class YoloTxtSource:
         self._paths: list[str] = []
         rows: list[tuple[Any, ...]] = []
         self._used_ids: collections.Counter[int] = collections.Counter()
-        num_labelled = 0
+        num_labeled = 0
         listed = yolo_yaml.find_images(content, split, self.problems)
         for path in listed:
             file = yolo_yaml.label_file(path)
@@ -51,10 +51,10 @@ class YoloTxtSource:
                 self._add_problem(problems.UNREADABLE_ANNOTATIONS, file, "file", str(error), "image left out")
                 continue
             if text is not None:
-                num_labelled += 1
+                num_labeled += 1
                 rows += [(len(self._paths), *box) for box in self._usable_boxes(text, file)]
             self._paths.append(path)
-        if self._paths and num_labelled == 0:
+        if self._paths and num_labeled == 0:
             found = (
                 f"none for {len(self._paths)} images, the first one expected is {yolo_yaml.label_file(self._paths[0])}"
             )
@@ -128,10 +128,13 @@ class YoloTxtSource:
         """Yields (label, normalized xyxy) of each good line; the others become problems."""
         lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
         parsed = [_parse(line.split(), len(self.class_names)) for _, line in lines]
-        for (number, line), each, norm_xyxy in zip(lines, parsed, _norm_xyxy(parsed), strict=True):
+        norm_xyxy_n4 = _norm_xyxy(parsed)
+        norm_xywh_n4 = xyxy_to_xywh(norm_xyxy_n4)
+        boxes = zip(norm_xyxy_n4.tolist(), norm_xywh_n4.tolist(), strict=True)
+        for (number, line), each, (norm_xyxy, norm_xywh) in zip(lines, parsed, boxes, strict=True):
             if each.label >= 0:
                 self._used_ids[each.label] += 1
-            fault = each.fault or _box_fault(norm_xyxy)
+            fault = each.fault or _box_fault(norm_xyxy, norm_xywh)
             if fault is not None:
                 usable = fault == problems.PARTLY_OUTSIDE
                 found = line if len(line) <= 80 else f"{line[:80]} …"
@@ -173,16 +176,16 @@ def _parse(words: list[str], num_classes: int) -> _Line:
     return _Line(None, int(first), is_polygon, tuple(values))
 
 
-def _norm_xyxy(lines: Sequence[_Line]) -> list[list[float]]:
+def _norm_xyxy(lines: Sequence[_Line]) -> np.ndarray:
     values_n4 = np.array([line.values for line in lines]).reshape(-1, 4)
     is_polygon_n1 = np.array([line.is_polygon for line in lines], np.bool_)[:, None]
-    return np.where(is_polygon_n1, values_n4, cxcywh_to_xyxy(values_n4)).tolist()
+    return np.where(is_polygon_n1, values_n4, cxcywh_to_xyxy(values_n4))
 
 
-def _box_fault(norm_xyxy: Sequence[float]) -> str | None:
+def _box_fault(norm_xyxy: Sequence[float], norm_xywh: Sequence[float]) -> str | None:
     """Returns the fault of a box, or None. One that exceeds the image by more than `_ROUNDING` is partly outside."""
     x1, y1, x2, y2 = norm_xyxy
-    fault = problems.box_fault((x1, y1, x2 - x1, y2 - y1), 1, 1)  # allows a pixel outside: here, a whole image
+    fault = problems.box_fault(norm_xywh, 1, 1)  # it allows 1 pixel outside, which is a whole side here
     if fault is None and max(-x1, -y1, x2 - 1, y2 - 1) > _ROUNDING:
         return problems.PARTLY_OUTSIDE
     return fault

@@ -1,17 +1,17 @@
 """Wraps a source in its views, first to last: how a run sees its data set, and how the loaders read it.
 
-    open_split           the files of one split
-      bad images         empty images in place of unreadable ones, or a refusal to start
-      repeat factor      images of rarer classes several times per epoch (training only)
-    ------------------ the run's data set: its length, order and ids; schedule, loader state and fingerprint rest on it
-      fitting            images and boxes at the scale of the network's input (training only)
-      cache              the latest fitted images, for mosaic and mixup partners (training only)
-      naming             errors that name the image
-    ------------------ what a loader reads
+    open_split       the files of one split
+    bad images       empty images in place of unreadable ones, or a refusal to start
+    repeat factor    images of rarer classes several times per epoch (training only)
+    --- the run's data set: the schedule and the loader's state depend on its length, order and ids ---
+    fitting          images and boxes at the scale of the network's input (training only)
+    cache            the latest fitted images, for mosaic and mixup partners (training only)
+    naming           errors that name the image
+    --- the source that a loader reads ---
 
-Bad images come first, so that no other view meets an unreadable image. The repeat factor changes the length, so it comes
-before everything that depends on the length. Fitting comes before the cache, which therefore holds resized images.
-Naming comes last: it reports the index that the loader asked for.
+Bad images come first, so that no other view meets an unreadable image. The repeat factor changes the length, so it
+comes before everything that depends on the length. Fitting comes before the cache, which therefore holds resized
+images. Naming comes last: it reports the index that the loader asked for.
 """
 
 from collections.abc import Callable
@@ -49,7 +49,7 @@ def as_configured(
 
 
 def as_read_by_training(source: Source, size_hw: tuple[int, int], cache_bytes: int) -> Source:
-    """Fits images to `size_hw`, once for each read into a cache of `cache_bytes`, and names them in errors."""
+    """Fits images to `size_hw`, caches up to `cache_bytes` of them, and names them in errors."""
     return NamingSource(CachedSource(FittedSource(source, size_hw), cache_bytes))
 
 
