@@ -11,6 +11,7 @@ PyTorch YOLOX, from a checkout, in interleaved rounds in the same process and on
 import argparse
 import atexit
 import contextlib
+import dataclasses
 import functools
 import importlib.util
 import os
@@ -27,7 +28,9 @@ from unittest import mock
 
 import cv2
 
+from configs import base
 from yolox_jax.augment import sample
+from yolox_jax.cli import from_config
 from yolox_jax.data.prefetch import ReadConfig
 from yolox_jax.data.sources import coco
 from yolox_jax.data.train_loader import LoaderConfig, TrainLoader
@@ -46,10 +49,17 @@ _STAGES = (
 )
 
 
+def recipe(source: coco.CocoSource, size: int) -> LoaderConfig:
+    """Returns the batches of yolox_s at an input size."""
+    config = base.get_config()
+    config.batch_size = _BATCH
+    return from_config.loader_config(config, (size, size), from_config.schedule(config, len(source)))
+
+
 def loader(source: coco.CocoSource, size: int, cache_images: int) -> TrainLoader:
-    """Makes a loader of endless batches with the recipe of yolox_s, without threads."""
-    config = LoaderConfig((size, size), _BATCH, seed=0, mosaic_window=_WINDOW)
-    read = ReadConfig(threads=0, prefetch=0, cache_bytes=cache_images * size * size * 3)
+    """Endless batches by the recipe of yolox_s, read in this thread."""
+    config = dataclasses.replace(recipe(source, size), mosaic_window=_WINDOW)
+    read = ReadConfig(threads=0, workers=0, prefetch=0, cache_bytes=cache_images * size * size * 3)
     return TrainLoader(source, config, num_steps=10**9, read=read)
 
 
@@ -153,10 +163,10 @@ def measure(source: coco.CocoSource, size: int, num: int, rounds: int, peer: Any
 
 
 def watch_memory(source: coco.CocoSource, epochs: int) -> None:
-    """Prints this process's memory after each epoch of the default loader."""
-    config = LoaderConfig((_SIZES[0], _SIZES[0]), _BATCH, seed=0)
+    """Prints this process's memory after each epoch, read as train.py reads."""
     steps = -(-len(source) // _BATCH)
-    with TrainLoader(source, config, epochs * steps) as batches:
+    read = from_config.read_config(base.get_config())
+    with TrainLoader(source, recipe(source, _SIZES[0]), epochs * steps, read=read) as batches:
         for step, _ in enumerate(batches, 1):
             if step % steps == 0:
                 pages = int(Path("/proc/self/statm").read_text().split()[1])

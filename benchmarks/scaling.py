@@ -19,9 +19,11 @@ import numpy as np
 
 from benchmarks.assignment import random_case
 from benchmarks.turns import slope, take_turns, use_cores
+from configs import base
+from yolox_jax.cli import from_config
 from yolox_jax.data.prefetch import ReadConfig
 from yolox_jax.data.sources.shapes import ShapesSource
-from yolox_jax.data.train_loader import LoaderConfig, TrainLoader
+from yolox_jax.data.train_loader import TrainLoader
 from yolox_jax.detection import losses
 from yolox_jax.detection.anchors import make_anchors
 from yolox_jax.detection.postprocess import detect
@@ -83,10 +85,13 @@ def evaluation(images: int = 500, classes: int = _CLASSES, found: int = 100) -> 
 
 def pipeline(images: int = 1000, size: int = 320, batch: int = 8) -> Callable[[], Any]:
     """A new loader with mosaic and mixup. It makes the same number of samples for every batch size."""
-    config, source = LoaderConfig(size_hw=(size, size), global_batch=batch, seed=0), ShapesSource(images, 0)
+    config, source = base.get_config(), ShapesSource(images, 0)
+    config.batch_size = batch
+    batches = from_config.loader_config(config, (size, size), from_config.schedule(config, images))
+    read = ReadConfig(threads=1, workers=0, prefetch=1, cache_bytes=config.data.cache_mb << 20)
 
     def run() -> None:
-        with TrainLoader(source, config, _NUM_SAMPLES // batch, read=ReadConfig(1, 0, 1)) as loader:
+        with TrainLoader(source, batches, _NUM_SAMPLES // batch, read=read) as loader:
             for _ in loader:
                 pass
 

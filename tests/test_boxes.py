@@ -1,4 +1,4 @@
-"""The conversions of boxes: each against one box by hand, there and back, for numpy and JAX."""
+"""Compares each conversion of boxes with one box converted by hand, for numpy and JAX."""
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,8 @@ _XYXY = [30.0, 8.0, 50.0, 18.0]
 _XYWH = [30.0, 8.0, 20.0, 10.0]
 _CXCYWH = [40.0, 13.0, 20.0, 10.0]
 _NORM_YXYX = [0.2, 0.375, 0.45, 0.625]
+_NORM_XYXY = [0.375, 0.2, 0.625, 0.45]
+_VOC_XYXY = [31.0, 9.0, 50.0, 18.0]  # its first and last pixel, counted from 1
 
 _CONVERSIONS = [
     (boxes.cxcywh_to_xyxy, _CXCYWH, _XYXY),
@@ -34,9 +36,20 @@ def test_a_conversion_keeps_the_leading_axes_and_the_kind_of_array(convert, give
     np.testing.assert_array_equal(of_jax, wanted)
 
 
-def test_fractions_with_y_first_and_pixels_become_each_other():
+def test_fractions_with_y_first_are_converted_to_pixels_and_back():
     np.testing.assert_allclose(boxes.norm_yxyx_to_xyxy(np.array([_NORM_YXYX]), _IMAGE_HW), [_XYXY])
     np.testing.assert_allclose(boxes.xyxy_to_norm_yxyx(np.array([_XYXY]), _IMAGE_HW), [_NORM_YXYX])
+
+
+def test_fractions_become_pixels_of_one_image_or_of_one_image_per_box():
+    one, two = boxes.norm_xyxy_to_xyxy(np.array([_NORM_XYXY] * 2), np.array([_IMAGE_HW, (80, 80)]))
+    np.testing.assert_allclose(boxes.norm_xyxy_to_xyxy(np.array([_NORM_XYXY]), _IMAGE_HW), [_XYXY])
+    np.testing.assert_allclose(one, _XYXY)
+    np.testing.assert_allclose(two, [30, 16, 50, 36])
+
+
+def test_pixels_counted_from_one_with_both_corners_inside_become_corner_and_size():
+    np.testing.assert_array_equal(boxes.voc_xyxy_to_xywh(np.array([_VOC_XYXY])), [_XYWH])
 
 
 def test_both_corners_are_clipped():

@@ -33,7 +33,7 @@ def test_a_config_describes_a_run_that_can_begin(name):
     schedule = from_config.schedule(config, num_images=300)
     from_config.step_config(config, schedule)
     assert schedule.total_steps == config.epochs * -(-300 // config.batch_size)
-    assert from_config.loader_config(config, size_hw, schedule).plain_from_step == schedule.no_aug_step
+    assert from_config.loader_config(config, size_hw, schedule).no_aug_step == schedule.no_aug_step
     if multiscale := from_config.multiscale(config, size_hw, schedule):
         first = multiscale.first_uses(0, schedule.total_steps, size_hw, config.seed)
         assert all(side % 32 == 0 for size in first for side in size)

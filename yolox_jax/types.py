@@ -1,11 +1,12 @@
-"""The arrays that travel between the parts: one dataclass for each boundary.
+"""The arrays and records that pass between the parts of the package, one dataclass for each boundary.
 
-Shapes: B images, H and W pixels, A anchor points of all levels, G ground-truth slots, C classes, D detection slots.
-Boxes are float32 in input pixels, x before y. A mask is True where a slot holds something real.
+Shapes: B images, H and W pixels, A anchor points of all levels, G padded ground-truth slots, C classes, D detections.
+Boxes are float32 in input pixels, x before y. A mask is True where a slot holds a real entry and False for padding.
 """
 
 import dataclasses
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import Any, Protocol, runtime_checkable
 
 import flax.struct
 import jax
@@ -14,15 +15,15 @@ import numpy as np
 
 @flax.struct.dataclass
 class Batch:
-    """What one training step sees."""
+    """The input of one training step."""
 
     images: jax.Array  # [B, H, W, 3] uint8, BGR
     gt_boxes: jax.Array  # [B, G, 4] float32, xyxy
     gt_labels: jax.Array  # [B, G] int32
     gt_mask: jax.Array  # [B, G] bool
-    # The colour shift that is still to be done on the device; none where None.
+    # The color shift that the device applies; both fields are None if there is none.
     hsv_shift: jax.Array | None = None  # [B, 3] float32, OpenCV's 8-bit levels
-    content_hw: jax.Array | None = None  # [B, 2] int32: the first rows and columns, which are shifted; padding is not
+    content_hw: jax.Array | None = None  # [B, 2] int32: the rows and columns to shift, without the padding
 
 
 @flax.struct.dataclass
@@ -35,16 +36,16 @@ class Anchors:
 
 @flax.struct.dataclass
 class Predictions:
-    """The network's raw outputs: nothing decoded, no sigmoid."""
+    """The network's raw outputs: boxes are not decoded, no sigmoid is applied."""
 
-    box_deltas: jax.Array  # [B, A, 4] float32: centre offset and log size, in strides
+    box_deltas: jax.Array  # [B, A, 4] float32: center offset and log size, in strides
     obj_logits: jax.Array  # [B, A] float32
     cls_logits: jax.Array  # [B, A, C] float32
 
 
 @flax.struct.dataclass
 class Assignment:
-    """Which ground-truth box each anchor learns. `gt_index` and `iou` mean something only where `positive`."""
+    """The ground-truth box that each anchor learns. `gt_index` and `iou` are valid only where `positive` is True."""
 
     positive: jax.Array  # [A] bool
     gt_index: jax.Array  # [A] int32
@@ -53,7 +54,7 @@ class Assignment:
 
 @flax.struct.dataclass
 class Detections:
-    """What detection answers, best score first."""
+    """The detected boxes, best score first, padded to D slots."""
 
     boxes: jax.Array  # [B, D, 4] float32, xyxy
     scores: jax.Array  # [B, D] float32
@@ -63,31 +64,55 @@ class Detections:
 
 @dataclasses.dataclass(frozen=True)
 class Example:
-    """One image as a person sees it, with the boxes to learn."""
+    """One decoded image with the boxes to learn."""
 
-    image: np.ndarray  # [h, w, 3] uint8, BGR
+    image: np.ndarray  # [h, w, 3] uint8, BGR, rotated as its EXIF orientation says
     boxes_xyxy: np.ndarray  # [n, 4] float32, pixels of `image`
     labels: np.ndarray  # [n] int32, class ids in [0, C)
     image_id: int | str
 
 
-class Source(Protocol):
-    """A data set by random access. `source[i]` is a pure function of i and safe to call from several threads.
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """One fault in a data set's files, and what was done about it."""
 
-    An image that cannot be read is an images.ImageError, in `num_boxes` too.
+    kind: str  # a constant of data/sources/problems.py; the log counts by kind
+    file: str
+    record: str  # "annotation 17", "line 3"
+    found: str
+    action: str
+
+    def __str__(self) -> str:
+        return f"{self.file}: {self.record}: {self.kind}: {self.found}; {self.action}"
+
+
+@runtime_checkable
+class Source(Protocol):
+    """A data set with random access.
+
+    `source[i]` is a pure function of i, and every method may be called from several threads at once. A method that
+    has to read an image raises images.ImageError if the file cannot be read, and `source[i]` raises images.SizeError
+    if the image has another size than its annotations state.
     """
 
     class_names: tuple[str, ...]
+
+    @property
+    def problems(self) -> Sequence[Problem]:
+        """The faults found in the annotations so far, in the order in which they were found."""
 
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> Example: ...
 
     def image_id(self, index: int) -> int | str:
-        """The id of image `index`, without decoding it."""
+        """Returns the id of an image without decoding it."""
 
     def num_boxes(self, index: int) -> int:
-        """How many boxes to learn image `index` has, without decoding it."""
+        """Returns the number of boxes to learn in an image without decoding it."""
+
+    def encoded(self, index: int) -> bytes | None:
+        """Returns the bytes of an image's file, or None if the image has no file."""
 
     def ground_truth(self) -> dict[str, Any]:
-        """The split in COCO's annotation format, crowds included; category k of `categories` is label k."""
+        """Returns the split in COCO's annotation format, crowds included; entry k of `categories` is label k."""

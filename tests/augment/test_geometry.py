@@ -23,7 +23,7 @@ def test_letterbox_rounds_the_scaled_sides_down():
     assert (image[37:] == geometry.PAD_VALUE).all()
 
 
-def test_letterbox_keeps_a_pixel_of_an_image_thinner_than_the_scale():
+def test_letterbox_keeps_one_pixel_of_an_image_that_would_round_to_none():
     image, ratio = geometry.letterbox(np.zeros((1, 2000, 3), np.uint8), (320, 320))
     assert ratio == 0.16
     assert (image[0] == 0).all()

@@ -1,4 +1,4 @@
-"""Mixup against the reference's MosaicDetection.mixup at the same draws."""
+"""Compares mixup with the reference's MosaicDetection.mixup at the same parameters."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from yolox_jax.augment.mixup import MixupParameters, mixup
 _ARRAYS = golden("augment_mixup")
 
 
-@pytest.mark.parametrize("case", range(3))  # smaller than the picture, larger and flipped, of its size and flipped
+@pytest.mark.parametrize("case", range(3))  # smaller than the picture, larger and flipped, the same size and flipped
 def test_blend_and_boxes_are_the_references(case):
     picture, image, boxes = (_ARRAYS[f"{case}/{name}"] for name in ("picture", "image", "boxes_xyxy"))
     parameters = MixupParameters(
@@ -22,11 +22,11 @@ def test_blend_and_boxes_are_the_references(case):
     ratio = fit_ratio(image.shape[:2], size_hw)
     blend, moved = mixup(picture, fit(image, size_hw), boxes * ratio, parameters)
     np.testing.assert_allclose(moved, _ARRAYS[f"{case}/blend_boxes_xyxy"], atol=1e-3)
-    # Where the builds of OpenCV differ, their resizes round differently.
+    # Builds of OpenCV round differently when they resize.
     assert np.abs(blend.astype(int) - _ARRAYS[f"{case}/blend"].astype(int)).max() <= 1
 
 
-def test_an_even_blend_is_cut_off_not_rounded():
+def test_halves_of_the_blend_are_truncated_not_rounded():
     levels = np.arange(256, dtype=np.uint8)
     picture, image = (np.repeat(grid[:, :, None], 3, 2).astype(np.uint8) for grid in np.meshgrid(levels, levels))
     blend, _ = mixup(picture, image, np.zeros((0, 4)), MixupParameters(1.0, False, (0, 0)))

@@ -1,4 +1,4 @@
-"""One warp an image against the reference's resize, placement and warp of a canvas."""
+"""Compares one warp per image with the reference, which resizes, places and warps a canvas."""
 
 import cv2
 import numpy as np
@@ -22,7 +22,7 @@ def _golden_mosaic():
 
 
 def _seams() -> np.ndarray:
-    """True [H, W] within a few pixels of where two images or an image and the fill meet."""
+    """Returns [H, W], True within a few pixels of the border between two images or between an image and the fill."""
     canvas, matrix = _ARRAYS["canvas"], _ARRAYS["matrix"]
     y, x = _ARRAYS["center_yx"]
     fill = (canvas == 114).all(axis=2).astype(np.uint8)
@@ -48,9 +48,9 @@ def test_the_image_is_the_references_away_from_the_seams():
 
 
 @pytest.mark.parametrize("center_yx", [(32, 32), (64, 64), (95, 40)])
-def test_each_image_lies_in_its_quarter_and_nowhere_else(center_yx):
-    colours = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)]
-    images = [np.full((30 + 10 * i, 64, 3), colour, np.uint8) for i, colour in enumerate(colours)]
+def test_each_image_is_in_its_quarter_and_nowhere_else(center_yx):
+    colors = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)]
+    images = [np.full((30 + 10 * i, 64, 3), color, np.uint8) for i, color in enumerate(colors)]
     size_hw, (y, x) = (64, 64), center_yx
     whole = np.zeros((128, 128, 3), np.uint8)
     for dy in (0, 64):
@@ -58,18 +58,18 @@ def test_each_image_lies_in_its_quarter_and_nowhere_else(center_yx):
             window = np.array([[1.0, 0, -dx], [0, 1.0, -dy]])
             part, _ = mosaic(images, [np.zeros((0, 4))] * 4, size_hw, MosaicParameters(center_yx, window))
             whole[dy : dy + 64, dx : dx + 64] = part
-    for colour, rows, columns in zip(
-        colours,
+    for color, rows, columns in zip(
+        colors,
         (slice(0, y), slice(0, y), slice(y, 128), slice(y, 128)),
         (slice(0, x), slice(x, 128), slice(0, x), slice(x, 128)),
         strict=True,
     ):
         quarter = np.zeros((128, 128), bool)
         quarter[rows, columns] = True
-        is_colour = (whole == colour).all(axis=2)
-        assert is_colour[quarter].any()
-        assert not is_colour[~quarter].any()
-    # At the centre the four meet without a gap.
+        is_color = (whole == color).all(axis=2)
+        assert is_color[quarter].any()
+        assert not is_color[~quarter].any()
+    # The four meet at the center without a gap.
     assert not (whole[y - 2 : y + 2, x - 2 : x + 2] == 114).all(axis=2).any()
 
 
@@ -85,7 +85,7 @@ def test_a_box_follows_its_image():
     np.testing.assert_allclose(boxes[0], found, atol=1.5)
 
 
-def test_boxes_off_the_output_are_clipped_to_nothing_and_stay_in_place():
+def test_boxes_outside_the_output_are_clipped_to_nothing_and_kept():
     image = np.zeros((64, 64, 3), np.uint8)
     far = MosaicParameters((64, 64), np.array([[1.0, 0, 1000], [0, 1.0, 1000]]))
     output, boxes = mosaic([image] * 4, [np.array([[1.0, 1, 5, 5]])] * 4, (64, 64), far)

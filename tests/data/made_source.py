@@ -1,4 +1,4 @@
-"""A data set of one picture with given boxes, as often as asked for."""
+"""Small sources for tests: one picture with given boxes, repeated."""
 
 import numpy as np
 
@@ -6,7 +6,10 @@ from yolox_jax.types import Example
 
 
 class MadeSource:
+    """`length` copies of one picture with the same boxes, the k-th of which has label k."""
+
     class_names = ("thing",)
+    problems = ()
 
     def __init__(self, image, boxes_xyxy, length=1):
         self.image = image
@@ -26,9 +29,15 @@ class MadeSource:
     def num_boxes(self, index):
         return len(self.boxes_xyxy)
 
+    def encoded(self, index):
+        return None
+
+    def ground_truth(self):
+        raise NotImplementedError
+
 
 class CountingSource(MadeSource):
-    """Notes the indices that are read."""
+    """Records the indices that are read."""
 
     def __init__(self, image, boxes_xyxy, length=1):
         super().__init__(image, boxes_xyxy, length)
@@ -40,5 +49,5 @@ class CountingSource(MadeSource):
 
 
 def striped():
-    """[24, 32, 3], no two columns alike."""
+    """An image [24, 32, 3] without two equal columns."""
     return np.broadcast_to(np.arange(32, dtype=np.uint8)[None, :, None] * 7, (24, 32, 3)).copy()

@@ -1,4 +1,4 @@
-"""Decoding is compared with Pillow, another decoder on top of libjpeg and zlib."""
+"""Compares decoding with Pillow, which also uses libjpeg and zlib."""
 
 import io
 import struct
@@ -11,13 +11,14 @@ from PIL import Image, ImageOps
 
 from yolox_jax.data import images
 from yolox_jax.data.images import ImageError
+from yolox_jax.errors import UserError
 
 HEIGHT, WIDTH = 48, 64
 ORIENTATION = 0x0112  # EXIF's tag
 
 
 def smooth(channels=3, seed=0):
-    """A picture without sharp edges, which two decoders of a JPEG agree on."""
+    """A picture without sharp edges, on which two JPEG decoders agree."""
     coarse = np.random.default_rng(seed).integers(0, 256, (4, 5, channels), np.uint8)
     return cv2.resize(coarse, (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC)
 
@@ -29,7 +30,7 @@ def encoded(picture, format, **options):
 
 
 def pillow_bgr(data):
-    """As a person sees it, by Pillow."""
+    """Decodes by Pillow, rotated as a person sees the picture."""
     picture = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
     return np.asarray(picture.convert("RGB"))[..., ::-1]
 
@@ -40,12 +41,12 @@ def assert_close(image, expected, levels):
     assert np.abs(image.astype(int) - expected).max() <= levels
 
 
-def test_a_grey_jpeg_becomes_three_equal_channels():
+def test_a_gray_jpeg_becomes_three_equal_channels():
     data = encoded(Image.fromarray(smooth()[..., 0]), "JPEG", quality=95)
     assert_close(images.decode(data, "grey"), pillow_bgr(data), levels=1)
 
 
-def test_a_cmyk_jpeg_becomes_the_colours_pillow_sees():
+def test_a_cmyk_jpeg_gets_the_colors_of_pillow():
     data = encoded(Image.fromarray(smooth(4), "CMYK"), "JPEG", quality=95)
     assert_close(images.decode(data, "cmyk"), pillow_bgr(data), levels=4)
 
@@ -59,13 +60,13 @@ def test_a_png_of_16_bits_keeps_the_upper_eight(shape):
 
 
 @pytest.mark.parametrize("options", [{}, {"transparency": 3}])
-def test_a_palette_png_has_its_colours(options):
+def test_a_palette_png_has_its_colors(options):
     picture = Image.fromarray(smooth()).quantize(16)
     image = images.decode(encoded(picture, "PNG", **options), "palette")
     np.testing.assert_array_equal(image, np.asarray(picture.convert("RGB"))[..., ::-1])
 
 
-def test_transparency_is_dropped_and_the_colours_below_it_stay():
+def test_transparency_is_dropped_and_the_colors_below_it_are_kept():
     bgra = smooth(4)
     bgra[:9, :9, 3] = 0
     image = images.decode(cv2.imencode(".png", bgra)[1].tobytes(), "transparent")
@@ -74,7 +75,7 @@ def test_transparency_is_dropped_and_the_colours_below_it_stay():
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_an_image_is_turned_as_its_exif_orientation_says(orientation, format):
+def test_an_image_is_rotated_as_its_exif_orientation_says(orientation, format):
     exif = Image.Exif()
     exif[ORIENTATION] = orientation
     data = encoded(Image.fromarray(smooth()), format, exif=exif)
@@ -94,7 +95,7 @@ def png_chunk(kind, content):
     return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
 
-def test_an_image_that_opencv_thinks_too_large_is_an_error_that_says_so():
+def test_an_image_above_opencvs_limit_is_an_error_that_says_so():
     header = struct.pack(">IIBBBBB", 40_000, 40_000, 8, 2, 0, 0, 0)
     pixels = zlib.compress(b"\0")
     chunks = ((b"IHDR", header), (b"IDAT", pixels), (b"IEND", b""))
@@ -104,7 +105,7 @@ def test_an_image_that_opencv_thinks_too_large_is_an_error_that_says_so():
 
 
 def with_thumbnail(jpeg):
-    """The JPEG with another, whole one in an EXIF segment: that one's markers are not the image's own."""
+    """Adds a complete second JPEG in an EXIF segment, whose markers are not the image's own."""
     thumbnail = encoded(Image.fromarray(smooth(seed=1)), "JPEG")
     segment = b"Exif\0\0" + thumbnail
     return jpeg[:2] + b"\xff\xe1" + struct.pack(">H", len(segment) + 2) + segment + jpeg[2:]
@@ -112,7 +113,7 @@ def with_thumbnail(jpeg):
 
 def files():
     noise = np.random.default_rng(2).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
-    picture = Image.fromarray(noise)  # noise makes long scans, in which 0xff needs its stuffed zeros
+    picture = Image.fromarray(noise)  # noise makes long scans with many stuffed 0xff bytes
     jpeg = encoded(picture, "JPEG", quality=90)
     return {
         "jpeg": jpeg,
@@ -137,7 +138,7 @@ def test_a_truncated_file_is_an_error_wherever_it_is_cut(name):
 
 @pytest.mark.parametrize("name", FILES)
 def test_the_second_half_filled_with_zeros_is_truncated(name):
-    """What a download leaves that reserved its file's size first."""
+    """As an interrupted download leaves a file whose size was reserved first."""
     data = FILES[name]
     half = len(data) // 2
     with pytest.raises(ImageError):
@@ -161,12 +162,12 @@ def test_a_whole_file_with_a_thumbnail_is_the_image_and_not_the_thumbnail():
 def test_changed_bytes_in_a_png_are_an_error():
     data = bytearray(FILES["png"])
     data[len(data) // 2] ^= 0xFF
-    with pytest.raises(ImageError, match=r"changed\.png cannot be decoded; replace the file"):
+    with pytest.raises(ImageError, match=r"changed\.png cannot be decoded: replace the file"):
         images.decode(bytes(data), "changed.png")
 
 
 @pytest.mark.parametrize("data", [b"", b"not a picture", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"])
-def test_what_is_no_image_is_an_error_that_names_the_file(data):
+def test_bytes_that_are_not_an_image_are_an_error_that_names_the_file(data):
     with pytest.raises(ImageError, match=r"some\.file (cannot be decoded|is truncated)"):
         images.decode(data, "some.file")
 
@@ -176,6 +177,16 @@ def test_a_file_that_cannot_be_opened_is_an_error_with_its_path_and_the_cause(tm
         images.read(tmp_path / "gone.jpg")
     with pytest.raises(ImageError, match=r"cannot be read \(Is a directory\)"):
         images.read_bytes(tmp_path)
+
+
+def test_a_failing_disk_is_an_error_but_not_a_bad_image(tmp_path, monkeypatch):
+    def fail(path):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(images.Path, "read_bytes", fail)
+    with pytest.raises(UserError, match=r"a\.jpg cannot be read \(Input/output error\): check the disk") as caught:
+        images.read(tmp_path / "a.jpg")
+    assert not isinstance(caught.value, ImageError)  # no empty image may take its place
 
 
 def test_folders_know_files_by_one_listing_of_each_folder(tmp_path):

@@ -1,4 +1,4 @@
-"""The guarantee: the batch of a step is a pure function of (seed, step), whoever reads it and whenever."""
+"""Checks the guarantee that the batch of a step is a pure function of (seed, step), however it is read."""
 
 import os
 import pickle
@@ -15,23 +15,37 @@ import pytest
 
 from tests.data.made_source import CountingSource, MadeSource, striped
 from tests.material import ROOT
-from yolox_jax.augment.draws import AugmentConfig
+from tests.recipe import augment_config, loader_config, read_config
 from yolox_jax.augment.sample import train_sample
+from yolox_jax.data.images import ImageError
 from yolox_jax.data.order import index_at, partner_at, sample_rng
-from yolox_jax.data.prefetch import ReadConfig, Shard
+from yolox_jax.data.prefetch import Shard
 from yolox_jax.data.sources.shapes import ShapesSource
-from yolox_jax.data.train_loader import LoaderConfig, TrainLoader
+from yolox_jax.data.train_loader import TrainLoader
 from yolox_jax.data.views.cache import FittedSource
 from yolox_jax.data.views.naming import SampleError
+from yolox_jax.errors import UserError
 
 SIZE_HW = (48, 64)
 
 
 class FailingSource(MadeSource):
+    """Image 3 raises an error."""
+
+    def error(self):
+        return ImageError("three.jpg is odd", "replace it")
+
     def __getitem__(self, index):
         if index == 3:
-            raise ValueError("three.jpg is odd")
+            raise self.error()
         return super().__getitem__(index)
+
+
+class BrokenSource(FailingSource):
+    """Image 3 meets a bug."""
+
+    def error(self):
+        raise ZeroDivisionError("a bug")
 
 
 @pytest.fixture(scope="module")
@@ -39,12 +53,12 @@ def source():
     return ShapesSource(10, seed=0, max_side=64)
 
 
-PLAIN = AugmentConfig().plain()
+NO_AUG = augment_config().no_aug()
 
 
 def load(source, *, num_steps=6, start_step=0, shard=None, threads=2, workers=0, prefetch=4, cache=1 << 20, **options):
-    config = LoaderConfig(**({"size_hw": SIZE_HW, "global_batch": 4, "seed": 5, "num_slots": 30} | options))
-    read = ReadConfig(threads, workers, prefetch, cache)
+    config = loader_config(**({"size_hw": SIZE_HW, "global_batch": 4, "seed": 5, "num_slots": 30} | options))
+    read = read_config(threads=threads, workers=workers, prefetch=prefetch, cache_bytes=cache)
     return TrainLoader(source, config, num_steps, start_step=start_step, shard=shard or Shard(), read=read)
 
 
@@ -72,8 +86,8 @@ def test_a_batch_has_the_shapes_and_types_of_batch(source):
     assert (batch.content_hw.shape, batch.content_hw.dtype) == ((4, 2), np.int32)
 
 
-def test_without_colour_the_batch_says_nothing_of_it(source):
-    batch = next(load(source, augment=AugmentConfig(hsv=None))).batch
+def test_without_color_shifts_the_batch_has_none(source):
+    batch = next(load(source, augment=augment_config(hsv=None))).batch
     assert batch.hsv_shift is None and batch.content_hw is None
 
 
@@ -88,7 +102,7 @@ def test_without_colour_the_batch_says_nothing_of_it(source):
         {"threads": 2, "cache": 20_000},  # two images
     ],
 )
-def test_the_batches_are_the_same_whatever_the_threads_the_prefetch_and_the_cache(source, read):
+def test_the_batches_do_not_depend_on_threads_prefetch_or_cache(source, read):
     for mosaic_window in (0, 4):
         one = load(source, threads=0, mosaic_window=mosaic_window)
         assert_same_batches(one, load(source, mosaic_window=mosaic_window, **read))
@@ -104,11 +118,11 @@ def test_the_batches_are_the_same_from_worker_processes(source, workers, threads
 
 
 @pytest.mark.parametrize("start_step", [1, 3, 5])
-def test_a_run_started_at_a_step_goes_on_as_the_whole_run_does(source, start_step):
+def test_a_run_started_at_a_step_has_the_same_batches_as_the_whole_run(source, start_step):
     assert_same_batches(list(load(source))[start_step:], load(source, start_step=start_step))
 
 
-def test_a_saved_state_goes_on_in_any_loader_of_the_run(source):
+def test_a_saved_state_resumes_in_any_loader_of_the_run(source):
     loader = load(source)
     next(loader), next(loader)
     state = pickle.loads(pickle.dumps(loader.get_state()))
@@ -119,7 +133,7 @@ def test_a_saved_state_goes_on_in_any_loader_of_the_run(source):
         assert_same_batches(rest, other)
 
 
-def test_going_on_reads_nothing_of_what_came_before(source):
+def test_resuming_reads_no_image_of_earlier_steps(source):
     counting = CountingSource(striped(), [[2, 4, 12, 20]], length=1000)
     loader = load(counting, num_steps=10**6, threads=0, mosaic_window=8)
     loader.set_state(loader.get_state() | {"next_step": 10**6 - 1})
@@ -129,17 +143,17 @@ def test_going_on_reads_nothing_of_what_came_before(source):
 
 def test_a_state_of_other_batches_is_refused(source):
     state = load(source).get_state()
-    with pytest.raises(ValueError, match="num_images: 10 there, 9 here; .*seed: 5 there, 6 here"):
+    with pytest.raises(UserError, match="num_images: 10 there, 9 here; .*seed: 5 there, 6 here"):
         load(ShapesSource(9, seed=0, max_side=64), seed=6).set_state(state)
-    with pytest.raises(ValueError, match="global_batch: 4 there, 8 here"):
+    with pytest.raises(UserError, match="global_batch: 4 there, 8 here"):
         load(source, global_batch=8).set_state(state)
     same_size = ShapesSource(len(source), seed=1, max_side=64)
-    with pytest.raises(ValueError, match=r"belongs to other batches than these .data_set_crc: \d+ there, \d+ here.$"):
+    with pytest.raises(UserError, match=r"belongs to other batches than these .data_set_crc: \d+ there, \d+ here.: "):
         load(same_size).set_state(state)
 
 
 @pytest.mark.parametrize("mosaic_window", [0, 4])
-def test_the_sample_at_a_position_is_the_one_its_seed_and_position_give(source, mosaic_window):
+def test_a_sample_is_determined_by_seed_and_position(source, mosaic_window):
     batches = list(load(source, mosaic_window=mosaic_window))
     for position in (0, 7, 13, 23):
         index = index_at(position, len(source), seed=5)
@@ -149,7 +163,7 @@ def test_the_sample_at_a_position_is_the_one_its_seed_and_position_give(source, 
             sample_rng(position, seed=5),
             size_hw=SIZE_HW,
             num_slots=30,
-            augment=AugmentConfig(),
+            augment=augment_config(),
             draw_partner=lambda rng, position=position: partner_at(position, len(source), 5, mosaic_window, rng),
         )
         batch, row = batches[position // 4], position % 4
@@ -159,12 +173,12 @@ def test_the_sample_at_a_position_is_the_one_its_seed_and_position_give(source, 
         np.testing.assert_array_equal(batch.batch.gt_boxes[row], expected.boxes)
 
 
-def test_mosaic_and_mixup_end_at_their_step_without_another_loader(source):
-    with load(source, plain_from_step=3) as loader:
+def test_mosaic_and_mixup_end_at_their_step_in_the_same_loader(source):
+    with load(source, no_aug_step=3) as loader:
         num_images = [{len(ids) for ids in loaded.image_ids} for loaded in loader]
     assert all(1 not in of_step for of_step in num_images[:3])
     assert num_images[3:] == [{1}] * 3
-    assert_same_batches(list(load(source, augment=PLAIN))[3:], load(source, plain_from_step=3, start_step=3))
+    assert_same_batches(list(load(source, augment=NO_AUG))[3:], load(source, no_aug_step=3, start_step=3))
 
 
 @pytest.mark.parametrize("num_processes", [2, 4])
@@ -182,7 +196,7 @@ def test_two_processes_see_every_image_once_an_epoch(source):
     assert sorted(own[0] + own[1]) == sorted([*range(1, 11), *range(1, 11)])  # 5 steps of 4 are two epochs of 10
 
 
-def test_every_image_comes_once_an_epoch_in_an_order_of_its_own():
+def test_every_epoch_has_every_image_once_in_a_different_order():
     epochs = [[index_at(epoch * 50 + place, 50, seed=1) for place in range(50)] for epoch in range(3)]
     for order in epochs:
         assert sorted(order) == list(range(50))
@@ -196,7 +210,7 @@ def test_an_epoch_may_end_inside_a_batch(source):
     assert image_ids[:10] != image_ids[10:]
 
 
-def test_partners_come_from_the_window_behind_a_position_all_alike():
+def test_partners_come_from_the_window_before_a_position_with_equal_probability():
     num_images, seed, window = 100, 1, 8
     for position in (0, 5, 50, 103):  # the last one's window reaches into the epoch before
         rng = np.random.default_rng(0)
@@ -205,12 +219,12 @@ def test_partners_come_from_the_window_behind_a_position_all_alike():
         expected = [index_at(first + i, num_images, seed) for i in range(window)]
         counts = [drawn.count(index) for index in expected]
         assert sum(counts) == 4000
-        assert all(400 < count for count in counts)  # 500 of each, give or take 21
+        assert all(400 < count for count in counts)  # 500 of each expected, with a standard deviation of 21
     assert index_at(position, num_images, seed) in expected
 
 
 @pytest.mark.parametrize("window", [0, 100, 500])
-def test_partners_come_from_the_whole_set_where_the_window_is_0_or_as_large(window):
+def test_partners_come_from_the_whole_set_if_the_window_is_0_or_as_large(window):
     rng = np.random.default_rng(0)
     drawn = {partner_at(3, 100, 1, window, rng) for _ in range(2000)}
     assert drawn == set(range(100))
@@ -218,7 +232,7 @@ def test_partners_come_from_the_whole_set_where_the_window_is_0_or_as_large(wind
 
 def test_a_cache_of_the_window_decodes_each_image_once():
     counting = CountingSource(striped(), [[2, 4, 12, 20]], length=400)
-    cache = (8 + 4) * 48 * 64 * 3  # the window and what a thread may be ahead, in images fitted to the input
+    cache = (8 + 4) * 48 * 64 * 3  # the window and one batch that is read ahead, in fitted images
     batches = list(load(counting, num_steps=100, threads=0, mosaic_window=8, cache=cache))
     assert min(len(ids) for loaded in batches for ids in loaded.image_ids) == 5
     assert len(counting.read) <= 1.05 * 400
@@ -226,7 +240,7 @@ def test_a_cache_of_the_window_decodes_each_image_once():
 
 def test_boxes_beyond_the_slots_are_counted():
     boxes = [[number, 0, number + 5, 9] for number in range(7)]
-    (loaded,) = load(MadeSource(striped(), boxes), augment=PLAIN, num_slots=4, num_steps=1, global_batch=3)
+    (loaded,) = load(MadeSource(striped(), boxes), augment=NO_AUG, num_slots=4, num_steps=1, global_batch=3)
     assert loaded.num_dropped_boxes == 9
     assert loaded.batch.gt_mask.all()
     assert loaded.batch.gt_labels.tolist() == [[0, 1, 2, 3]] * 3
@@ -235,12 +249,25 @@ def test_boxes_beyond_the_slots_are_counted():
 @pytest.mark.parametrize("read", [{"threads": 0}, {"threads": 2}, {"workers": 1}])
 def test_an_error_in_a_sample_names_the_image(read):
     failing = FailingSource(striped(), [], length=5)
-    message = r"image 'image 3' \(index 3 of the source\): three\.jpg is odd"
-    with load(failing, augment=PLAIN, **read) as loader, pytest.raises(SampleError, match=message):
+    message = r"^image 'image 3' \(index 3 of the source\): three\.jpg is odd: replace it"
+    with load(failing, augment=NO_AUG, **read) as loader, pytest.raises(SampleError, match=message):
         list(loader)
 
 
-def test_a_failing_partner_is_named_not_the_image_it_was_to_join():
+@pytest.mark.parametrize("read", [{"threads": 0}, {"threads": 2}, {"workers": 1}])
+def test_an_unexpected_error_keeps_its_type_and_traceback_and_gets_a_note_with_the_image(read):
+    broken = BrokenSource(striped(), [], length=5)
+    with load(broken, augment=NO_AUG, **read) as loader, pytest.raises(ZeroDivisionError) as caught:
+        list(loader)
+    assert str(caught.value) == "a bug"
+    assert caught.value.__notes__[:2] == [
+        "while reading image 'image 3' (index 3 of the source)",
+        "while making the sample of image 'image 3' (index 3 of the source)",
+    ]
+    assert any(entry.name == "error" for entry in caught.traceback)  # where it was raised
+
+
+def test_a_failing_partner_is_named_and_not_the_image_it_was_read_for():
     failing = FailingSource(striped(), [], length=5)
     with pytest.raises(SampleError, match="^image 'image 3'"):
         for seed in range(20):
@@ -257,7 +284,7 @@ def test_a_loader_left_early_stops_its_threads(source):
     own = readers() - before
     assert own
     iterator.close()
-    deadline = time.monotonic() + 60  # a busy machine takes its time
+    deadline = time.monotonic() + 60  # a busy machine may be slow
     while own & readers() and time.monotonic() < deadline:
         time.sleep(0.01)
     assert not own & readers()
@@ -266,14 +293,14 @@ def test_a_loader_left_early_stops_its_threads(source):
 _INTERRUPTED = """
     import numpy as np
     from tests.data.made_source import MadeSource
-    from yolox_jax.data.train_loader import LoaderConfig, TrainLoader
-    from yolox_jax.data.prefetch import ReadConfig
+    from tests.recipe import loader_config, read_config
+    from yolox_jax.data.train_loader import TrainLoader
 
     if __name__ == "__main__":
         source = MadeSource(np.zeros((480, 640, 3), np.uint8), [[2, 4, 120, 200]], length=1000)
-        config = LoaderConfig(size_hw=(640, 640), global_batch=8, seed=0)
+        config = loader_config(size_hw=(640, 640), global_batch=8, seed=0)
         try:
-            with TrainLoader(source, config, 10**6, read=ReadConfig(threads=2, workers=WORKERS)) as loader:
+            with TrainLoader(source, config, 10**6, read=read_config(threads=2, workers=WORKERS)) as loader:
                 for number, _ in enumerate(loader):
                     if number == 2:
                         print("going", flush=True)
@@ -305,9 +332,9 @@ def test_an_interrupt_ends_all_threads_and_processes(tmp_path, workers):
     os.killpg(process.pid, signal.SIGINT)  # to all of its processes, as a terminal does
     out, err = process.communicate(timeout=60)  # which also waits for every child that holds the pipes
     assert (process.returncode, out) == (0, "interrupted\n")
-    # A batch on its way when grain stops its workers is freed by Python's resource tracker, which says so.
-    told = [line for line in err.splitlines() if "resource_tracker" not in line and "warnings.warn(" not in line]
-    assert told == []
+    # Python's resource tracker frees a batch that was in transit when grain stopped its workers, and reports it.
+    reported = [line for line in err.splitlines() if "resource_tracker" not in line and "warnings.warn(" not in line]
+    assert reported == []
     assert _shared_memory() <= shared_before
 
 
@@ -317,11 +344,25 @@ def test_the_steps_of_a_loader_end(source):
 
 
 def test_a_batch_that_does_not_divide_and_a_process_out_of_range_are_refused(source):
-    with pytest.raises(ValueError, match="global_batch 4 does not divide by 3 processes"):
+    with pytest.raises(UserError, match=r"config\.batch_size is 4, not a multiple of 3 processes"):
         load(source, shard=Shard(0, 3))
     with pytest.raises(ValueError, match="process 2 of 2"):
         Shard(2, 2)
-    with pytest.raises(ValueError, match="config.data.mosaic_window is -1"):
-        load(source, mosaic_window=-1)
-    with pytest.raises(ValueError, match="threads=-1"):
-        load(source, threads=-1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"global_batch": 0}, "batch_size is 0: give 1 or more"),
+        ({"seed": -1}, "seed is -1: give 0 or more"),
+        ({"num_slots": 0}, "data.max_boxes is 0: give 1 or more"),
+        ({"mosaic_window": -1}, "data.mosaic_window is -1: give 0 or more"),
+        ({"threads": -1}, "data.threads is -1: give 0 or more"),
+        ({"workers": -1}, "data.workers is -1: give 0 or more"),
+        ({"prefetch": -1}, "data.prefetch is -1: give 0 or more"),
+        ({"cache": -1 << 20}, "data.cache_mb is -1: give 0 or more"),
+    ],
+)
+def test_an_impossible_number_is_refused_by_the_name_of_its_field(source, changes, message):
+    with pytest.raises(UserError, match=f"^config.{message}$"):
+        load(source, **changes)

@@ -16,6 +16,7 @@ from yolox_jax.data.sources.coco import CocoSource
 from yolox_jax.data.sources.open import open_split
 from yolox_jax.data.sources.shapes import ShapesSource
 from yolox_jax.data.sources.tfds import TfdsSource
+from yolox_jax.errors import UserError
 from yolox_jax.tools import to_tfds
 
 HEIGHT, WIDTH = 40, 60
@@ -195,7 +196,7 @@ def test_a_split_without_a_readable_image_is_an_error_and_leaves_no_files(coco, 
 def test_an_existing_data_set_is_not_overwritten(coco, tmp_path):
     folder, _ = tfds_writer.write({"train": _open(coco)}, tmp_path, "small")
     before = sorted((file.name, file.stat().st_mtime_ns) for file in folder.iterdir())
-    with pytest.raises(FileExistsError, match=r"small/1\.0\.0 exists; remove it, or give another --output or --name"):
+    with pytest.raises(UserError, match=r"small/1\.0\.0 exists already: remove it, or give another --output or --name"):
         tfds_writer.write({"train": _open(coco)}, tmp_path, "small")
     assert sorted((file.name, file.stat().st_mtime_ns) for file in folder.iterdir()) == before
     assert [each.name for each in folder.parent.iterdir()] == ["1.0.0"]
@@ -203,7 +204,7 @@ def test_an_existing_data_set_is_not_overwritten(coco, tmp_path):
 
 def test_two_runs_cannot_write_the_same_data_set(coco, tmp_path):
     def second_run(num_done, num_all):
-        with pytest.raises(FileExistsError, match="another run is writing"):
+        with pytest.raises(UserError, match="another run is writing"):
             tfds_writer.write({"train": _open(coco)}, tmp_path, "small")
 
     folder, _ = tfds_writer.write({"train": _open(coco)}, tmp_path, "small", progress=second_run)

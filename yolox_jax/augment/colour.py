@@ -1,17 +1,17 @@
-"""Hue, saturation and brightness shifts on the device, as OpenCV's 8-bit HSV would give them."""
+"""Runs on the device: shifts hue, saturation and brightness with OpenCV's 8-bit HSV arithmetic."""
 
 import jax
 import jax.numpy as jnp
 
 _HUE_LEVELS = 180.0  # OpenCV's 8-bit hue counts half degrees
-_FIXED_BITS = 12  # OpenCV's hsv_shift
-CUT = 1e-3  # OpenCV cuts the fraction off; this keeps a whole level that float32 left a hair below itself
+_FIXED_BITS = 12  # the hsv_shift of OpenCV's fixed-point conversion
+CUT = 1e-3  # OpenCV truncates; this keeps a whole level that float32 left slightly below itself
 
 
 def shift_hsv(image_HW3: jax.Array, shift_3: jax.Array, multiplies: bool = False) -> jax.Array:
-    """A BGR image of whole levels 0..255 with hue, saturation and value shifted by whole levels; float32 out.
+    """Shifts hue, saturation and value of a BGR image of whole levels 0..255 by whole levels; returns float32.
 
-    With `multiplies`, `shift_3` are factors, and fractions of a level are cut off (the reference before June 2021).
+    With `multiplies`, `shift_3` holds factors, and fractions of a level are truncated (the reference before June 2021).
     """
     channels = _bgr_to_hsv(image_HW3.astype(jnp.int32))
     if multiplies:
@@ -22,7 +22,7 @@ def shift_hsv(image_HW3: jax.Array, shift_3: jax.Array, multiplies: bool = False
 
 
 def _bgr_to_hsv(image_HW3: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """OpenCV's own fixed-point arithmetic: a level of hue lost here can be seven of a colour in the end."""
+    """Converts with OpenCV's fixed-point arithmetic: one level of hue off here can be seven levels of a color later."""
     blue, green, red = (image_HW3[..., i] for i in range(3))
     value = jnp.maximum(jnp.maximum(blue, green), red)
     spread = value - jnp.minimum(jnp.minimum(blue, green), red)
@@ -51,7 +51,7 @@ def _hsv_to_bgr(hue: jax.Array, saturation: jax.Array, value: jax.Array) -> jax.
 def shift_content(
     image_HW3: jax.Array, shift_3: jax.Array, content_2: jax.Array, multiplies: bool = False
 ) -> jax.Array:
-    """`shift_hsv` of the first content_2 rows and columns; the padding beyond them keeps its grey."""
+    """Applies `shift_hsv` to the first content_2 rows and columns; the padding beyond them keeps its gray."""
     height, width = image_HW3.shape[:2]
     in_content_HW = (jnp.arange(height)[:, None] < content_2[0]) & (jnp.arange(width)[None, :] < content_2[1])
     return jnp.where(

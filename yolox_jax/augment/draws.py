@@ -1,4 +1,4 @@
-"""The random numbers of the augmentation, apart from the maths that uses them."""
+"""Runs on the host: draws the random parameters of every augmentation, apart from the code that applies them."""
 
 import dataclasses
 import math
@@ -7,30 +7,32 @@ import numpy as np
 
 from yolox_jax.augment.mixup import MixupParameters
 from yolox_jax.augment.mosaic import MosaicParameters
+from yolox_jax.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
 class AugmentConfig:
-    """How far each draw may go. The defaults are the reference's for tiny and larger models (yolox_base.py)."""
+    """The range of each random draw. configs/base.py has the recipe's values and their source."""
 
-    mosaic_prob: float = 1.0
-    degrees: float = 10.0  # rotation, to either side
-    translate: float = 0.1  # of the output's sides, to either side
-    scale: tuple[float, float] = (0.1, 2.0)
-    shear: float = 2.0  # degrees, to either side
-    mixup_prob: float = 1.0  # of the mosaics that have boxes
-    mixup_scale: tuple[float, float] = (0.5, 1.5)
-    flip_prob: float = 0.5
-    hsv: tuple[float, float, float] | None = (5.0, 30.0, 30.0)  # the largest shifts, OpenCV's 8-bit levels; None: none
-    hsv_multiplies: bool = False  # they are shares of each level instead
-    min_box_side: float = 1.0  # input pixels: a box must be larger to be learnt
+    mosaic_prob: float
+    degrees: float  # rotation, to either side
+    translate: float  # fraction of the output's sides, to either side
+    scale: tuple[float, float]
+    shear: float  # degrees, to either side
+    mixup_prob: float  # among the mosaics that have boxes
+    mixup_scale: tuple[float, float]
+    flip_prob: float
+    hsv: tuple[float, float, float] | None  # the largest shifts, in OpenCV's 8-bit levels; None turns them off
+    hsv_multiplies: bool  # `hsv` holds fractions of each level, not levels
+    min_box_side: float  # input pixels; only boxes with a longer shortest side are learned
 
     def __post_init__(self) -> None:
         for field, limits in (("mosaic.scale", self.scale), ("mixup.scale", self.mixup_scale)):
             if len(limits) != 2 or not 0 < limits[0] <= limits[1]:
-                raise ValueError(
-                    f"config.{field} is {limits}: give the smallest and the largest factor, above 0 "
-                    "(and once: a tuple that is given twice on the command line grows)"
+                raise UserError(
+                    f"config.{field} is {limits}",
+                    "give the smallest and the largest factor, both above 0 "
+                    "(and only once: a tuple that is given twice on the command line is extended)",
                 )
         for field, prob in (
             ("mosaic.prob", self.mosaic_prob),
@@ -38,29 +40,31 @@ class AugmentConfig:
             ("flip_prob", self.flip_prob),
         ):
             if not 0 <= prob <= 1:
-                raise ValueError(f"config.{field} is {prob}: give a probability, from 0 to 1")
+                raise UserError(f"config.{field} is {prob}", "give a probability, from 0 to 1")
+        if self.min_box_side < 0:
+            raise UserError(f"config.min_box_side is {self.min_box_side}", "give 0 or more")
 
-    def plain(self) -> "AugmentConfig":
-        """The last epochs': flip and colour only."""
+    def no_aug(self) -> "AugmentConfig":
+        """Returns the augmentation of the no-aug epochs: flip and color only."""
         return dataclasses.replace(self, mosaic_prob=0.0, mixup_prob=0.0)
 
 
 def draw_mosaic(rng: np.random.Generator, size_hw: tuple[int, int], config: AugmentConfig) -> MosaicParameters:
-    """A centre in the middle of the canvas of twice the size, and an affine map about its top left corner."""
+    """Draws the center of a mosaic, on a canvas of twice the output's size, and an affine map about (0, 0)."""
     height, width = size_hw
     center_yx = int(rng.uniform(0.5, 1.5) * height), int(rng.uniform(0.5, 1.5) * width)
     angle = math.radians(rng.uniform(-config.degrees, config.degrees))
     scale = rng.uniform(*config.scale)
     shear_x, shear_y = (math.tan(math.radians(rng.uniform(-config.shear, config.shear))) for _ in range(2))
     shift_xy = rng.uniform(-config.translate, config.translate, 2) * (width, height)
-    row_x = scale * np.array([math.cos(angle), math.sin(angle)])  # anti-clockwise on the screen, as OpenCV turns
+    row_x = scale * np.array([math.cos(angle), math.sin(angle)])  # counterclockwise on the screen, as OpenCV rotates
     row_y = scale * np.array([-math.sin(angle), math.cos(angle)])
     matrix = np.stack([row_x + shear_y * row_y, row_y + shear_x * row_x])
     return MosaicParameters(center_yx, np.column_stack([matrix, shift_xy]))
 
 
 def draw_mixup(rng: np.random.Generator, size_hw: tuple[int, int], config: AugmentConfig) -> MixupParameters:
-    """A size for the second picture, a flip, and where the first lies on it if that is larger."""
+    """Draws the scale and flip of the second image, and where it is cropped if it is larger than the first."""
     scale = rng.uniform(*config.mixup_scale)
     flip = bool(rng.random() < 0.5)
     overhangs = [int(side * scale) - side for side in size_hw]
@@ -71,7 +75,10 @@ def draw_mixup(rng: np.random.Generator, size_hw: tuple[int, int], config: Augme
 def draw_hsv_shift(
     rng: np.random.Generator, largest: tuple[float, float, float], multiplies: bool = False
 ) -> np.ndarray:
-    """[3] float32: hue, saturation and value in whole levels, each channel left alone half of the time; or factors."""
+    """Draws shifts of hue, saturation and value, [3] float32: whole levels, each 0 with probability 0.5.
+
+    With `multiplies`, draws factors instead.
+    """
     if multiplies:
         return (1 + rng.uniform(-1, 1, 3) * largest).astype(np.float32)
     shift = rng.uniform(-1, 1, 3) * largest * rng.integers(0, 2, 3)

@@ -1,27 +1,27 @@
-"""Images and boxes moved together: pure functions at given parameters. The random draws are their callers'."""
+"""Runs on the host: resizes, pads and flips images together with their boxes, at given parameters."""
 
 import cv2
 import numpy as np
 
 from yolox_jax.boxes import flip_xyxy
 
-PAD_VALUE = 114  # the reference's grey: about the mean of ImageNet, so the border carries no edge of its own
+PAD_VALUE = 114  # the reference's gray, close to ImageNet's mean, so that the border adds no strong edge
 
 
 def fit_ratio(image_hw: tuple[int, int], size_hw: tuple[int, int]) -> float:
-    """The largest scale at which an image of that size fits a canvas of `size_hw`."""
+    """Returns the largest scale at which an image fits into `size_hw`."""
     return min(size_hw[0] / image_hw[0], size_hw[1] / image_hw[1])
 
 
 def scaled_hw(image_hw: tuple[int, int], size_hw: tuple[int, int]) -> tuple[int, int]:
-    """The rows and columns that the image has at that scale."""
+    """Returns the rows and columns of an image at that scale."""
     ratio = fit_ratio(image_hw, size_hw)
-    # At least one pixel: the reference fails on an image so thin that its short side rounds to nothing.
+    # At least one pixel: the reference fails on an image so thin that its short side rounds to 0.
     return max(1, int(image_hw[0] * ratio)), max(1, int(image_hw[1] * ratio))
 
 
 def fit(image: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
-    """The image [h, w, 3] at the largest scale that fits; itself where it fits already."""
+    """Resizes an image [h, w, 3] to the largest scale that fits; returns the same array if it fits already."""
     height, width = scaled_hw(image.shape[:2], size_hw)
     if image.shape[:2] == (height, width):
         return image
@@ -29,7 +29,7 @@ def fit(image: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
 
 
 def pad(image: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
-    """The image in the top left corner of a grey [H, W, 3] canvas; itself where it fills it."""
+    """Pads an image with gray on the right and bottom to [H, W, 3]; returns the same array if it has that size."""
     height, width = image.shape[:2]
     if (height, width) == size_hw:
         return image
@@ -39,13 +39,14 @@ def pad(image: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
 
 
 def letterbox(image: np.ndarray, size_hw: tuple[int, int]) -> tuple[np.ndarray, float]:
-    """The image at the largest scale that fits, padded; and that scale. Exactly the reference's `preproc`.
+    """Fits and pads an image, exactly as the reference's `preproc`.
 
-    Pixels of the image times the scale are pixels of the canvas.
+    Returns:
+      [H, W, 3], and the scale: pixels of the image times the scale are pixels of the result.
     """
     return pad(fit(image, size_hw), size_hw), fit_ratio(image.shape[:2], size_hw)
 
 
 def flip_horizontal(image: np.ndarray, boxes_xyxy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Both mirrored left to right, as new arrays. Boxes [n, 4] are in pixels of the image [h, w, 3]."""
+    """Mirrors an image [h, w, 3] and its boxes [n, 4] left to right; returns new arrays."""
     return cv2.flip(image, 1), flip_xyxy(boxes_xyxy, image.shape[1])

@@ -1,4 +1,4 @@
-"""A second image laid half-transparently over a picture: the reference's MosaicDetection.mixup at given parameters."""
+"""Runs on the host: blends two images, as the reference's MosaicDetection.mixup does at given parameters."""
 
 import dataclasses
 
@@ -6,24 +6,28 @@ import cv2
 import numpy as np
 
 from yolox_jax.augment.geometry import pad
+from yolox_jax.boxes import clip_xyxy, flip_xyxy
 
 
 @dataclasses.dataclass(frozen=True)
 class MixupParameters:
-    """One mixup's draws."""
+    """The random parameters of one mixup."""
 
     scale: float  # of the letterboxed second image
     flip: bool
-    offset_yx: tuple[int, int]  # of the picture on the second image, in its scaled pixels; 0 where that is smaller
+    offset_yx: tuple[int, int]  # top left corner of the crop, in pixels of the scaled second image; 0 if it is smaller
 
 
 def mixup(
     picture: np.ndarray, image: np.ndarray, boxes_xyxy: np.ndarray, parameters: MixupParameters
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The even blend of a picture [H, W, 3] with an image [h, w, 3] fitted to it, and the image's boxes [n, 4] in its pixels.
+    """Blends a picture [H, W, 3] evenly with an image [h, w, 3] that is fitted to the same size.
 
-    The image is padded with grey, scaled, flipped and cut to the picture; beyond it the picture is mixed with black.
-    Boxes are clipped; none is left out.
+    The image is padded with gray, scaled, flipped and cropped to the picture; beyond the image the picture is blended
+    with black.
+
+    Returns:
+      The blend [H, W, 3], and the image's boxes [n, 4] in its pixels. All boxes are kept, clipped.
     """
     height, width = picture.shape[:2]
     scaled_hw = int(height * parameters.scale), int(width * parameters.scale)
@@ -36,20 +40,16 @@ def mixup(
         part = cv2.copyMakeBorder(
             part, 0, height - part.shape[0], 0, width - part.shape[1], cv2.BORDER_CONSTANT, value=(0, 0, 0)
         )
-    # A quarter off before rounding to the nearest is the reference's cutting off of halves.
+    # The reference truncates halves; subtracting a quarter before OpenCV rounds to the nearest level does the same.
     blend = cv2.addWeighted(picture, 0.5, part, 0.5, -0.25)
     return blend, _move_boxes(boxes_xyxy, scaled_hw, (height, width), parameters)
 
 
 def _move_boxes(
-    boxes_xyxy: np.ndarray,
-    scaled_hw: tuple[int, int],
-    size_hw: tuple[int, int],
-    parameters: MixupParameters,
+    boxes_xyxy: np.ndarray, scaled_hw: tuple[int, int], size_hw: tuple[int, int], parameters: MixupParameters
 ) -> np.ndarray:
-    corners_n22 = boxes_xyxy.astype(np.float64).reshape(-1, 2, 2) * parameters.scale
-    corners_n22 = np.minimum(np.maximum(corners_n22, 0), scaled_hw[::-1])
+    moved_xyxy = clip_xyxy(boxes_xyxy.astype(np.float64) * parameters.scale, scaled_hw)
     if parameters.flip:
-        corners_n22[:, :, 0] = scaled_hw[1] - corners_n22[:, ::-1, 0]
-    corners_n22 -= parameters.offset_yx[::-1]
-    return np.minimum(np.maximum(corners_n22, 0), size_hw[::-1]).reshape(-1, 4)
+        moved_xyxy = flip_xyxy(moved_xyxy, scaled_hw[1])
+    y, x = parameters.offset_yx
+    return clip_xyxy(moved_xyxy - (x, y, x, y), size_hw)

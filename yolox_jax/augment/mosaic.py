@@ -1,7 +1,7 @@
-"""Four images on one canvas, warped: the reference's mosaic and random affine at given parameters.
+"""Runs on the host: the reference's mosaic of four images and its random affine map, at given parameters.
 
-The reference pastes four images onto a canvas of twice the size and warps that. Here each image is warped straight into
-the output, so pixels that nobody will see are never touched.
+The reference pastes four images onto a canvas of twice the output's size and warps the canvas. Here each image is
+warped directly into the output, so that pixels outside the output cost nothing.
 """
 
 import dataclasses
@@ -12,11 +12,12 @@ import cv2
 import numpy as np
 
 from yolox_jax.augment.geometry import PAD_VALUE
+from yolox_jax.boxes import clip_xyxy
 
 
 @dataclasses.dataclass(frozen=True)
 class MosaicParameters:
-    """One mosaic's draws."""
+    """The random parameters of one mosaic."""
 
     center_yx: tuple[int, int]  # where the four images meet, in pixels of the canvas [2H, 2W]
     matrix: np.ndarray  # [2, 3] float64: canvas pixels to output pixels, xy
@@ -28,10 +29,13 @@ def mosaic(
     size_hw: tuple[int, int],
     parameters: MosaicParameters,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The output [H, W, 3], and the boxes of the four images, one after the other, in its pixels and clipped to it.
+    """Places four images around the mosaic's center and warps them into the output.
 
-    The images, [h, w, 3] uint8 fitted to `size_hw`, lie top left, top right, bottom left and bottom right of the centre.
-    Boxes are the bounds of the warped corners, as in the reference's random_affine; none is left out, however small.
+    The images are [h, w, 3] uint8, fitted to `size_hw`, in the order top left, top right, bottom left, bottom right.
+
+    Returns:
+      The output [H, W, 3], and the boxes of the four images [n, 4] in its pixels, one image after the other. A box is
+      the bounds of its warped corners, clipped, as in the reference's random_affine; all boxes are kept, however small.
     """
     (canvas_height, canvas_width), (center_y, center_x) = (2 * size_hw[0], 2 * size_hw[1]), parameters.center_yx
     output = np.full((*size_hw, 4), PAD_VALUE, np.uint8)
@@ -43,16 +47,16 @@ def mosaic(
         on_canvas = image[max(-y, 0) : max(canvas_height - y, 0), max(-x, 0) : max(canvas_width - x, 0)]
         _warp_into(output, on_canvas, parameters.matrix, (max(x, 0), max(y, 0)))
         shifted = boxes.astype(np.float64) + (x, y, x, y)
-        boxes_on_canvas.append(_clip(shifted, (canvas_height, canvas_width)))
+        boxes_on_canvas.append(clip_xyxy(shifted, (canvas_height, canvas_width)))
     boxes_in_output = _warp_boxes(np.concatenate(boxes_on_canvas), parameters.matrix)
-    return cv2.cvtColor(output, cv2.COLOR_BGRA2BGR), _clip(boxes_in_output, size_hw)
+    return cv2.cvtColor(output, cv2.COLOR_BGRA2BGR), clip_xyxy(boxes_in_output, size_hw)
 
 
 def _warp_into(output: np.ndarray, image: np.ndarray, matrix: np.ndarray, corner_xy: tuple[int, int]) -> None:
-    """Draws the image, whose top left pixel lies at `corner_xy`, warped over the output; touches only what it reaches.
+    """Warps an image, whose top left pixel lies at `corner_xy` of the canvas, into the part of the output it covers.
 
-    The output has a fourth channel, and the image gets one: four bytes are gathered faster than three, and the pass that
-    adds them brings the image into the processor's cache in order, which the warp would not (together 2.2 times as fast).
+    Both have a fourth channel: four bytes are gathered faster than three, and the pass that adds the channel brings the
+    image into the processor's cache in order, which the warp would not (benchmarks/NOTES.md).
     """
     if not image.size:
         return
@@ -71,11 +75,6 @@ def _warp_into(output: np.ndarray, image: np.ndarray, matrix: np.ndarray, corner
 
 
 def _warp_boxes(boxes_xyxy: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """The bounds of the warped corners."""
+    """Returns the bounds [n, 4] of each box's warped corners."""
     corners_n42 = boxes_xyxy[:, [0, 1, 2, 3, 0, 3, 2, 1]].reshape(-1, 4, 2) @ matrix[:, :2].T + matrix[:, 2]
     return np.concatenate([corners_n42.min(axis=1), corners_n42.max(axis=1)], axis=1)
-
-
-def _clip(boxes_xyxy: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
-    height, width = size_hw
-    return np.minimum(np.maximum(boxes_xyxy, 0), (width, height, width, height))

@@ -1,23 +1,37 @@
-"""Training at changing sizes: which size at which step, and the resize on the device."""
+"""Runs on the device: resizes a batch. On the host: chooses the size of each training step (multi-scale training)."""
 
 import dataclasses
 
 import jax
 import numpy as np
 
+from yolox_jax.errors import UserError
+
 
 @dataclasses.dataclass(frozen=True)
 class MultiscaleConfig:
-    """A new size every so many steps; the reference's random_resize."""
+    """Multi-scale training: a new random size every `every_steps` steps, as the reference's random_resize."""
 
-    every_steps: int = 10
-    range_units: int = 5  # of 32 pixels of height, to either side of the input's; the width keeps the input's aspect
-    min_units: int | None = None  # where given, instead
+    every_steps: int
+    range_units: int  # heights up to this many units of 32 pixels from the input's; the width keeps the aspect ratio
+    min_units: int | None = None  # if given, the limits of the height in place of the range
     max_units: int | None = None
-    end_step: int | None = None  # from where on all steps run at the base size
+    end_step: int | None = None  # from this step on, every step has the base size
+
+    def __post_init__(self) -> None:
+        for field, value, least in (
+            ("every_steps", self.every_steps, 1),
+            ("range_units", self.range_units, 0),
+            ("min_units", self.min_units, 1),
+            ("max_units", self.max_units, 1),
+        ):
+            if value is not None and value < least:
+                raise UserError(f"config.multiscale.{field} is {value}", f"give {least} or more")
+        if self.min_units is not None and self.max_units is not None:
+            _check_order(self.min_units, self.max_units)
 
     def size_at(self, step: int, base_hw: tuple[int, int], seed: int) -> tuple[int, int]:
-        """The size of step `step`, a pure function of (seed, step); the first `every_steps` run at the base size."""
+        """Returns the size of a step, a pure function of (seed, step); the first `every_steps` have the base size."""
         round_number = step // self.every_steps
         if round_number == 0 or (self.end_step is not None and step >= self.end_step):
             return base_hw
@@ -25,7 +39,7 @@ class MultiscaleConfig:
         return self._size(units[np.random.default_rng((seed, round_number)).integers(len(units))], base_hw)
 
     def first_uses(self, first_step: int, num_steps: int, base_hw: tuple[int, int], seed: int) -> list[tuple[int, int]]:
-        """The sizes of steps [first_step, num_steps), each once, in the order in which they come."""
+        """Returns the sizes of steps [first_step, num_steps), each once, in the order of their first use."""
         next_round = (first_step // self.every_steps + 1) * self.every_steps
         end_step = num_steps if self.end_step is None else self.end_step
         rounds = [first_step, *range(next_round, min(end_step, num_steps), self.every_steps)]
@@ -39,15 +53,20 @@ class MultiscaleConfig:
         return list(found)
 
     def sizes(self, base_hw: tuple[int, int]) -> list[tuple[int, int]]:
-        """Every size that can occur: as many programs are compiled."""
+        """Returns every possible size; one training program is compiled for each."""
         drawn = [self._size(units, base_hw) for units in self.units(base_hw)]
         return sorted({base_hw, *drawn})
 
     def units(self, base_hw: tuple[int, int]) -> range:
-        """The heights that are drawn from, in units of 32 pixels."""
+        """Returns the heights to draw from, in units of 32 pixels.
+
+        Raises:
+          UserError: there are none: the smallest is above the largest.
+        """
         base = base_hw[0] // 32
         first = max(1, base - self.range_units) if self.min_units is None else self.min_units
         last = base + self.range_units if self.max_units is None else self.max_units
+        _check_order(first, last)
         return range(first, last + 1)
 
     def _size(self, units: int, base_hw: tuple[int, int]) -> tuple[int, int]:
@@ -55,8 +74,16 @@ class MultiscaleConfig:
         return 32 * units, 32 * max(1, int(units * width / height))
 
 
+def _check_order(min_units: int, max_units: int) -> None:
+    if min_units > max_units:
+        raise UserError(
+            f"config.multiscale.min_units is {min_units}, more than max_units, {max_units}",
+            "give both, in units of 32 pixels, the smaller one as min_units",
+        )
+
+
 def resize(images_BHW3: jax.Array, gt_boxes_BG4: jax.Array, size_hw: tuple[int, int]) -> tuple[jax.Array, jax.Array]:
-    """Images and boxes at another size; torch's bilinear interpolate with align_corners=False, without antialias."""
+    """Resizes images and boxes as torch's bilinear interpolate does with align_corners=False, without antialiasing."""
     batch, height, width, channels = images_BHW3.shape
     if (height, width) == size_hw:
         return images_BHW3, gt_boxes_BG4

@@ -1,4 +1,4 @@
-"""One training sample: images read, mixed and made ready with their boxes, every draw from one random stream."""
+"""Runs on the host: makes one training sample, every random draw from one stream."""
 
 import dataclasses
 from collections.abc import Callable
@@ -17,21 +17,21 @@ DrawPartner = Callable[[np.random.Generator], int]  # a random index into the so
 
 @dataclasses.dataclass(frozen=True)
 class TrainSample:
-    """One image of a batch. A row of each of `types.Batch`'s arrays, and what the log wants to know."""
+    """One row of each array of `types.Batch`, and the numbers that are logged."""
 
     image: np.ndarray  # [H, W, 3] uint8, BGR
     boxes: np.ndarray  # [G, 4] float32, xyxy input pixels
     labels: np.ndarray  # [G] int32
     mask: np.ndarray  # [G] bool
-    hsv_shift: np.ndarray | None  # [3] float32, levels: for the device to apply
-    content_hw: tuple[int, int]  # rows and columns to shift: those before the padding, or none
-    image_ids: tuple[int | str, ...]  # the position's own first, then its partners
+    hsv_shift: np.ndarray | None  # [3] float32, levels; the device applies it
+    content_hw: tuple[int, int]  # the rows and columns that are shifted: without the padding, or (0, 0)
+    image_ids: tuple[int | str, ...]  # the image's own id, then its partners'
     num_dropped_boxes: int
 
 
 @dataclasses.dataclass(frozen=True)
 class _Picture:
-    """An image with its boxes on the way to a sample."""
+    """An image with its boxes, before the steps that every sample goes through."""
 
     image: np.ndarray  # [h, w, 3] uint8, BGR
     boxes_xyxy: np.ndarray  # [n, 4], pixels of `image`
@@ -49,12 +49,12 @@ def train_sample(
     augment: AugmentConfig,
     draw_partner: DrawPartner,
 ) -> TrainSample:
-    """Image `index`, perhaps in a mosaic, flipped by chance and padded, its boxes in `num_slots` slots.
+    """Makes a sample of image `index`: an optional mosaic with mixup, a flip, padding, boxes in `num_slots` slots.
 
-    The source gives images fitted to `size_hw` (FittedSource).
+    The source's images must be fitted to `size_hw` (FittedSource).
 
-    As in the reference's TrainTransform, a picture without boxes is neither flipped nor recoloured, boxes too small
-    to be learnt are left out, and where none is larger the picture stays as it was and keeps them all.
+    As in the reference's TrainTransform, boxes with a side of at most `min_box_side` are left out. If no box is larger,
+    or there is none, the image is neither flipped nor shifted in color and keeps all its boxes.
     """
     if rng.random() < augment.mosaic_prob:
         picture = _mosaic_picture(source, index, rng, size_hw, augment, draw_partner)
@@ -96,14 +96,14 @@ def _mosaic_picture(
     augment: AugmentConfig,
     draw_partner: DrawPartner,
 ) -> _Picture:
-    """Image `index` and three partners warped together, and a fourth with boxes blended in if the four have any."""
+    """Makes a mosaic of image `index` and three partners; if it has boxes, mixup may add a fourth that has some."""
     parameters = draws.draw_mosaic(rng, size_hw, augment)
     examples = [source[i] for i in (index, *(draw_partner(rng) for _ in range(3)))]
     image, boxes = mosaic(
         [example.image for example in examples], [example.boxes_xyxy for example in examples], size_hw, parameters
     )
     if len(boxes) and rng.random() < augment.mixup_prob:
-        # The four may be drawn again and have boxes, so a partner is found, however rare boxes are.
+        # Ends however rare boxes are: the four images can be drawn too, and one of them has boxes.
         partner = draw_partner(rng)
         while not source.num_boxes(partner):
             partner = draw_partner(rng)

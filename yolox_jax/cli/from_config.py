@@ -13,8 +13,7 @@ from yolox_jax.cli.terminal import print_progress
 from yolox_jax.data.prefetch import ReadConfig, Shard
 from yolox_jax.data.sources.open import open_split
 from yolox_jax.data.train_loader import LoadedBatch, LoaderConfig, TrainLoader
-from yolox_jax.data.views import bad_images
-from yolox_jax.data.views.repeat_factor import RepeatedSource
+from yolox_jax.data.views import chain
 from yolox_jax.detection.anchors import STRIDES, check_size
 from yolox_jax.detection.simota import SimOtaConfig
 from yolox_jax.errors import UserError
@@ -41,11 +40,6 @@ def multiscale(config: ConfigDict, size_hw: tuple[int, int], schedule: Schedule)
     end_step = None if config.multiscale.in_plain_epochs else schedule.no_aug_step
     sizes = MultiscaleConfig(**fields, end_step=end_step)
     units = sizes.units(size_hw)
-    if not units:
-        raise UserError(
-            f"config.multiscale.min_units is {units.start}, more than max_units, {units.stop - 1}",
-            "give a min_units that is at most max_units",
-        )
     if size_hw[0] // STRIDES[-1] not in units:
         logger.warning(
             "config.multiscale trains at heights of %d to %d pixels, but evaluation runs at config.input_size, whose "
@@ -58,11 +52,13 @@ def multiscale(config: ConfigDict, size_hw: tuple[int, int], schedule: Schedule)
 def open_source(config: ConfigDict, split: str) -> Source:
     """Opens the split "train" or "val", with the policy for bad images and, in training, repeat-factor sampling."""
     progress = functools.partial(print_progress, what=f"{split}: checked")
-    source = open_split(config.data, split)
-    source = bad_images.apply_policy(source, config.data.bad_images, config.data.threads, progress)
-    if split == "train" and config.data.repeat_threshold:
-        source = RepeatedSource(source, config.data.repeat_threshold)
-    return source
+    return chain.as_configured(
+        open_split(config.data, split),
+        bad_images=config.data.bad_images,
+        repeat_threshold=config.data.repeat_threshold if split == "train" else 0.0,
+        threads=config.data.threads,
+        progress=progress,
+    )
 
 
 def schedule(config: ConfigDict, num_images: int) -> Schedule:
@@ -123,7 +119,7 @@ def loader_config(config: ConfigDict, size_hw: tuple[int, int], schedule: Schedu
         seed=config.seed,
         num_slots=config.data.max_boxes,
         augment=_augment_config(config),
-        plain_from_step=schedule.no_aug_step,
+        no_aug_step=schedule.no_aug_step,
         mosaic_window=config.data.mosaic_window,
     )
 

@@ -1,4 +1,4 @@
-"""A source -> the batches of evaluation: each image once."""
+"""Reads a source into the batches of evaluation, each image once."""
 
 import dataclasses
 from collections.abc import Iterable, Sequence
@@ -9,17 +9,17 @@ import numpy as np
 
 from yolox_jax.augment import geometry
 from yolox_jax.data.prefetch import ReadConfig, Shard, batches, position_of
-from yolox_jax.data.views.naming import naming_the_image
+from yolox_jax.data.views import chain
 from yolox_jax.types import Source
 
 
 @dataclasses.dataclass(frozen=True)
 class EvalBatch:
-    """One process's part of a step of evaluation. The last batches are filled up with grey images under a False mask."""
+    """One process's part of an evaluation batch. The last batches are padded with gray images whose mask is False."""
 
     images: np.ndarray  # [B, H, W, 3] uint8, BGR
     ratios: np.ndarray  # [B] float32: input pixels per image pixel
-    mask: np.ndarray  # [B] bool: True where there is an image
+    mask: np.ndarray  # [B] bool: True for an image, False for padding
     indices: np.ndarray  # [B] int64, into the source
 
 
@@ -28,23 +28,27 @@ def eval_loader(
     *,
     size_hw: tuple[int, int],
     batch: int,
+    threads: int,
+    prefetch: int,
     shard: Shard = Shard(),
-    threads: int = 2,
-    prefetch: int = 8,
 ) -> Iterable[EvalBatch]:
-    """Each image once, in the source's order, in batches of `batch` images a process; may be iterated again.
+    """Reads each image once, in the source's order, in batches of `batch` images per process.
 
-    Step t of process i has the images from (t*P + i) * batch on. Every process gives the same number of batches, padded
-    and masked, since all hosts must run the same programs. A failing image is a SampleError.
+    Batch t of process i of P starts at image (t*P + i) * batch. Every process gets the same number of batches, since
+    all of them must run the same programs. The result may be iterated several times.
+
+    Raises:
+      SampleError: an image cannot be read, during iteration.
     """
     num_batches = -(-len(source) // (batch * shard.process_count))
-    rows = grain.MapDataset.range(num_batches * batch).map(_ReadEvalRow(source, batch, shard, size_hw))
-    return batches(rows, batch, _stack_eval, ReadConfig(threads=threads, prefetch=prefetch))
+    read_row = _ReadEvalRow(chain.as_read_by_evaluation(source), batch, shard, size_hw)
+    rows = grain.MapDataset.range(num_batches * batch).map(read_row)
+    return batches(rows, batch, _stack, ReadConfig(threads, workers=0, prefetch=prefetch, cache_bytes=0))
 
 
 @dataclasses.dataclass(frozen=True)
 class _ReadEvalRow:
-    """One row of each of EvalBatch's arrays."""
+    """Reads one row of each array of EvalBatch."""
 
     source: Source
     batch: int
@@ -55,12 +59,11 @@ class _ReadEvalRow:
         index = position_of(element, self.batch, self.shard)
         if index >= len(self.source):
             return np.full((*self.size_hw, 3), geometry.PAD_VALUE, np.uint8), 1.0, False, 0
-        with naming_the_image(self.source, index):
-            boxed, ratio = geometry.letterbox(self.source[index].image, self.size_hw)
-            return boxed, ratio, True, index
+        boxed, ratio = geometry.letterbox(self.source[index].image, self.size_hw)
+        return boxed, ratio, True, index
 
 
-def _stack_eval(rows: Sequence[tuple[Any, ...]]) -> EvalBatch:
+def _stack(rows: Sequence[tuple[Any, ...]]) -> EvalBatch:
     images, ratios, mask, indices = zip(*rows, strict=True)
     return EvalBatch(
         images=np.stack(images),

@@ -1,4 +1,4 @@
-"""Image files -> pixels as a person sees them."""
+"""Reads image files into pixels, rotated as a person sees them."""
 
 import os
 import re
@@ -8,84 +8,113 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from yolox_jax.errors import UserError
+
 _JPEG_START, _JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
-# After 0xff: 0x00 makes it a plain byte of a scan, 0xd0 to 0xd7 are the restarts inside one, a second 0xff is filling.
+# After 0xff: 0x00 makes it a byte of a scan, 0xd0 to 0xd7 are restarts inside a scan, and another 0xff is padding.
 _JPEG_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 _PNG_START, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND"
 
 
-class ImageError(ValueError):
-    """An image file is missing, cut off or no image. Names it and says what to do."""
+class ImageError(UserError):
+    """An image file is missing, truncated or not an image. `what` begins with the file's path."""
 
 
-class SizeError(ValueError):
-    """An image is not of the size that its annotations state. Names it and says what to do."""
+class SizeError(UserError):
+    """An image has another size than its annotations state. `what` begins with the file's path."""
 
 
 class Folders:
-    """Which files exist, by one listing of each folder: 118,000 single questions take minutes on a network."""
+    """Checks which files exist by one listing per folder, since single checks are slow on a network file system."""
 
     def __init__(self) -> None:
         self._names_in: dict[str, frozenset[str]] = {}
 
     def have(self, path: str) -> bool:
+        """Returns True if the file existed when its folder was first listed."""
         folder, name = os.path.split(path)
         if folder not in self._names_in:
-            self._names_in[folder] = frozenset(os.listdir(folder)) if os.path.isdir(folder) else frozenset()
+            self._names_in[folder] = _names(folder)
         return name in self._names_in[folder]
 
 
-def read_bytes(path: str | Path) -> bytes:
-    """The file as it is. One that is not there, or not a file, or not to be read by us, is an ImageError.
+def _names(folder: str) -> frozenset[str]:
+    try:
+        return frozenset(os.listdir(folder))
+    except (FileNotFoundError, NotADirectoryError):
+        return frozenset()
+    except OSError as error:
+        raise UserError(f"{folder} cannot be listed ({error.strerror or error})", "check its permissions") from error
 
-    Any other OSError is the machine's: the disk or the network may have the file in the next moment.
+
+def read_bytes(path: str | Path) -> bytes:
+    """Returns the bytes of an image file.
+
+    Raises:
+      ImageError: there is no such file, or it may not be read.
+      UserError: the disk or the network failed. Not an ImageError: the file may well be there on the next try, so no
+        empty image may take its place.
     """
     try:
         return Path(path).read_bytes()
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError) as error:
         raise ImageError(
-            f"{path} cannot be read ({error.strerror}); put it back or take it out of the data set"
+            f"{path} cannot be read ({error.strerror})", "put it back or take it out of the data set"
+        ) from error
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be read ({error.strerror or error})", "check the disk or the network, and start again"
         ) from error
 
 
 def read(path: str | Path, ignore_orientation: bool = False) -> np.ndarray:
-    """`decode` of a file. A file that cannot be opened is an ImageError too."""
+    """Reads and decodes an image file.
+
+    Raises:
+      ImageError: the file cannot be read or decoded.
+    """
     return decode(read_bytes(path), str(path), ignore_orientation)
 
 
 def read_annotated(path: str | Path, width: int, height: int, record: str, stated_in: str) -> np.ndarray:
-    """`read` of an image with boxes, of the size stated with them; a SizeError where it is of another one.
+    """Reads an image whose annotations state its size; `record` and `stated_in` name both in the error.
 
-    `record` names the image and `stated_in` the annotations, for the error.
+    Raises:
+      ImageError: the file cannot be read or decoded.
+      SizeError: the image has another size.
     """
     pixels = read(path)
     if pixels.shape[:2] == (width, height) != (height, width):
-        # Turned as its EXIF orientation says. The stated size tells that the boxes were drawn before.
+        # The EXIF orientation swapped the sides, so the boxes were drawn on the image as it is stored.
         pixels = read(path, ignore_orientation=True)
     if pixels.shape[:2] != (height, width):
         raise SizeError(
             f"{path} ({record}) is {pixels.shape[1]}x{pixels.shape[0]} pixels but {width}x{height} in {stated_in}, "
-            "so its boxes cannot be trusted; correct width and height, or put the annotated image back"
+            "so its boxes may be wrong",
+            "correct width and height, or put the annotated image back",
         )
     return pixels
 
 
 def decode(data: bytes, name: str, ignore_orientation: bool = False) -> np.ndarray:
-    """[h, w, 3] uint8 BGR of an encoded image of any kind that OpenCV knows; `name` is for the error.
+    """Decodes an image of any format that OpenCV knows to [h, w, 3] uint8 BGR; `name` is for the error.
 
-    Grey becomes three channels, CMYK and palettes colours, 16 bits eight; transparency is dropped, and the image is
-    turned as its EXIF orientation says. A truncated file is an ImageError: of a JPEG or PNG OpenCV would make up the
-    rest, and other kinds it does not decode. Wrong bytes in the middle of a JPEG cannot be told from a picture.
+    Gray images get three channels, CMYK and palettes become BGR, 16 bits become 8, transparency is dropped, and the
+    image is rotated as its EXIF orientation says.
+
+    Raises:
+      ImageError: the data is truncated (OpenCV would fill in the rest of a JPEG or PNG) or cannot be decoded. Wrong
+        bytes in the middle of a JPEG are not detected.
     """
     if _is_truncated(data):
-        raise ImageError(f"{name} is truncated after {len(data)} bytes; copy it again or take it out of the data set")
+        raise ImageError(f"{name} is truncated after {len(data)} bytes", "copy it again or take it out of the data set")
     flags = cv2.IMREAD_COLOR | (cv2.IMREAD_IGNORE_ORIENTATION if ignore_orientation else 0)
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
-    except cv2.error as error:  # more pixels than OpenCV's limit of 2^30
-        raise ImageError(f"{name} cannot be decoded ({error.err}); make it smaller") from error
+    except cv2.error as error:  # above OpenCV's limit of 2^30 pixels
+        raise ImageError(f"{name} cannot be decoded ({error.err})", "make it smaller") from error
     if pixels is None:
-        raise ImageError(f"{name} cannot be decoded; replace the file or take it out of the data set")
+        raise ImageError(f"{name} cannot be decoded", "replace the file or take it out of the data set")
     return pixels
 
 
@@ -96,12 +125,12 @@ def _is_truncated(data: bytes) -> bool:
 
 
 def _reaches_end_of_jpeg(data: bytes) -> bool:
-    """Goes from marker to marker, for the bytes of an end also occur in a thumbnail or after the image."""
+    """Follows the markers, since the end marker's bytes also occur in a thumbnail and after the image."""
     position = len(_JPEG_START) - 1
     while (marker := _JPEG_MARKER.search(data, position)) is not None:
         if marker[0] == _JPEG_END:
             return True
-        length = int.from_bytes(data[marker.end() : marker.end() + 2], "big")  # of the header only, for a scan
+        length = int.from_bytes(data[marker.end() : marker.end() + 2], "big")  # for a scan, of its header only
         position = marker.end() + length
     return False
 

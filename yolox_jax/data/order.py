@@ -1,23 +1,23 @@
-"""Which images stand where: the endless shuffled sequence, the partners at a position, and each position's random stream."""
+"""Determines the order of training images, the partners of each sample, and each sample's random stream."""
 
 import functools
 
 import numpy as np
 
-_SHUFFLE, _SAMPLE = 0, 1  # the two families of random streams under a seed
+_SHUFFLE, _SAMPLE = 0, 1  # the two families of random streams under one seed
 
 
 def index_at(position: int, num_images: int, seed: int) -> int:
-    """The image at a position of the endless shuffled sequence: each epoch is all images in an order of its own."""
+    """Returns the image at a position of the endless shuffled sequence. Each epoch has its own permutation."""
     epoch, place = divmod(position, num_images)
     return int(_permutation(seed, epoch, num_images)[place])
 
 
 def partner_at(position: int, num_images: int, seed: int, window: int, rng: np.random.Generator) -> int:
-    """A random image for the sample at a position to be mixed with, possibly its own.
+    """Draws an image to mix with the sample at a position; it can be the sample's own.
 
-    One of those at the last `window` positions, which are read lately and therefore cheap; of the whole data set, as in
-    the reference, where `window` is 0 or not smaller than it.
+    Draws from the last `window` positions, whose images are probably in the cache; from the whole data set, as the
+    reference does, if `window` is 0 or at least `num_images`.
     """
     if not 0 < window < num_images:
         return int(rng.integers(num_images))
@@ -26,12 +26,12 @@ def partner_at(position: int, num_images: int, seed: int, window: int, rng: np.r
 
 
 def sample_rng(position: int, seed: int) -> np.random.Generator:
-    """The random stream of the sample at a position, and of nothing else."""
+    """Returns the random stream of the sample at a position; no other sample uses it."""
     return _stream(seed, _SAMPLE, position)
 
 
-# Threads read across one border between epochs at a time, if that. The cache is safe to call from all of them, and a
-# permutation dropped too early is only made again.
+# Threads read from at most two epochs at a time. lru_cache is thread-safe, and a permutation that is evicted too early
+# is only computed again.
 @functools.lru_cache(maxsize=4)
 def _permutation(seed: int, epoch: int, num_images: int) -> np.ndarray:
     return _stream(seed, _SHUFFLE, epoch).permutation(num_images)

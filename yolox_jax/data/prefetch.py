@@ -1,4 +1,4 @@
-"""How elements are read ahead: shared out to processes, made in threads or worker processes, stacked into batches."""
+"""Prefetches batches: samples are made in threads or worker processes and stacked, each process its own rows."""
 
 import dataclasses
 import signal
@@ -9,13 +9,15 @@ import cv2
 import grain
 from absl import flags
 
-# The parallelism is over samples; OpenCV's own threads would only contend with it. For every process, workers too.
+from yolox_jax.errors import UserError
+
+# Samples are made in parallel already; OpenCV's own threads would only compete. Applies to worker processes too.
 cv2.setNumThreads(0)
 
 
 @dataclasses.dataclass(frozen=True)
 class Shard:
-    """This process among all: of each global batch, process i of P has rows [i*B/P, (i+1)*B/P)."""
+    """The rows of each global batch that one process reads: process i of P reads rows [i*B/P, (i+1)*B/P) of B."""
 
     process_index: int = 0
     process_count: int = 1
@@ -27,20 +29,26 @@ class Shard:
 
 @dataclasses.dataclass(frozen=True)
 class ReadConfig:
-    """How the batches are read ahead. Changes their speed, never their bytes."""
+    """The resources for reading batches. They change the speed, never the contents of a batch."""
 
-    threads: int = 2  # a process; 0 reads in the caller's
-    workers: int = 0  # processes that read; 0: threads of this one alone
-    prefetch: int = 4  # batches
-    cache_bytes: int = 1 << 30  # of decoded images, a process
+    threads: int  # that decode and augment, per process; 0 uses the caller's thread
+    workers: int  # worker processes; 0 uses only the threads of this process
+    prefetch: int  # batches made ahead of their use
+    cache_bytes: int  # for decoded images, per process
 
     def __post_init__(self) -> None:
-        if min(self.threads, self.workers, self.prefetch, self.cache_bytes) < 0:
-            raise ValueError(f"{self}, from config.data.threads, workers, prefetch and cache_mb: none may be below 0")
+        for field, value in (
+            ("threads", self.threads),
+            ("workers", self.workers),
+            ("prefetch", self.prefetch),
+            ("cache_mb", self.cache_bytes >> 20),
+        ):
+            if value < 0:
+                raise UserError(f"config.data.{field} is {value}", "give 0 or more")
 
 
 def position_of(element: int, rows: int, shard: Shard) -> int:
-    """Where a process's n-th sample stands among those of all."""
+    """Returns the position, among the samples of all processes, of this process's sample number `element`."""
     step, row = divmod(element, rows)
     return (step * shard.process_count + shard.process_index) * rows + row
 
@@ -48,25 +56,25 @@ def position_of(element: int, rows: int, shard: Shard) -> int:
 def batches(
     elements: grain.MapDataset, rows: int, stack: Callable[[Sequence[Any]], Any], read: ReadConfig
 ) -> grain.IterDataset:
-    """Threads make samples one by one, in order, and the caller's thread stacks them.
+    """Makes samples one by one, in order, in threads, and stacks `rows` of them in the caller's thread.
 
-    Threads that each made a whole batch would be spread over `threads` batches at once, too far for a small cache of
-    decoded images.
+    Threads that each made a whole batch would work on `threads` batches at once, which needs a larger cache of decoded
+    images. Worker processes do make whole batches, in turn, since grain distributes single elements to them.
     """
     if read.workers:
-        if not flags.FLAGS.is_parsed():  # outside of a program; grain's worker processes ask for its flags
+        if not flags.FLAGS.is_parsed():  # grain's worker processes read absl's flags, even outside a program
             flags.FLAGS.mark_as_parsed()
-        # Workers make whole batches, in turn: grain deals elements out, so a batch must be one.
         options = grain.ReadOptions(num_threads=read.threads, prefetch_buffer_size=read.threads)
-        of_worker = grain.multiprocessing.MultiprocessingOptions(
+        multiprocessing = grain.multiprocessing.MultiprocessingOptions(
             num_workers=read.workers, per_worker_buffer_size=max(1, read.prefetch // read.workers)
         )
-        return elements.batch(rows, batch_fn=stack).to_iter_dataset(options).mp_prefetch(of_worker, _ignore_ctrl_c)
+        dataset = elements.batch(rows, batch_fn=stack).to_iter_dataset(options)
+        return dataset.mp_prefetch(multiprocessing, _ignore_ctrl_c)
     buffer = max(read.prefetch * rows, read.threads) if read.threads and read.prefetch else 0
     options = grain.ReadOptions(num_threads=read.threads, prefetch_buffer_size=buffer)
     return elements.to_iter_dataset(options).batch(rows, batch_fn=stack)
 
 
 def _ignore_ctrl_c(worker_index: int, worker_count: int) -> None:
-    """A terminal sends Ctrl-C to all; the main process decides, and then stops its workers."""
+    """Leaves Ctrl-C, which a terminal sends to every process, to the main process, which then stops its workers."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,8 +1,8 @@
-"""A source -> the batches of training, from any step on.
+"""Reads a source into the batches of training, from any step on.
 
-The guarantee everything rests on: the training sample at position p is a pure function of (seed, p), and the global
-batch of step t is the positions t*B .. t*B + B - 1. So neither the number of threads, nor of processes, nor the step a
-run starts at changes what is learnt, and a restored run needs nothing but its step.
+Everything rests on one guarantee: the training sample at position p is a pure function of (seed, p), and the global
+batch of step t is positions t*B .. t*B + B - 1. So the number of threads, the number of processes and the step at which
+a run starts change nothing, and a resumed run needs only its step.
 """
 
 import dataclasses
@@ -20,15 +20,16 @@ from yolox_jax.augment.draws import AugmentConfig
 from yolox_jax.augment.sample import TrainSample, train_sample
 from yolox_jax.data.order import index_at, partner_at, sample_rng
 from yolox_jax.data.prefetch import ReadConfig, Shard, batches, position_of
-from yolox_jax.data.views.cache import CachedSource, FittedSource
-from yolox_jax.data.views.naming import NamingSource, naming_the_image
+from yolox_jax.data.views import chain
+from yolox_jax.data.views.naming import naming
+from yolox_jax.errors import UserError
 from yolox_jax.types import Source
 
 logger = logging.getLogger("yolox_jax.data")
 
 _NUM_FINGERPRINTED = 64  # images; some formats read a record for each
 
-ImageIds = tuple[tuple[int | str, ...], ...]  # of each row of a batch: its own image first, then those mixed with it
+ImageIds = tuple[tuple[int | str, ...], ...]  # for each row of a batch: the image's own id, then its partners'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,28 +43,32 @@ class LoadedBatch:
 
 @dataclasses.dataclass(frozen=True)
 class LoaderConfig:
-    """Which batches, in which order. With the source, all that their bytes depend on."""
+    """Everything that the contents of the batches depend on, besides the source. configs/base.py has the values."""
 
     size_hw: tuple[int, int]
     global_batch: int
     seed: int
-    num_slots: int = 120
-    augment: AugmentConfig = AugmentConfig()
-    plain_from_step: int | None = None  # the first step without mosaic and mixup
-    mosaic_window: int = 256  # positions that partners come from; 0: the whole data set
+    num_slots: int  # G
+    augment: AugmentConfig
+    no_aug_step: int | None  # the first step without mosaic and mixup
+    mosaic_window: int  # the number of positions that partners come from; 0: the whole data set
 
     def __post_init__(self) -> None:
-        if self.mosaic_window < 0 or self.num_slots < 1 or self.seed < 0:
-            raise ValueError(
-                f"config.data.mosaic_window is {self.mosaic_window}, config.data.max_boxes {self.num_slots} and config.seed "
-                f"{self.seed}: give a window and a seed of at least 0 and at least one box"
-            )
+        for field, value, least in (
+            ("batch_size", self.global_batch, 1),
+            ("seed", self.seed, 0),
+            ("data.max_boxes", self.num_slots, 1),
+            ("data.mosaic_window", self.mosaic_window, 0),
+        ):
+            if value < least:
+                raise UserError(f"config.{field} is {value}", f"give {least} or more")
 
 
 class TrainLoader(Iterator[LoadedBatch]):
-    """This process's rows of the batches of steps [start_step, num_steps). A failing image is a SampleError.
+    """Iterates over this process's rows of the batches of steps [start_step, num_steps).
 
-    Its state is the next step, and what tells other batches from these. Close it, or use it in a `with`, to stop its threads.
+    Its state is the next step, plus everything the batches depend on. Close it, or use it in a `with`, to stop its
+    threads. An image that cannot be used raises a SampleError.
     """
 
     def __init__(
@@ -72,13 +77,13 @@ class TrainLoader(Iterator[LoadedBatch]):
         config: LoaderConfig,
         num_steps: int,
         *,
+        read: ReadConfig,
         start_step: int = 0,
         shard: Shard = Shard(),
-        read: ReadConfig = ReadConfig(),
     ):
-        self._read_sample = _ReadTrainSample(
-            NamingSource(CachedSource(FittedSource(source, config.size_hw), read.cache_bytes)), config, shard
-        )
+        """`source` is the run's data set (chain.as_configured), without the views that only a loader needs."""
+        read_by_training = chain.as_read_by_training(source, config.size_hw, read.cache_bytes)
+        self._read_sample = _ReadTrainSample(read_by_training, config, shard)
         self._data_set_crc = _fingerprint(source)
         self._read = read
         self._num_steps = num_steps
@@ -93,14 +98,14 @@ class TrainLoader(Iterator[LoadedBatch]):
             self._iterator = iter(batches(samples, rows, _stack, self._read))
         arrays, image_ids, num_dropped_boxes = next(self._iterator)
         self._next_step += 1
-        if self._read.workers:  # out of grain's shared memory, which does not live as long as a batch may
+        if self._read.workers:  # copies: grain frees its shared memory while the batch may still be in use
             arrays = {name: np.array(array) for name, array in arrays.items()}
-        # Any, since Batch says jax.Array and these stay numpy until the step puts them on its devices.
+        # Any, since Batch declares jax.Array, and these stay numpy until the step places them on its devices.
         fields: dict[str, Any] = arrays
         return LoadedBatch(types.Batch(**fields), image_ids, num_dropped_boxes)
 
     def empty_batch(self) -> types.Batch:
-        """Zeros of the shapes and types of every batch, for a program to be compiled before one is read."""
+        """Returns zeros of every batch's shapes and types, to compile a program before a batch is read."""
         config, rows = self._read_sample.config, self._read_sample.rows
         has_shift = config.augment.hsv is not None
         fields: dict[str, Any] = {
@@ -114,7 +119,7 @@ class TrainLoader(Iterator[LoadedBatch]):
         return types.Batch(**fields)
 
     def get_state(self) -> dict[str, int]:
-        """A small json: fits any loader of as many images with the same batch, seed and window, however it reads."""
+        """Returns a small dict for json. It fits any loader of the same data set, batch size, seed and window."""
         config = self._read_sample.config
         return {
             "next_step": self._next_step,
@@ -126,7 +131,7 @@ class TrainLoader(Iterator[LoadedBatch]):
         }
 
     def differences(self, state: Mapping[str, int]) -> list[str]:
-        """What tells the batches of a state's loader from these; empty where they are the same."""
+        """Returns what differs between a state's loader and this one; empty if their batches are the same."""
         own = self.get_state()
         return [
             f"{name}: {state.get(name)} there, {own[name]} here"
@@ -135,13 +140,16 @@ class TrainLoader(Iterator[LoadedBatch]):
         ]
 
     def set_state(self, state: Mapping[str, int]) -> None:
-        """Goes on where the loader of a state stopped: reads nothing of what came before.
+        """Resumes at the next step of a state, without reading anything before it.
 
         Raises:
-          ValueError: the state's loader gave other batches than this one; names the differences.
+          UserError: the state's loader has other batches than this one; names the differences.
         """
         if differing := self.differences(state):
-            raise ValueError(f"the saved position belongs to other batches than these ({'; '.join(differing)})")
+            raise UserError(
+                f"the saved position belongs to other batches than these ({'; '.join(differing)})",
+                "use the data set and the config that it was saved with",
+            )
         self.close()
         self._next_step = state["next_step"]
 
@@ -151,13 +159,13 @@ class TrainLoader(Iterator[LoadedBatch]):
         needed = (window + config.global_batch) * config.size_hw[0] * config.size_hw[1] * 3
         if config.augment.mosaic_prob > 0 and config.mosaic_window and needed > cache_bytes:
             logger.warning(
-                "config.data.cache_mb is %d; to decode each image once, the mosaic's window needs %d: raise it, or lower "
-                "config.data.mosaic_window",
+                "config.data.cache_mb is %d, but the mosaic's window needs %d for each image to be decoded only once: "
+                "raise it, or lower config.data.mosaic_window",
                 *(cache_bytes >> 20, -(-needed >> 20)),
             )
 
     def close(self) -> None:
-        """Stops reading ahead; the next batch would start it again."""
+        """Stops prefetching; the next batch would start it again."""
         if self._iterator is not None:
             self._iterator.close()
             self._iterator = None
@@ -170,24 +178,23 @@ class TrainLoader(Iterator[LoadedBatch]):
 
 
 def _fingerprint(source: Source) -> int:
-    """Tells one data set from another of the same size, wherever it lies: ids and boxes of images spread over it."""
+    """Distinguishes data sets of equal length, wherever they are stored: a CRC of evenly spread ids and box counts."""
     spread = range(0, len(source), max(1, len(source) // _NUM_FINGERPRINTED))
     return zlib.crc32(repr([(source.image_id(index), source.num_boxes(index)) for index in spread]).encode())
 
 
-# A dataclass, not a closure, so that worker processes can be sent it.
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)  # not a closure, so that it can be pickled for worker processes
 class _ReadTrainSample:
+    """Makes the training sample with a given number among this process's samples."""
+
     source: Source
     config: LoaderConfig
     shard: Shard
 
     def __post_init__(self) -> None:
         if self.config.global_batch % self.shard.process_count:
-            raise ValueError(
-                f"global_batch {self.config.global_batch} does not divide by {self.shard.process_count} processes; "
-                "change either"
-            )
+            rows, processes = self.config.global_batch, self.shard.process_count
+            raise UserError(f"config.batch_size is {rows}, not a multiple of {processes} processes", "change either")
 
     @property
     def rows(self) -> int:
@@ -197,22 +204,22 @@ class _ReadTrainSample:
         config, num_images = self.config, len(self.source)
         position = position_of(element, self.rows, self.shard)
         step = position // config.global_batch
-        is_plain = config.plain_from_step is not None and step >= config.plain_from_step
+        is_no_aug = config.no_aug_step is not None and step >= config.no_aug_step
         index = index_at(position, num_images, config.seed)
-        with naming_the_image(self.source, index):
+        with naming(self.source, index, "making the sample of"):
             return train_sample(
                 self.source,
                 index,
                 sample_rng(position, config.seed),
                 size_hw=config.size_hw,
                 num_slots=config.num_slots,
-                augment=config.augment.plain() if is_plain else config.augment,
+                augment=config.augment.no_aug() if is_no_aug else config.augment,
                 draw_partner=functools.partial(partner_at, position, num_images, config.seed, config.mosaic_window),
             )
 
 
 def _stack(samples: Sequence[TrainSample]) -> tuple[dict[str, np.ndarray], ImageIds, int]:
-    """The fields of a LoadedBatch as plain containers: what a worker process sends then goes through shared memory."""
+    """Returns the fields of a LoadedBatch in plain containers, which worker processes send through shared memory."""
     arrays = {
         "images": np.stack([sample.image for sample in samples]),
         "gt_boxes": np.stack([sample.boxes for sample in samples]),
@@ -220,7 +227,7 @@ def _stack(samples: Sequence[TrainSample]) -> tuple[dict[str, np.ndarray], Image
         "gt_mask": np.stack([sample.mask for sample in samples]),
     }
     shifts = [sample.hsv_shift for sample in samples if sample.hsv_shift is not None]
-    if shifts:  # all or none have one
+    if shifts:  # every sample has one, or none
         arrays["hsv_shift"] = np.stack(shifts)
         arrays["content_hw"] = np.array([sample.content_hw for sample in samples], np.int32)
     image_ids = tuple(sample.image_ids for sample in samples)

@@ -18,7 +18,7 @@ def annotation(id, **changes):
 
 @pytest.fixture
 def content():
-    """Two images, the second without boxes, and two categories with sparse ids in the wrong order."""
+    """Two images, the second without boxes, and two categories with sparse ids, not in order."""
     return {
         "images": [
             {"id": 1, "file_name": "a.png", "width": WIDTH, "height": HEIGHT},
@@ -44,7 +44,7 @@ def open_source(tmp_path):
     return open_it
 
 
-def test_examples_have_pixels_boxes_and_ids_and_an_image_without_boxes_stays(open_source, content):
+def test_examples_have_pixels_boxes_and_ids_and_an_image_without_boxes_is_kept(open_source, content):
     source = open_source(content)
     assert len(source) == 2
     first, second = source[0], source[1]
@@ -74,7 +74,7 @@ def test_sparse_category_ids_become_labels_in_order_of_id(open_source, content):
     assert [record["category_id"] for record in truth["annotations"]] == [90, 7]
 
 
-def test_annotations_of_an_image_keep_their_order_however_the_file_mixes_them(open_source, content):
+def test_annotations_of_an_image_keep_their_order_in_the_file(open_source, content):
     content["annotations"] = [
         annotation(number, image_id=1 + number % 2, bbox=[number, 0, 5, 5]) for number in range(1, 9)
     ]
@@ -83,7 +83,7 @@ def test_annotations_of_an_image_keep_their_order_however_the_file_mixes_them(op
     assert source[1].boxes_xyxy[:, 0].tolist() == [1, 3, 5, 7]
 
 
-def test_crowds_are_ground_truth_but_not_learnt(open_source, content):
+def test_crowds_are_ground_truth_but_not_learned(open_source, content):
     content["annotations"].append(annotation(2, iscrowd=1, bbox=[0, 0, 50, 30]))
     source = open_source(content)
     assert len(source[0].boxes_xyxy) == 1
@@ -143,14 +143,14 @@ def test_a_box_partly_outside_is_clipped_for_training_and_kept_in_the_ground_tru
     assert source.ground_truth()["annotations"][0]["bbox"] == bbox
 
 
-def test_a_box_a_pixel_outside_is_clipped_without_a_word(open_source, content):
+def test_a_box_a_pixel_outside_is_clipped_without_a_report(open_source, content):
     content["annotations"] = [annotation(3, bbox=[-1, -1, 62, 42])]
     source = open_source(content)
     assert source.problems == []
     assert source[0].boxes_xyxy.tolist() == [[0, 0, WIDTH, HEIGHT]]
 
 
-def test_a_missing_image_is_one_problem_and_takes_its_annotations_along(open_source, content):
+def test_a_missing_image_is_one_problem_and_its_annotations_are_left_out(open_source, content):
     content["images"].insert(0, {"id": 5, "file_name": "sub/gone.png", "width": 9, "height": 9})
     content["annotations"] += [annotation(2, image_id=5), annotation(3, image_id=5, bbox=[1, 1, 0, 0])]
     source = open_source(content)
@@ -162,7 +162,7 @@ def test_a_missing_image_is_one_problem_and_takes_its_annotations_along(open_sou
     assert source[0].boxes_xyxy.tolist() == [[10, 10, 30, 15]]
 
 
-def test_the_log_has_ten_lines_of_a_kind_and_one_with_the_rest(open_source, content, caplog):
+def test_the_log_has_ten_lines_per_kind_and_one_with_the_rest(open_source, content, caplog):
     content["annotations"] += [annotation(number, category_id=8) for number in range(2, 15)]
     content["annotations"].append(annotation(99, bbox=[0, 0, 0, 0]))
     with caplog.at_level(logging.WARNING, "yolox_jax.data"):
@@ -188,7 +188,7 @@ def test_the_log_has_ten_lines_of_a_kind_and_one_with_the_rest(open_source, cont
         (lambda content: content["annotations"].append(3), "no list of records 'annotations'"),
     ],
 )
-def test_a_file_that_is_no_coco_data_set_is_an_error_that_names_it(open_source, content, change, message):
+def test_a_file_that_is_not_a_coco_data_set_is_an_error_that_names_it(open_source, content, change, message):
     change(content)
     with pytest.raises(ValueError, match=message) as caught:
         open_source(content)
@@ -203,7 +203,7 @@ def test_invalid_json_is_an_error_that_names_the_file(open_source):
 def test_a_data_set_without_a_usable_image_is_an_error_with_file_and_folder(open_source, content):
     for image in content["images"]:
         image["file_name"] = "elsewhere/" + image["file_name"]
-    with pytest.raises(ValueError, match=r"train\.json \(train\): none of its 2 images is in .*images; check"):
+    with pytest.raises(ValueError, match=r"train\.json \(train\): none of its 2 images is in .*images: check"):
         open_source(content)
 
 
@@ -222,9 +222,9 @@ def test_an_image_of_another_size_than_the_json_states_is_an_error_with_both_siz
 
 
 @pytest.mark.parametrize("as_stored", [True, False])
-def test_an_image_turned_by_its_exif_is_read_as_the_json_saw_it(open_source, content, tmp_path, as_stored):
+def test_an_image_rotated_by_its_exif_is_read_with_the_sides_of_the_json(open_source, content, tmp_path, as_stored):
     stored = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
-    stored[:, : WIDTH // 2] = 255  # the left half as stored; EXIF's quarter turn clockwise makes it the upper half
+    stored[:, : WIDTH // 2] = 255  # the left half as stored, the upper half after EXIF's quarter turn clockwise
     jpeg = cv2.imencode(".jpg", stored)[1].tobytes()
     tiff = b"II*\0" + struct.pack("<IHHHIII", 8, 1, 0x0112, 3, 1, 6, 0)
     exif = b"Exif\0\0" + tiff

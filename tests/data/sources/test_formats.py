@@ -1,6 +1,7 @@
-"""One small data set, written in every file format, is the same data set to whoever reads it.
+"""Reads one small data set from every file format, with the same result.
 
-A format joins by a function in `WRITERS`: it writes `PICTURES` below a folder and returns the config's data section.
+To add a format, add a function to `WRITERS` that writes `PICTURES` below a folder and returns the data section of a
+config.
 """
 
 import json
@@ -16,12 +17,12 @@ CLASS_NAMES = ("ant", "bee", "cell")  # sorted, as VOC's files would give them
 
 
 def picture(seed, height, width, *objects):
-    """An encoded JPEG, its size, and (label, integer xyxy) of its objects."""
+    """Returns an encoded JPEG, its size, and (label, integer xyxy) of its objects."""
     pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
     return cv2.imencode(".jpg", pixels)[1].tobytes(), height, width, objects
 
 
-PICTURES = {  # in the order of their names, which YOLO's format goes by
+PICTURES = {  # in the order of their names, as YOLO's format has them
     "a": picture(0, 41, 67, (2, (0, 0, 67, 41)), (0, (3, 5, 4, 7)), (2, (60, 30, 67, 41))),
     "b": picture(1, 33, 33),
     "c": picture(2, 97, 50, (1, (7, 11, 48, 90))),

@@ -6,6 +6,7 @@ import pytest
 
 from yolox_jax.data.sources.open import check_classes, open_split
 from yolox_jax.data.sources.shapes import ShapesSource
+from yolox_jax.errors import NotFoundError, UserError
 
 SHAPES = {"kind": "shapes", "shapes": {"num_train": 5, "num_val": 3, "seed": 0}}
 COCO = {
@@ -68,14 +69,14 @@ def test_a_tilde_is_the_home_folder(coco_dir, monkeypatch):
     assert len(open_split(COCO | {"root": "", "val": "~/set/val.json", "val_images": "~/set/images"}, "val")) == 2
 
 
-def test_an_unknown_kind_is_told_the_known_ones():
+def test_an_unknown_kind_is_refused_with_the_known_ones():
     with pytest.raises(
-        ValueError, match=r"config\.data\.kind is 'cocoa'; known kinds: coco, shapes, tfds, voc, yolo_txt"
+        ValueError, match=r"config\.data\.kind is 'cocoa': choose one of coco, shapes, tfds, voc, yolo_txt"
     ):
         open_split({"kind": "cocoa"}, "train")
 
 
-def test_an_unknown_split_is_told_the_known_ones():
+def test_an_unknown_split_is_refused_with_the_known_ones():
     with pytest.raises(ValueError, match="unknown split 'test'; known: train, val"):
         open_split(SHAPES, "test")
 
@@ -88,16 +89,18 @@ def test_an_unknown_split_is_told_the_known_ones():
         (COCO | {"train_images": None}, r"config\.data\.train_images is empty"),
         ({"kind": "shapes"}, r"config\.data\.shapes is missing"),
         ({"kind": "shapes", "shapes": {"num_val": 3, "seed": 0}}, r"config\.data\.shapes\.num_train is missing"),
+        ({"kind": "shapes", "shapes": {"num_train": 0, "seed": 0}}, r"shapes\.num_train is 0: give 1 or more"),
+        ({"kind": "shapes", "shapes": {"num_train": 3, "seed": -1}}, r"shapes\.seed is -1: give 0 or more"),
     ],
 )
-def test_a_missing_or_empty_field_is_named(data, message):
-    with pytest.raises(ValueError, match=message):
+def test_a_missing_or_empty_field_or_a_wrong_number_is_named(data, message):
+    with pytest.raises(UserError, match=message):
         open_split(data, "train")
 
 
 @pytest.mark.parametrize(("field", "wrong"), [("val", "val.jsn"), ("val_images", "image")])
 def test_a_path_that_does_not_exist_is_named_with_its_field(coco_dir, field, wrong):
-    with pytest.raises(FileNotFoundError, match=f"config\\.data\\.{field}: .*{coco_dir}/set/{wrong};"):
+    with pytest.raises(NotFoundError, match=f"config\\.data\\.{field}: .*{coco_dir}/set/{wrong}:"):
         open_split(COCO | {field: wrong}, "val")
 
 
@@ -139,12 +142,12 @@ def test_class_names_are_one_string_with_commas_or_a_sequence(voc_dir, names):
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
-        ({"train": None}, ValueError, r"config\.data\.train is empty"),
-        ({"train": " ,"}, ValueError, r"config\.data\.train names no list; give FOLDER/SPLIT"),
-        ({"train": "trainval"}, ValueError, r"config\.data\.train: 'trainval' is not FOLDER/SPLIT, such as VOC2007"),
-        ({"train": "VOC2007/tranval"}, FileNotFoundError, r"config\.data\.train: .*VOCdevkit/VOC2007/.*/tranval\.txt"),
-        ({"root": "VOC"}, FileNotFoundError, r"config\.data\.train: .* or config\.data\.root"),
-        ({"class_names": "ant,bee,ant"}, ValueError, r"config\.data\.class_names has a name twice: ant, bee, ant"),
+        ({"train": None}, UserError, r"config\.data\.train is empty"),
+        ({"train": " ,"}, UserError, r"config\.data\.train names no list: give FOLDER/SPLIT"),
+        ({"train": "trainval"}, UserError, r"config\.data\.train has 'trainval': give FOLDER/SPLIT, such as VOC2007"),
+        ({"train": "VOC2007/tranval"}, NotFoundError, r"config\.data\.train: .*VOCdevkit/VOC2007/.*/tranval\.txt"),
+        ({"root": "VOC"}, NotFoundError, r"config\.data\.train: .* or config\.data\.root"),
+        ({"class_names": "ant,bee,ant"}, UserError, r"config\.data\.class_names has a name twice \(ant, bee, ant\)"),
     ],
 )
 def test_a_wrong_field_of_voc_is_named(voc_dir, changes, error, message):
@@ -155,13 +158,13 @@ def test_a_wrong_field_of_voc_is_named(voc_dir, changes, error, message):
 @pytest.mark.parametrize("part", ["JPEGImages", "Annotations"])
 def test_a_voc_folder_without_images_or_annotations_is_named(voc_dir, part):
     (voc_dir / "VOCdevkit" / "VOC2007" / part).rename(voc_dir / "elsewhere")
-    with pytest.raises(FileNotFoundError, match=rf"config\.data\.train: .*/VOC2007 has no folder {part}"):
+    with pytest.raises(NotFoundError, match=rf"config\.data\.train: .*/VOC2007 has no folder {part}"):
         open_split(VOC, "train")
 
 
-def test_splits_of_voc_with_other_classes_are_told_what_to_do(voc_dir):
+def test_different_classes_of_two_voc_splits_are_an_error_that_says_what_to_do(voc_dir):
     train, val = (open_split(VOC | {"train": f"{folder}/trainval"}, "train") for folder in ("VOC2007", "VOC2012"))
-    with pytest.raises(ValueError, match=r"train: ant; val: bee; .*config\.data\.class_names"):
+    with pytest.raises(ValueError, match=r"train: ant; val: bee\).*config\.data\.class_names"):
         check_classes(None, train.class_names, val.class_names)
 
 
@@ -181,5 +184,5 @@ def test_the_yaml_is_data_yaml_unless_named(yolo_dir):
     assert open_split(data, "train").class_names == ("data.yaml",)
     assert open_split(data | {"yaml": "other.yaml"}, "train").class_names == ("other.yaml",)
     assert open_split(data | {"root": "", "yaml": str(yolo_dir / "set/other.yaml")}, "train").class_names
-    with pytest.raises(FileNotFoundError, match=r"config\.data\.yaml: there is no file .*/set/gone\.yaml"):
+    with pytest.raises(NotFoundError, match=r"config\.data\.yaml: there is no file .*/set/gone\.yaml"):
         open_split(data | {"yaml": "gone.yaml"}, "train")

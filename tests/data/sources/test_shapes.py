@@ -75,10 +75,10 @@ def test_pictures_are_within_the_stated_ranges():
             assert math.dist(shape.color, plan.background) >= 130
 
 
-def test_a_picture_is_a_function_of_seed_and_index_alone():
+def test_a_picture_is_a_function_of_only_seed_and_index():
     source, again, other = ShapesSource(50, seed=7), ShapesSource(9, seed=7), ShapesSource(9, seed=8)
     late = source[8]
-    for index in (8, 0, 8):  # whatever was drawn before
+    for index in (8, 0, 8):  # in any order
         first, second = source[index], again[index]
         np.testing.assert_array_equal(first.image, second.image)
         np.testing.assert_array_equal(first.boxes_xyxy, second.boxes_xyxy)
@@ -107,12 +107,12 @@ def test_ground_truth_has_the_boxes_of_the_examples():
             assert annotation["iscrowd"] == 0
 
 
-def test_a_source_ends_where_its_length_says():
+def test_iteration_ends_at_the_length():
     assert len(list(ShapesSource(3, seed=0))) == 3
     with pytest.raises(IndexError, match="picture 3 of 3"):
         ShapesSource(3, seed=0)[3]
 
 
-def test_numbers_without_sense_are_refused():
-    with pytest.raises(ValueError, match="num_images >= 1"):
+def test_impossible_numbers_are_refused():
+    with pytest.raises(ValueError, match="needs num_images >= 1"):
         ShapesSource(0, seed=0)

@@ -1,6 +1,7 @@
-"""TfdsSource on small data sets that tfds itself wrote."""
+"""Reads small data sets that tfds itself wrote."""
 
 import concurrent.futures
+import dataclasses
 import json
 import logging
 import pickle
@@ -12,11 +13,14 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
+from configs import base
 from tests.material import ROOT
 from yolox_jax.data.images import ImageError
 from yolox_jax.data.sources import problems
 from yolox_jax.data.sources.open import open_split
 from yolox_jax.data.sources.tfds import TfdsSource
+from yolox_jax.data.sources.tfds_files import FeatureNames
+from yolox_jax.errors import NotFoundError, UserError
 
 HEIGHT, WIDTH = 40, 60
 F = tfds.features
@@ -43,7 +47,7 @@ def record(id, *objects, image=PNG):
 
 @pytest.fixture
 def write(tmp_path):
-    """Has tfds write records of a split "train" (and the first of them as "validation"); gives the version's folder."""
+    """Returns a function that writes records as "train", and the first also as "validation"; it returns the folder."""
 
     def write_it(records, features=COCO, version="1.2.0"):
         class Small(tfds.core.GeneratorBasedBuilder, skip_registration=True):
@@ -66,7 +70,7 @@ def write(tmp_path):
     return write_it
 
 
-def test_examples_have_pixels_boxes_and_ids_and_an_image_without_boxes_stays(write):
+def test_examples_have_pixels_boxes_and_ids_and_an_image_without_boxes_is_kept(write):
     source = TfdsSource(write([record(7, thing()), record(9)]), "train")
     assert (len(source), source.class_names) == (2, ("train", "toothbrush"))
     first, second = source[0], source[1]
@@ -84,7 +88,7 @@ def test_examples_have_pixels_boxes_and_ids_and_an_image_without_boxes_stays(wri
     assert source.problems == []
 
 
-def test_crowds_are_ground_truth_but_not_learnt(write):
+def test_crowds_are_ground_truth_but_not_learned(write):
     source = TfdsSource(write([record(7, thing(is_crowd=True, label=0), thing())]), "train")
     assert source[0].labels.tolist() == [1]
     assert source.num_boxes(0) == 1
@@ -98,7 +102,7 @@ def test_crowds_are_ground_truth_but_not_learnt(write):
     ]
 
 
-def test_a_whole_numbered_area_of_zero_is_a_small_one(write):
+def test_an_integer_area_of_zero_stands_for_less_than_a_pixel(write):
     source = TfdsSource(write([record(7, thing(area=0))]), "train")
     assert source.num_boxes(0) == 1
     assert source.ground_truth()["annotations"][0]["area"] == 300
@@ -118,6 +122,10 @@ def test_features_may_have_other_names_and_the_optional_ones_may_be_missing(writ
     assert (annotation["area"], annotation["iscrowd"], annotation["image_id"]) == (600, 0, 0)
 
 
+def test_the_usual_names_are_the_configs():
+    assert dataclasses.asdict(FeatureNames()) == base.get_config().data.tfds.to_dict()
+
+
 def test_ids_may_be_text(write):
     source = TfdsSource(write([record("müller_7")], COCO | {"image/id": F.Text()}), "train")
     assert (source[0].image_id, source.image_id(0)) == ("müller_7", "müller_7")
@@ -134,7 +142,7 @@ def test_ids_may_be_text(write):
         ({"label": -1}, problems.UNKNOWN_CATEGORY),
     ],
 )
-def test_a_bad_object_is_told_once_and_left_out(write, caplog, changes, kind):
+def test_a_bad_object_is_reported_once_and_left_out(write, caplog, changes, kind):
     source = TfdsSource(write([record(3), record(7, thing(), thing(**changes))]), "train")
     with caplog.at_level(logging.WARNING, "yolox_jax.data"):
         assert source.num_boxes(1) == len(source[1].boxes_xyxy) == 1
@@ -152,7 +160,7 @@ def test_a_box_partly_outside_is_clipped_for_training_and_kept_in_the_ground_tru
     assert source.ground_truth()["annotations"][0]["bbox"] == [30, 10, 45, 10]
 
 
-def test_the_log_has_ten_lines_of_a_kind_and_one_that_says_so(write, caplog):
+def test_the_log_has_ten_lines_per_kind_and_one_that_says_there_are_more(write, caplog):
     source = TfdsSource(write([record(id, thing(label=-1)) for id in range(14)]), "train")
     with caplog.at_level(logging.WARNING, "yolox_jax.data"):
         source.ground_truth()
@@ -173,7 +181,7 @@ def test_an_image_that_cannot_be_decoded_is_named_and_the_rest_can_be_evaluated(
 
 
 def test_an_image_id_that_occurs_twice_is_an_error(write):
-    with pytest.raises(ValueError, match="image id 7 occurs 2 times"):
+    with pytest.raises(UserError, match="image id 7 occurs 2 times"):
         TfdsSource(write([record(7), record(7)]), "train").ground_truth()
 
 
@@ -197,23 +205,27 @@ def test_the_root_may_be_above_the_version_if_there_is_only_one(write, tmp_path)
         assert len(TfdsSource(root, "train")) == 1
     assert len(TfdsSource(tmp_path, "train[:0%]+validation")) == 1
     write([record(7)], version="1.3.0")
-    with pytest.raises(ValueError, match=r"root: .* several versions; give one of .*small/1\.2\.0, .*small/1\.3\.0"):
+    with pytest.raises(UserError, match=r"root: .* several versions: give one of .*small/1\.2\.0, .*small/1\.3\.0"):
         TfdsSource(tmp_path, "train")
 
 
 @pytest.mark.parametrize(
     ("data", "error", "message"),
     [
-        ({"root": "nowhere"}, FileNotFoundError, r"config\.data\.root: there is no folder .*nowhere; give the folder"),
-        ({"root": "/dev"}, FileNotFoundError, r"config\.data\.root: no tfds data set is in /dev; give the folder"),
-        ({"train": ""}, ValueError, r"config\.data\.train is empty"),
-        ({"train": "a.json"}, ValueError, r"no split 'a\.json'; it has train, validation: set config\.data\.train"),
-        ({"tfds": {"picture": "a"}}, ValueError, r"config\.data\.tfds\.picture is not known; known: image, image_id"),
-        ({"tfds": {"objects": "image"}}, ValueError, r"the feature 'image' is Image\(.*objects must be a Sequence"),
-        ({"tfds": {"bbox": "area"}}, ValueError, r"the feature 'area' is .*bbox must be ymin, xmin, ymax, xmax"),
-        ({"tfds": {"label": "area"}}, ValueError, r"the feature 'area' is .*label must be a ClassLabel"),
-        ({"tfds": {"label": "kind"}}, ValueError, r"no feature 'kind' to be its label, only .*name it by config\.data"),
-        ({"tfds": {"area": "size"}}, ValueError, r"no feature 'size' to be its area"),
+        ({"root": "nowhere"}, NotFoundError, r"config\.data\.root: there is no folder .*nowhere: give the folder"),
+        ({"root": "/dev"}, NotFoundError, r"config\.data\.root: no tfds data set is in /dev: give the folder"),
+        ({"train": ""}, UserError, r"config\.data\.train is empty"),
+        ({"train": "a.json"}, UserError, r"no split 'a\.json', only train, validation: set config\.data\.train"),
+        (
+            {"tfds": {"picture": "a"}},
+            UserError,
+            r"config\.data\.tfds\.picture is not known: the fields are image, image_id",
+        ),
+        ({"tfds": {"objects": "image"}}, UserError, r"the feature 'image' is Image\(.*objects must be a Sequence"),
+        ({"tfds": {"bbox": "area"}}, UserError, r"the feature 'area' is .*bbox must be ymin, xmin, ymax, xmax"),
+        ({"tfds": {"label": "area"}}, UserError, r"the feature 'area' is .*label must be a ClassLabel"),
+        ({"tfds": {"label": "kind"}}, UserError, r"no feature 'kind' for label, only .*name it by config\.data"),
+        ({"tfds": {"area": "size"}}, UserError, r"no feature 'size' for area"),
     ],
 )
 def test_an_error_names_the_field_and_what_there_is(write, data, error, message):
@@ -225,15 +237,22 @@ def test_an_error_names_the_field_and_what_there_is(write, data, error, message)
 
 def test_boxes_of_another_format_are_refused(write):
     features = COCO | {"objects": F.Sequence(OBJECT | {"bbox": F.BBoxFeature(bbox_format="XYWH")})}
-    with pytest.raises(ValueError, match="bbox must be ymin, xmin, ymax, xmax in fractions"):
+    with pytest.raises(UserError, match="bbox must be ymin, xmin, ymax, xmax in fractions"):
         TfdsSource(write([record(7)], features), "train")
 
 
-def test_a_tfrecord_data_set_is_told_how_to_be_written_again(write):
+def test_a_tfrecord_data_set_is_an_error_that_says_how_to_convert_it(write):
     folder = write([record(7)])
     info = json.loads((folder / "dataset_info.json").read_text())
     (folder / "dataset_info.json").write_text(json.dumps(info | {"fileFormat": "tfrecord"}))
-    with pytest.raises(ValueError, match="format tfrecord.*tfds convert_format --dataset_version_dir=.*array_record"):
+    with pytest.raises(UserError, match="format tfrecord.*tfds convert_format --dataset_version_dir=.*array_record"):
+        TfdsSource(folder, "train")
+
+
+def test_a_damaged_description_is_an_error_that_names_the_folder(write):
+    folder = write([record(7)])
+    (folder / "features.json").write_text("{")
+    with pytest.raises(UserError, match=r"small/1\.2\.0 has no readable description"):
         TfdsSource(folder, "train")
 
 
@@ -241,14 +260,14 @@ def test_a_missing_file_is_named(write):
     folder = write([record(7)])
     (file,) = folder.glob("*train*")
     file.unlink()
-    with pytest.raises(FileNotFoundError, match=rf"{file.name} is missing \(1 of 1 files\)"):
+    with pytest.raises(NotFoundError, match=rf"{file.name} is missing \(1 of 1 files\)"):
         TfdsSource(folder, "train")
 
 
 def test_without_the_package_the_error_says_what_to_install(write, monkeypatch):
     folder = write([record(7)])
     monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
-    with pytest.raises(ValueError, match="pip install tensorflow-datasets"):
+    with pytest.raises(UserError, match="pip install tensorflow-datasets"):
         TfdsSource(folder, "train")
 
 

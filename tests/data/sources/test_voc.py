@@ -35,7 +35,7 @@ class Devkit:
         self.root = root
 
     def add(self, name, *objects, folder="VOC2007", image=None, xml=None, **options):
-        """An image and its xml; `image` is the file's name where it is not NAME.jpg, or None to leave it out."""
+        """Writes an image and its xml; `image` is the file's name if it is not NAME.jpg."""
         base = self.root / folder
         for part in ("ImageSets/Main", "JPEGImages", "Annotations"):
             (base / part).mkdir(parents=True, exist_ok=True)
@@ -58,7 +58,7 @@ def devkit(tmp_path):
 
 @pytest.fixture
 def open_objects(devkit):
-    """Opens a data set of one image with these objects."""
+    """Returns a function that opens a data set of one image with the given objects."""
 
     def open_it(*objects, **options):
         devkit.add("000001", *objects, **options)
@@ -68,7 +68,7 @@ def open_objects(devkit):
     return open_it
 
 
-def test_pixels_from_one_with_both_ends_inside_become_xyxy(open_objects):
+def test_pixels_counted_from_one_with_both_corners_inside_become_xyxy(open_objects):
     example = open_objects(an_object(corners=(11, 12, 30, 15)), an_object("cat", corners=(1, 1, WIDTH, HEIGHT)))[0]
     assert example.boxes_xyxy.tolist() == [[10, 11, 30, 15], [0, 0, WIDTH, HEIGHT]]
     assert [("cat", "dog")[label] for label in example.labels] == ["dog", "cat"]
@@ -82,7 +82,7 @@ def test_corners_may_be_fractions(open_objects):
     assert source.problems == []
 
 
-def test_images_are_in_the_lists_order_and_one_without_objects_stays(devkit):
+def test_images_are_in_the_lists_order_and_one_without_objects_is_kept(devkit):
     devkit.add("b", an_object())
     devkit.add("a")
     devkit.list("b", "", "a")
@@ -103,7 +103,7 @@ def test_the_list_of_a_class_is_read_by_its_first_column(devkit):
     assert [source.image_id(index) for index in range(3)] == ["a", "b", "c d"]
 
 
-def test_ids_have_their_folder_where_there_are_several(devkit):
+def test_ids_include_the_folder_if_there_are_several(devkit):
     for folder in ("VOC2007", "VOC2012"):
         devkit.add("1", an_object(), folder=folder)
         devkit.list("1", to=f"{folder}/trainval")
@@ -112,7 +112,7 @@ def test_ids_have_their_folder_where_there_are_several(devkit):
     assert [image["id"] for image in source.ground_truth()["images"]] == ["VOC2007/1", "VOC2012/1"]
 
 
-def test_difficult_boxes_are_learnt_and_are_crowds_in_the_ground_truth(open_objects):
+def test_difficult_boxes_are_learned_and_are_crowds_in_the_ground_truth(open_objects):
     difficult = an_object("cat", corners=(1, 1, 5, 5), extra="<difficult>1</difficult>")
     source = open_objects(an_object(extra=""), difficult)
     assert len(source[0].boxes_xyxy) == source.num_boxes(0) == 2
@@ -140,7 +140,7 @@ def test_names_are_sorted_and_agree_between_the_splits_of_a_folder(devkit):
     assert train[0].labels.tolist() == [2]
 
 
-def test_one_class_of_its_own(open_objects):
+def test_a_data_set_may_have_one_class(open_objects):
     source = open_objects(an_object("cell"))
     assert source.class_names == ("cell",)
     assert source[0].labels.tolist() == [0]
@@ -185,27 +185,27 @@ def test_a_box_partly_outside_is_clipped_for_training_and_kept_in_the_ground_tru
     assert source.ground_truth()["annotations"][0]["bbox"] == [-4, 10, 74, 10]
 
 
-def test_tools_that_count_from_zero_overhang_by_a_pixel_without_a_word(open_objects):
+def test_a_box_of_a_tool_that_counts_from_zero_is_clipped_without_a_report(open_objects):
     source = open_objects(an_object(corners=(0, 0, WIDTH, HEIGHT)))
     assert source.problems == []
     assert source[0].boxes_xyxy.tolist() == [[0, 0, WIDTH, HEIGHT]]
 
 
-def test_a_difficult_flag_that_is_none_is_a_problem_and_the_box_counts(open_objects):
+def test_a_difficult_flag_that_is_not_0_or_1_is_a_problem_and_the_box_is_kept(open_objects):
     source = open_objects(an_object(extra="<difficult>maybe</difficult>"))
     assert [problem.kind for problem in source.problems] == [problems.NOT_A_FLAG]
     assert source.ground_truth()["annotations"][0]["iscrowd"] == 0
 
 
 @pytest.mark.parametrize("size", [(0, 0), ("", ""), ("wide", 40)])
-def test_the_size_is_the_images_own_where_the_xml_has_none(open_objects, size):
+def test_the_size_is_the_images_own_if_the_xml_has_none(open_objects, size):
     source = open_objects(an_object(corners=(11, 11, 90, 30)), size=size)
     assert [problem.kind for problem in source.problems] == [problems.NO_IMAGE_SIZE, problems.PARTLY_OUTSIDE]
     assert source[0].boxes_xyxy.tolist() == [[10, 10, WIDTH, 30]]
     assert source.ground_truth()["images"][0]["width"] == WIDTH
 
 
-def test_an_image_whose_size_nothing_tells_is_left_out(devkit):
+def test_an_image_without_a_known_size_is_left_out(devkit):
     devkit.add("1", size=(0, 0))
     devkit.add("2")
     devkit.list("1", "2")
@@ -245,7 +245,7 @@ def test_an_xml_that_cannot_be_read_is_one_problem_that_names_it(devkit, text):
     assert len(source) == 1
 
 
-def test_an_image_listed_twice_is_taken_once(devkit):
+def test_an_image_listed_twice_is_used_once(devkit):
     devkit.add("1", an_object())
     devkit.list("1", "1")
     source = devkit.open()
@@ -260,7 +260,7 @@ def test_lists_without_a_usable_image_are_an_error_that_names_them(devkit):
         devkit.open()
 
 
-def test_the_file_may_be_what_the_xml_calls_it(open_objects):
+def test_the_image_file_may_have_the_name_that_the_xml_states(open_objects):
     source = open_objects(an_object(), image="photo.png", filename="photo.png")
     assert source.problems == []
     assert (source[0].image == 50).all()
@@ -280,7 +280,7 @@ def test_an_image_of_another_size_than_the_xml_states_is_an_error_with_both_size
 
 
 @pytest.mark.parametrize("size", [(WIDTH, HEIGHT), (HEIGHT, WIDTH)])
-def test_an_image_turned_by_its_exif_is_read_as_the_xml_saw_it(devkit, size):
+def test_an_image_rotated_by_its_exif_is_read_with_the_sides_of_the_xml(devkit, size):
     devkit.add("1", size=size)
     devkit.list("1")
     exif = Image.Exif()

@@ -8,6 +8,7 @@ from PIL import Image
 from yolox_jax.data.images import ImageError
 from yolox_jax.data.sources import problems
 from yolox_jax.data.sources.yolo_txt import YoloTxtSource
+from yolox_jax.errors import UserError
 
 HEIGHT, WIDTH = 40, 60
 NAMES = "names: [cat, dog]\n"
@@ -22,7 +23,7 @@ class Folder:
         self.root = root
 
     def add(self, name, *lines):
-        """An image and its labels; without lines there is no label file."""
+        """Writes an image and its labels; without lines, no label file."""
         image = self.root / "images" / f"{name}.png"
         image.parent.mkdir(parents=True, exist_ok=True)
         cv2.imwrite(str(image), np.full((HEIGHT, WIDTH, 3), 50, np.uint8))
@@ -48,7 +49,7 @@ def ids(source):
     return [source.image_id(index) for index in range(len(source))]
 
 
-def test_normalised_boxes_become_pixels_of_the_image(folder):
+def test_normalized_boxes_become_pixels_of_the_image(folder):
     folder.add("train/a", LINE, "", "0 0.5 0.5 1 1")
     source = folder.open()
     example = source[0]
@@ -66,7 +67,7 @@ def test_a_polygon_is_its_bounding_box(folder):
     assert folder.open()[0].boxes_xyxy.tolist() == [[15, 10, 45, 30]]
 
 
-def test_images_are_in_order_of_path_and_those_without_labels_stay(folder):
+def test_images_are_in_order_of_path_and_those_without_labels_are_kept(folder):
     folder.add("train/sub/c", LINE)
     folder.add("train/b", LINE)
     folder.add("train/a")
@@ -89,7 +90,7 @@ def test_only_the_last_images_of_a_path_becomes_labels(tmp_path):
     assert folder.open()[0].labels.tolist() == [1]
 
 
-def test_labels_lie_beside_images_that_are_in_no_folder_of_that_name(folder):
+def test_labels_are_beside_images_that_are_not_in_a_folder_named_images(folder):
     folder.add("a")
     (folder.root / "images").rename(folder.root / "photos")
     folder.write("photos/a.txt", LINE)
@@ -109,7 +110,7 @@ def test_a_class_may_be_called_no_or_one(folder):
     assert folder.open("train: images/train\nnames: [no, 1]\n").class_names == ("no", "1")
 
 
-def test_one_class(folder):
+def test_a_data_set_may_have_one_class(folder):
     folder.add("train/a", "0 0.5 0.5 1 1")
     source = folder.open("train: images/train\nnames: [cell]\nnc: 1\n")
     assert (source.class_names, source[0].labels.tolist()) == (("cell",), [0])
@@ -129,13 +130,13 @@ def test_path_is_relative_to_the_yaml_and_ids_are_relative_to_path(folder):
     assert ids(absolute) == ["train/a.png"]
 
 
-def test_a_folder_beside_the_yaml_may_be_given_as_one_above(folder):
-    """Roboflow's exports."""
+def test_a_folder_beside_the_yaml_may_be_named_as_in_the_parent_folder(folder):
+    """As Roboflow's exports name it."""
     folder.add("train/a", LINE)
     assert ids(folder.open(f"train: ../images/train\n{NAMES}")) == ["images/train/a.png"]
 
 
-def test_a_split_may_be_a_list_of_paths_from_path_or_from_the_lists_folder(folder):
+def test_a_list_may_have_paths_relative_to_path_or_to_its_own_folder(folder):
     for name in ("train/a", "train/b", "train/c"):
         folder.add(name, LINE)
     absolute = folder.root / "images/train/c.png"
@@ -224,14 +225,14 @@ def test_a_box_partly_outside_is_clipped_for_training_and_kept_in_the_ground_tru
     assert source.ground_truth()["annotations"][0]["bbox"] == [15, 10, WIDTH, 20]
 
 
-def test_a_rounding_error_outside_is_clipped_without_a_word(folder):
+def test_a_rounding_error_outside_is_clipped_without_a_report(folder):
     folder.add("train/a", "1.0 0.500001 0.5 1.000001 1")
     source = folder.open()
     assert source.problems == []
     assert source[0].boxes_xyxy[0, 2] == WIDTH
 
 
-def test_a_label_file_that_cannot_be_read_takes_its_image_along(folder):
+def test_the_image_of_an_unreadable_label_file_is_left_out(folder):
     folder.add("train/a")
     folder.add("train/b", LINE)
     (folder.root / "labels/train/a.txt").write_bytes(b"\xff\xfe\x00\x80")
@@ -255,21 +256,21 @@ def test_a_split_without_any_label_file_is_a_problem_that_says_where_it_looked(f
     [
         ("train: [", "is not valid yaml"),
         ("just text", "has no keys such as train"),
-        (f"val: images/val\n{NAMES}", "has no train; name a folder"),
-        (f"train: elsewhere\n{NAMES}", "there is no folder or file .*/elsewhere; correct train, or path"),
+        (f"val: images/val\n{NAMES}", "has no train: name a folder"),
+        (f"train: elsewhere\n{NAMES}", "there is no folder or file .*/elsewhere: correct train, or path"),
         (f"path: elsewhere\ntrain: images/train\n{NAMES}", "no folder or file .*/elsewhere/images/train"),
         (f"train: labels/train/a.txt\n{NAMES}", r"none of the 0 images found is usable"),
         (f"train: images/train/a.png\n{NAMES}", r"a\.png is not a list of image paths"),
-        ("train: images/train", "names is None; give the list"),
-        ("train: images/train\nnames: []", r"names is \[\]; give the list"),
-        ("train: images/train\nnames: {1: cat, 2: dog}", "the ids are 1, 2; they must be 0 to 1"),
+        ("train: images/train", "names is None: give the list"),
+        ("train: images/train\nnames: []", r"names is \[\]: give the list"),
+        ("train: images/train\nnames: {1: cat, 2: dog}", "names has the ids 1, 2: use the ids 0 to 1"),
         (f"train: images/train\nnc: 3\n{NAMES}", "nc is 3, but names has 2"),
         (f"train: images/train\nkpt_shape: [17, 3]\n{NAMES}", "lines with keypoints"),
     ],
 )
-def test_a_yaml_that_is_no_data_set_is_an_error_that_says_why(folder, yaml, message):
+def test_a_yaml_that_is_not_a_data_set_is_an_error_that_says_why(folder, yaml, message):
     folder.add("train/a", LINE)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UserError, match=message):
         folder.open(yaml)
 
 
@@ -281,7 +282,7 @@ def jpeg(exif_orientation):
     return stream.getvalue()
 
 
-def test_boxes_are_fractions_of_the_image_as_shown(folder):
+def test_boxes_are_fractions_of_the_rotated_image(folder):
     folder.add("train/a", LINE)
     (folder.root / "images/train/a.png").write_bytes(jpeg(exif_orientation=6))  # a quarter turn
     source = folder.open()

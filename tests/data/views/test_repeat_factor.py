@@ -1,16 +1,18 @@
-"""Repeat factor sampling against its formula."""
+"""Compares repeat-factor sampling with its formula."""
 
 import numpy as np
 import pytest
 
 from yolox_jax.data.sources.shapes import ShapesSource
 from yolox_jax.data.views.repeat_factor import RepeatedSource
+from yolox_jax.errors import UserError
 
 
 class _Listed:
-    """Images with these classes; image 0 may be crowded with class 2."""
+    """Images with these classes; image 0 may have a crowd of class 2."""
 
     class_names = ("common", "rare", "absent")
+    problems = ()
 
     def __init__(self, classes, crowd=False):
         self._classes, self._crowd = classes, crowd
@@ -27,6 +29,9 @@ class _Listed:
     def num_boxes(self, index):
         return len(self._classes[index])
 
+    def encoded(self, index):
+        return None
+
     def ground_truth(self):
         pairs = [(i, label) for i, labels in enumerate(self._classes) for label in labels]
         annotations = [{"image_id": f"image {i}", "category_id": 10 * label, "iscrowd": 0} for i, label in pairs]
@@ -36,7 +41,7 @@ class _Listed:
 
 
 @pytest.mark.parametrize("crowd", [False, True])
-def test_an_image_of_a_rare_class_comes_as_often_as_the_formula_says(crowd):
+def test_an_image_of_a_rare_class_is_repeated_as_often_as_the_formula_says(crowd):
     # Of 100 images two have the rare class: √(0.5 / 0.02) = 5 times each. One image has no box.
     classes = [[0]] * 40 + [[0, 1]] + [[0]] * 57 + [[1, 1]] + [[]]
     source = RepeatedSource(_Listed(classes, crowd), threshold=0.5)
@@ -64,6 +69,6 @@ def test_a_real_source_keeps_every_image():
 
 
 @pytest.mark.parametrize("threshold", [-0.1, 1.5])
-def test_a_threshold_that_is_no_share_is_refused(threshold):
-    with pytest.raises(ValueError, match="config.data.repeat_threshold is"):
+def test_a_threshold_outside_0_to_1_is_refused(threshold):
+    with pytest.raises(UserError, match="config.data.repeat_threshold is"):
         RepeatedSource(_Listed([[0]]), threshold)

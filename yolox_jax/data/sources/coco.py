@@ -1,4 +1,4 @@
-"""A COCO data set: one json file of annotations and one folder of images."""
+"""Reads a COCO data set: one json file of annotations and one folder of images."""
 
 import collections
 import dataclasses
@@ -12,8 +12,8 @@ import numpy as np
 from yolox_jax.boxes import clip_xyxy, xywh_to_xyxy
 from yolox_jax.data import images
 from yolox_jax.data.sources import problems
-from yolox_jax.data.sources.problems import Problem
-from yolox_jax.types import Example
+from yolox_jax.errors import UserError
+from yolox_jax.types import Example, Problem
 
 _ANNOTATION = np.dtype(
     [("image", np.int64), ("label", np.int32), ("xywh", np.float64, 4), ("area", np.float64), ("iscrowd", np.bool_)]
@@ -29,10 +29,13 @@ class _Image:
 
 
 class CocoSource:
-    """The images of a COCO json that are on disk, in the file's order; those without boxes stay, as negatives.
+    """The images of a COCO json that are on disk, in the file's order, including those without boxes.
 
-    Label k is the k-th category by id. Boxes to learn are the reference's: no crowds, area > 0, clipped to the image.
-    What is wrong in the file is in `problems`, and logged. A file that cannot be a COCO data set is a ValueError.
+    Label k is the k-th category by id. The boxes to learn are the reference's: no crowds, area > 0, clipped to the
+    image. Faults in the json are logged and listed in `problems`.
+
+    Raises:
+      UserError: the file is not a COCO data set, or none of its images is on disk.
     """
 
     def __init__(self, annotations: str | Path, images: str | Path, split: str = "train"):
@@ -47,9 +50,9 @@ class CocoSource:
         listed = _by_id(content["images"], "image", self._file)
         self._images = self._find_files(listed, str(images))
         if not self._images:
-            raise ValueError(
-                f"{self._file} ({split}): none of its {len(listed)} images is in {images}; "
-                "check the folder, and that file_name in the json is relative to it"
+            raise UserError(
+                f"{self._file} ({split}): none of its {len(listed)} images is in {images}",
+                "check the folder, and that file_name in the json is relative to it",
             )
         self._annotations = self._read_annotations(content["annotations"], listed)
         # Image i owns the annotations from _starts[i] to _starts[i + 1].
@@ -76,13 +79,13 @@ class CocoSource:
         return int((~self._annotations["iscrowd"][self._starts[index] : self._starts[index + 1]]).sum())
 
     def encoded(self, index: int) -> bytes:
-        """The image file as it is."""
+        """Returns the bytes of the image file."""
         return images.read_bytes(self._images[index].path)
 
     def ground_truth(self) -> dict[str, Any]:
-        """The usable images and annotations, crowds included, unclipped, with the file's image and category ids.
+        """Returns the usable images and annotations, crowds included, boxes unclipped, with the file's ids.
 
-        Annotations are numbered anew from 1: COCO evaluators take id 0 for "not matched", and files have it.
+        Only annotations are renumbered, from 1: files use id 0, which COCO's evaluators take for "not matched".
         """
         columns = (self._annotations[name].tolist() for name in ("image", "label", "xywh", "area", "iscrowd"))
         return {
@@ -107,7 +110,7 @@ class CocoSource:
         }
 
     def _find_files(self, listed: dict[int | str, dict[str, Any]], folder: str) -> list[_Image]:
-        """The listed images that exist."""
+        """Returns the listed images that exist; a missing file becomes a problem."""
         folders = images.Folders()
         found = []
         for id, record in listed.items():
@@ -119,14 +122,14 @@ class CocoSource:
         return found
 
     def _read_annotations(self, records: list[Any], listed: dict[int | str, dict[str, Any]]) -> np.ndarray:
-        """The good annotations of the usable images as `_ANNOTATION` rows, ordered by image; the bad become problems."""
+        """Returns the good annotations of usable images as `_ANNOTATION` rows, by image; the others become problems."""
         index_of = {image.id: index for index, image in enumerate(self._images)}
         label_of = {id: label for label, id in enumerate(self._category_ids)}
         rows = []
         for number, record in enumerate(records):
             image_id = _id(record, "image_id")
             if image_id in listed and image_id not in index_of:
-                continue  # its image file is missing, which is a problem on the list already
+                continue  # its image file is missing, which is among the problems already
             image = self._images[index_of[image_id]] if image_id in index_of else None
             name = f"annotation {record['id']}" if "id" in record else f"annotations[{number}]"
             fault = _fault(record, image, label_of)
@@ -145,14 +148,16 @@ class CocoSource:
         used_ids = collections.Counter(id for record in records if isinstance(id := record.get("category_id"), int))
         self.problems += problems.shifted_ids(used_ids, self._category_ids, self._file)
         annotations = np.array(rows, _ANNOTATION)
-        return annotations[np.argsort(annotations["image"], kind="stable")]  # stable: the file's order in an image
+        return annotations[
+            np.argsort(annotations["image"], kind="stable")
+        ]  # stable: keeps the file's order within an image
 
     def _add_problem(self, kind: str, record: str, found: str, action: str) -> None:
         self.problems.append(Problem(kind, self._file, record, found, action))
 
 
 def _fault(record: dict[str, Any], image: _Image | None, label_of: dict[int, int]) -> tuple[str, str] | None:
-    """The kind of the first fault of an annotation, and what was found; None if it is good."""
+    """Returns the kind of the first fault of an annotation, and what was found; None if it is good."""
     if image is None:
         return problems.UNKNOWN_IMAGE, f"image_id {record.get('image_id')!r}"
     if _id(record, "category_id") not in label_of:
@@ -167,7 +172,7 @@ def _fault(record: dict[str, Any], image: _Image | None, label_of: dict[int, int
 
 
 def _id(record: dict[str, Any], key: str) -> Any:
-    """None where the value is no id at all: a list could not even be looked up."""
+    """Returns None if the value is not an id; a list, for one, cannot be looked up in a dict."""
     value = record.get(key)
     return value if isinstance(value, int | str) else None
 
@@ -180,19 +185,22 @@ def _read_json(file: str) -> dict[str, Any]:
     try:
         with open(file, encoding="utf-8") as stream:
             content = json.load(stream)
-    except ValueError as error:  # bad json and bad utf-8 both
-        raise ValueError(f"{file} is not valid json ({error}); was it copied whole?") from error
+    except ValueError as error:  # bad json or bad utf-8
+        raise UserError(f"{file} is not valid json ({error})", "check that it was copied completely") from error
+    except OSError as error:
+        raise UserError(f"{file} cannot be read ({error.strerror or error})", "check the file") from error
     for key in ("images", "annotations", "categories"):
         records = content.get(key) if isinstance(content, dict) else None
         is_right = isinstance(records, list) and all(isinstance(record, dict) for record in records)
         if not is_right:
-            raise ValueError(
-                f"{file} has no list of records {key!r} at its top level; give a COCO detection json (instances_*.json)"
+            raise UserError(
+                f"{file} has no list of records {key!r} at its top level",
+                "give a COCO detection json (instances_*.json)",
             )
     return content
 
 
-# What a record must have to be understood at all, and when a value is right.
+# The fields that every record must have, and a check of each one's value.
 _FIELDS = {
     "category": {"id": lambda value: isinstance(value, int), "name": lambda value: isinstance(value, str)},
     "image": {
@@ -205,17 +213,17 @@ _FIELDS = {
 
 
 def _by_id(records: list[Any], kind: str, file: str) -> dict[Any, dict[str, Any]]:
-    """The records of a top-level list by their id, in the file's order."""
+    """Returns the records of a top-level list by their id, in the file's order."""
     by_id: dict[Any, dict[str, Any]] = {}
     for number, record in enumerate(records):
         for field, is_right in _FIELDS[kind].items():
             if not is_right(record.get(field)):
-                raise ValueError(
-                    f"{file}: {kind} number {number} has no usable {field!r}: {record!r}; correct the record"
+                raise UserError(
+                    f"{file}: {kind} number {number} has no usable {field!r} ({record!r})", "correct the record"
                 )
         if record["id"] in by_id:
-            raise ValueError(f"{file}: {kind} id {record['id']!r} occurs twice; give each {kind} an id of its own")
+            raise UserError(f"{file}: {kind} id {record['id']!r} occurs twice", f"give each {kind} a different id")
         by_id[record["id"]] = record
     if not by_id:
-        raise ValueError(f"{file} lists no {kind}; give a COCO detection json (instances_*.json)")
+        raise UserError(f"{file} lists no {kind}", "give a COCO detection json (instances_*.json)")
     return by_id

@@ -1,4 +1,4 @@
-"""Images and boxes -> one dict in COCO's annotation format."""
+"""Writes images and boxes into one dict in COCO's annotation format."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
@@ -14,7 +14,7 @@ class ListedImage(NamedTuple):
 
 
 class ListedBox(NamedTuple):
-    """One record of `annotations`, before it has ids."""
+    """One record of `annotations`, without its ids."""
 
     image: int  # index into the images
     label: int
@@ -23,7 +23,7 @@ class ListedBox(NamedTuple):
 
 
 def to_dict(class_names: Sequence[str], images: Sequence[ListedImage], boxes: Iterable[ListedBox]) -> dict[str, Any]:
-    """Category id = label + 1, annotations numbered from 1, areas are the boxes'."""
+    """Builds the dict. Category id = label + 1, annotations are numbered from 1, areas are the boxes' areas."""
     return {
         "images": [image._asdict() for image in images],
         "annotations": [

@@ -1,10 +1,11 @@
-"""What is wrong in a data set's files: found once when it is opened, kept as a list, and logged, never passed over."""
+"""Names, finds and logs the faults of a data set's files."""
 
 import collections
-import dataclasses
 import logging
 import math
 from collections.abc import Collection, Iterable, Mapping
+
+from yolox_jax.types import Problem
 
 logger = logging.getLogger("yolox_jax.data")
 
@@ -12,7 +13,7 @@ MISSING_FILE = "missing image file"
 REPEATED_IMAGE = "image is listed more than once"
 NOT_AN_IMAGE = "not a known kind of image file"
 UNKNOWN_FORMAT = "image with labels is not of a known kind"
-NO_IMAGE_SIZE = "no size of the image"
+NO_IMAGE_SIZE = "size of the image is not stated"
 MISSING_ANNOTATIONS = "missing annotation file"
 UNREADABLE_ANNOTATIONS = "annotation file cannot be read"
 UNKNOWN_IMAGE = "annotation of an image that is not listed"
@@ -21,34 +22,20 @@ SHIFTED_CATEGORIES = "category ids are shifted by one against the list"
 NO_AREA = "area is not a positive number"
 NOT_FOUR_NUMBERS = "box is not four finite numbers"
 NO_SIZE = "box has no size"
-OUTSIDE = "box is wholly outside its image"
+OUTSIDE = "box is entirely outside its image"
 PARTLY_OUTSIDE = "box is partly outside its image"
-NOT_NUMBERS = "line is not of numbers"
+NOT_NUMBERS = "line has something other than numbers"
 NOT_A_BOX = "line is neither a box nor a polygon"
 NOT_NORMALISED = "coordinate is not a fraction of the image's side"
 NOT_A_FLAG = "flag is neither 0 nor 1"
 
-_OVERHANG = 1.0  # pixels: annotation tools round outwards, so a box may pass the border by this much without a word
-_MIN_SHIFTED = 3  # annotations: fewer may be mistakes of their own
-LINES_PER_KIND = 10  # of the log: a data set with one systematic fault has it in every record
-
-
-@dataclasses.dataclass(frozen=True)
-class Problem:
-    """One fault of one record and what was done about it."""
-
-    kind: str  # one of the constants above: what the log counts by
-    file: str
-    record: str  # "annotation 17"
-    found: str
-    action: str
-
-    def __str__(self) -> str:
-        return f"{self.file}: {self.record}: {self.kind}: {self.found}; {self.action}"
+_OVERHANG = 1.0  # pixels: annotation tools round outwards, so a box may exceed the image by this much without a report
+_MIN_SHIFTED = 3  # annotations: fewer may be separate mistakes
+LINES_PER_KIND = 10  # in the log: a systematic fault is in every record
 
 
 def log_problems(problems: Iterable[Problem]) -> None:
-    """Warns of each problem, at most ten lines of a kind and then one line with the number of the rest."""
+    """Warns about each problem: at most ten lines per kind, then one line with the number of the rest."""
     by_kind: dict[str, list[Problem]] = collections.defaultdict(list)
     for problem in problems:
         by_kind[problem.kind].append(problem)
@@ -61,9 +48,9 @@ def log_problems(problems: Iterable[Problem]) -> None:
 
 
 def box_fault(xywh: object, width: int, height: int) -> str | None:
-    """The fault of a box (x, y of its top left corner, w, h; pixels) in an image of that size, or None.
+    """Returns the fault of a box (x, y of its top left corner, w, h; pixels) in an image of that size, or None.
 
-    A box `PARTLY_OUTSIDE` is usable once clipped. Every other fault makes it useless.
+    A box that is `PARTLY_OUTSIDE` can be clipped; with any other fault it cannot be used.
     """
     if not (isinstance(xywh, list | tuple) and len(xywh) == 4 and all(map(is_finite, xywh))):
         return NOT_FOUR_NUMBERS
@@ -78,15 +65,18 @@ def box_fault(xywh: object, width: int, height: int) -> str | None:
 
 
 def is_finite(value: object) -> bool:
-    """Whether a value from a json file is a number (not true or false), and neither NaN nor infinite."""
+    """Returns True for a number of a json file that is neither NaN nor infinite (true and false are no numbers)."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def shifted_ids(used: Mapping[int, int], listed: Collection[int], file: str) -> list[Problem]:
-    """One problem where ids (and how often each is used) are not those listed, but all would be one higher, or lower."""
+    """Returns one problem if ids are used that are not listed, and shifting all by one would match the list.
+
+    `used` maps each id to the number of its annotations.
+    """
     num_unlisted = sum(count for id, count in used.items() if id not in listed)
     fits = any({id + shift for id in used} <= set(listed) for shift in (1, -1))
     if num_unlisted < _MIN_SHIFTED or not fits:
         return []
     found = f"{min(used)} to {max(used)} are used, {min(listed)} to {max(listed)} are listed"
-    return [Problem(SHIFTED_CATEGORIES, file, "all annotations", found, "the ids are taken as they are")]
+    return [Problem(SHIFTED_CATEGORIES, file, "all annotations", found, "the ids are used as they are")]

@@ -1,7 +1,7 @@
-"""The data set inside the program: circles, squares, triangles and stars drawn on the fly, nothing to download.
+"""Draws a data set of circles, squares, triangles and stars on the fly, so that nothing needs downloading.
 
-Picture i is a pure function of (seed, i). What is in it is planned first and drawn afterwards from a second random
-stream, so the boxes are known without a pixel drawn.
+Picture i is a pure function of (seed, i). Its content is planned first and drawn from a second random stream, so that
+the boxes are known without drawing.
 """
 
 import dataclasses
@@ -11,29 +11,30 @@ from typing import Any
 import cv2
 import numpy as np
 
+from yolox_jax.boxes import xyxy_to_xywh
 from yolox_jax.data.sources import coco_format
 from yolox_jax.data.sources.coco_format import ListedBox, ListedImage
-from yolox_jax.types import Example
+from yolox_jax.types import Example, Problem
 
 CLASS_NAMES = ("circle", "square", "triangle", "star")
 
 _PLAN, _DRAWING = 0, 1  # the two random streams of a picture
 _SHORTEST_SIDE = 3 / 4  # of max_side: 96 at 128
-_NEGATIVES = 0.08  # pictures without a shape: the detector must learn to say nothing
+_NEGATIVES = 0.08  # share of pictures without a shape, for the detector to learn to detect nothing
 _MAX_SHAPES = 6
-_DIAMETERS = (0.25, 0.5)  # of the circle around a shape, in short sides of the picture
-_MIN_VISIBLE = 0.4  # a shape hidden further is not one to ask for
+_DIAMETERS = (0.25, 0.5)  # of the circle around a shape, as fractions of the picture's short side
+_MIN_VISIBLE = 0.4  # fraction of a shape's pixels; a detector should not have to find one that is hidden further
 _MAX_TILT = math.radians(20)  # from upright, to either side
-_TRIES = 16  # to find a place for a shape, or a colour, before giving up
-_MIN_CONTRAST = 130.0  # BGR distance between a shape and the background's mean colour
-_MIN_DIFFERENCE = 60.0  # BGR distance between two shapes: overlaps must show
-_GRADIENT = 20  # grey levels by which the background's corners differ from its mean
-_NOISE = 8.0  # grey levels, uniform, plus and minus
+_TRIES = 16  # to find a place for a shape, or a color, before giving up
+_MIN_CONTRAST = 130.0  # BGR distance between a shape and the background's mean color
+_MIN_DIFFERENCE = 60.0  # BGR distance between two shapes, so that overlaps are visible
+_GRADIENT = 20  # gray levels by which the background's corners differ from its mean
+_NOISE = 8.0  # gray levels, uniform, plus and minus
 
 
 @dataclasses.dataclass(frozen=True)
 class Shape:
-    """A filled polygon with its outline. All its vertices are pixels, so its box is exactly theirs."""
+    """A filled polygon. Its vertices are pixels, so its box is exactly the bounds of the vertices."""
 
     label: int
     polygon: np.ndarray  # [v, 2] int32, xy
@@ -41,18 +42,18 @@ class Shape:
 
     @property
     def box_xyxy(self) -> tuple[int, int, int, int]:
-        """Pixels; x2 and y2 are one past the last pixel drawn."""
+        """The bounds in pixels; x2 and y2 are one past the last pixel drawn."""
         (x1, y1), (x2, y2) = self.polygon.min(axis=0).tolist(), self.polygon.max(axis=0).tolist()
         return x1, y1, x2 + 1, y2 + 1
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What a picture shows. A later shape lies over the earlier ones."""
+    """The content of a picture. A later shape covers the earlier ones."""
 
     height: int
     width: int
-    background: np.ndarray  # [3] float64, BGR: the mean colour
+    background: np.ndarray  # [3] float64, BGR: the mean color
     shapes: tuple[Shape, ...]
 
 
@@ -60,11 +61,12 @@ class ShapesSource:
     """`num_images` pictures with sides of 3/4 `max_side` to `max_side` pixels and exact boxes."""
 
     class_names: tuple[str, ...] = CLASS_NAMES
+    problems: tuple[Problem, ...] = ()
 
     def __init__(self, num_images: int, seed: int, max_side: int = 128):
         if num_images < 1 or seed < 0 or max_side < 64:
             raise ValueError(
-                f"ShapesSource needs num_images >= 1, seed >= 0 and max_side >= 64, got {num_images}, {seed}, {max_side}"
+                f"needs num_images >= 1, seed >= 0 and max_side >= 64, got {num_images}, {seed} and {max_side}"
             )
         self._num_images = num_images
         self._seed = seed
@@ -85,21 +87,24 @@ class ShapesSource:
     def num_boxes(self, index: int) -> int:
         return len(self.plan(index).shapes)
 
+    def encoded(self, index: int) -> None:
+        """Returns None: a picture has no file."""
+
     def plan(self, index: int) -> Plan:
-        """What picture `index` shows, without drawing it."""
+        """Plans picture `index` without drawing it."""
         if not 0 <= index < self._num_images:
             raise IndexError(f"picture {index} of {self._num_images}")
         return _plan(self._rng(index, _PLAN), self._max_side)
 
     def ground_truth(self) -> dict[str, Any]:
-        """All pictures in COCO's format."""
+        """Returns all pictures in COCO's format."""
         images, boxes = [], []
         for index in range(self._num_images):
             plan = self.plan(index)
             images.append(ListedImage(self.image_id(index), f"shapes_{index}", plan.width, plan.height))
             for shape in plan.shapes:
-                x1, y1, x2, y2 = shape.box_xyxy
-                boxes.append(ListedBox(index, shape.label, (x1, y1, x2 - x1, y2 - y1), iscrowd=False))
+                xywh = xyxy_to_xywh(np.array(shape.box_xyxy)).tolist()
+                boxes.append(ListedBox(index, shape.label, xywh, iscrowd=False))
         return coco_format.to_dict(CLASS_NAMES, images, boxes)
 
     def _rng(self, index: int, stream: int) -> np.random.Generator:
@@ -126,9 +131,9 @@ def _plan(rng: np.random.Generator, max_side: int) -> Plan:
 
 
 def _leaves_visible(shape: Shape, shapes: list[Shape]) -> bool:
-    """Whether every earlier shape surely keeps `_MIN_VISIBLE` of its pixels once this one is drawn too.
+    """Returns True if every earlier shape certainly keeps `_MIN_VISIBLE` of its pixels once this one is drawn too.
 
-    What covers a shape is less than the boxes' intersections, and its pixels are more than its polygon's area.
+    The estimate is on the safe side: it takes boxes for the shapes above, and the polygon's area for its pixels.
     """
     for position, below in enumerate(shapes):
         covered = sum(_intersection(below.box_xyxy, above.box_xyxy) for above in (*shapes[position + 1 :], shape))
@@ -143,20 +148,20 @@ def _intersection(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) ->
 
 
 def _pick_color(rng: np.random.Generator, background: np.ndarray, shapes: list[Shape]) -> np.ndarray:
-    """[3] BGR, clear of the background and, where a few tries find one, of the other shapes' colours."""
+    """Draws a color, [3] BGR, that differs from the background and, if a few tries find one, from the other shapes."""
     for _ in range(_TRIES):
         color = rng.uniform(0, 255, size=3)
         is_clear = math.dist(color, background) >= _MIN_CONTRAST
         if is_clear and all(math.dist(color, shape.color) >= _MIN_DIFFERENCE for shape in shapes):
             return color
-    # Each channel at the end that is further from the background, so at least 127 from it.
+    # Each channel at the end of its range that is farther from the background: at least 127 levels away.
     return np.where(background < 128, 255.0, 0.0)
 
 
 def _outline(label: int, angle: float) -> np.ndarray:
-    """[v, 2] float64: the class's polygon in the unit circle about (0, 0), upright but for `angle` radians."""
+    """Returns a class's polygon, [v, 2] float64, in the unit circle about (0, 0), tilted by `angle` radians."""
     num_vertices = {"circle": 40, "square": 4, "triangle": 3, "star": 10}[CLASS_NAMES[label]]
-    first = math.pi / 4 if CLASS_NAMES[label] == "square" else -math.pi / 2  # a flat side, or a tip, is up
+    first = math.pi / 4 if CLASS_NAMES[label] == "square" else -math.pi / 2  # a flat side, or a tip, points up
     turns = first + angle + np.arange(num_vertices) * (2 * math.pi / num_vertices)
     radii = np.ones(num_vertices)
     if CLASS_NAMES[label] == "star":
@@ -165,7 +170,7 @@ def _outline(label: int, angle: float) -> np.ndarray:
 
 
 def draw(plan: Plan, rng: np.random.Generator) -> np.ndarray:
-    """The picture, [h, w, 3] uint8 BGR; `rng` decides background, clutter and noise."""
+    """Draws the picture, [h, w, 3] uint8 BGR; background, clutter and noise come from `rng`."""
     corners = plan.background + rng.uniform(-_GRADIENT, _GRADIENT, size=(2, 2, 3))
     image = cv2.resize(corners.astype(np.uint8), (plan.width, plan.height), interpolation=cv2.INTER_LINEAR)
     _draw_clutter(image, rng)
@@ -176,7 +181,7 @@ def draw(plan: Plan, rng: np.random.Generator) -> np.ndarray:
 
 
 def _draw_clutter(image: np.ndarray, rng: np.random.Generator) -> None:
-    """Thin marks without a label, drawn into the image: edges alone must not make a shape."""
+    """Draws thin marks without labels into the image, so that edges alone do not make a shape."""
     height, width = image.shape[:2]
     for mark in rng.integers(4, size=rng.integers(3, 9)).tolist():
         color = rng.integers(256, size=3).tolist()

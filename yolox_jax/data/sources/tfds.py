@@ -1,4 +1,4 @@
-"""A data set prepared by TensorFlow Datasets (tfds), read without TensorFlow: ArrayRecord files of encoded images."""
+"""Reads a data set prepared by TensorFlow Datasets (tfds), ArrayRecord files of encoded images, without TensorFlow."""
 
 import collections
 import concurrent.futures
@@ -13,8 +13,8 @@ from yolox_jax.boxes import clip_xyxy, norm_yxyx_to_xyxy, xywh_to_xyxy, xyxy_to_
 from yolox_jax.data import images
 from yolox_jax.data.images import ImageError
 from yolox_jax.data.sources import problems, tfds_files
-from yolox_jax.data.sources.problems import Problem
-from yolox_jax.types import Example
+from yolox_jax.errors import UserError
+from yolox_jax.types import Example, Problem
 
 _OBJECT = np.dtype([("label", np.int32), ("xywh", np.float64, 4), ("area", np.float64), ("iscrowd", np.bool_)])
 
@@ -22,15 +22,24 @@ _OBJECT = np.dtype([("label", np.int32), ("xywh", np.float64, 4), ("area", np.fl
 class TfdsSource:
     """A split of a tfds data set, in its own order. Label k is the k-th name of the label feature.
 
-    `root` is the folder of one version, or a folder above with one version in it; `split` may be a part, "train[:80%]".
-    `features` names those that are not called as in `tfds_files.FeatureNames`. Without ids an image's id is its index,
-    without crowds nothing is one, and without areas they are the boxes'. Boxes to learn are CocoSource's: no crowds,
-    area > 0, clipped. Records are read when asked for: what is wrong in one is logged then, once, and in `problems`.
+    If the data set has no image ids, an image's id is its index; without crowds, no object is one; without areas, they
+    are the boxes' areas. The boxes to learn are CocoSource's: no crowds, area > 0, clipped. A record is read only when
+    it is needed; its faults are logged then, once, and added to `problems`.
     """
 
     def __init__(self, root: str | Path, split: str, features: Mapping[str, str] | None = None):
+        """Opens a split.
+
+        Args:
+          root: the folder of one version, or a folder that has only one version in it.
+          split: a name, or a part such as "train[:80%]".
+          features: the names of the features that differ from the defaults of `tfds_files.FeatureNames`.
+
+        Raises:
+          UserError: there is no such data set, split or feature.
+        """
         folder = tfds_files.find_version(Path(root))
-        builder = tfds_files.import_tfds().builder_from_directory(str(folder))
+        builder = tfds_files.open_builder(folder)
         self.problems: list[Problem] = []
         self._arguments = (str(folder), split, dict(features or {}))
         self._name = f"{folder} ({split})"
@@ -41,7 +50,7 @@ class TfdsSource:
         self._areas_are_whole = area is not None and np.issubdtype(of_object[area].np_dtype, np.integer)
         self._records = tfds_files.open_records(builder, split, folder)
         self._sizes_hw: dict[int, tuple[int, int]] = {}  # of the images decoded so far
-        self._unreadable: set[int] = set()  # that the ground truth was told of
+        self._unreadable: set[int] = set()  # images that the ground truth left out, and the log named
         self._seen: set[tuple[int, int]] = set()  # (record, object) of each problem
         self._num_of_kind: collections.Counter[str] = collections.Counter()
         self._lock = threading.Lock()
@@ -62,26 +71,29 @@ class TfdsSource:
         return Example(image, boxes_xyxy, objects["label"].copy(), self._id(index, record))
 
     def image_id(self, index: int) -> int | str:
-        """The id, or of a record that cannot be read the index."""
+        """Returns the image's id, or its index if the record cannot be read."""
         try:
             return self._id(index, self._record(index))
         except ImageError:
             return index
 
     def num_boxes(self, index: int) -> int:
-        # Whether a box is one to learn does not depend on the image's size, which only decoding would tell.
+        # Any size will do: it does not decide which boxes are learned, and only decoding the image would tell it.
         return int((~self._objects(index, self._record(index), (1, 1))["iscrowd"]).sum())
 
     def encoded(self, index: int) -> bytes:
-        """The image as it is in the file: JPEG, PNG or what it was made of."""
+        """Returns the image's bytes as they are in the record, usually JPEG or PNG."""
         return bytes(self._record(index)[self._names.image])
 
     def ground_truth(self) -> dict[str, Any]:
-        """All records, crowds included, boxes unclipped. Category ids are label + 1, annotations count from 1.
+        """Returns all records, crowds included, boxes unclipped. Category ids are label + 1, annotations count from 1.
 
-        Boxes are fractions of an image in the file, so every image is decoded that was not before: a few milliseconds
-        each and thread (COCO's validation split: 15 s on two cores). Later calls only read the records. An image that
-        cannot be decoded is listed as one pixel without boxes, and logged.
+        The file has boxes as fractions of the image, so each image that was not decoded before is decoded here, to
+        learn its size (benchmarks/NOTES.md). An image that cannot be decoded is logged, and listed as one pixel without
+        boxes.
+
+        Raises:
+          UserError: two images have the same id.
         """
         truth: dict[str, Any] = {"images": [], "annotations": []}
         with concurrent.futures.ThreadPoolExecutor() as pool:
@@ -95,9 +107,9 @@ class TfdsSource:
         ids = collections.Counter(image["id"] for image in truth["images"])
         repeated = [id for id, count in ids.items() if count > 1]
         if repeated:
-            raise ValueError(
-                f"{self._name}: image id {repeated[0]!r} occurs {ids[repeated[0]]} times ({len(repeated)} such ids); "
-                "name another feature by config.data.tfds.image_id"
+            raise UserError(
+                f"{self._name}: image id {repeated[0]!r} occurs {ids[repeated[0]]} times ({len(repeated)} such ids)",
+                "name another feature by config.data.tfds.image_id",
             )
         truth["categories"] = [{"id": label + 1, "name": name} for label, name in enumerate(self.class_names)]
         return truth
@@ -110,7 +122,9 @@ class TfdsSource:
         except ImageError as error:
             if index not in self._unreadable:
                 self._unreadable.add(index)
-                problems.logger.warning("%s. Its boxes are left out of the ground truth", error)
+                problems.logger.warning(
+                    "%s, so its boxes are left out of the ground truth: %s", error.what, error.advice
+                )
             return self.image_id(index), (1, 1), np.zeros(0, _OBJECT)
         id = self._id(index, record)
         return id, self._sizes_hw[index], self._objects(index, record, self._sizes_hw[index])
@@ -120,8 +134,10 @@ class TfdsSource:
             raise IndexError(f"image {index} of {len(self)}")
         try:
             return self._records[index]
-        except Exception as error:  # array_record, protobuf and tfds each raise their own
-            raise ImageError(f"{self._record_name(index)} cannot be read ({error}); copy or write it again") from error
+        except Exception as error:  # array_record, protobuf and tfds each have their own errors
+            raise ImageError(
+                f"{self._record_name(index)} cannot be read ({error})", "copy or write the data set again"
+            ) from error
 
     def _decode(self, index: int, record: dict[str, Any]) -> np.ndarray:
         image = images.decode(record[self._names.image], self._record_name(index))
@@ -136,7 +152,7 @@ class TfdsSource:
         return id.decode() if isinstance(id, bytes) else int(id)
 
     def _objects(self, index: int, record: dict[str, Any], size_hw: tuple[int, int]) -> np.ndarray:
-        """The good objects of a record as `_OBJECT` rows, in pixels of an image of that size; reports the others."""
+        """Returns a record's good objects as `_OBJECT` rows, in pixels of an image of `size_hw`; reports the others."""
         height, width = size_hw
         columns, names = record[self._names.objects], self._names
         norm_yxyx = np.asarray(columns[names.bbox], np.float64).reshape(-1, 4)
@@ -147,7 +163,7 @@ class TfdsSource:
         rows["iscrowd"] = False if names.is_crowd is None else columns[names.is_crowd]
         box_areas = rows["xywh"][:, 2] * rows["xywh"][:, 3]
         areas = box_areas if names.area is None else np.asarray(columns[names.area], np.float64)
-        # coco/2017 cuts its areas down to whole numbers, so 0 is an object of less than a pixel.
+        # coco/2017 truncates its areas to whole numbers, so 0 is an object of less than a pixel.
         rows["area"] = np.where(areas == 0, box_areas, areas) if self._areas_are_whole else areas
 
         good = np.ones(len(rows), np.bool_)

@@ -1,4 +1,4 @@
-"""Finds and opens what TensorFlow Datasets (tfds) wrote, or says what is wrong with it. Never imports TensorFlow."""
+"""Finds and opens the files of TensorFlow Datasets (tfds), without importing TensorFlow."""
 
 import dataclasses
 import re
@@ -7,13 +7,15 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-_OF_THE_RECORD = ("image", "image_id", "objects")  # the others are features of each object
+from yolox_jax.errors import NotFoundError, UserError
+
+_OF_THE_RECORD = ("image", "image_id", "objects")  # the others belong to each object
 _OPTIONAL = ("image_id", "is_crowd", "area")
 
 
 @dataclasses.dataclass(frozen=True)
 class FeatureNames:
-    """What the features are called, by default as in tfds' coco/2017; None for those a data set can do without."""
+    """The names of the features, by default those of tfds' coco/2017; None for an optional one that is missing."""
 
     image: str = "image"
     image_id: str | None = "image/id"
@@ -30,39 +32,61 @@ _ADVICE = f"give the folder with a version's {_INFO}, like tensorflow_datasets/c
 
 
 def import_tfds() -> ModuleType:
-    """The package tensorflow_datasets; it takes half a second to import, so only for those who use it."""
+    """Imports tensorflow_datasets, which is slow (benchmarks/NOTES.md), only when it is needed.
+
+    Raises:
+      UserError: it is not installed.
+    """
     try:
         import tensorflow_datasets
     except ImportError as error:
-        raise ValueError(
-            f"a data set of TensorFlow Datasets needs a package that is not installed ({error}); "
-            "pip install tensorflow-datasets (TensorFlow itself is not needed)"
+        raise UserError(
+            f"a data set of TensorFlow Datasets needs a package that is not installed ({error})",
+            "pip install tensorflow-datasets (TensorFlow itself is not needed)",
         ) from error
     return tensorflow_datasets
 
 
 def find_version(root: Path) -> Path:
-    """`root` if it is the folder of a version (coco/2017/1.1.0), or the only one under it."""
+    """Returns `root` if it is the folder of a version (coco/2017/1.1.0), or else the only version below it."""
     if (root / _INFO).is_file():
         return root
     if not root.is_dir():
-        raise FileNotFoundError(f"config.data.root: there is no folder {root}; {_ADVICE}")
+        raise NotFoundError(f"config.data.root: there is no folder {root}", _ADVICE)
     found = sorted(path.parent for depth in ("*", "*/*") for path in root.glob(f"{depth}/{_INFO}"))
     versions = [folder for folder in found if _VERSION.fullmatch(folder.name)]
     if not versions:
-        raise FileNotFoundError(f"config.data.root: no tfds data set is in {root}; {_ADVICE}")
+        raise NotFoundError(f"config.data.root: no tfds data set is in {root}", _ADVICE)
     if len(versions) > 1:
-        raise ValueError(f"config.data.root: {root} has several versions; give one of {', '.join(map(str, versions))}")
+        raise UserError(
+            f"config.data.root: {root} has several versions", f"give one of {', '.join(map(str, versions))}"
+        )
     return versions[0]
 
 
+def open_builder(folder: Path) -> Any:
+    """Reads the description of the version in a folder: its features and splits."""
+    tfds = import_tfds()
+    try:
+        return tfds.builder_from_directory(str(folder))
+    except Exception as error:  # json, protobuf and tfds each have their own errors
+        raise UserError(
+            f"{folder} has no readable description ({error})", "copy or write the data set again"
+        ) from error
+
+
 def feature_names(features: Any, given: Mapping[str, str], folder: Path) -> FeatureNames:
-    """The names given, and the usual ones for the rest. An optional feature may be missing under its usual
-    name, and is not read where its name is given as empty."""
+    """Completes the given names by the usual ones, and checks that the features exist and have the right kind.
+
+    An optional feature may be missing under its usual name. If its name is given as empty, it is not read.
+
+    Raises:
+      UserError: an unknown key, or a feature that is missing or of another kind.
+    """
     usual = dataclasses.asdict(FeatureNames())
     unknown = sorted(set(given) - set(usual))
     if unknown:
-        raise ValueError(f"config.data.tfds.{unknown[0]} is not known; known: {', '.join(usual)}")
+        raise UserError(f"config.data.tfds.{unknown[0]} is not known", f"the fields are {', '.join(usual)}")
     names: dict[str, Any] = {}
     for key in usual:
         name = given.get(key, usual[key])
@@ -73,21 +97,24 @@ def feature_names(features: Any, given: Mapping[str, str], folder: Path) -> Feat
         there = features if key in _OF_THE_RECORD else features[names["objects"]].feature
         if name not in there:
             if name != usual[key] or key not in _OPTIONAL:
-                raise ValueError(
-                    f"{folder} has no feature {name!r} to be its {key}, only {', '.join(there)}; "
-                    f"name it by config.data.tfds.{key}"
+                raise UserError(
+                    f"{folder} has no feature {name!r} for {key}, only {', '.join(there)}",
+                    f"name it by config.data.tfds.{key}",
                 )
             names[key] = None
             continue
-        expected = _unlike(key, there[name])
+        expected = _wrong_kind(key, there[name])
         if expected:
-            raise ValueError(f"{folder}: the feature {name!r} is {there[name]!r}, but {key} must be {expected}")
+            raise UserError(
+                f"{folder}: the feature {name!r} is {there[name]!r}, but {key} must be {expected}",
+                f"name another feature by config.data.tfds.{key}",
+            )
         names[key] = name
     return FeatureNames(**names)
 
 
-def _unlike(key: str, feature: Any) -> str:
-    """What the feature should have been; empty if it is right."""
+def _wrong_kind(key: str, feature: Any) -> str:
+    """Returns what kind the feature should be, or an empty string if it is of that kind."""
     kinds = import_tfds().features
     if key == "image" and not isinstance(feature, kinds.Image):
         return "an Image"
@@ -103,28 +130,32 @@ def _unlike(key: str, feature: Any) -> str:
 
 
 def open_records(builder: Any, split: str, folder: Path) -> Sequence[Any]:
-    """The records of a split by index, with encoded images. Safe to use from several threads."""
+    """Opens the records of a split, by index, images still encoded. They may be read from several threads.
+
+    Raises:
+      UserError: there is no such split, its format has no random access, or a file is missing.
+    """
     tfds = import_tfds()
     try:
         builder.info.splits[split]
     except (KeyError, ValueError) as error:
-        raise ValueError(
-            f"{folder} has no split {split!r}; it has {', '.join(builder.info.splits)}: "
-            "set config.data.train and config.data.val to these"
+        raise UserError(
+            f"{folder} has no split {split!r}, only {', '.join(builder.info.splits)}",
+            "set config.data.train and config.data.val to these",
         ) from error
     skip = {name: tfds.decode.SkipDecoding() for name, kind in builder.info.features.items() if _is_image(tfds, kind)}
     try:
         records = builder.as_data_source(split, decoders=skip)
     except NotImplementedError as error:
-        raise ValueError(
-            f"{folder} is in the format {builder.info.file_format.value}, which has no random access; write it again: "
-            f"tfds convert_format --dataset_version_dir={folder} --out_file_format=array_record, where TensorFlow is "
-            "installed, or python -m yolox_jax.tools.to_tfds from what it was made of"
+        raise UserError(
+            f"{folder} is in the format {builder.info.file_format.value}, which has no random access",
+            f"convert it by tfds convert_format --dataset_version_dir={folder} --out_file_format=array_record, which "
+            "needs TensorFlow, or write it from its original files by python -m yolox_jax.tools.to_tfds",
         ) from error
     files = [Path(part.filename) for part in builder.info.splits[split].file_instructions]
     missing = [file for file in files if not file.is_file()]
     if missing:
-        raise FileNotFoundError(f"{missing[0]} is missing ({len(missing)} of {len(files)} files); copy {folder} again")
+        raise NotFoundError(f"{missing[0]} is missing ({len(missing)} of {len(files)} files)", f"copy {folder} again")
     return records
 
 

@@ -1,4 +1,4 @@
-"""Sources -> a data set of TensorFlow Datasets (tfds): ArrayRecord files that kind "tfds" reads, without TensorFlow."""
+"""Writes sources as a data set of TensorFlow Datasets (tfds) for kind "tfds", without importing TensorFlow."""
 
 import collections
 import contextlib
@@ -20,12 +20,13 @@ from yolox_jax.data import images
 from yolox_jax.data.images import ImageError, SizeError
 from yolox_jax.data.sources.problems import logger
 from yolox_jax.data.sources.tfds_files import import_tfds
+from yolox_jax.errors import UserError, writing
 from yolox_jax.types import Source
 
 _VERSION = "1.0.0"
-_JPEG_QUALITY = 95  # of images made smaller
+_JPEG_QUALITY = 95  # of images that are scaled down
 _IMAGES_PER_FILE = 1000  # 160 MB of COCO
-_READ_AHEAD = 8  # images a thread
+_PREFETCHED = 8  # images per thread
 
 
 def write(
@@ -37,24 +38,25 @@ def write(
     threads: int = 2,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Path, dict[str, int]]:
-    """Writes the splits in the sources' order to folder/name/1.0.0, features as in tfds' coco/2017.
+    """Writes the splits, in the sources' order, to folder/name/1.0.0, with the features of tfds' coco/2017.
 
-    An image's bytes are those of its file, unless a side is longer than `max_side` (then JPEG), or they show another
-    picture than the source: turned by an EXIF orientation that the boxes do not follow (then PNG). Sources without
-    files give PNG. Boxes are clipped, since tfds allows no others. In "train", crowds are what the source does not
-    learn; elsewhere what its ground truth says. Images that cannot be read are logged and left out.
+    An image keeps the bytes of its file, with three exceptions: if a side is longer than `max_side`, it is scaled down
+    and becomes a JPEG; if its EXIF orientation rotates it against its boxes, or if it has no file, it becomes a PNG.
+    Boxes are clipped, since tfds allows no others. In "train", the crowds are the boxes that the source does not learn,
+    in other splits those of its ground truth. Images that cannot be read are logged and left out.
 
     Returns:
       The data set's folder, and the number of images written of each split.
 
     Raises:
-      FileExistsError: the data set is there, or another run is writing it. Whatever the error, nothing is left behind;
-        a run that was killed leaves "1.0.0.unfinished", which the next one removes.
+      UserError: the data set exists already, another run is writing it, no image of a split can be read, or the folder
+        cannot be written. After any error nothing is left behind; only a run that was killed leaves
+        "1.0.0.unfinished", which the next run removes.
     """
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
-        raise ValueError(f"{name!r} cannot name a tfds data set; give lower-case letters, digits and _")
+        raise UserError(f"{name!r} cannot name a tfds data set", "give lower-case letters, digits and _")
     if max_side is not None and max_side < 1:
-        raise ValueError(f"max_side is {max_side}; give a number of pixels, or leave it out to keep the images")
+        raise UserError(f"max_side is {max_side}", "give a number of pixels, or leave it out to keep the images")
     tfds = import_tfds()
     class_names = next(iter(splits.values())).class_names
     _check_names(class_names)
@@ -69,12 +71,12 @@ def write(
 
     def records(split: str) -> Iterator[dict[str, Any]]:
         nonlocal num_read
-        read = _ReadRecord(splits[split], ids_are_text, max_side, is_learnt=split == "train")
-        options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads * _READ_AHEAD)
+        read = _ReadRecord(splits[split], ids_are_text, max_side, is_learned=split == "train")
+        options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads * _PREFETCHED)
         for record in grain.MapDataset.range(len(splits[split])).map(read).to_iter_dataset(options):
             num_read += 1
             if isinstance(record, ImageError | SizeError):
-                logger.warning("%s. Left out", record)
+                logger.warning("%s, so it is left out: %s", record.what, record.advice)
             else:
                 num_written[split] += 1
                 yield record
@@ -87,22 +89,22 @@ def write(
         writer = tfds.core.SequentialWriter(info, _IMAGES_PER_FILE, file_format="array_record")
         writer.initialize_splits(list(splits))
         for split in splits:
-            writer.add_examples({split: records(split)})  # one by one as they are read, not all at once
+            writer.add_examples({split: records(split)})  # a generator, so that only a few are in memory
             if not num_written[split]:
-                raise ValueError(f"none of the {len(splits[split])} images of {split} can be read; check their folder")
+                raise UserError(f"none of the {len(splits[split])} images of {split} can be read", "check their folder")
         writer.close_all()
     return folder / name / _VERSION, num_written
 
 
 class _ReadRecord:
-    """Index -> the record of an image, or why there is none."""
+    """Makes the record of an image from its index, or returns the error if the image cannot be read."""
 
-    def __init__(self, source: Source, id_is_text: bool, max_side: int | None, is_learnt: bool):
+    def __init__(self, source: Source, id_is_text: bool, max_side: int | None, is_learned: bool):
         truth = source.ground_truth()
         self._source = source
         self._id_is_text = id_is_text
         self._max_side = max_side
-        self._is_learnt = is_learnt
+        self._is_learned = is_learned
         self._label_of = {category["id"]: label for label, category in enumerate(truth["categories"])}
         self._listed = {image["id"]: image for image in truth["images"]}
         self._annotations = collections.defaultdict(list)
@@ -116,7 +118,7 @@ class _ReadRecord:
         except (ImageError, SizeError) as error:
             return error
         annotations = self._annotations.get(id, [])
-        learns_all = self._is_learnt and self._source.num_boxes(index) == len(annotations)
+        learns_all = self._is_learned and self._source.num_boxes(index) == len(annotations)
         return {
             "image": data,
             "image/filename": os.path.basename(self._listed[id]["file_name"]),
@@ -136,14 +138,12 @@ class _ReadRecord:
         }
 
     def _encoded(self, index: int, listed: dict[str, Any]) -> tuple[bytes, tuple[int, int], float]:
-        """The bytes to write, the size that the boxes are of, and the new area of a pixel of that size."""
-        data, pixels = b"", None
-        if hasattr(self._source, "encoded"):
-            data = self._source.encoded(index)
-            pixels = images.decode(data, listed["file_name"])
-        if pixels is None or pixels.shape[:2] != (listed["height"], listed["width"]):
+        """Returns the bytes to write, the image size that the boxes refer to, and the scale of areas."""
+        data = self._source.encoded(index)
+        pixels = None if data is None else images.decode(data, listed["file_name"])
+        if data is None or pixels is None or pixels.shape[:2] != (listed["height"], listed["width"]):
             seen = self._source[index].image
-            if pixels is None or pixels.shape != seen.shape:
+            if data is None or pixels is None or pixels.shape != seen.shape:
                 data, pixels = cv2.imencode(".png", seen)[1].tobytes(), seen
         height, width = pixels.shape[:2]
         if self._max_side is None or max(height, width) <= self._max_side:
@@ -156,7 +156,7 @@ class _ReadRecord:
 
 
 def _features(tfds: ModuleType, class_names: tuple[str, ...], ids_are_text: bool) -> Any:
-    """As in tfds' coco/2017, but areas keep their fractions."""
+    """Returns the features of tfds' coco/2017, except that areas are not truncated to whole numbers."""
     objects = {
         "area": np.float32,
         "bbox": tfds.features.BBoxFeature(),
@@ -175,36 +175,38 @@ def _features(tfds: ModuleType, class_names: tuple[str, ...], ids_are_text: bool
 
 
 def _check_names(class_names: tuple[str, ...]) -> None:
-    """tfds keeps the names as lines of a file and strips them."""
+    """Checks that tfds, which stores the class names as lines of a file and strips them, returns the same names."""
     unfit = [name for name in class_names if not name or name != name.strip() or len(name.splitlines()) > 1]
     unfit += [name for name, count in collections.Counter(class_names).items() if count > 1]
     if unfit:
-        raise ValueError(
-            f"tfds cannot keep the class name {unfit[0]!r}; "
-            "give each class a name of its own, without line breaks or spaces around it"
+        raise UserError(
+            f"tfds cannot keep the class name {unfit[0]!r}",
+            "give each class a different name, without line breaks or spaces around it",
         )
 
 
 @contextlib.contextmanager
 def _appearing(folder: Path) -> Iterator[Path]:
-    """A folder beside `folder` to write into, that takes its name at the end, or disappears if there is an error."""
+    """Yields a folder to write into, which is renamed to `folder` at the end, or removed after an error."""
     unfinished = folder.with_name(f"{folder.name}.unfinished")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    lock = os.open(folder.parent, os.O_RDONLY)
+    with writing(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        lock = os.open(folder.parent, os.O_RDONLY)
     try:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise FileExistsError(f"another run is writing into {folder.parent}; wait for it, or end it") from error
+            raise UserError(f"another run is writing into {folder.parent}", "wait for it, or end it") from error
         except OSError:
             pass  # a file system without locks
         if folder.exists():
-            raise FileExistsError(f"{folder} exists; remove it, or give another --output or --name")
-        shutil.rmtree(unfinished, ignore_errors=True)  # of a run that was killed
-        unfinished.mkdir()
+            raise UserError(f"{folder} exists already", "remove it, or give another --output or --name")
+        shutil.rmtree(unfinished, ignore_errors=True)  # left by a run that was killed
         try:
-            yield unfinished
-            unfinished.rename(folder)
+            with writing(folder):
+                unfinished.mkdir()
+                yield unfinished
+                unfinished.rename(folder)
         except BaseException:  # Ctrl-C too
             shutil.rmtree(unfinished, ignore_errors=True)
             raise

@@ -1,4 +1,4 @@
-"""A Pascal VOC data set: lists of image names, one xml of boxes an image."""
+"""Reads a Pascal VOC data set: lists of image names, and one xml of boxes per image."""
 
 import dataclasses
 import os
@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from yolox_jax.boxes import clip_xyxy, xywh_to_xyxy
+from yolox_jax.boxes import clip_xyxy, voc_xyxy_to_xywh, xywh_to_xyxy
 from yolox_jax.data import images
 from yolox_jax.data.sources import coco_format, problems, voc_xml
-from yolox_jax.data.sources.problems import Problem
 from yolox_jax.data.sources.voc_xml import Xml
-from yolox_jax.types import Example
+from yolox_jax.errors import UserError
+from yolox_jax.types import Example, Problem
 
 _BOX = np.dtype([("image", np.int64), ("label", np.int32), ("xywh", np.float64, 4), ("difficult", np.bool_)])
 
@@ -35,12 +35,15 @@ class _Listed:
 
 
 class VocSource:
-    """The images of one or more lists FOLDER/SPLIT under `root`, in the lists' order; those without boxes stay.
+    """The images of one or more lists FOLDER/SPLIT under `root`, in the lists' order, including those without boxes.
 
-    Classes are `class_names`. Without them every xml of the folders is read, not only the listed ones, so that all
-    splits of a folder agree: the classes are the names found, sorted, which for VOC's twenty is their usual order.
-    An image's id is its name in the list, after its folder where there are several. What is wrong in the files is in
-    `problems`, and logged. Lists that give no image are a ValueError. To open 17,000 images takes about 3 s.
+    The classes are `class_names`, or else the names in all xml files of the folders, sorted (VOC's twenty: the usual
+    order); the files that are not listed are read too, so that every split of a folder has the same classes. An image's
+    id is its name in the list, preceded by its folder if there are several. Faults in the files are logged and listed
+    in `problems`.
+
+    Raises:
+      UserError: the lists cannot be read, or none of their images has both an image file and an xml.
     """
 
     def __init__(
@@ -62,9 +65,10 @@ class VocSource:
         self._read.clear()
         problems.log_problems(self.problems)
         if not self._images:
-            raise ValueError(
+            raise UserError(
                 f"{', '.join(splits)} in {self._root} ({split}): none of the {len(listed)} listed images has both an "
-                "image in JPEGImages and an xml in Annotations; check the folder and the lists in ImageSets/Main"
+                "image in JPEGImages and an xml in Annotations",
+                "check the folder and the lists in ImageSets/Main",
             )
         # Image i owns the boxes from _starts[i] to _starts[i + 1].
         self._starts = np.searchsorted(self._boxes["image"], np.arange(len(self._images) + 1))
@@ -88,13 +92,14 @@ class VocSource:
         return int(self._starts[index + 1] - self._starts[index])
 
     def encoded(self, index: int) -> bytes:
-        """The image file as it is."""
+        """Returns the bytes of the image file."""
         return images.read_bytes(self._images[index].path)
 
     def ground_truth(self) -> dict[str, Any]:
-        """All usable images and boxes, unclipped. Difficult boxes are learnt, as in the reference, and crowds here.
+        """Returns all usable images and boxes, unclipped. Difficult boxes, which are learned as in the reference, are
+        crowds here.
 
-        VOC counts a difficult box neither as missed nor what finds it as wrong; that is what COCO does with a crowd.
+        VOC ignores a difficult box, whether it is detected or not, as COCO ignores a crowd.
         """
         columns = (self._boxes[name].tolist() for name in ("image", "label", "xywh", "difficult"))
         return coco_format.to_dict(
@@ -106,13 +111,19 @@ class VocSource:
     def _read_list(self, folder_and_split: str) -> Iterator[_Listed]:
         folder, split = folder_and_split.rsplit("/", 1)
         file = os.path.join(self._root, folder, "ImageSets", "Main", f"{split}.txt")
-        with open(file, encoding="utf-8") as stream:
-            for number, line in enumerate(stream, 1):
-                *first, last = line.rsplit(maxsplit=1) or [""]
-                # The list of one class has a second column: whether the image shows it (0: only a difficult one).
-                name = first[0].strip() if first and last in ("-1", "0", "1") else line.strip()
-                if name:
-                    yield _Listed(folder, name, file, number)
+        try:
+            lines = Path(file).read_text(encoding="utf-8").split("\n")
+        except (OSError, ValueError) as error:  # ValueError: not utf-8
+            raise UserError(
+                f"{file} cannot be read ({error})", "give a text file with one image name per line"
+            ) from error
+        for number, line in enumerate(lines, 1):
+            *first, last = line.rsplit(maxsplit=1) or [""]
+            # The list of a single class has a second column: 1 if the image shows the class, -1 if not, 0 if only as a
+            # difficult object.
+            name = first[0].strip() if first and last in ("-1", "0", "1") else line.strip()
+            if name:
+                yield _Listed(folder, name, file, number)
 
     def _find_class_names(self, folders: Sequence[str]) -> Sequence[str]:
         found: set[str] = set()
@@ -130,7 +141,7 @@ class VocSource:
         return self._read[file]
 
     def _read_images(self, listed: Sequence[_Listed], is_prefixed: bool) -> np.ndarray:
-        """Fills in the usable images; gives their good boxes as `_BOX` rows in the same order."""
+        """Sets `_images` to the usable images; returns their good boxes as `_BOX` rows in the same order."""
         files = images.Folders()
         seen: set[tuple[str, str]] = set()
         rows: list[tuple[Any, ...]] = []
@@ -167,7 +178,7 @@ class VocSource:
         return np.array(rows, _BOX)
 
     def _size(self, xml: Xml, xml_file: str, path: str) -> tuple[int, int] | None:
-        """Width and height; the image's own where the xml has none, and None where neither has."""
+        """Returns width and height: the xml's, or else the image's own, or None if the image cannot be read either."""
         width, height = map(voc_xml.number, xml.size)
         if width >= 1 and height >= 1:
             return int(width), int(height)
@@ -175,22 +186,22 @@ class VocSource:
         try:
             pixels = images.read(path)
         except images.ImageError as error:
-            self._add_problem(*where, f"image left out, for {error}")
+            self._add_problem(*where, f"image left out, since {error.what}")
             return None
-        self._add_problem(*where, "the size of the image itself is taken")
+        self._add_problem(*where, "the size of the image itself is used")
         return pixels.shape[1], pixels.shape[0]
 
     def _usable_boxes(
         self, xml: Xml, file: str, image: _Image, label_of: dict[str, int]
     ) -> Iterator[tuple[int, tuple[float, ...], bool]]:
-        """Label, xywh and whether difficult of each good box; the bad become problems."""
-        for number, each in enumerate(xml.objects, 1):
+        """Yields (label, xywh, difficult) of each good box; the others become problems."""
+        corners_n4 = np.array([[voc_xml.number(corner) for corner in each.corners] for each in xml.objects])
+        boxes_xywh = voc_xyxy_to_xywh(corners_n4.reshape(-1, 4)).tolist()
+        for number, (each, xywh) in enumerate(zip(xml.objects, boxes_xywh, strict=True), 1):
             where = (file, f"object {number} ({each.name})")
             if each.name not in label_of:
                 self._add_problem(problems.UNKNOWN_CATEGORY, *where, f"name {each.name!r}", "object left out")
                 continue
-            x1, y1, x2, y2 = map(voc_xml.number, each.corners)
-            xywh = (x1 - 1, y1 - 1, x2 - x1 + 1, y2 - y1 + 1)
             fault = problems.box_fault(xywh, image.width, image.height)
             if fault is not None:
                 usable = fault == problems.PARTLY_OUTSIDE
@@ -201,7 +212,7 @@ class VocSource:
                     continue
             if each.difficult not in ("0", "1"):
                 self._add_problem(problems.NOT_A_FLAG, *where, f"difficult {each.difficult!r}", "taken as 0")
-            yield label_of[each.name], xywh, each.difficult == "1"
+            yield label_of[each.name], tuple(xywh), each.difficult == "1"
 
     def _add_problem(self, kind: str, file: str, record: str, found: str, action: str) -> None:
         self.problems.append(Problem(kind, file, record, found, action))

@@ -1,4 +1,4 @@
-"""What one annotation file of Pascal VOC says, unjudged."""
+"""Parses an annotation file of Pascal VOC, without checking its values."""
 
 import dataclasses
 import math
@@ -9,25 +9,32 @@ CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Object:
-    """Empty or None stands for what the file does not have."""
+    """One annotated object. A value that the file does not have is empty or None."""
 
     name: str
-    corners: tuple[str | None, ...]  # in the order of `CORNERS`; pixels from 1, both ends inside the box
-    difficult: str  # "0" where the file does not say
+    corners: tuple[str | None, ...]  # in the order of `CORNERS`; pixels from 1, both corners inside the box
+    difficult: str  # "0" if the file does not say
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Xml:
+    """The contents of one file."""
+
     filename: str
     size: tuple[str | None, str | None]  # width, height
     objects: tuple[Object, ...]
 
 
 def read(file: str) -> Xml | None:
-    """None where the file is no xml."""
+    """Parses a file; returns None if it is not xml."""
     try:
         root = ElementTree.parse(file).getroot()
-    except (ElementTree.ParseError, OSError, ValueError, LookupError):  # the last two: a wrong or unknown encoding
+    except (
+        ElementTree.ParseError,
+        OSError,
+        ValueError,
+        LookupError,
+    ):  # ValueError, LookupError: a wrong or unknown encoding
         return None
     objects = (
         Object(
@@ -42,7 +49,7 @@ def read(file: str) -> Xml | None:
 
 
 def number(text: str | None) -> float:
-    """NaN where it is none: no comparison holds for it, and `problems.box_fault` refuses it."""
+    """Returns the number in a text, or NaN if it is none, which `problems.box_fault` rejects."""
     try:
         value = float(text or "")
     except ValueError:

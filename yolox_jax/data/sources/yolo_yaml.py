@@ -1,4 +1,4 @@
-"""The yaml file of a data set in YOLO's text format: its classes, and the images of each split."""
+"""Reads the yaml file of a data set in YOLO's text format: the classes, and the images of each split."""
 
 import dataclasses
 import os
@@ -9,7 +9,8 @@ import yaml  # type: ignore[import-untyped]  # it ships no type information
 
 from yolox_jax.data import images
 from yolox_jax.data.sources import problems
-from yolox_jax.data.sources.problems import Problem
+from yolox_jax.errors import UserError
+from yolox_jax.types import Problem
 
 _IMAGE_SUFFIXES = {".bmp", ".dib", ".jp2", ".jpe", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 _KEYS = {"train": ("train",), "val": ("val", "valid")}
@@ -17,7 +18,7 @@ _KEYS = {"train": ("train",), "val": ("val", "valid")}
 
 @dataclasses.dataclass(frozen=True)
 class YoloYaml:
-    """What the file says. Paths are absolute."""
+    """The contents of the file. Paths are absolute."""
 
     file: str
     class_names: tuple[str, ...]
@@ -26,21 +27,27 @@ class YoloYaml:
 
 
 def read(file: str | Path) -> YoloYaml:
-    """Raises ValueError where the file is not one of a detection data set."""
+    """Parses the file and checks it.
+
+    Raises:
+      UserError: it is not the yaml of a detection data set.
+    """
     file = os.path.abspath(file)
     try:
         with open(file, encoding="utf-8") as stream:
-            # Only strings: YAML would make a class named `no` the value false.
+            # BaseLoader returns only strings: YAML reads a class named `no` as false.
             content = yaml.load(stream, yaml.BaseLoader)
     except (yaml.YAMLError, ValueError) as error:
-        raise ValueError(f"{file} is not valid yaml: {error}") from error
+        raise UserError(f"{file} is not valid yaml ({error})", "correct it") from error
+    except OSError as error:
+        raise UserError(f"{file} cannot be read ({error.strerror or error})", "give the yaml of a data set") from error
     is_mapping = isinstance(content, dict)
     if not is_mapping:
-        raise ValueError(f"{file} has no keys such as train, val and names; give the yaml of a data set")
+        raise UserError(f"{file} has no keys such as train, val and names", "give the yaml of a data set")
     if "kpt_shape" in content:
-        raise ValueError(
-            f"{file}: kpt_shape: lines with keypoints cannot be told from polygons; "
-            "keep the first five numbers of each line in copies of the label files, and take kpt_shape out of the yaml"
+        raise UserError(
+            f"{file} has kpt_shape, but lines with keypoints cannot be distinguished from polygons",
+            "copy the label files with only the first five numbers of each line, and take kpt_shape out of the yaml",
         )
     folder = os.path.dirname(file)
     path = os.path.normpath(os.path.join(folder, os.path.expanduser(str(content.get("path") or ""))))
@@ -52,11 +59,15 @@ def read(file: str | Path) -> YoloYaml:
 
 
 def find_images(content: YoloYaml, split: str, found_problems: list[Problem]) -> list[str]:
-    """The paths of the images of "train" or "val", sorted, each once; appends what is wrong to `found_problems`."""
+    """Returns the paths of the images of "train" or "val", sorted, each once; appends faults to `found_problems`.
+
+    Raises:
+      UserError: the yaml does not have the split, or names a folder or list that does not exist.
+    """
     keys = _KEYS[split]
     entries = next((content.splits[key] for key in keys if key in content.splits), None)
     if entries is None:
-        raise ValueError(f"{content.file} has no {' or '.join(keys)}; name a folder of images or a list of them there")
+        raise UserError(f"{content.file} has no {' or '.join(keys)}", "name a folder of images or a list of them there")
     paths: set[str] = set()
     for entry in entries:
         if os.path.isdir(entry):
@@ -64,15 +75,15 @@ def find_images(content: YoloYaml, split: str, found_problems: list[Problem]) ->
         elif os.path.isfile(entry):
             paths |= _in_list(entry, content.path, found_problems)
         else:
-            raise ValueError(
-                f"{content.file}: {keys[0]}: there is no folder or file {entry}; "
-                f"correct {keys[0]}, or path, which its relative paths start from"
+            raise UserError(
+                f"{content.file}: {keys[0]}: there is no folder or file {entry}",
+                f"correct {keys[0]}, or path, at which its relative paths start",
             )
     return sorted(paths)
 
 
 def label_file(image_file: str) -> str:
-    """Beside the image where no folder is named images."""
+    """Returns the label file of an image: under labels/ in place of images/, or else beside the image."""
     before, separator, after = os.path.splitext(image_file)[0].rpartition(f"{os.sep}images{os.sep}")
     return f"{before}{os.sep}labels{os.sep}{after}.txt" if separator else f"{after}.txt"
 
@@ -82,18 +93,18 @@ def _class_names(content: dict[str, Any], file: str) -> tuple[str, ...]:
     if isinstance(names, dict):
         ids = [str(number) for number in range(len(names))]
         if set(names) != set(ids):
-            raise ValueError(f"{file}: names: the ids are {', '.join(names)}; they must be 0 to {len(names) - 1}")
+            raise UserError(f"{file}: names has the ids {', '.join(names)}", f"use the ids 0 to {len(names) - 1}")
         names = [names[id] for id in ids]
     if not isinstance(names, list) or not names or not all(isinstance(name, str) and name for name in names):
-        raise ValueError(f"{file}: names is {names!r}; give the list of the classes' names")
+        raise UserError(f"{file}: names is {names!r}", "give the list of the classes' names")
     if "nc" in content and content["nc"] != str(len(names)):
-        raise ValueError(f"{file}: nc is {content['nc']}, but names has {len(names)}; correct one of them")
+        raise UserError(f"{file}: nc is {content['nc']}, but names has {len(names)}", "correct one of them")
     return tuple(names)
 
 
 def _resolve(path: str, entry: str) -> str:
     resolved = os.path.normpath(os.path.join(path, entry))
-    # Exports of Roboflow say ../train/images for a folder beside the yaml.
+    # Roboflow's exports name a folder beside the yaml ../train/images.
     beside = os.path.normpath(os.path.join(path, entry.removeprefix("../")))
     return beside if not os.path.exists(resolved) and os.path.exists(beside) else resolved
 
@@ -102,14 +113,14 @@ def _in_folder(folder: str, found_problems: list[Problem]) -> set[str]:
     paths: set[str] = set()
     others: list[str] = []
     for directory, folders, names in os.walk(folder, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith(".")]  # .ipynb_checkpoints has copies of images
+        folders[:] = [name for name in folders if not name.startswith(".")]  # .ipynb_checkpoints holds copies of images
         for name in names:
             suffix = os.path.splitext(name)[1].lower()
             if suffix in _IMAGE_SUFFIXES and not name.startswith("."):
                 paths.add(os.path.join(directory, name))
-            elif suffix != ".txt" and not name.startswith("."):  # labels may lie beside their images
+            elif suffix != ".txt" and not name.startswith("."):  # labels may be beside their images
                 others.append(os.path.join(directory, name))
-    owned_labels = {label_file(path) for path in paths}  # some tools keep 1.npy beside 1.jpg
+    owned_labels = {label_file(path) for path in paths}  # some tools write 1.npy beside 1.jpg
     existing = images.Folders()
     for path in others:
         labels = label_file(path)
@@ -120,7 +131,7 @@ def _in_folder(folder: str, found_problems: list[Problem]) -> set[str]:
 
 
 def _in_list(file: str, path: str, found_problems: list[Problem]) -> set[str]:
-    """A relative path in a list starts from the data set's path or from the list's own folder."""
+    """Returns the images of a list. A relative path starts at the data set's path or at the list's own folder."""
     paths: set[str] = set()
     folders = images.Folders()
     for number, entry in _lines(file):
@@ -140,5 +151,5 @@ def _lines(file: str) -> list[tuple[int, str]]:
     try:
         with open(file, encoding="utf-8-sig") as stream:
             return [(number, line.strip()) for number, line in enumerate(stream, 1) if line.strip()]
-    except ValueError as error:
-        raise ValueError(f"{file} is not a list of image paths ({error}); give a folder or a text file") from error
+    except (OSError, ValueError) as error:  # ValueError: not utf-8
+        raise UserError(f"{file} is not a list of image paths ({error})", "give a folder or a text file") from error

@@ -1,4 +1,4 @@
-"""What to do with images that cannot be read: empty ones in their place, or a refusal before the start."""
+"""Handles images that cannot be read: empty images in their place, or a refusal before training starts."""
 
 import logging
 import threading
@@ -11,40 +11,47 @@ from yolox_jax.augment.geometry import PAD_VALUE
 from yolox_jax.data.images import ImageError, SizeError
 from yolox_jax.data.sources import problems
 from yolox_jax.data.views.source_view import SourceView
+from yolox_jax.errors import UserError
 from yolox_jax.types import Example, Source
 
 logger = logging.getLogger("yolox_jax.data")
 
-_LINES = 20  # of a refusal; a folder that was copied badly has thousands
-_MAX_REPLACED = 0.1  # of a data set; where more is bad, something else is wrong than a few files
-_ALWAYS_REPLACED = 10  # however small the data set
+_LINES = 20  # of a refusal; a folder that was copied badly has thousands of bad images
+_MAX_REPLACED = 0.1  # of a data set; if more images are bad, the cause is not a few files
+_ALWAYS_REPLACED = 10  # however small the data set is
 
 
-class TooManyBadImages(ValueError):
-    """So many images cannot be read that training on the rest would be another training."""
+class TooManyBadImages(UserError):
+    """So many images cannot be read that the run would not train on the data set it was given."""
 
 
 def apply_policy(
-    source: Source, policy: str, threads: int = 2, progress: Callable[[int, int], None] | None = None
+    source: Source, policy: str, threads: int, progress: Callable[[int, int], None] | None = None
 ) -> Source:
-    """The source to read from under config.data.bad_images: "replace", or "refuse", which reads every image once.
+    """Applies config.data.bad_images: "replace" wraps the source, "refuse" reads every image once and checks it.
+
+    Args:
+      source: the files of one split.
+      policy: "replace" or "refuse".
+      threads: number of threads that check images.
+      progress: called with the number of images checked and of all images.
 
     Raises:
       ImageError: the policy is "refuse" and images cannot be read; names the first twenty.
-      ValueError: an unknown policy.
+      UserError: an unknown policy.
     """
     if policy == "replace":
         return StandInSource(source)
     if policy == "refuse":
         _refuse(source, threads, progress)
         return source
-    raise ValueError(f"config.data.bad_images is {policy!r}: choose replace or refuse")
+    raise UserError(f"config.data.bad_images is {policy!r}", "choose replace or refuse")
 
 
 class StandInSource(SourceView):
-    """A source whose unreadable images are grey and without boxes. Each is warned of once, by path.
+    """Replaces each unreadable image by a gray one without boxes, and warns about it once.
 
-    More than ten of them that are more than a tenth of the data set are a TooManyBadImages.
+    Raises TooManyBadImages for more than ten bad images that are also more than a tenth of the data set.
     """
 
     def __init__(self, source: Source):
@@ -57,8 +64,8 @@ class StandInSource(SourceView):
             return super().__getitem__(index)
         except ImageError as error:
             self._note(index, error)
-            grey = np.full((32, 32, 3), PAD_VALUE, np.uint8)
-            return Example(grey, np.zeros((0, 4), np.float32), np.zeros(0, np.int32), self.image_id(index))
+            gray = np.full((32, 32, 3), PAD_VALUE, np.uint8)
+            return Example(gray, np.zeros((0, 4), np.float32), np.zeros(0, np.int32), self.image_id(index))
 
     def num_boxes(self, index: int) -> int:
         try:
@@ -73,15 +80,15 @@ class StandInSource(SourceView):
                 return
             self._bad.add(index)
             num_bad = len(self._bad)
-        logger.warning("%s. An empty image stands in its place", error)
+        logger.warning("%s, so an empty image takes its place: %s", error.what, error.advice)
         if num_bad > max(_ALWAYS_REPLACED, _MAX_REPLACED * len(self)):
             raise TooManyBadImages(
-                f"{num_bad} of {len(self)} images cannot be read, the last of them: {error}. "
-                "Repair the data set; --config.data.bad_images=refuse lists all of them"
+                f"{num_bad} of {len(self)} images cannot be read, the last one because {error.what}",
+                "repair the data set; --config.data.bad_images=refuse lists every such image",
             ) from error
 
     def __reduce__(self) -> tuple[type, tuple[Source]]:
-        return StandInSource, (self._source,)  # a lock cannot be sent to a worker process
+        return StandInSource, (self._source,)  # a lock cannot be pickled for a worker process
 
 
 def _refuse(source: Source, threads: int, progress: Callable[[int, int], None] | None) -> None:
@@ -92,9 +99,8 @@ def _refuse(source: Source, threads: int, progress: Callable[[int, int], None] |
             return str(error)
         return None
 
-    found_at_opening = getattr(source, "problems", [])
     left_out = (problems.MISSING_FILE, problems.UNKNOWN_FORMAT)
-    faults = [str(problem) for problem in found_at_opening if problem.kind in left_out]
+    faults = [str(problem) for problem in source.problems if problem.kind in left_out]
     with ThreadPoolExecutor(max(threads, 1)) as pool:
         for num_done, found in enumerate(pool.map(fault, range(len(source))), 1):
             if found is not None:
@@ -103,4 +109,5 @@ def _refuse(source: Source, threads: int, progress: Callable[[int, int], None] |
                 progress(num_done, len(source))
     if faults:
         rest = [f"and {len(faults) - _LINES} more"] if len(faults) > _LINES else []
-        raise ImageError("\n".join([f"{len(faults)} images cannot be used:", *faults[:_LINES], *rest]))
+        advice = "repair them or take them out of the data set"
+        raise ImageError(f"{len(faults)} images cannot be used", "\n".join([advice, *faults[:_LINES], *rest]))

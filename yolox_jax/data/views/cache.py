@@ -1,4 +1,4 @@
-"""Images at the size of the input, and the ones read lately kept."""
+"""Views that fit images to the input size and cache the latest ones."""
 
 import collections
 import dataclasses
@@ -13,9 +13,9 @@ from yolox_jax.types import Example, Source
 
 
 class FittedSource(SourceView):
-    """A source whose images are at the largest scale that fits `size_hw`, boxes with them.
+    """Resizes each image, with its boxes, to the largest scale that fits `size_hw`.
 
-    Every use of a training image begins so, in a mosaic, in mixup or plain: done once, it need not be done again.
+    Every use of a training image starts with this step, in a mosaic, in mixup or alone, so the cache keeps its result.
     """
 
     def __init__(self, source: Source, size_hw: tuple[int, int]):
@@ -25,7 +25,7 @@ class FittedSource(SourceView):
     def __getitem__(self, index: int) -> Example:
         example = super().__getitem__(index)
         image, boxes_xyxy = example.image, example.boxes_xyxy.astype(np.float64)
-        # Twice, as in the reference: where rounding leaves the first a pixel short, the second makes it good.
+        # Twice, as in the reference: if rounding leaves the first result a pixel short, the second corrects it.
         for _ in range(2):
             boxes_xyxy = boxes_xyxy * geometry.fit_ratio(image.shape[:2], self._size_hw)
             image = geometry.fit(image, self._size_hw)
@@ -33,9 +33,9 @@ class FittedSource(SourceView):
 
 
 class CachedSource(SourceView):
-    """A source that remembers its latest examples, up to `max_bytes` of pixels.
+    """Keeps the most recently used examples, up to `max_bytes` of pixels.
 
-    The examples are shared between samples: their images are made read-only.
+    Samples share the examples, so their images are read-only.
     """
 
     def __init__(self, source: Source, max_bytes: int):
@@ -50,7 +50,7 @@ class CachedSource(SourceView):
             if index in self._examples:
                 self._examples.move_to_end(index)
                 return self._examples[index]
-        example = super().__getitem__(index)  # two threads may decode the same image: rare, and both are right
+        example = super().__getitem__(index)  # two threads may decode the same image at once: rare and harmless
         example.image.flags.writeable = False
         with self._lock:
             if index not in self._examples:
@@ -62,4 +62,4 @@ class CachedSource(SourceView):
         return example
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return CachedSource, (self._source, self._max_bytes)  # a worker process begins with an empty one
+        return CachedSource, (self._source, self._max_bytes)  # a worker process starts with an empty cache

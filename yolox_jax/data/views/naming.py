@@ -1,33 +1,45 @@
-"""Errors that name the image they are about."""
+"""Adds the image to the errors of reading it."""
 
 import contextlib
 from collections.abc import Iterator
 
 from yolox_jax.data.views.source_view import SourceView
+from yolox_jax.errors import UserError
 from yolox_jax.types import Example, Source
 
 
-class SampleError(RuntimeError):
-    """An image could not be made into a sample. Names the image; its cause is the error itself."""
+class SampleError(UserError):
+    """An image cannot be used. `what` names the image and then says what the error about its file says."""
 
 
 class NamingSource(SourceView):
-    """So that the image that fails is named, not the one it was to be mixed with."""
+    """A source whose errors name the image that was read, even if it was read as a partner of another image."""
 
     def __getitem__(self, index: int) -> Example:
-        with naming_the_image(self._source, index):
+        with naming(self._source, index, "reading"):
             return super().__getitem__(index)
 
     def num_boxes(self, index: int) -> int:
-        with naming_the_image(self._source, index):
+        with naming(self._source, index, "reading"):
             return super().num_boxes(index)
 
 
 @contextlib.contextmanager
-def naming_the_image(source: Source, index: int) -> Iterator[None]:
+def naming(source: Source, index: int, activity: str) -> Iterator[None]:
+    """Makes a UserError of the block a SampleError; adds a note to any other error, which keeps type and traceback.
+
+    Both survive the way out of a worker process, which pickles the error and drops its cause.
+    """
     try:
         yield
     except SampleError:
         raise
+    except UserError as error:
+        raise SampleError(f"{_name(source, index)}: {error.what}", error.advice) from error
     except Exception as error:
-        raise SampleError(f"image {source.image_id(index)!r} (index {index} of the source): {error}") from error
+        error.add_note(f"while {activity} {_name(source, index)}")
+        raise
+
+
+def _name(source: Source, index: int) -> str:
+    return f"image {source.image_id(index)!r} (index {index} of the source)"

@@ -1,4 +1,4 @@
-"""A training set whose images of rare classes come several times an epoch: repeat factor sampling.
+"""Repeat-factor sampling: repeats the training images of rarer classes several times per epoch.
 
 Source: Gupta et al., LVIS (arXiv 1908.03195), appendix B.
 """
@@ -6,20 +6,21 @@ Source: Gupta et al., LVIS (arXiv 1908.03195), appendix B.
 import numpy as np
 
 from yolox_jax.data.views.source_view import SourceView
+from yolox_jax.errors import UserError
 from yolox_jax.types import Example, Source
 
 
 class RepeatedSource(SourceView):
-    """Image i comes r(i) = max over its classes c of max(1, √(threshold / f(c))) times, f(c) being the share of images with c.
+    """Repeats image i r(i) = max over its classes c of max(1, √(threshold / f(c))) times.
 
-    Fractions of r are carried over from one image to the next, so that they add up; the same set gives the same order.
+    f(c) is the share of images with class c. The fractional part of r is carried over to the next image, so that the
+    lengths add up; the same source always gives the same order.
     """
 
     def __init__(self, source: Source, threshold: float):
-        """Raises ValueError where the threshold is no share of images."""
         if not 0 < threshold <= 1:
-            raise ValueError(
-                f"config.data.repeat_threshold is {threshold}: give a share of the images, from 0 (off) to 1"
+            raise UserError(
+                f"config.data.repeat_threshold is {threshold}", "give a share of the images, from 0 (off) to 1"
             )
         super().__init__(source)
         self._index = np.repeat(np.arange(len(source)), _num_repeats(_repeat_factors(source, threshold)))
@@ -36,9 +37,12 @@ class RepeatedSource(SourceView):
     def num_boxes(self, index: int) -> int:
         return self._source.num_boxes(int(self._index[index]))
 
+    def encoded(self, index: int) -> bytes | None:
+        return self._source.encoded(int(self._index[index]))
+
 
 def _repeat_factors(source: Source, threshold: float) -> np.ndarray:
-    """[N] float64."""
+    """Returns r(i) of every image, [N] float64."""
     truth = source.ground_truth()
     label_of = {category["id"]: label for label, category in enumerate(truth["categories"])}
     labels_of: dict[int | str, set[int]] = {}
@@ -54,5 +58,5 @@ def _repeat_factors(source: Source, threshold: float) -> np.ndarray:
 
 
 def _num_repeats(factors: np.ndarray) -> np.ndarray:
-    """Whole numbers of the same sum: each the rounded sum up to it less the one before."""
+    """Rounds the factors to integers so that every partial sum is the factors' partial sum, rounded."""
     return np.diff(np.floor(np.cumsum(factors) + 0.5), prepend=0).astype(int)

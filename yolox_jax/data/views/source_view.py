@@ -1,16 +1,21 @@
-"""A source seen through another object."""
+"""The base class of all views: a source that wraps another one."""
 
+from collections.abc import Sequence
 from typing import Any
 
-from yolox_jax.types import Example, Source
+from yolox_jax.types import Example, Problem, Source
 
 
 class SourceView:
-    """A source seen through another object; subclasses say what is different."""
+    """Passes everything through to the wrapped source. Subclasses override what they change."""
 
     def __init__(self, source: Source):
         self.class_names = source.class_names
         self._source = source
+
+    @property
+    def problems(self) -> Sequence[Problem]:
+        return self._source.problems
 
     def __len__(self) -> int:
         return len(self._source)
@@ -23,6 +28,9 @@ class SourceView:
 
     def num_boxes(self, index: int) -> int:
         return self._source.num_boxes(index)
+
+    def encoded(self, index: int) -> bytes | None:
+        return self._source.encoded(index)
 
     def ground_truth(self) -> dict[str, Any]:
         return self._source.ground_truth()

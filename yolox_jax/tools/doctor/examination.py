@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from yolox_jax.data.sources.open import check_classes, open_split
+from yolox_jax.errors import UserError
 from yolox_jax.tools.doctor import annotations, box_checks, image_checks
 from yolox_jax.tools.doctor.annotations import SplitAnnotations
-from yolox_jax.tools.doctor.findings import SEVERITIES, Finding, Severity, from_problem, what_and_advice
+from yolox_jax.tools.doctor.findings import SEVERITIES, Finding, Severity, from_problem
 from yolox_jax.types import Source
 
 Progress = Callable[[str, int, int], None]  # split, images read, all images of the split
@@ -80,11 +81,11 @@ def examine(
             source = open_split(data, name)
             digests, faults = image_checks.read_all(source, threads, _of_split(progress, name))
             of_split = annotations.from_ground_truth(name, source.ground_truth(), with_crowds=data["kind"] == "voc")
-        except (ValueError, OSError) as error:
-            findings.append(Finding("error", "cannot-open", name, "", "", *what_and_advice(error)))
+        except UserError as error:
+            findings.append(Finding("error", "cannot-open", name, "", "", error.what, error.advice))
             continue
         splits[name] = ExaminedSplit(source, of_split, digests)
-        found = [from_problem(problem, name) for problem in getattr(source, "problems", ())]
+        found = [from_problem(problem, name) for problem in source.problems]
         found += image_checks.unusable_images(of_split, faults)
         found += box_checks.check_boxes(of_split, data["kind"], size_hw, max_boxes)
         found += image_checks.repeated_images(of_split, digests)
@@ -111,6 +112,6 @@ def _without_consequences(findings: list[Finding]) -> list[Finding]:
 def _class_names(num_classes: int | None, train: tuple[str, ...], val: tuple[str, ...]) -> list[Finding]:
     try:
         check_classes(num_classes, train, val)
-    except ValueError as error:
-        return [Finding("error", "class-names-differ", "train and val", "", "class names", *what_and_advice(error))]
+    except UserError as error:
+        return [Finding("error", "class-names-differ", "train and val", "", "class names", error.what, error.advice)]
     return []

@@ -5,7 +5,6 @@ from typing import Literal
 
 from yolox_jax.data.sources import problems
 from yolox_jax.data.sources.problems import Problem
-from yolox_jax.errors import UserError
 
 # error: data is left out, refused or misread. warning: usable, but probably not as intended. note: good to know.
 Severity = Literal["error", "warning", "note"]
@@ -36,11 +35,6 @@ def from_problem(problem: Problem, split: str) -> Finding:
     severity, code, advice = _OF_KIND[problem.kind]
     what = f"{problem.kind}: {problem.found} ({problem.action})"
     return Finding(severity, code, split, problem.file, problem.record, what, advice)
-
-
-def what_and_advice(error: Exception) -> tuple[str, str]:
-    """Until data/ raises UserErrors alone."""
-    return (error.what, error.advice) if isinstance(error, UserError) else (str(error), "correct it")
 
 
 _YOLO_LINE = "write the line as: class cx cy w h"

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from yolox_jax.data.images import ImageError, SizeError
 from yolox_jax.tools.doctor.annotations import SplitAnnotations
-from yolox_jax.tools.doctor.findings import Finding, what_and_advice
+from yolox_jax.tools.doctor.findings import Finding
 from yolox_jax.types import Source
 
 Fault = ImageError | SizeError
@@ -44,8 +44,9 @@ def unusable_images(split: SplitAnnotations, faults: Mapping[int, Fault]) -> Ite
     """Yields a finding for each image that cannot be read, or whose size is not the one in its annotations."""
     for image, error in faults.items():
         code = "mis-sized-image" if isinstance(error, SizeError) else "unreadable-image"
-        where = split.files[image], f"image {split.image_ids[image]}"
-        yield Finding("error", code, split.split, *where, *what_and_advice(error))
+        file = split.files[image]
+        what, advice = error.what.removeprefix(file).strip(), error.advice  # the finding has a field for the file
+        yield Finding("error", code, split.split, file, f"image {split.image_ids[image]}", what, advice)
 
 
 def repeated_images(split: SplitAnnotations, digests: Digests) -> Iterator[Finding]:

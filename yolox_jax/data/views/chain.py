@@ -1,0 +1,58 @@
+"""Wraps a source in its views, first to last: how a run sees its data set, and how the loaders read it.
+
+    open_split       the files of one split
+    bad images       empty images in place of unreadable ones, or a refusal to start
+    repeat factor    images of rarer classes several times per epoch (training only)
+    --- the run's data set: the schedule and the loader's state depend on its length, order and ids ---
+    fitting          images and boxes at the scale of the network's input (training only)
+    cache            the latest fitted images, for mosaic and mixup partners (training only)
+    naming           errors that name the image
+    --- the source that a loader reads ---
+
+Bad images come first, so that no other view meets an unreadable image. The repeat factor changes the length, so it
+comes before everything that depends on the length. Fitting comes before the cache, which therefore holds resized
+images. Naming comes last: it reports the index that the loader asked for.
+"""
+
+from collections.abc import Callable
+
+from yolox_jax.data.views.bad_images import apply_policy
+from yolox_jax.data.views.cache import CachedSource, FittedSource
+from yolox_jax.data.views.naming import NamingSource
+from yolox_jax.data.views.repeat_factor import RepeatedSource
+from yolox_jax.types import Source
+
+
+def as_configured(
+    source: Source,
+    *,
+    bad_images: str,
+    repeat_threshold: float,
+    threads: int,
+    progress: Callable[[int, int], None] | None = None,
+) -> Source:
+    """Applies what changes the data set itself: the policy for bad images, then repeat-factor sampling.
+
+    Args:
+      source: the files of one split.
+      bad_images: "replace" or "refuse".
+      repeat_threshold: the share of images below which a class is repeated; 0 turns it off, as evaluation needs it.
+      threads: number of threads that check images if the policy is "refuse".
+      progress: called with the number of images checked and of all images.
+
+    Raises:
+      ImageError: the policy is "refuse" and there are bad images.
+      UserError: an unknown policy, or a threshold that is not between 0 and 1.
+    """
+    source = apply_policy(source, bad_images, threads, progress)
+    return RepeatedSource(source, repeat_threshold) if repeat_threshold else source
+
+
+def as_read_by_training(source: Source, size_hw: tuple[int, int], cache_bytes: int) -> Source:
+    """Fits images to `size_hw`, caches up to `cache_bytes` of them, and names them in errors."""
+    return NamingSource(CachedSource(FittedSource(source, size_hw), cache_bytes))
+
+
+def as_read_by_evaluation(source: Source) -> Source:
+    """Names images in errors. Evaluation reads each image once and letterboxes it itself, to know the scale."""
+    return NamingSource(source)
