@@ -102,6 +102,14 @@ def _head_of_2025() -> ConfigDict:
     config.assignment.outside_penalty = 1e6
     config.assignment.in_box_candidates = False  # anchors anywhere in a box too, as the paper has it
 
+    # Loss: YOLOXHead.get_losses and IOUloss
+    config.loss = ConfigDict()
+    config.loss.iou_weight = 5.0  # YOLOXHead's reg_weight
+    config.loss.obj_weight = 1.0
+    config.loss.cls_weight = 1.0
+    config.loss.l1_weight = 1.0  # in the last no_aug_epochs; L1 is off before them
+    config.loss.iou_type = "iou"  # 1 - IoU^2, or "giou": 1 - GIoU (IOUloss has both)
+
     # Evaluation
     config.eval = ConfigDict()
     config.eval.every_epochs = 10  # exp.eval_interval; every epoch in the last no_aug_epochs

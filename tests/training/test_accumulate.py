@@ -14,7 +14,7 @@ from yolox_jax.detection.simota import SimOtaConfig
 from yolox_jax.mesh import make_mesh, place, shard_batch
 from yolox_jax.training import parallel
 from yolox_jax.training.accumulate import accumulate
-from yolox_jax.training.step import StepConfig, train_step
+from yolox_jax.training.step import train_step
 
 _FROZEN_STATISTICS = ("bn/(mean|var)$",)  # so that an image's predictions do not depend on the images beside it
 _loss_sums = losses.loss_sums
@@ -54,9 +54,7 @@ def _metrics_by_a_loop_over_the_images(batch) -> dict[str, float]:
 def test_a_metric_added_to_the_loss_is_that_of_the_whole_batch(monkeypatch, num_devices, shard_state, accumulate_steps):
     monkeypatch.setattr(losses, "loss_sums", _sums_with_metrics_of_our_own)
     batch = toy.random_batch(0)
-    config = StepConfig(
-        toy.SCHEDULE, freeze=_FROZEN_STATISTICS, shard_state=shard_state, accumulate_steps=accumulate_steps
-    )
+    config = toy.step_config(freeze=_FROZEN_STATISTICS, shard_state=shard_state, accumulate_steps=accumulate_steps)
     mesh = make_mesh(num_devices)
     step = functools.partial(train_step, model=toy.MODEL, optimizer=toy.OPTIMIZER, config=config)
     state = toy.create_state()

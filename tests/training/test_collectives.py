@@ -10,14 +10,14 @@ from yolox_jax.mesh import make_mesh, place, shard_batch
 from yolox_jax.tools.plan.collectives import find_collectives
 from yolox_jax.tools.plan.hlo import parse
 from yolox_jax.training import parallel, zero
-from yolox_jax.training.step import StepConfig, train_step
+from yolox_jax.training.step import train_step
 
 _A_FEW_NUMBERS = 32  # bytes: four loss terms, num_fg and num_gt
 
 
 def _collectives(**changes):
     mesh = make_mesh(8)
-    config = StepConfig(toy.SCHEDULE, **changes)
+    config = toy.step_config(**changes)
     step = functools.partial(train_step, model=toy.MODEL, optimizer=toy.OPTIMIZER, config=config)
     state = toy.create_state()
     specs = parallel.state_specs(state, mesh, config.shard_state)

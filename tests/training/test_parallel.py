@@ -11,9 +11,9 @@ from tests.training import toy
 from yolox_jax.augment.colour import shift_content
 from yolox_jax.mesh import AXIS, check_batch_size, make_mesh, place, shard_batch
 from yolox_jax.training import parallel
-from yolox_jax.training.step import StepConfig, augment, train_step
+from yolox_jax.training.step import augment, train_step
 
-_STEP = functools.partial(train_step, model=toy.MODEL, optimizer=toy.OPTIMIZER, config=StepConfig(toy.SCHEDULE))
+_STEP = functools.partial(train_step, model=toy.MODEL, optimizer=toy.OPTIMIZER, config=toy.step_config())
 
 
 def _run(kind: str, num_steps: int = 3):

@@ -47,7 +47,7 @@ def test_eight_steps_in_float64_follow_the_reference():
 @pytest.fixture(scope="module")
 def toy_step():
     mesh = make_mesh(1)
-    config = StepConfig(toy.SCHEDULE)
+    config = toy.step_config()
     step = functools.partial(train_step, model=toy.MODEL, optimizer=toy.OPTIMIZER, config=config)
     return parallel.map_step(step, mesh), mesh
 
@@ -72,7 +72,7 @@ def test_a_step_whose_loss_is_not_finite_changes_nothing_but_its_number(toy_step
 
 def test_training_at_another_size_scales_the_boxes_with_the_images():
     mesh = make_mesh(1)
-    config = StepConfig(toy.SCHEDULE)
+    config = toy.step_config()
     losses = {}
     batch = toy.random_batch(0)
     images, boxes = augment(batch, (128, 96))
@@ -115,23 +115,23 @@ _FROZEN_STATISTICS = ("bn/(mean|var)$",)
 @pytest.mark.parametrize("num_devices", [1, 2])
 def test_a_batch_in_parts_gives_the_losses_and_the_step_of_the_whole_one(num_devices):
     """To rounding where no BatchNorm looks at the batch; where one does, it sees the parts."""
-    state, metrics = _step_once(StepConfig(toy.SCHEDULE, freeze=_FROZEN_STATISTICS), num_devices)
-    in_parts = StepConfig(toy.SCHEDULE, freeze=_FROZEN_STATISTICS, accumulate_steps=4)
+    state, metrics = _step_once(toy.step_config(freeze=_FROZEN_STATISTICS), num_devices)
+    in_parts = toy.step_config(freeze=_FROZEN_STATISTICS, accumulate_steps=4)
     state_in_parts, metrics_in_parts = _step_once(in_parts, num_devices)
     assert metrics.keys() == metrics_in_parts.keys() and metrics["loss_l1"] > 0
     for name, value in metrics.items():
         assert metrics_in_parts[name] == pytest.approx(value, rel=1e-6), name
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-7), state_in_parts, state)
 
-    _, with_batch_norm = _step_once(StepConfig(toy.SCHEDULE), num_devices)
-    _, with_batch_norm_in_parts = _step_once(StepConfig(toy.SCHEDULE, accumulate_steps=4), num_devices)
+    _, with_batch_norm = _step_once(toy.step_config(), num_devices)
+    _, with_batch_norm_in_parts = _step_once(toy.step_config(accumulate_steps=4), num_devices)
     assert with_batch_norm_in_parts["loss"] == pytest.approx(with_batch_norm["loss"], rel=0.1)
     assert with_batch_norm_in_parts["loss"] != pytest.approx(with_batch_norm["loss"], rel=1e-6)
 
 
 def test_what_is_frozen_does_not_change_by_a_bit_and_the_rest_learns():
     before = jax.device_get(toy.create_state())
-    after, metrics = _step_once(StepConfig(toy.SCHEDULE, freeze=("ConvBlock_0", "ConvBlock_1/bn/(mean|var)")))
+    after, metrics = _step_once(toy.step_config(freeze=("ConvBlock_0", "ConvBlock_1/bn/(mean|var)")))
     for now, then in ((after, before), (after.ema, before.ema)):
         now, then = (
             x if isinstance(x, dict) else {"params": x.params, "batch_stats": x.batch_stats} for x in (now, then)

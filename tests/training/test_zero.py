@@ -12,7 +12,7 @@ from tests.training import toy
 from yolox_jax.mesh import AXIS, make_mesh, place, shard_batch
 from yolox_jax.training import optim, parallel, state, zero
 from yolox_jax.training.checkpoints import Checkpoints
-from yolox_jax.training.step import StepConfig, train_step
+from yolox_jax.training.step import train_step
 from yolox_jax.weights import checkpoint
 
 _OPTIMIZERS = {"sgd": toy.OPTIMIZER, "adamw": optim.adamw(0.05)}
@@ -37,7 +37,7 @@ def _set_up(num_devices: int, shard_state: bool, optimizer=toy.OPTIMIZER, bn_axi
         train_step,
         model=toy.ToyDetector(bn_axis),
         optimizer=optimizer,
-        config=StepConfig(toy.SCHEDULE, shard_state=shard_state),
+        config=toy.step_config(shard_state=shard_state),
     )
     return parallel.map_step(step, mesh, state_specs=specs), mesh, specs
 

@@ -15,6 +15,7 @@ from yolox_jax.data.train_loader import LoadedBatch, LoaderConfig, TrainLoader
 from yolox_jax.data.views import bad_images
 from yolox_jax.data.views.repeat_factor import RepeatedSource
 from yolox_jax.detection.anchors import check_size
+from yolox_jax.detection.losses import LossConfig
 from yolox_jax.detection.simota import SimOtaConfig
 from yolox_jax.training.schedule import Schedule
 from yolox_jax.training.step import StepConfig
@@ -97,6 +98,7 @@ def step_config(config: ConfigDict, num_images: int) -> StepConfig:
         ema_decay=config.ema_decay,
         shard_state=config.parallel.shard_state,
         assignment=SimOtaConfig(**config.assignment),
+        loss=LossConfig(**config.loss),
         accumulate_steps=config.accumulate_steps,
         freeze=tuple(config.freeze),
         hsv_multiplies=config.hsv.multiplies,

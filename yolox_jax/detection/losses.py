@@ -3,6 +3,8 @@
 Source: YOLOX (arXiv 2107.08430) section 2.1; the reference's YOLOXHead.get_losses and IOUloss.
 """
 
+import dataclasses
+import math
 from typing import Any
 
 import flax.struct
@@ -13,11 +15,32 @@ from jax import lax
 from yolox_jax import boxes
 from yolox_jax.detection import simota
 from yolox_jax.detection.anchors import decode, encode
+from yolox_jax.errors import UserError
 from yolox_jax.types import Anchors, Assignment, Predictions
 
-_IOU_WEIGHT = 5.0  # the reference's reg_weight
-
 Metrics = dict[str, jax.Array]
+
+_IOU_TYPES = ("iou", "giou")
+_EPSILON = 1e-16  # the reference's IOUloss
+
+
+@dataclasses.dataclass(frozen=True)
+class LossConfig:
+    """The loss terms; the defaults are the reference's."""
+
+    iou_weight: float = 5.0
+    obj_weight: float = 1.0
+    cls_weight: float = 1.0
+    l1_weight: float = 1.0  # in the no-aug epochs; L1 is off before them
+    iou_type: str = "iou"  # 1 − IoU², or "giou": 1 − GIoU (arXiv 1902.09630)
+
+    def __post_init__(self) -> None:
+        for name in ("iou_weight", "obj_weight", "cls_weight", "l1_weight"):
+            weight = getattr(self, name)
+            if not 0 <= weight < math.inf:
+                raise UserError(f"config.loss.{name} is {weight}", "give a finite number of 0 or more")
+        if self.iou_type not in _IOU_TYPES:
+            raise UserError(f"config.loss.iou_type is {self.iou_type!r}", f"choose one of {', '.join(_IOU_TYPES)}")
 
 
 @flax.struct.dataclass
@@ -45,6 +68,7 @@ def loss_sums(
     l1_weight: jax.Array | float,
     *,
     assignment_config: simota.SimOtaConfig = simota.SimOtaConfig(),
+    loss_config: LossConfig = LossConfig(),
 ) -> LossSums:
     """Sums of the loss terms and counts over these images, in float32 for any compute dtype.
 
@@ -54,15 +78,16 @@ def loss_sums(
       gt_boxes: [B, G, 4] xyxy pixels.
       gt_labels: [B, G] int.
       gt_mask: [B, G] bool.
-      l1_weight: 1 in the no-aug epochs, else 0; may be traced.
+      l1_weight: 1 in the no-aug epochs, else 0; may be traced. Multiplies that of `loss_config`.
       assignment_config: the tunables of SimOTA.
+      loss_config: weights and kinds of the terms.
     """
     predictions = jax.tree.map(lambda x: x.astype(jnp.float32), predictions)
     gt_boxes = gt_boxes.astype(jnp.float32)
 
     def image_sums(image: Predictions, gt_xyxy_G4: jax.Array, gt_label_G: jax.Array, gt_mask_G: jax.Array) -> LossSums:
         assignment = assign(image, anchors, gt_xyxy_G4, gt_label_G, gt_mask_G, assignment_config)
-        return _image_sums(image, anchors, gt_xyxy_G4, gt_label_G, gt_mask_G, assignment, l1_weight)
+        return _image_sums(image, anchors, gt_xyxy_G4, gt_label_G, gt_mask_G, assignment, l1_weight, loss_config)
 
     sums_B = jax.vmap(image_sums)(predictions, gt_boxes, gt_labels, gt_mask)
     return jax.tree.map(lambda x_B: x_B.sum(), sums_B)
@@ -91,15 +116,26 @@ def detection_loss(
     l1_weight: jax.Array | float,
     *,
     assignment_config: simota.SimOtaConfig = simota.SimOtaConfig(),
+    loss_config: LossConfig = LossConfig(),
 ) -> tuple[jax.Array, Metrics]:
     """The loss of a batch: (5·Σ(1−IoU²) + ΣBCE(obj) + ΣBCE(cls) + l1_weight·ΣL1) / number of positive anchors.
 
-    Takes the arguments of `loss_sums`.
+    Takes the arguments of `loss_sums`; the formula has the default weights.
 
     Returns:
-      The loss, and the metrics loss, loss_iou (× 5), loss_obj, loss_cls, loss_l1, num_fg, num_gt and num_fg_per_gt.
+      The loss, and the metrics loss, loss_iou, loss_obj, loss_cls, loss_l1 (with their weights), num_fg, num_gt and
+      num_fg_per_gt.
     """
-    sums = loss_sums(predictions, anchors, gt_boxes, gt_labels, gt_mask, l1_weight, assignment_config=assignment_config)
+    sums = loss_sums(
+        predictions,
+        anchors,
+        gt_boxes,
+        gt_labels,
+        gt_mask,
+        l1_weight,
+        assignment_config=assignment_config,
+        loss_config=loss_config,
+    )
     metrics, _ = divide(sums)
     return metrics["loss"], metrics
 
@@ -128,6 +164,7 @@ def _image_sums(
     gt_mask_G: jax.Array,
     assignment: Assignment,
     l1_weight: jax.Array | float,
+    config: LossConfig,
 ) -> LossSums:
     """The sums of one image."""
     positive_A = assignment.positive
@@ -136,7 +173,7 @@ def _image_sums(
     delta_A4 = jnp.where(positive_A[:, None], predictions.box_deltas, 0.0)
     target_cxcywh_A4 = jnp.where(positive_A[:, None], target_cxcywh_A4, 1.0)
 
-    iou_A = _aligned_iou(decode(delta_A4, anchors), target_cxcywh_A4)
+    box_A = _box_loss(decode(delta_A4, anchors), target_cxcywh_A4, config.iou_type)
     obj_A = _bce(predictions.obj_logits, positive_A.astype(jnp.float32))
     # Σ_c BCE(logit_c, onehot(label)·IoU) = Σ_c softplus(logit_c) − logit_label·IoU.
     label_A = gt_label_G[assignment.gt_index]
@@ -149,10 +186,10 @@ def _image_sums(
 
     return LossSums(
         terms={
-            "loss_iou": _IOU_WEIGHT * sum_positive(1 - iou_A**2),
-            "loss_obj": obj_A.sum(),
-            "loss_cls": sum_positive(cls_A),
-            "loss_l1": l1_weight * sum_positive(l1_A),
+            "loss_iou": config.iou_weight * sum_positive(box_A),
+            "loss_obj": config.obj_weight * obj_A.sum(),
+            "loss_cls": config.cls_weight * sum_positive(cls_A),
+            "loss_l1": config.l1_weight * l1_weight * sum_positive(l1_A),
         },
         means={},
         counts={
@@ -167,12 +204,21 @@ def _bce(logit: jax.Array, target: jax.Array) -> jax.Array:
     return jax.nn.softplus(logit) - logit * target
 
 
-def _aligned_iou(pred_cxcywh_A4: jax.Array, target_cxcywh_A4: jax.Array) -> jax.Array:
-    """IoU of each box with its own target, [A]; areas come from the sizes themselves, as in the reference's IOUloss."""
+def _box_loss(pred_cxcywh_A4: jax.Array, target_cxcywh_A4: jax.Array, iou_type: str) -> jax.Array:
+    """1 − IoU² or 1 − GIoU of each box and its own target, [A]."""
     pred_xyxy_A4, target_xyxy_A4 = boxes.cxcywh_to_xyxy(pred_cxcywh_A4), boxes.cxcywh_to_xyxy(target_cxcywh_A4)
     low_A2 = jnp.maximum(pred_xyxy_A4[:, :2], target_xyxy_A4[:, :2])
     high_A2 = jnp.minimum(pred_xyxy_A4[:, 2:], target_xyxy_A4[:, 2:])
     overlap_A = (low_A2 < high_A2).all(axis=1)
     inter_A = jnp.where(overlap_A, jnp.prod(high_A2 - low_A2, axis=1), 0.0)
+    # Areas come from the sizes themselves, not from the corners, as in the reference.
     union_A = jnp.prod(pred_cxcywh_A4[:, 2:], axis=1) + jnp.prod(target_cxcywh_A4[:, 2:], axis=1) - inter_A
-    return inter_A / (union_A + 1e-16)
+    iou_A = inter_A / (union_A + _EPSILON)
+    if iou_type == "iou":
+        return 1 - iou_A**2
+
+    hull_low_A2 = jnp.minimum(pred_xyxy_A4[:, :2], target_xyxy_A4[:, :2])
+    hull_high_A2 = jnp.maximum(pred_xyxy_A4[:, 2:], target_xyxy_A4[:, 2:])
+    hull_A = jnp.prod(hull_high_A2 - hull_low_A2, axis=1)
+    giou_A = iou_A - (hull_A - union_A) / jnp.maximum(hull_A, _EPSILON)
+    return 1 - jnp.clip(giou_A, -1.0, 1.0)

@@ -14,6 +14,7 @@ from yolox_jax.augment.multiscale import resize
 from yolox_jax.detection import losses
 from yolox_jax.detection.anchors import make_anchors
 from yolox_jax.detection.simota import SimOtaConfig
+from yolox_jax.errors import UserError
 from yolox_jax.mesh import AXIS
 from yolox_jax.models import freezing
 from yolox_jax.models.yolox import YOLOX
@@ -30,12 +31,19 @@ class StepConfig:
     """What a training step depends on besides the state and the batch."""
 
     schedule: Schedule
-    ema_decay: float = 0.9998
+    ema_decay: float
+    assignment: SimOtaConfig
+    loss: losses.LossConfig
     shard_state: bool = False  # ZeRO-1 sharding of optimizer state and EMA weights (zero.py)
-    assignment: SimOtaConfig = SimOtaConfig()
     accumulate_steps: int = 1  # parts of a device's images, one after another, for less memory (accumulate.py)
     freeze: tuple[str, ...] = ()  # patterns of frozen variables (models/freezing.py)
     hsv_multiplies: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.ema_decay < 1:
+            raise UserError(f"config.ema_decay is {self.ema_decay}", "give a number from 0 to below 1")
+        if self.accumulate_steps < 1:
+            raise UserError(f"config.accumulate_steps is {self.accumulate_steps}", "give 1 or more")
 
 
 def train_step(
@@ -81,6 +89,7 @@ def train_step(
                 part.gt_mask,
                 config.schedule.l1_weight(state.step),
                 assignment_config=config.assignment,
+                loss_config=config.loss,
             )
             return sums.weighted_sum(), (sums, updated["batch_stats"])
 
