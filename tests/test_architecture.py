@@ -100,3 +100,15 @@ def test_no_file_is_a_drawer_for_everything():
 
 def test_train_py_stays_readable():
     assert len((ROOT / "train.py").read_text().splitlines()) <= 350
+
+
+# Platform tuning stays in kernels/. models/layers.py is to move to models/kernels/.
+_PLATFORM_TUNING = {"platform_dependent", "optimization_barrier", "custom_vjp", "custom_jvp"}
+_WITH_TUNING = {"yolox_jax/models/layers.py"}
+
+
+@pytest.mark.parametrize("file", [file for file in _SOURCES if "/kernels/" not in file and file not in _WITH_TUNING])
+def test_only_kernels_ask_for_the_platform_or_replace_gradients(file):
+    names = {node.attr for node in ast.walk(ast.parse((ROOT / file).read_text())) if isinstance(node, ast.Attribute)}
+    names |= {name.rsplit(".", 1)[-1] for name in _imports(file)}
+    assert not names & _PLATFORM_TUNING
