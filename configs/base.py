@@ -89,6 +89,9 @@ def _head_of_2025() -> ConfigDict:
     config.min_lr_ratio = 0.05  # exp.min_lr_ratio
     config.momentum = 0.9  # exp.momentum
     config.weight_decay = 5e-4  # exp.weight_decay: convolution kernels only
+    config.clip_grad_norm = placeholder(
+        float
+    )  # the largest global norm of the gradients; not clipped if not set (ours)
     config.ema_decay = 0.9998  # exp.get_trainer: ModelEMA(…, 0.9998)
     config.freeze = ()  # patterns of variables that do not learn: ("backbone/backbone",) is CSPDarknet
     config.patience = placeholder(int)  # evaluations in a row without a better AP after which training ends

@@ -101,6 +101,7 @@ def step_config(config: ConfigDict, num_images: int) -> StepConfig:
         loss=LossConfig(**config.loss),
         accumulate_steps=config.accumulate_steps,
         freeze=tuple(config.freeze),
+        clip_grad_norm=config.clip_grad_norm,
         hsv_multiplies=config.hsv.multiplies,
     )
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 from typing import Any
 
 import jax
@@ -18,9 +19,8 @@ from yolox_jax.errors import UserError
 from yolox_jax.mesh import AXIS
 from yolox_jax.models import freezing
 from yolox_jax.models.yolox import YOLOX
-from yolox_jax.training import zero
+from yolox_jax.training import optim, zero
 from yolox_jax.training.accumulate import accumulate
-from yolox_jax.training.optim import update_ema
 from yolox_jax.training.schedule import Schedule
 from yolox_jax.training.state import TrainState
 from yolox_jax.types import Batch
@@ -37,6 +37,7 @@ class StepConfig:
     shard_state: bool = False  # ZeRO-1 sharding of optimizer state and EMA weights (zero.py)
     accumulate_steps: int = 1  # parts of a device's images, one after another, for less memory (accumulate.py)
     freeze: tuple[str, ...] = ()  # patterns of frozen variables (models/freezing.py)
+    clip_grad_norm: float | None = None  # the largest global norm of the gradients; None: not clipped
     hsv_multiplies: bool = False
 
     def __post_init__(self) -> None:
@@ -44,6 +45,8 @@ class StepConfig:
             raise UserError(f"config.ema_decay is {self.ema_decay}", "give a number from 0 to below 1")
         if self.accumulate_steps < 1:
             raise UserError(f"config.accumulate_steps is {self.accumulate_steps}", "give 1 or more")
+        if self.clip_grad_norm is not None and not 0 < self.clip_grad_norm < math.inf:
+            raise UserError(f"config.clip_grad_norm is {self.clip_grad_norm}", "give a number above 0, or none")
 
 
 def train_step(
@@ -69,8 +72,8 @@ def train_step(
       config: everything else.
       size_hw: the size to train at; None for the batch's own.
     Returns:
-      The new state, and metrics of the global batch: those of losses.divide, learning_rate, grad_norm, and skipped,
-      which is 1 if the step changed nothing.
+      The new state, and metrics of the global batch: those of losses.divide, learning_rate, grad_norm (before
+      clipping), and skipped, which is 1 if the step changed nothing.
     """
     frozen = freezing.frozen_mask({"params": state.params, "batch_stats": state.batch_stats}, config.freeze)
 
@@ -102,8 +105,10 @@ def train_step(
     metrics, gradients = losses.divide(sums, gradients)
     batch_stats = jax.tree.map(lambda total: total / lax.axis_size(AXIS), batch_stats)
 
-    learning_rate = config.schedule.learning_rate(state.step)
     grad_norm = zero.norm(gradients, state.params, AXIS)
+    if config.clip_grad_norm is not None:
+        gradients = optim.clip_to_norm(gradients, grad_norm, config.clip_grad_norm)
+    learning_rate = config.schedule.learning_rate(state.step)
     new_state = _update(state, gradients, batch_stats, frozen, learning_rate, num_slices, optimizer, config)
     finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(grad_norm)
     new_state = jax.tree.map(lambda new, old: jnp.where(finite, new, old), new_state, state)
@@ -143,7 +148,7 @@ def _update(
     updates, opt_state = optimizer.update(gradients, state.opt_state, own_params)
     own_params = jax.tree.map(lambda param, update: param - learning_rate * update, own_params, updates)
     own_variables = {"params": own_params, "batch_stats": zero.own_slices(batch_stats, num_slices, AXIS)}
-    ema = update_ema(state.ema, own_variables, state.step + 1, config.ema_decay)
+    ema = optim.update_ema(state.ema, own_variables, state.step + 1, config.ema_decay)
     ema = freezing.keep_frozen(frozen, ema, state.ema)
     params = zero.gather(own_params, state.params, AXIS)
     params = freezing.keep_frozen(frozen["params"], params, state.params)
