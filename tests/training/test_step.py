@@ -20,8 +20,8 @@ from yolox_jax.training.step import StepConfig, augment, train_step
 
 @pytest.mark.slow
 def test_the_first_steps_in_float32_follow_the_reference():
-    """Three steps only: rounding grows a hundredfold in the first update, and two runs of the reference, with and without
-    MKL-DNN, differ by 4e-4 at the third step. All eight are compared in float64, below."""
+    """Three steps only: rounding grows a hundredfold in the first update, and two runs of the reference, with and
+    without MKL-DNN, differ by 4e-4 at the third step. All eight are compared in float64, below."""
     history, _ = trajectory.run(num_steps=3)
     arrays = golden("trajectory")
     losses = [m["loss"] for m in history]

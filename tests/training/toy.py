@@ -1,4 +1,4 @@
-"""The smallest network that a training step accepts: one convolution with BatchNorm for each level. It compiles in a second."""
+"""The smallest network that a training step accepts: one convolution with BatchNorm for each level."""
 
 from typing import Any
 

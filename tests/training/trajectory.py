@@ -1,7 +1,7 @@
 """Runs the eight steps of trajectory.npz with our training step.
 
-As a program (python -m tests.training.trajectory) it runs them in float64, by replacing float32 in the whole project, and
-prints losses, positives and norms as json. The reference wrote trajectory_float64.json in the same way.
+As a program (python -m tests.training.trajectory) it runs them in float64, by replacing float32 in the whole project,
+and prints losses, positives and norms as json. The reference wrote trajectory_float64.json in the same way.
 """
 
 import functools

@@ -11,8 +11,9 @@ def keep_mask(boxes_xyxy_N4: jax.Array, label_N: jax.Array, mask_N: jax.Array, i
     """True [N] if greedy class-aware NMS keeps the box. The boxes must be sorted, best score first.
 
     A box is suppressed if a kept, better box of its class overlaps it by more than `iou`, as in torchvision's
-    batched_nms. The greedy result is the only fixed point of that rule, so the rule is applied to all boxes at once until
-    nothing changes: one round for each link of the longest chain of suppressions, about ten in practice. Memory is O(N²).
+    batched_nms. The greedy result is the only fixed point of that rule, so the rule is applied to all boxes at once
+    until nothing changes: one round for each link of the longest chain of suppressions, about ten in practice. Memory
+    is O(N²).
     """
     overlap_NN = pairwise_iou(boxes_xyxy_N4, boxes_xyxy_N4) > iou
     same_label_NN = label_N[:, None] == label_N[None, :]

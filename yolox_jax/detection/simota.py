@@ -67,7 +67,7 @@ def assign(
     anchors: Anchors,
     config: SimOtaConfig = SimOtaConfig(),
 ) -> Assignment:
-    """Gives every real box its k cheapest candidates, where k is the sum of its best IoUs, and every anchor at most one box.
+    """Gives every real box its k cheapest candidates, k being the sum of its best IoUs, and every anchor at most one box.
 
     Padding slots, where `gt_mask_G` is False, change nothing. A box with no anchor near its center (its center is far
     outside the image) is not assigned. Memory is O(G·A).
@@ -98,7 +98,7 @@ def _candidates(boxes: _Boxes, anchors: Anchors, config: SimOtaConfig) -> tuple[
 def _iou_and_cost(
     boxes: _Boxes, predicted: _Predicted, candidate_A: jax.Array, config: SimOtaConfig
 ) -> tuple[jax.Array, jax.Array]:
-    """IoU and cost [G, A] of every real box with every candidate, whichever box made it one; elsewhere 0 and infinite."""
+    """IoU and cost [G, A] of every real box with every candidate, also with those of other boxes; elsewhere 0 and ∞."""
     real_GA = candidate_A[None, :] & boxes.mask[:, None]
     _, free_GA = _candidates(boxes, predicted.anchors, config)
     iou_GA = jnp.where(real_GA, pairwise_iou(boxes.xyxy, predicted.xyxy), 0.0)

@@ -85,7 +85,7 @@ def _by_pmap(step: StepFunction, mesh: Mesh) -> StepFunction:
 
 
 def state_specs(state: TrainState, mesh: Mesh, shard_state: bool) -> Any:
-    """The partition specs of a state: WHOLE or, with `shard_state`, a tree that shards optimizer state and EMA weights."""
+    """The partition specs of a state: WHOLE, or a tree that shards optimizer state and EMA weights (`shard_state`)."""
     if not shard_state:
         return WHOLE
 

@@ -9,7 +9,7 @@ import optax
 
 from yolox_jax.models.yolox import YOLOX
 
-# For a program that runs once, compiling faster on a CPU is worth slower code (benchmarks/NOTES.md); the bits are equal.
+# The program runs once, so compiling it faster is worth slower code on a CPU (benchmarks/NOTES.md). Same bits.
 _FAST_COMPILE = {"xla_backend_optimization_level": "0", "xla_llvm_disable_expensive_passes": True}
 
 

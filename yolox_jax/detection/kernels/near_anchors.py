@@ -21,8 +21,8 @@ def over_candidates(
     """Returns `function(candidate_A, arrays)`, a tree of arrays [A, …].
 
     Args:
-      function: of candidates and arrays of any number of anchors; where its first argument is False, its results must be
-        zero and must not affect those of other anchors.
+      function: of candidates and arrays of any number of anchors. Anchors that are not candidates must get zeros and
+        must not affect the results of others.
       candidate_A: [A] bool.
       arrays: a tree of arrays [A, …].
       max_candidates: a bound on the number of candidates; static.
