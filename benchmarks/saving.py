@@ -15,6 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from yolox_jax.detection.losses import LossConfig
+from yolox_jax.detection.simota import SimOtaConfig
 from yolox_jax.mesh import make_mesh, place, shard_batch
 from yolox_jax.models import yolox
 from yolox_jax.training import optim, parallel, state
@@ -36,7 +38,8 @@ def main() -> None:
     arguments = parser.parse_args()
     mesh = make_mesh()
     model, optimizer = yolox.create(arguments.model), optim.sgd(0.9, 5e-4)
-    config = StepConfig(Schedule(0.01, 100, 10, warmup_epochs=1, no_aug_epochs=1, min_lr_ratio=0.05))
+    schedule = Schedule(0.01, 100, 10, warmup_epochs=1, no_aug_epochs=1, min_lr_ratio=0.05)
+    config = StepConfig(schedule, 0.9998, SimOtaConfig(), LossConfig())
     step = parallel.map_step(functools.partial(train_step, model=model, optimizer=optimizer, config=config), mesh)
     now = place(state.create(state.init_variables(model, 0), optimizer), mesh)
     batch = shard_batch(_batch(arguments.batch, arguments.size), mesh)

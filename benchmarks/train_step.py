@@ -18,6 +18,8 @@ import numpy as np
 
 from benchmarks.official import Official
 from benchmarks.turns import OURS, print_times, take_turns, use_cores
+from yolox_jax.detection.losses import LossConfig
+from yolox_jax.detection.simota import SimOtaConfig
 from yolox_jax.mesh import make_mesh, place, shard_batch
 from yolox_jax.models import yolox
 from yolox_jax.training import optim, parallel, state
@@ -30,6 +32,7 @@ _SLOTS = 120
 _MAX_BOXES = 30  # per image
 _LEARNING_RATE, _MOMENTUM, _WEIGHT_DECAY = 1e-4, 0.9, 5e-4
 _SCHEDULE = Schedule(_LEARNING_RATE, 1000, 100, warmup_epochs=0, no_aug_epochs=1, min_lr_ratio=0.05)
+_CONFIG = StepConfig(_SCHEDULE, 0.9998, SimOtaConfig(), LossConfig())
 
 
 def random_batch(size: int, batch: int) -> Batch:
@@ -50,9 +53,7 @@ def our_step(name: str, variables: Any, batch: Batch) -> Callable[[], float]:
     """Returns a function that runs the next step and returns its loss. Prints the time of compiling it."""
     mesh = make_mesh(1)
     optimizer = optim.create("sgd", momentum=_MOMENTUM, weight_decay=_WEIGHT_DECAY)
-    step = functools.partial(
-        train_step, model=yolox.create(name), optimizer=optimizer, config=StepConfig(_SCHEDULE), size_hw=None
-    )
+    step = functools.partial(train_step, model=yolox.create(name), optimizer=optimizer, config=_CONFIG, size_hw=None)
     train_state = place(state.create(variables, optimizer), mesh)
     sharded = shard_batch(batch, mesh)
     start = time.perf_counter()

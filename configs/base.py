@@ -90,6 +90,7 @@ def _head_of_2025() -> ConfigDict:
     config.min_lr_ratio = 0.05  # exp.min_lr_ratio
     config.momentum = 0.9  # exp.momentum
     config.weight_decay = 5e-4  # exp.weight_decay; of convolution kernels only
+    config.clip_grad_norm = placeholder(float)  # ours: the largest global norm of the gradients; not clipped if not set
     config.ema_decay = 0.9998  # exp.get_trainer: ModelEMA(…, 0.9998)
     config.freeze = ()  # regular expressions of variable paths to freeze: ("backbone/backbone",) is CSPDarknet
     config.patience = placeholder(int)  # early stopping after so many evaluations in a row without a better AP
@@ -102,6 +103,14 @@ def _head_of_2025() -> ConfigDict:
     config.assignment.iou_weight = 3.0
     config.assignment.outside_penalty = 1e6
     config.assignment.in_box_candidates = False  # True: anchors anywhere in a box are candidates too, as in the paper
+
+    # Loss: YOLOXHead.get_losses and IOUloss
+    config.loss = ConfigDict()
+    config.loss.iou_weight = 5.0  # YOLOXHead's reg_weight
+    config.loss.obj_weight = 1.0
+    config.loss.cls_weight = 1.0
+    config.loss.l1_weight = 1.0  # in the last no_aug_epochs; L1 is off before them
+    config.loss.iou_type = "iou"  # 1 - IoU^2, or "giou": 1 - GIoU (IOUloss has both)
 
     # Evaluation
     config.eval = ConfigDict()

@@ -105,6 +105,9 @@ def test_no_file_is_named_for_anything_at_all():
     assert not names & {"utils", "util", "common", "helpers", "misc"}
 
 
+_PLATFORM_TUNING = {"platform_dependent", "optimization_barrier", "custom_vjp", "custom_jvp"}
+
+
 @pytest.mark.parametrize("file", _ALL_CODE)
 def test_a_function_has_60_lines_at_most_or_its_docstring_gives_the_reason(file):
     for node in ast.walk(ast.parse((ROOT / file).read_text())):
@@ -113,3 +116,10 @@ def test_a_function_has_60_lines_at_most_or_its_docstring_gives_the_reason(file)
             num_lines = node.end_lineno - node.lineno + 1 - len(docstring.splitlines())
             is_short = num_lines <= _MOST_LINES_OF_A_FUNCTION
             assert is_short or _REASON in docstring, f"{file}: {node.name} has {num_lines} lines"
+
+
+@pytest.mark.parametrize("file", [file for file in _SOURCES if "/kernels/" not in file])
+def test_only_kernels_ask_for_the_platform_or_replace_gradients(file):
+    names = {node.attr for node in ast.walk(ast.parse((ROOT / file).read_text())) if isinstance(node, ast.Attribute)}
+    names |= {name.rsplit(".", 1)[-1] for name in _imports(file)}
+    assert not names & _PLATFORM_TUNING

@@ -7,6 +7,7 @@ import pytest
 from tests.material import golden
 from yolox_jax import boxes
 from yolox_jax.detection import anchors
+from yolox_jax.errors import UserError
 
 
 def _random_boxes(seed: int, count: int) -> np.ndarray:
@@ -15,7 +16,7 @@ def _random_boxes(seed: int, count: int) -> np.ndarray:
     return np.concatenate([low, low + rng.uniform(0, 50, (count, 2))], axis=1).astype(np.float32)
 
 
-def test_conversions_are_each_others_inverse():
+def test_the_conversions_are_inverses():
     boxes_xyxy = _random_boxes(0, 100)
     back = boxes.cxcywh_to_xyxy(boxes.xyxy_to_cxcywh(boxes_xyxy))
     np.testing.assert_allclose(back, boxes_xyxy, atol=1e-4)
@@ -49,7 +50,7 @@ def test_encode_inverts_decode():
     np.testing.assert_allclose(anchors.encode(anchors.decode(deltas, grid), grid), deltas, atol=1e-5)
 
 
-def test_anchor_points_go_by_stride_then_row():
+def test_anchor_points_are_ordered_by_stride_then_row():
     grid = anchors.make_anchors((64, 32))
     np.testing.assert_array_equal(grid.strides, [8] * 32 + [16] * 8 + [32] * 2)
     np.testing.assert_array_equal(grid.centers[:5], [[4, 4], [12, 4], [20, 4], [28, 4], [4, 12]])
@@ -57,6 +58,6 @@ def test_anchor_points_go_by_stride_then_row():
 
 
 @pytest.mark.parametrize("size_hw", [(100, 64), (64, 0), (-32, 32)])
-def test_a_size_that_is_no_multiple_of_32_is_refused_with_the_size(size_hw):
-    with pytest.raises(ValueError, match=f"{size_hw[0]}x{size_hw[1]}.*multiples of 32"):
+def test_a_size_that_is_not_a_multiple_of_32_is_refused(size_hw):
+    with pytest.raises(UserError, match=f"{size_hw[0]}x{size_hw[1]}.*multiples of 32"):
         anchors.make_anchors(size_hw)

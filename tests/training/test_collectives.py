@@ -1,4 +1,4 @@
-"""What eight devices tell each other in a step, read from the compiled program."""
+"""The collectives of one step on eight devices, read from the compiled program."""
 
 import functools
 
@@ -9,30 +9,44 @@ from tests.training import toy
 from yolox_jax.mesh import make_mesh, place, shard_batch
 from yolox_jax.tools.plan.collectives import find_collectives
 from yolox_jax.tools.plan.hlo import parse
-from yolox_jax.training import parallel
-from yolox_jax.training.step import StepConfig, train_step
+from yolox_jax.training import parallel, zero
+from yolox_jax.training.step import train_step
 
-_NUM_POSITIVES = 4  # bytes: the one number that the loss itself is divided by
+_A_FEW_NUMBERS = 32  # bytes: four loss terms, num_fg and num_gt
 
 
-@pytest.fixture(scope="module")
-def collectives():
+def _collectives(**changes):
     mesh = make_mesh(8)
-    step = parallel.map_step(
-        functools.partial(train_step, model=toy.MODEL, optimizer=toy.OPTIMIZER, config=StepConfig(toy.SCHEDULE)), mesh
-    )
-    arguments = place(toy.create_state(), mesh), shard_batch(toy.random_batch(0), mesh)
-    return find_collectives(parse(step.lower(*arguments).compile().as_text()), num_chips=8)
+    config = toy.step_config(**changes)
+    step = functools.partial(train_step, model=toy.MODEL, optimizer=toy.OPTIMIZER, config=config)
+    state = toy.create_state()
+    specs = parallel.state_specs(state, mesh, config.shard_state)
+    arguments = place(state, mesh, specs), shard_batch(toy.random_batch(0), mesh)
+    lowered = parallel.map_step(step, mesh, state_specs=specs).lower(*arguments)
+    return find_collectives(parse(lowered.compile().as_text()), num_chips=8)
 
 
-def test_a_step_has_one_all_reduce_of_one_number_and_one_of_all_the_rest(collectives):
-    assert [each.kind for each in collectives] == ["all-reduce", "all-reduce"]
-    assert [each.group_size for each in collectives] == [8, 8]
-    assert collectives[0].num_bytes == _NUM_POSITIVES
-
-
-def test_what_is_summed_is_gradients_and_statistics_once_and_a_few_numbers(collectives):
+@pytest.mark.parametrize("accumulate_steps", [1, 2])
+def test_a_step_has_one_all_reduce_of_gradients_statistics_and_a_few_numbers(accumulate_steps):
+    collectives = _collectives(accumulate_steps=accumulate_steps)
+    assert [(each.kind, each.group_size) for each in collectives] == [("all-reduce", 8)]
     state = toy.create_state()
     gradients_and_statistics = sum(leaf.nbytes for leaf in jax.tree.leaves((state.params, state.batch_stats)))
-    numbers = collectives[1].num_bytes - gradients_and_statistics
-    assert 0 < numbers <= 32
+    numbers = collectives[0].num_bytes - gradients_and_statistics
+    assert 0 < numbers <= _A_FEW_NUMBERS
+
+
+def test_with_sharded_state_gradients_are_reduce_scattered_and_only_the_rest_is_all_reduced():
+    collectives = _collectives(shard_state=True)
+    state = toy.create_state()
+    cut, uncut = [], []
+    for leaf in jax.tree.leaves(state.params):
+        (uncut if zero.axis_of(leaf.shape, 8) is None else cut).append(leaf)
+    of_kind = {kind: [each for each in collectives if each.kind == kind] for kind in {c.kind for c in collectives}}
+    assert of_kind.keys() == {"reduce-scatter", "all-reduce", "all-gather"}
+    assert sum(each.num_bytes for each in of_kind["reduce-scatter"]) == sum(leaf.nbytes for leaf in cut) // 8
+    assert sum(each.num_bytes for each in of_kind["all-gather"]) == sum(leaf.nbytes for leaf in cut)
+    # One for everything else, one for the square of the gradients' norm.
+    whole = sum(leaf.nbytes for leaf in [*uncut, *jax.tree.leaves(state.batch_stats)])
+    norm_bytes, rest_bytes = sorted(each.num_bytes for each in of_kind["all-reduce"])
+    assert norm_bytes == 4 and 0 < rest_bytes - whole <= _A_FEW_NUMBERS

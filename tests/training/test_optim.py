@@ -1,52 +1,25 @@
-"""Learning rate, weight decay groups and the running average against the reference's."""
+"""Optimizers, weight decay groups, gradient clipping and EMA decay."""
 
 import json
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from tests.material import GOLDEN
+from yolox_jax.errors import UserError
 from yolox_jax.models import yolox
 from yolox_jax.training import optim
-from yolox_jax.training.schedule import Schedule
 
 _GOLDEN = json.loads((GOLDEN / "schedule.json").read_text())
-
-
-def _golden_schedule() -> Schedule:
-    lr = _GOLDEN["lr"]
-    return Schedule(
-        base_lr=lr["base_lr"],
-        steps_per_epoch=lr["iters_per_epoch"],
-        epochs=lr["epochs"],
-        warmup_epochs=lr["warmup_epochs"],
-        no_aug_epochs=lr["no_aug_epochs"],
-        min_lr_ratio=lr["min_lr_ratio"],
-    )
-
-
-def test_learning_rates_are_the_references():
-    steps = np.array(_GOLDEN["lr"]["at"])
-    ours = jax.vmap(_golden_schedule().learning_rate)(steps)
-    np.testing.assert_allclose(ours, _GOLDEN["lr"]["value"], rtol=2e-5, atol=1e-9)
 
 
 def test_ema_decays_are_the_references():
     ema = _GOLDEN["ema_decay"]
     ours = [optim.ema_decay(n, ema["base"]) for n in ema["at"]]
     np.testing.assert_allclose(ours, ema["value"], rtol=1e-4)
-
-
-def test_without_warmup_the_first_step_runs_at_the_full_rate():
-    schedule = Schedule(0.1, 10, 5, warmup_epochs=0, no_aug_epochs=1, min_lr_ratio=0.05)
-    np.testing.assert_allclose(schedule.learning_rate(0), 0.1)
-
-
-def test_the_l1_loss_counts_from_the_first_step_of_the_last_epochs():
-    schedule = Schedule(0.1, 10, 5, warmup_epochs=1, no_aug_epochs=2, min_lr_ratio=0.05)
-    assert [float(schedule.l1_weight(step)) for step in (0, 29, 30, 49)] == [0, 0, 1, 1]
 
 
 def test_only_convolution_kernels_decay():
@@ -77,6 +50,28 @@ def test_sgd_is_torchs_nesterov_written_out():
     np.testing.assert_allclose([params["kernel"], params["bias"]], [expected["kernel"], expected["bias"]], rtol=1e-6)
 
 
-def test_an_unknown_optimizer_is_refused_with_the_known_ones():
-    with pytest.raises(ValueError, match="'adam': choose one of sgd, adamw"):
-        optim.create("adam", momentum=0.9, weight_decay=0.0)
+@pytest.mark.parametrize("max_norm", [0.1, 3.0, 1e6])
+def test_clipped_gradients_are_those_of_optax(max_norm):
+    rng = np.random.default_rng(0)
+    gradients = {
+        "a": jnp.asarray(rng.normal(size=(5, 3)), jnp.float32),
+        "b": jnp.asarray(rng.normal(size=7), jnp.float32),
+    }
+    norm = jnp.sqrt(sum((leaf**2).sum() for leaf in gradients.values()))
+    expected, _ = optax.clip_by_global_norm(max_norm).update(gradients, optax.EmptyState())
+    clipped = optim.clip_to_norm(gradients, norm, max_norm)
+    jax.tree.map(lambda ours, theirs: np.testing.assert_allclose(ours, theirs, rtol=1e-6), clipped, expected)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("adam", 0.9, 0.0), "config.optimizer is 'adam': choose one of sgd, adamw"),
+        (("sgd", 1.0, 0.0), "config.momentum is 1.0: give a number from 0 to below 1"),
+        (("sgd", 0.9, -1.0), "config.weight_decay is -1.0: give 0 or more"),
+    ],
+)
+def test_an_optimizer_that_does_not_exist_is_refused(arguments, message):
+    name, momentum, weight_decay = arguments
+    with pytest.raises(UserError, match=message):
+        optim.create(name, momentum=momentum, weight_decay=weight_decay)

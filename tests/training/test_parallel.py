@@ -1,4 +1,4 @@
-"""The step on eight simulated devices."""
+"""The training step on eight simulated devices."""
 
 import functools
 
@@ -9,11 +9,12 @@ import pytest
 
 from tests.training import toy
 from yolox_jax.augment.colour import shift_content
+from yolox_jax.errors import UserError
 from yolox_jax.mesh import AXIS, check_batch_size, make_mesh, place, shard_batch
 from yolox_jax.training import parallel
-from yolox_jax.training.step import StepConfig, augment, train_step
+from yolox_jax.training.step import augment, train_step
 
-_STEP = functools.partial(train_step, model=toy.MODEL, optimizer=toy.OPTIMIZER, config=StepConfig(toy.SCHEDULE))
+_STEP = functools.partial(train_step, model=toy.MODEL, optimizer=toy.OPTIMIZER, config=toy.step_config())
 
 
 def _run(kind: str, num_steps: int = 3):
@@ -43,8 +44,8 @@ def test_shard_map_and_pmap_give_the_same_numbers(by_shard_map):
     _assert_close(by_shard_map, _run("pmap"), rtol=1e-6)
 
 
-def test_eight_devices_of_two_images_equal_one_device_that_does_the_shards_together(by_shard_map):
-    """vmap over the named axis is the same mathematics on one device: statistics per shard, sums over all."""
+def test_eight_devices_with_two_images_each_equal_one_device_with_all_shards(by_shard_map):
+    """vmap over the named axis computes the same on one device: statistics per shard, sums over all shards."""
 
     @jax.jit
     def on_one_device(state, batch):
@@ -77,7 +78,7 @@ def test_the_state_is_donated_and_stays_on_the_devices(kind):
     assert all(len(leaf.devices()) == 8 for leaf in jax.tree.leaves((after, metrics)))
 
 
-def test_the_devices_share_of_augmentation_does_not_depend_on_their_number():
+def test_augmentation_on_the_devices_does_not_depend_on_their_number():
     rng = np.random.default_rng(0)
     shifts = rng.integers(-20, 20, (16, 3)).astype(np.float32)
     contents = rng.integers(toy.SIZE // 2, toy.SIZE, (16, 2)).astype(np.int32)
@@ -101,16 +102,23 @@ def test_the_devices_share_of_augmentation_does_not_depend_on_their_number():
 
 
 def test_an_unknown_kind_is_refused_with_the_known_ones():
-    with pytest.raises(ValueError, match="'ddp': choose one of shard_map, pmap"):
+    with pytest.raises(UserError, match="config.parallel.kind is 'ddp': choose one of shard_map, pmap"):
         parallel.map_step(_STEP, make_mesh(1), "ddp")
 
 
-def test_a_batch_the_devices_cannot_share_is_refused_with_both_numbers():
+def test_pmap_with_a_sharded_state_is_refused():
+    mesh = make_mesh(8)
+    specs = parallel.state_specs(toy.create_state(), mesh, shard_state=True)
+    with pytest.raises(UserError, match="shard_state is true: choose config.parallel.kind=shard_map"):
+        parallel.map_step(_STEP, mesh, "pmap", specs)
+
+
+def test_a_batch_that_the_devices_cannot_share_evenly_is_refused_with_both_numbers():
     with pytest.raises(ValueError, match="config.batch_size is 12: the 8 devices"):
         check_batch_size("batch_size", 12, make_mesh(8))
 
 
-def test_every_shard_of_a_batch_lies_on_its_device():
+def test_each_device_holds_its_own_rows_of_a_batch():
     mesh = make_mesh(8)
     images = shard_batch(toy.random_batch(0), mesh).images
     for i, shard in enumerate(images.addressable_shards):

@@ -1,4 +1,4 @@
-"""The training step against the reference's trajectory, and on broken batches."""
+"""The training step: the reference's trajectory, broken batches, accumulation and frozen variables."""
 
 import functools
 import json
@@ -8,9 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from configs import base
 from tests import programs
 from tests.material import GOLDEN, ROOT, golden
 from tests.training import toy, trajectory
+from yolox_jax.errors import UserError
 from yolox_jax.mesh import make_mesh, place, shard_batch
 from yolox_jax.training import parallel
 from yolox_jax.training.step import StepConfig, augment, train_step
@@ -18,8 +20,8 @@ from yolox_jax.training.step import StepConfig, augment, train_step
 
 @pytest.mark.slow
 def test_the_first_steps_in_float32_follow_the_reference():
-    """Rounding grows a hundredfold in the first update: the reference run twice, with and without MKL-DNN, parts from
-    itself by 4e-4 at the third step. So float32 is held to it for three steps, and float64 (below) for all eight."""
+    """Three steps only: rounding grows a hundredfold in the first update, and two runs of the reference, with and
+    without MKL-DNN, differ by 4e-4 at the third step. All eight are compared in float64, below."""
     history, _ = trajectory.run(num_steps=3)
     arrays = golden("trajectory")
     losses = [m["loss"] for m in history]
@@ -39,7 +41,7 @@ def test_eight_steps_in_float64_follow_the_reference():
     np.testing.assert_allclose(ours["num_fg"], reference["num_fg"], rtol=1e-6)
     errors = {name: abs(ours["norms"][name] / value - 1) for name, value in reference.items() if "norm/" in name}
     assert len(errors) > 1000
-    # All but a few small biases are within 1e-4 after rounding has grown by ten orders of magnitude.
+    # Rounding grows by ten orders of magnitude; all but a few small biases are still within 1e-4.
     assert sorted(errors.values())[int(0.99 * len(errors))] < 1e-4
     assert max(errors.values()) < 3e-4
 
@@ -47,7 +49,7 @@ def test_eight_steps_in_float64_follow_the_reference():
 @pytest.fixture(scope="module")
 def toy_step():
     mesh = make_mesh(1)
-    config = StepConfig(toy.SCHEDULE)
+    config = toy.step_config()
     step = functools.partial(train_step, model=toy.MODEL, optimizer=toy.OPTIMIZER, config=config)
     return parallel.map_step(step, mesh), mesh
 
@@ -72,7 +74,7 @@ def test_a_step_whose_loss_is_not_finite_changes_nothing_but_its_number(toy_step
 
 def test_training_at_another_size_scales_the_boxes_with_the_images():
     mesh = make_mesh(1)
-    config = StepConfig(toy.SCHEDULE)
+    config = toy.step_config()
     losses = {}
     batch = toy.random_batch(0)
     images, boxes = augment(batch, (128, 96))
@@ -90,7 +92,7 @@ def test_training_at_another_size_scales_the_boxes_with_the_images():
     assert np.isfinite(losses[128]["loss"])
 
 
-def test_the_loss_of_one_batch_falls_when_it_is_learnt(toy_step):
+def test_the_loss_of_one_batch_falls_in_training(toy_step):
     step, mesh = toy_step
     batch = toy.random_batch(0).replace(images=toy.random_batch(0).images.astype(np.float32))
     state, losses = place(toy.create_state(), mesh), []
@@ -101,7 +103,7 @@ def test_the_loss_of_one_batch_falls_when_it_is_learnt(toy_step):
 
 
 def _step_once(config: StepConfig, num_devices: int = 1):
-    """The state and metrics after one step of the toy at the schedule's end, where the L1 loss counts too."""
+    """State and metrics after one step of the toy in the no-aug epochs, where the L1 loss is on."""
     mesh = make_mesh(num_devices)
     step = functools.partial(train_step, model=toy.MODEL, optimizer=toy.OPTIMIZER, config=config)
     begin = toy.create_state().replace(step=jnp.asarray(toy.SCHEDULE.no_aug_step))
@@ -113,25 +115,25 @@ _FROZEN_STATISTICS = ("bn/(mean|var)$",)
 
 
 @pytest.mark.parametrize("num_devices", [1, 2])
-def test_a_batch_in_parts_gives_the_losses_and_the_step_of_the_whole_one(num_devices):
-    """To rounding where no BatchNorm looks at the batch; where one does, it sees the parts."""
-    state, metrics = _step_once(StepConfig(toy.SCHEDULE, freeze=_FROZEN_STATISTICS), num_devices)
-    in_parts = StepConfig(toy.SCHEDULE, freeze=_FROZEN_STATISTICS, accumulate_steps=4)
+def test_a_batch_in_parts_gives_the_losses_and_the_update_of_the_whole_batch(num_devices):
+    """Equal to rounding if the BatchNorm statistics are frozen; otherwise BatchNorm sees one part at a time."""
+    state, metrics = _step_once(toy.step_config(freeze=_FROZEN_STATISTICS), num_devices)
+    in_parts = toy.step_config(freeze=_FROZEN_STATISTICS, accumulate_steps=4)
     state_in_parts, metrics_in_parts = _step_once(in_parts, num_devices)
     assert metrics.keys() == metrics_in_parts.keys() and metrics["loss_l1"] > 0
     for name, value in metrics.items():
         assert metrics_in_parts[name] == pytest.approx(value, rel=1e-6), name
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-7), state_in_parts, state)
 
-    _, with_batch_norm = _step_once(StepConfig(toy.SCHEDULE), num_devices)
-    _, with_batch_norm_in_parts = _step_once(StepConfig(toy.SCHEDULE, accumulate_steps=4), num_devices)
+    _, with_batch_norm = _step_once(toy.step_config(), num_devices)
+    _, with_batch_norm_in_parts = _step_once(toy.step_config(accumulate_steps=4), num_devices)
     assert with_batch_norm_in_parts["loss"] == pytest.approx(with_batch_norm["loss"], rel=0.1)
     assert with_batch_norm_in_parts["loss"] != pytest.approx(with_batch_norm["loss"], rel=1e-6)
 
 
-def test_what_is_frozen_does_not_change_by_a_bit_and_the_rest_learns():
+def test_frozen_variables_keep_every_bit_and_the_others_learn():
     before = jax.device_get(toy.create_state())
-    after, metrics = _step_once(StepConfig(toy.SCHEDULE, freeze=("ConvBlock_0", "ConvBlock_1/bn/(mean|var)")))
+    after, metrics = _step_once(toy.step_config(freeze=("ConvBlock_0", "ConvBlock_1/bn/(mean|var)")))
     for now, then in ((after, before), (after.ema, before.ema)):
         now, then = (
             x if isinstance(x, dict) else {"params": x.params, "batch_stats": x.batch_stats} for x in (now, then)
@@ -146,3 +148,23 @@ def test_what_is_frozen_does_not_change_by_a_bit_and_the_rest_learns():
         ]
         assert not any(jax.tree.leaves(others))
     assert metrics["skipped"] == 0
+
+
+def test_the_switches_that_may_be_left_out_are_those_of_the_base_config():
+    config, ours = base.get_config(), toy.step_config()
+    assert (ours.ema_decay, ours.clip_grad_norm) == (config.ema_decay, config.clip_grad_norm)
+    assert (ours.accumulate_steps, ours.freeze) == (config.accumulate_steps, config.freeze)
+    assert (ours.shard_state, ours.hsv_multiplies) == (config.parallel.shard_state, config.hsv.multiplies)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"ema_decay": 1.5}, "config.ema_decay is 1.5: give a number from 0 to below 1"),
+        ({"accumulate_steps": 0}, "config.accumulate_steps is 0: give 1 or more"),
+        ({"clip_grad_norm": 0.0}, "config.clip_grad_norm is 0.0: give a number above 0, or none"),
+    ],
+)
+def test_a_number_out_of_range_is_refused_with_its_field(change, message):
+    with pytest.raises(UserError, match=message):
+        toy.step_config(**change)

@@ -1,10 +1,11 @@
-"""A state in slices is the same state: same losses, same weights, less memory on each device."""
+"""ZeRO-1 sharding changes neither losses nor weights, and takes less memory on each device."""
 
 import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from jax.sharding import PartitionSpec as P
 
@@ -12,14 +13,14 @@ from tests.training import toy
 from yolox_jax.mesh import AXIS, make_mesh, place, shard_batch
 from yolox_jax.training import optim, parallel, state, zero
 from yolox_jax.training.checkpoints import Checkpoints
-from yolox_jax.training.step import StepConfig, train_step
+from yolox_jax.training.step import train_step
 from yolox_jax.weights import checkpoint
 
 _OPTIMIZERS = {"sgd": toy.OPTIMIZER, "adamw": optim.adamw(0.05)}
 
 
 def _batch(number: int):
-    """Images brighter from row to row, so that no two devices see the same statistics."""
+    """Images that get brighter along the batch, so that no two devices see the same statistics."""
     batch = toy.random_batch(number)
     brightness = np.linspace(0.1, 1, len(batch.images))[:, None, None, None]
     return batch.replace(images=(batch.images * brightness).astype(np.uint8))
@@ -29,21 +30,21 @@ def _create_state(optimizer):
     return state.create(toy.create_variables(), optimizer)
 
 
-def _set_up(num_devices: int, shard_state: bool, optimizer=toy.OPTIMIZER, bn_axis: str | None = None):
-    """The mapped step, the mesh and where the state lies."""
+def _set_up(num_devices: int, shard_state: bool, optimizer=toy.OPTIMIZER, bn_axis: str | None = None, **changes):
+    """The mapped step, the mesh and the partition specs of the state."""
     mesh = make_mesh(num_devices)
     specs = parallel.state_specs(_create_state(optimizer), mesh, shard_state)
     step = functools.partial(
         train_step,
         model=toy.ToyDetector(bn_axis),
         optimizer=optimizer,
-        config=StepConfig(toy.SCHEDULE, shard_state=shard_state),
+        config=toy.step_config(shard_state=shard_state, **changes),
     )
     return parallel.map_step(step, mesh, state_specs=specs), mesh, specs
 
 
-def _run(num_devices: int, shard_state: bool, num_steps: int, optimizer=toy.OPTIMIZER, bn_axis: str | None = None):
-    step, mesh, specs = _set_up(num_devices, shard_state, optimizer, bn_axis)
+def _run(num_devices: int, shard_state: bool, num_steps: int, optimizer=toy.OPTIMIZER, **changes):
+    step, mesh, specs = _set_up(num_devices, shard_state, optimizer, **changes)
     now, history = place(_create_state(optimizer), mesh, specs), []
     for number in range(num_steps):
         now, metrics = step(now, shard_batch(_batch(number), mesh))
@@ -56,7 +57,7 @@ def _losses(history) -> list[float]:
 
 
 @pytest.mark.parametrize("name", _OPTIMIZERS)
-def test_ten_steps_in_slices_have_the_losses_of_ten_whole_ones(name):
+def test_ten_steps_with_a_sharded_state_equal_ten_with_a_replicated_one(name):
     whole, history = _run(8, False, 10, _OPTIMIZERS[name])
     sliced, own_history = _run(8, True, 10, _OPTIMIZERS[name])
     np.testing.assert_allclose(_losses(own_history), _losses(history), rtol=1e-6)
@@ -69,8 +70,21 @@ def test_ten_steps_in_slices_have_the_losses_of_ten_whole_ones(name):
     assert kernel.addressable_shards[0].data.shape == (*kernel.shape[:3], kernel.shape[3] // 8)
 
 
-def test_each_device_holds_an_eighth_of_what_is_divided():
-    """By the compiled programs' own analysis, of a network large enough for its arrays to be what counts."""
+def test_with_a_sharded_state_gradients_are_clipped_as_optax_clips_whole_ones():
+    max_norm = 0.5
+    with_optax = optax.chain(optax.clip_by_global_norm(max_norm), toy.OPTIMIZER)
+    theirs, their_history = _run(8, False, 2, with_optax)
+    ours, history = _run(8, True, 2, clip_grad_norm=max_norm)
+    for name in ("params", "ema", "batch_stats"):
+        close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-7)
+        jax.tree.map(close, getattr(ours, name), getattr(theirs, name))
+    for own, other in zip(history, their_history, strict=True):
+        assert own["grad_norm"] == pytest.approx(other["grad_norm"], rel=1e-5)  # before clipping
+        assert own["grad_norm"] > 2 * max_norm
+
+
+def test_each_device_holds_an_eighth_of_what_is_sharded():
+    """Measured by XLA's memory analysis, for arrays so large that nothing else matters."""
     variables = {"params": {"kernel": jnp.zeros((3, 3, 64, 128))}, "batch_stats": {}}
     before = state.create(variables, toy.OPTIMIZER)
     mesh = make_mesh(8)
@@ -83,11 +97,11 @@ def test_each_device_holds_an_eighth_of_what_is_divided():
 
     kernel_bytes = 4 * 3 * 3 * 64 * 128
     whole, sliced = argument_bytes(False), argument_bytes(True)
-    assert whole == pytest.approx(3 * kernel_bytes, rel=0.001)  # the weights, their average, the momentum
+    assert whole == pytest.approx(3 * kernel_bytes, rel=0.001)  # the weights, the EMA weights, the momentum
     assert sliced == pytest.approx((1 + 2 / 8) * kernel_bytes, rel=0.001)
 
 
-def test_the_step_that_trains_in_slices_takes_fewer_bytes_on_each_device():
+def test_a_step_with_a_sharded_state_has_fewer_bytes_of_arguments_on_each_device():
     def argument_bytes(shard_state: bool) -> int:
         step, mesh, specs = _set_up(8, shard_state)
         placed = place(_create_state(toy.OPTIMIZER), mesh, specs)
@@ -112,12 +126,12 @@ def test_arrays_are_cut_along_their_longest_even_axis(shape, axis):
     assert zero.axis_of(shape, 1) is None
 
 
-def test_the_global_batch_gives_the_same_loss_on_any_number_of_devices_when_batchnorm_sees_all_of_it():
+def test_with_batchnorm_over_the_global_batch_the_loss_is_the_same_on_any_number_of_devices():
     losses = {n: _losses(_run(n, False, 4, bn_axis=AXIS)[1]) for n in (1, 2, 4, 8)}
     for num_devices in (2, 4, 8):
         np.testing.assert_allclose(losses[num_devices], losses[1], rtol=1e-4)
     own = _losses(_run(8, False, 1)[1])
-    assert abs(own[0] - losses[1][0]) > 1e-3 * losses[1][0]  # each device by itself is something else
+    assert abs(own[0] - losses[1][0]) > 1e-3 * losses[1][0]  # BatchNorm per device gives another loss
 
 
 _ALL_MESHES = [(1, False), (8, False), (8, True), (4, False), (4, True), (2, True)]
@@ -125,7 +139,7 @@ _ALL_MESHES = [(1, False), (8, False), (8, True), (4, False), (4, True), (2, Tru
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
-    """For each mesh, a run directory whose checkpoint it wrote after three steps."""
+    """For each mesh, a run directory with a checkpoint that it wrote after three steps."""
     folders = {}
     for num_devices, shard_state in ((1, False), (8, False), (8, True)):
         folders[num_devices, shard_state] = folder = tmp_path_factory.mktemp("run")
@@ -139,7 +153,7 @@ def written(tmp_path_factory):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("source", [(1, False), (8, False), (8, True)])
-def test_a_checkpoint_opens_on_any_mesh_bit_for_bit_and_goes_on_with_the_same_loss(written, source):
+def test_a_checkpoint_restores_on_any_mesh_bit_for_bit_and_resumes_with_the_same_loss(written, source):
     folder, saved = written[source]
     losses = {}
     for target in _ALL_MESHES:

@@ -1,4 +1,4 @@
-"""The smallest network a training step can drive: a BatchNorm'ed convolution a level. It compiles in a second."""
+"""The smallest network that a training step accepts: one convolution with BatchNorm for each level."""
 
 from typing import Any
 
@@ -7,10 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from yolox_jax.detection.losses import LossConfig
+from yolox_jax.detection.simota import SimOtaConfig
 from yolox_jax.models.blocks import BlockConfig, ConvBlock
 from yolox_jax.models.layers import Conv
 from yolox_jax.training import optim, state
 from yolox_jax.training.schedule import Schedule
+from yolox_jax.training.step import StepConfig
 from yolox_jax.types import Batch, Predictions
 
 NUM_CLASSES = 3
@@ -39,6 +42,13 @@ class ToyDetector(nn.Module):
 MODEL = ToyDetector()
 
 
+def step_config(schedule: Schedule = SCHEDULE, **changes: Any) -> StepConfig:
+    """The recipe's step, with these fields changed."""
+    return StepConfig(
+        **{"schedule": schedule, "ema_decay": 0.9998, "assignment": SimOtaConfig(), "loss": LossConfig()} | changes
+    )
+
+
 def create_variables() -> Any:
     return MODEL.init(jax.random.key(0), jnp.zeros((1, SIZE, SIZE, 3)))
 
@@ -48,7 +58,7 @@ def create_state() -> state.TrainState:
 
 
 def random_batch(seed: int, batch_size: int = 16) -> Batch:
-    """Images without a pattern, with none to four boxes."""
+    """Images of noise, each with zero to four boxes."""
     rng = np.random.default_rng(seed)
     low = rng.uniform(0, 40, (batch_size, 4, 2))
     return Batch(

@@ -1,7 +1,7 @@
-"""The eight steps of trajectory.npz by our training step.
+"""Runs the eight steps of trajectory.npz with our training step.
 
-As a program (python -m tests.training.trajectory) it runs them in float64, the whole project's float32 replaced, and
-prints losses, positives and norms as json. The same in the reference made trajectory_float64.json.
+As a program (python -m tests.training.trajectory) it runs them in float64, by replacing float32 in the whole project,
+and prints losses, positives and norms as json. The reference wrote trajectory_float64.json in the same way.
 """
 
 import functools
@@ -11,9 +11,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from yolox_jax.mesh import make_mesh, place, shard_batch
-from yolox_jax.training.schedule import Schedule
-
 if __name__ == "__main__":  # before anything of the project is imported
     jax.config.update("jax_enable_x64", True)
     jnp.float32 = jnp.float64
@@ -21,21 +18,24 @@ if __name__ == "__main__":  # before anything of the project is imported
 import numpy as np
 
 from tests.material import golden, nano_of_seven_classes
+from tests.training import toy
 from yolox_jax.boxes import cxcywh_to_xyxy
+from yolox_jax.mesh import make_mesh, place, shard_batch
 from yolox_jax.training import optim, parallel, state
-from yolox_jax.training.step import StepConfig, train_step
+from yolox_jax.training.schedule import Schedule
+from yolox_jax.training.step import train_step
 from yolox_jax.types import Batch
 from yolox_jax.weights import official
 
 
 def run(num_steps: int) -> tuple[list[dict[str, Any]], dict[str, float]]:
-    """The metrics of each step, and the final norm of every tensor and of its average."""
+    """The metrics of each step, and the final norm of every tensor and of its EMA."""
     arrays = golden("trajectory")
     model, variables = nano_of_seven_classes()
     schedule = Schedule(0.01 / 64 * 4, 4, 5, warmup_epochs=1, no_aug_epochs=1, min_lr_ratio=0.05)
     optimizer = optim.sgd(momentum=0.9, weight_decay=5e-4)
     mesh = make_mesh(1)
-    step = functools.partial(train_step, model=model, optimizer=optimizer, config=StepConfig(schedule))
+    step = functools.partial(train_step, model=model, optimizer=optimizer, config=toy.step_config(schedule))
     mapped = parallel.map_step(step, mesh)
     now, history = place(state.create(variables, optimizer), mesh), []
     for number in range(num_steps):

@@ -15,6 +15,7 @@ from yolox_jax.data.sources.open import open_split
 from yolox_jax.data.train_loader import LoadedBatch, LoaderConfig, TrainLoader
 from yolox_jax.data.views import chain
 from yolox_jax.detection.anchors import STRIDES, check_size
+from yolox_jax.detection.losses import LossConfig
 from yolox_jax.detection.simota import SimOtaConfig
 from yolox_jax.errors import UserError
 from yolox_jax.inference.predict import DetectConfig
@@ -92,8 +93,10 @@ def step_config(config: ConfigDict, schedule: Schedule) -> StepConfig:
         ema_decay=config.ema_decay,
         shard_state=config.parallel.shard_state,
         assignment=sim_ota_config(config),
+        loss=LossConfig(**config.loss),
         accumulate_steps=config.accumulate_steps,
         freeze=tuple(config.freeze),
+        clip_grad_norm=config.clip_grad_norm,
         hsv_multiplies=config.hsv.multiplies,
     )
 

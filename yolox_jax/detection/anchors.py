@@ -1,4 +1,4 @@
-"""Where the anchor points are, and how raw box outputs become boxes."""
+"""Anchor points of an input size, and the coding of boxes relative to them."""
 
 import functools
 from collections.abc import Sequence
@@ -7,16 +7,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from yolox_jax.errors import UserError
 from yolox_jax.types import Anchors
 
 STRIDES = (8, 16, 32)
 
 
 def check_size(size_hw: Sequence[int]) -> tuple[int, int]:
-    """The size as height and width; ValueError where it is not two positive multiples of 32."""
+    """Returns the size as (height, width).
+
+    Raises:
+      UserError: it is not two positive multiples of 32.
+    """
     if len(size_hw) != 2 or min(size_hw) <= 0 or any(side % STRIDES[-1] for side in size_hw):
-        raise ValueError(
-            f"input size {'x'.join(map(str, size_hw))} (height x width): both must be positive multiples of {STRIDES[-1]}"
+        raise UserError(
+            f"the input size is {'x'.join(map(str, size_hw))} (height x width)",
+            f"give two positive multiples of {STRIDES[-1]}",
         )
     return size_hw[0], size_hw[1]
 
@@ -35,7 +41,7 @@ def make_anchors(size_hw: Sequence[int]) -> Anchors:
     """The anchor points of an input of `size_hw` pixels.
 
     Raises:
-      ValueError: a side is not a positive multiple of 32.
+      UserError: a side is not a positive multiple of 32.
     """
     height, width = check_size(size_hw)
     centers_A2, strides_A = _points(height, width)
@@ -43,9 +49,9 @@ def make_anchors(size_hw: Sequence[int]) -> Anchors:
 
 
 def decode(box_deltas: jax.Array, anchors: Anchors) -> jax.Array:
-    """Raw box outputs [..., A, 4] to boxes [..., A, 4] as cxcywh in pixels.
+    """Decodes raw box outputs [..., A, 4] to cxcywh boxes [..., A, 4] in pixels.
 
-    Source: the reference's YOLOXHead.decode_outputs. Its grid index is our centre less half a stride, exactly.
+    Source: the reference's YOLOXHead.decode_outputs. Its grid index is exactly our center / stride − 0.5.
     """
     lead = (1,) * (box_deltas.ndim - 2)
     strides = anchors.strides.reshape(*lead, -1, 1)
@@ -56,7 +62,7 @@ def decode(box_deltas: jax.Array, anchors: Anchors) -> jax.Array:
 
 
 def encode(boxes_cxcywh: jax.Array, anchors: Anchors) -> jax.Array:
-    """The inverse of `decode`: boxes [A, 4], cxcywh in pixels, to the raw outputs that would make them.
+    """The inverse of `decode`: encodes cxcywh boxes [A, 4] in pixels as raw outputs.
 
     Source: the reference's get_l1_target, with its 1e-8 inside the logarithm.
     """

@@ -1,8 +1,13 @@
-"""What the network is punished for.
+"""The training loss: `loss_sums` adds up its terms over some images, and `divide` is the one place that divides.
 
-Source: YOLOX (arXiv 2107.08430) section 2.1 and the reference's YOLOXHead.get_losses and IOUloss.
+Source: YOLOX (arXiv 2107.08430) section 2.1; the reference's YOLOXHead.get_losses and IOUloss.
 """
 
+import dataclasses
+import math
+from typing import Any
+
+import flax.struct
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -10,11 +15,96 @@ from jax import lax
 from yolox_jax import boxes
 from yolox_jax.detection import simota
 from yolox_jax.detection.anchors import decode, encode
+from yolox_jax.errors import UserError
 from yolox_jax.types import Anchors, Assignment, Predictions
 
-_IOU_WEIGHT = 5.0  # the reference's reg_weight
-
 Metrics = dict[str, jax.Array]
+
+_IOU_TYPES = ("iou", "giou")
+_EPSILON = 1e-16  # the reference's IOUloss
+
+
+@dataclasses.dataclass(frozen=True)
+class LossConfig:
+    """The loss terms; the defaults are the reference's."""
+
+    iou_weight: float = 5.0
+    obj_weight: float = 1.0
+    cls_weight: float = 1.0
+    l1_weight: float = 1.0  # in the no-aug epochs; L1 is off before them
+    iou_type: str = "iou"  # 1 − IoU², or "giou": 1 − GIoU (arXiv 1902.09630)
+
+    def __post_init__(self) -> None:
+        for name in ("iou_weight", "obj_weight", "cls_weight", "l1_weight"):
+            weight = getattr(self, name)
+            if not 0 <= weight < math.inf:
+                raise UserError(f"config.loss.{name} is {weight}", "give a finite number of 0 or more")
+        if self.iou_type not in _IOU_TYPES:
+            raise UserError(f"config.loss.iou_type is {self.iou_type!r}", f"choose one of {', '.join(_IOU_TYPES)}")
+
+
+@flax.struct.dataclass
+class LossSums:
+    """Sums over some images. Add the sums of all parts of a batch and of all devices, then `divide` the total.
+
+    A new loss term, mean or count is one more entry in what `_image_sums` returns; it is then logged under that name.
+    """
+
+    terms: Metrics  # weighted loss terms: the loss is their sum divided by num_fg
+    means: Metrics  # sums over the positive anchors, logged as means over these; not part of the loss
+    counts: Metrics  # logged as they are; num_fg and num_gt are always among them
+
+    def weighted_sum(self) -> jax.Array:
+        """The undivided loss, which is what the step differentiates."""
+        return sum(self.terms.values(), start=jnp.zeros(()))
+
+
+def loss_sums(
+    predictions: Predictions,
+    anchors: Anchors,
+    gt_boxes: jax.Array,
+    gt_labels: jax.Array,
+    gt_mask: jax.Array,
+    l1_weight: jax.Array | float,
+    *,
+    assignment_config: simota.SimOtaConfig = simota.SimOtaConfig(),
+    loss_config: LossConfig = LossConfig(),
+) -> LossSums:
+    """Sums of the loss terms and counts over these images, in float32 for any compute dtype.
+
+    Args:
+      predictions: raw outputs of B images.
+      anchors: of their size.
+      gt_boxes: [B, G, 4] xyxy pixels.
+      gt_labels: [B, G] int.
+      gt_mask: [B, G] bool.
+      l1_weight: 1 in the no-aug epochs, else 0; may be traced. Multiplies that of `loss_config`.
+      assignment_config: the tunables of SimOTA.
+      loss_config: weights and kinds of the terms.
+    """
+    predictions = jax.tree.map(lambda x: x.astype(jnp.float32), predictions)
+    gt_boxes = gt_boxes.astype(jnp.float32)
+
+    def image_sums(image: Predictions, gt_xyxy_G4: jax.Array, gt_label_G: jax.Array, gt_mask_G: jax.Array) -> LossSums:
+        assignment = assign(image, anchors, gt_xyxy_G4, gt_label_G, gt_mask_G, assignment_config)
+        return _image_sums(image, anchors, gt_xyxy_G4, gt_label_G, gt_mask_G, assignment, l1_weight, loss_config)
+
+    sums_B = jax.vmap(image_sums)(predictions, gt_boxes, gt_labels, gt_mask)
+    return jax.tree.map(lambda x_B: x_B.sum(), sums_B)
+
+
+def divide(sums: LossSums, gradients: Any = None) -> tuple[Metrics, Any]:
+    """Turns the sums of a whole batch, and the gradients of their weighted sum, into metrics and gradients.
+
+    Returns:
+      loss, the terms, means and counts of the sums, num_fg_per_gt; and the gradients of the loss.
+    """
+    num_fg, num_gt = sums.counts["num_fg"], sums.counts["num_gt"]
+    scale = 1 / jnp.maximum(num_fg, 1)
+    terms, means, gradients = jax.tree.map(lambda x: x * scale, (sums.terms, sums.means, gradients))
+    loss = sum(terms.values(), start=jnp.zeros(()))
+    ratios = {"num_fg_per_gt": num_fg / jnp.maximum(num_gt, 1)}
+    return {"loss": loss, **terms, **means, **sums.counts, **ratios}, gradients
 
 
 def detection_loss(
@@ -26,44 +116,28 @@ def detection_loss(
     l1_weight: jax.Array | float,
     *,
     assignment_config: simota.SimOtaConfig = simota.SimOtaConfig(),
-    axis_name: str | None = None,
+    loss_config: LossConfig = LossConfig(),
 ) -> tuple[jax.Array, Metrics]:
     """The loss of a batch: (5·Σ(1−IoU²) + ΣBCE(obj) + ΣBCE(cls) + l1_weight·ΣL1) / number of positive anchors.
 
-    Everything is float32, whatever the network computed in.
+    Takes the arguments of `loss_sums`; the formula has the default weights.
 
-    Args:
-      predictions: raw outputs of B images.
-      anchors: of their size.
-      gt_boxes: [B, G, 4] xyxy pixels.
-      gt_labels: [B, G] int.
-      gt_mask: [B, G] bool.
-      l1_weight: 1 in the last epochs of the recipe, else 0; may be traced.
-      assignment_config: the tunables of SimOTA.
-      axis_name: where given, the number of positives is that of all devices of this mapped axis, while the sums stay
-        this device's: the loss of the whole batch is the sum of what the devices return, and so is its gradient.
     Returns:
-      The loss and its parts: loss, loss_iou (× 5), loss_obj, loss_cls, loss_l1, and of all devices num_fg, num_gt and
+      The loss, and the metrics loss, loss_iou, loss_obj, loss_cls, loss_l1 (with their weights), num_fg, num_gt and
       num_fg_per_gt.
     """
-    predictions = jax.tree.map(lambda x: x.astype(jnp.float32), predictions)
-    image_sums = jax.vmap(_image_sums, in_axes=(0, None, 0, 0, 0, None))
-    sums = image_sums(predictions, anchors, gt_boxes.astype(jnp.float32), gt_labels, gt_mask, assignment_config)
-    sums = {name: per_image_B.sum() for name, per_image_B in sums.items()}
-
-    num_fg, num_gt = sums["num_fg"], gt_mask.sum().astype(jnp.float32)
-    if axis_name is not None:
-        num_fg, num_gt = lax.psum((num_fg, num_gt), axis_name)
-    scale = 1 / jnp.maximum(num_fg, 1)
-    parts = {
-        "loss_iou": _IOU_WEIGHT * sums["iou"] * scale,
-        "loss_obj": sums["obj"] * scale,
-        "loss_cls": sums["cls"] * scale,
-        "loss_l1": l1_weight * sums["l1"] * scale,
-    }
-    loss = parts["loss_iou"] + parts["loss_obj"] + parts["loss_cls"] + parts["loss_l1"]
-    counts = {"num_fg": num_fg, "num_gt": num_gt, "num_fg_per_gt": num_fg / jnp.maximum(num_gt, 1)}
-    return loss, {"loss": loss, **parts, **counts}
+    sums = loss_sums(
+        predictions,
+        anchors,
+        gt_boxes,
+        gt_labels,
+        gt_mask,
+        l1_weight,
+        assignment_config=assignment_config,
+        loss_config=loss_config,
+    )
+    metrics, _ = divide(sums)
+    return metrics["loss"], metrics
 
 
 def assign(
@@ -74,7 +148,7 @@ def assign(
     gt_mask_G: jax.Array,
     config: simota.SimOtaConfig,
 ) -> Assignment:
-    """SimOTA for one image from raw predictions (no B); no gradient flows through it."""
+    """Runs SimOTA on the raw predictions of one image (no B); no gradient flows through it."""
     predictions = lax.stop_gradient(predictions)
     pred_xyxy_A4 = boxes.cxcywh_to_xyxy(decode(predictions.box_deltas, anchors))
     return simota.assign(
@@ -88,17 +162,18 @@ def _image_sums(
     gt_xyxy_G4: jax.Array,
     gt_label_G: jax.Array,
     gt_mask_G: jax.Array,
-    config: simota.SimOtaConfig,
-) -> dict[str, jax.Array]:
-    """The sums over one image's anchors that the loss is made of."""
-    assignment = assign(predictions, anchors, gt_xyxy_G4, gt_label_G, gt_mask_G, config)
+    assignment: Assignment,
+    l1_weight: jax.Array | float,
+    config: LossConfig,
+) -> LossSums:
+    """The sums of one image."""
     positive_A = assignment.positive
     target_cxcywh_A4 = boxes.xyxy_to_cxcywh(gt_xyxy_G4)[assignment.gt_index]
-    # Only a positive anchor's box is ever decoded with a gradient: exp() of a stray delta would make 0·∞ = NaN.
+    # Deltas of other anchors are never decoded: exp() of a large one would give 0·∞ = NaN in the gradient.
     delta_A4 = jnp.where(positive_A[:, None], predictions.box_deltas, 0.0)
     target_cxcywh_A4 = jnp.where(positive_A[:, None], target_cxcywh_A4, 1.0)
 
-    iou_A = _aligned_iou(decode(delta_A4, anchors), target_cxcywh_A4)
+    box_A = _box_loss(decode(delta_A4, anchors), target_cxcywh_A4, config.iou_type)
     obj_A = _bce(predictions.obj_logits, positive_A.astype(jnp.float32))
     # Σ_c BCE(logit_c, onehot(label)·IoU) = Σ_c softplus(logit_c) − logit_label·IoU.
     label_A = gt_label_G[assignment.gt_index]
@@ -109,13 +184,19 @@ def _image_sums(
     def sum_positive(value_A: jax.Array) -> jax.Array:
         return jnp.where(positive_A, value_A, 0.0).sum()
 
-    return {
-        "iou": sum_positive(1 - iou_A**2),
-        "obj": obj_A.sum(),
-        "cls": sum_positive(cls_A),
-        "l1": sum_positive(l1_A),
-        "num_fg": positive_A.sum().astype(jnp.float32),
-    }
+    return LossSums(
+        terms={
+            "loss_iou": config.iou_weight * sum_positive(box_A),
+            "loss_obj": config.obj_weight * obj_A.sum(),
+            "loss_cls": config.cls_weight * sum_positive(cls_A),
+            "loss_l1": config.l1_weight * l1_weight * sum_positive(l1_A),
+        },
+        means={},
+        counts={
+            "num_fg": positive_A.sum().astype(jnp.float32),
+            "num_gt": gt_mask_G.sum().astype(jnp.float32),
+        },
+    )
 
 
 def _bce(logit: jax.Array, target: jax.Array) -> jax.Array:
@@ -123,12 +204,21 @@ def _bce(logit: jax.Array, target: jax.Array) -> jax.Array:
     return jax.nn.softplus(logit) - logit * target
 
 
-def _aligned_iou(pred_cxcywh_A4: jax.Array, target_cxcywh_A4: jax.Array) -> jax.Array:
-    """IoU of each box with its own target, [A]; areas from the sizes themselves, as in the reference's IOUloss."""
+def _box_loss(pred_cxcywh_A4: jax.Array, target_cxcywh_A4: jax.Array, iou_type: str) -> jax.Array:
+    """1 − IoU² or 1 − GIoU of each box and its own target, [A]."""
     pred_xyxy_A4, target_xyxy_A4 = boxes.cxcywh_to_xyxy(pred_cxcywh_A4), boxes.cxcywh_to_xyxy(target_cxcywh_A4)
     low_A2 = jnp.maximum(pred_xyxy_A4[:, :2], target_xyxy_A4[:, :2])
     high_A2 = jnp.minimum(pred_xyxy_A4[:, 2:], target_xyxy_A4[:, 2:])
     overlap_A = (low_A2 < high_A2).all(axis=1)
     inter_A = jnp.where(overlap_A, jnp.prod(high_A2 - low_A2, axis=1), 0.0)
+    # Areas come from the sizes themselves, not from the corners, as in the reference.
     union_A = jnp.prod(pred_cxcywh_A4[:, 2:], axis=1) + jnp.prod(target_cxcywh_A4[:, 2:], axis=1) - inter_A
-    return inter_A / (union_A + 1e-16)
+    iou_A = inter_A / (union_A + _EPSILON)
+    if iou_type == "iou":
+        return 1 - iou_A**2
+
+    hull_low_A2 = jnp.minimum(pred_xyxy_A4[:, :2], target_xyxy_A4[:, :2])
+    hull_high_A2 = jnp.maximum(pred_xyxy_A4[:, 2:], target_xyxy_A4[:, 2:])
+    hull_A = jnp.prod(hull_high_A2 - hull_low_A2, axis=1)
+    giou_A = iou_A - (hull_A - union_A) / jnp.maximum(hull_A, _EPSILON)
+    return 1 - jnp.clip(giou_A, -1.0, 1.0)

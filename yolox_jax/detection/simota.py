@@ -1,39 +1,60 @@
-"""Which anchor learns which box: SimOTA, with fixed shapes, for one image.
+"""SimOTA: decides which anchor points learn which ground-truth box, with fixed shapes, for one image.
 
 Source: YOLOX (arXiv 2107.08430) section 2.3; the reference's YOLOXHead.get_assignments and simota_matching.
 """
 
 import dataclasses
-import functools
 import math
 
+import flax.struct
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from yolox_jax.boxes import pairwise_iou
-from yolox_jax.detection.anchors import STRIDES
+from yolox_jax.detection.kernels.argmin import argmin_rows
+from yolox_jax.detection.kernels.near_anchors import max_near, over_candidates
+from yolox_jax.detection.kernels.top_k import top_k
+from yolox_jax.errors import UserError
 from yolox_jax.types import Anchors, Assignment
 
-_SHARES = tuple((STRIDES[-1] // stride) ** 2 for stride in STRIDES)  # anchors of each level in 32×32 pixels
-_CHUNK = sum(_SHARES)  # any image has a multiple
 _LOG_FLOOR = -100.0  # torch's binary_cross_entropy clamps log(p) here
-
-_Boxes = tuple[jax.Array, jax.Array, jax.Array]  # xyxy, label and mask of every slot
-_Predicted = tuple[jax.Array, jax.Array, jax.Array, Anchors]  # xyxy, class and objectness logits, of these anchors
 
 
 @dataclasses.dataclass(frozen=True)
 class SimOtaConfig:
     """The tunables of the assignment; the defaults are the reference's."""
 
-    center_radius: float = 1.5  # strides: a box may claim anchors this near its centre, in x and in y
-    num_candidates: int = 10  # IoUs summed for the dynamic k, and so the most anchors one box can take
-    iou_weight: float = 3.0
-    outside_penalty: float = 1e6  # cost of a candidate that is not near this box's own centre
-    # Anchors anywhere inside a box are candidates as well, and those both inside and near go without the penalty: the
-    # rule of the paper and of the published weights.
+    center_radius: float = 1.5  # strides: candidates are the anchors closer than this to a box's center, in x and in y
+    num_candidates: int = 10  # IoUs summed for the dynamic k, which is therefore at most this
+    iou_weight: float = 3.0  # of −log(IoU) in the cost, beside the class cost
+    outside_penalty: float = 1e6  # added to the cost of a box and an anchor that is not near its center
+    # Anchors anywhere inside a box are candidates too, and only those both inside and near its center have no penalty:
+    # the rule of the paper and of the published weights.
     in_box_candidates: bool = False
+
+    def __post_init__(self) -> None:
+        if self.num_candidates < 1:
+            raise UserError(f"config.assignment.num_candidates is {self.num_candidates}", "give 1 or more")
+        for name in ("center_radius", "iou_weight", "outside_penalty"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise UserError(
+                    f"config.assignment.{name} is {getattr(self, name)}", "give a finite number of 0 or more"
+                )
+
+
+@flax.struct.dataclass
+class _Boxes:
+    xyxy: jax.Array  # [G, 4]
+    label: jax.Array  # [G]
+    mask: jax.Array  # [G]
+
+
+@flax.struct.dataclass
+class _Predicted:
+    xyxy: jax.Array  # [A, 4]
+    cls_logit: jax.Array  # [A, C]
+    obj_logit: jax.Array  # [A]
+    anchors: Anchors
 
 
 def assign(
@@ -46,144 +67,103 @@ def assign(
     anchors: Anchors,
     config: SimOtaConfig = SimOtaConfig(),
 ) -> Assignment:
-    """Gives every real box its k cheapest anchors, k being the sum of its best IoUs, and every anchor at most one box.
+    """Gives every real box its k cheapest candidates, k being the sum of its best IoUs, and every anchor at most one box.
 
-    Slots where `gt_mask_G` is False change nothing. A box none of whose neighbours exist (its centre far outside the
-    image, alone) gets no anchor. Memory is O(G·A).
+    Padding slots, where `gt_mask_G` is False, change nothing. A box with no anchor near its center (its center is far
+    outside the image) is not assigned. Memory is O(G·A).
     """
-    boxes, predicted = (gt_xyxy_G4, gt_label_G, gt_mask_G), (pred_xyxy_A4, cls_logit_AC, obj_logit_A, anchors)
-    over_near = functools.partial(_assign_over_near, config=config)
-    over_all = functools.partial(_assign_over_all, config=config)
-    # A TPU scatters one number after the other: gathering the few anchors near some box would cost it more than it saves.
-    return lax.platform_dependent(boxes, predicted, cpu=over_near, default=over_all)
+    boxes = _Boxes(gt_xyxy_G4, gt_label_G, gt_mask_G)
+    predicted = _Predicted(pred_xyxy_A4, cls_logit_AC, obj_logit_A, anchors)
+
+    def assign_candidates(candidate_A: jax.Array, predicted: _Predicted) -> Assignment:
+        iou_GA, cost_GA = _iou_and_cost(boxes, predicted, candidate_A, config)
+        taken_GK, anchor_GK = _take_cheapest(iou_GA, cost_GA, config.num_candidates)
+        return _resolve_conflicts(taken_GK, anchor_GK, iou_GA, cost_GA)
+
+    candidate_GA, _ = _candidates(boxes, anchors, config)
+    num_boxes, num_anchors = candidate_GA.shape
+    max_candidates = num_anchors if config.in_box_candidates else max_near(num_boxes, num_anchors, config.center_radius)
+    return over_candidates(assign_candidates, candidate_GA.any(axis=0), predicted, max_candidates)
 
 
-def _assign_over_near(boxes: _Boxes, predicted: _Predicted, *, config: SimOtaConfig) -> Assignment:
-    """The same from the N anchors alone that lie near some box, gathered into slots; there is a bound to their number.
-
-    Processor time, 8 images at 640: 8 ms against 31 with 50 boxes, 29 against 58 with 120.
-    """
-    gt_xyxy_G4, gt_label_G, gt_mask_G = boxes
-    anchors = predicted[-1]
-    num_anchors = len(anchors.strides)
-    size = _most_near(len(gt_label_G), num_anchors, config.center_radius)
-    if config.in_box_candidates or size >= num_anchors:
-        return _assign_over_all(boxes, predicted, config=config)
-    near_GA = _near_center(gt_xyxy_G4, anchors, config.center_radius) & gt_mask_G[:, None]
-    (anchor_N,) = jnp.nonzero(near_GA.any(axis=0), size=size, fill_value=num_anchors)  # in their order
-    gathered = jax.tree.map(lambda x_A: jnp.take(x_A, anchor_N, axis=0, mode="clip"), predicted)
-    assignment = _assign_over_all(boxes, gathered, anchor_N < num_anchors, config=config)
-    return jax.tree.map(lambda x_N: jnp.zeros(num_anchors, x_N.dtype).at[anchor_N].set(x_N, mode="drop"), assignment)
+def _candidates(boxes: _Boxes, anchors: Anchors, config: SimOtaConfig) -> tuple[jax.Array, jax.Array]:
+    """True [G, A] if an anchor is a candidate because of this box, and if it has no penalty with this box."""
+    near_GA = _near_center(boxes.xyxy, anchors, config.center_radius) & boxes.mask[:, None]
+    if not config.in_box_candidates:
+        return near_GA, near_GA
+    inside_GA = _inside(boxes.xyxy, anchors) & boxes.mask[:, None]
+    return near_GA | inside_GA, near_GA & inside_GA
 
 
-def _assign_over_all(
-    boxes: _Boxes, predicted: _Predicted, exists_A: jax.Array | None = None, *, config: SimOtaConfig
-) -> Assignment:
-    """`assign` over these anchors; where `exists_A` is given and False, there is none."""
-    gt_xyxy_G4, gt_label_G, gt_mask_G = boxes
-    pred_xyxy_A4, cls_logit_AC, obj_logit_A, anchors = predicted
-    near_GA = _near_center(gt_xyxy_G4, anchors, config.center_radius) & gt_mask_G[:, None]
-    candidate_GA = near_GA
-    if config.in_box_candidates:
-        inside_GA = _inside(gt_xyxy_G4, anchors) & gt_mask_G[:, None]
-        candidate_GA, near_GA = near_GA | inside_GA, near_GA & inside_GA
-    candidate_A = candidate_GA.any(axis=0)
-    if exists_A is not None:
-        candidate_A &= exists_A
-    real_GA = candidate_A[None, :] & gt_mask_G[:, None]
-
-    iou_GA = jnp.where(real_GA, pairwise_iou(gt_xyxy_G4, pred_xyxy_A4), 0.0)
+def _iou_and_cost(
+    boxes: _Boxes, predicted: _Predicted, candidate_A: jax.Array, config: SimOtaConfig
+) -> tuple[jax.Array, jax.Array]:
+    """IoU and cost [G, A] of every real box with every candidate, also with those of other boxes; elsewhere 0 and ∞."""
+    real_GA = candidate_A[None, :] & boxes.mask[:, None]
+    _, free_GA = _candidates(boxes, predicted.anchors, config)
+    iou_GA = jnp.where(real_GA, pairwise_iou(boxes.xyxy, predicted.xyxy), 0.0)
     cost_GA = (
-        _class_cost(cls_logit_AC, obj_logit_A, gt_label_G)
+        _class_cost(predicted.cls_logit, predicted.obj_logit, boxes.label)
         + config.iou_weight * -jnp.log(iou_GA + 1e-8)
-        + config.outside_penalty * ~near_GA
+        + config.outside_penalty * ~free_GA
     )
-    cost_GA = jnp.where(real_GA, cost_GA, jnp.inf)
+    return iou_GA, jnp.where(real_GA, cost_GA, jnp.inf)
 
-    # Dynamic k. A sum of num_candidates IoUs is at most num_candidates, so one top-k of that width serves every box.
-    width = min(config.num_candidates, len(anchors.strides))
-    k_G = jnp.maximum(_top_k(iou_GA, width)[0].sum(axis=1).astype(jnp.int32), 1)
-    negative_cost_GK, anchor_GK = _top_k(-cost_GA, width)
+
+def _take_cheapest(iou_GA: jax.Array, cost_GA: jax.Array, num_candidates: int) -> tuple[jax.Array, jax.Array]:
+    """Dynamic k: each box takes its k cheapest candidates, k = Σ of its `num_candidates` best IoUs, and at least 1.
+
+    Returns:
+      Whether the box takes each of its cheapest anchors, and these anchors, cheapest first, [G, K] each.
+    """
+    # k ≤ K since an IoU is at most 1, so one top-k of width K serves every box.
+    width = min(num_candidates, iou_GA.shape[1])
+    k_G = jnp.maximum(top_k(iou_GA, width)[0].sum(axis=1).astype(jnp.int32), 1)
+    negative_cost_GK, anchor_GK = top_k(-cost_GA, width)
     taken_GK = (jnp.arange(width)[None, :] < k_G[:, None]) & jnp.isfinite(negative_cost_GK)
+    return taken_GK, anchor_GK
 
-    # Each anchor counts its takers and remembers one: the only one, unless it is contested.
-    gt_GK = jnp.broadcast_to(jnp.arange(len(gt_label_G), dtype=jnp.int32)[:, None], anchor_GK.shape)
-    zero_A = jnp.zeros_like(anchors.strides, dtype=jnp.int32)
+
+def _resolve_conflicts(taken_GK: jax.Array, anchor_GK: jax.Array, iou_GA: jax.Array, cost_GA: jax.Array) -> Assignment:
+    """Gives an anchor that several boxes take to the real box of lowest cost, even if that box did not take it.
+
+    This is the reference's rule. All results are zero for an anchor that no box takes.
+    """
+    num_boxes, num_anchors = iou_GA.shape
+    gt_GK = jnp.broadcast_to(jnp.arange(num_boxes, dtype=jnp.int32)[:, None], anchor_GK.shape)
+    zero_A = jnp.zeros(num_anchors, jnp.int32)
     num_takers_A = zero_A.at[anchor_GK].add(taken_GK.astype(jnp.int32))
-    taker_A = zero_A.at[anchor_GK].max(jnp.where(taken_GK, gt_GK, 0))
-    # A contested anchor goes to the box that finds it cheapest, whether that box took it or not, as in the reference.
-    gt_index_A = jnp.where(num_takers_A > 1, _argmin_over_boxes(cost_GA), taker_A)
+    last_taker_A = zero_A.at[anchor_GK].max(jnp.where(taken_GK, gt_GK, 0))  # the only one, unless several take it
+    gt_index_A = jnp.where(num_takers_A > 1, argmin_rows(cost_GA), last_taker_A)
 
     positive_A = num_takers_A > 0
     iou_A = jnp.take_along_axis(iou_GA, gt_index_A[None, :], axis=0)[0]
     return Assignment(positive=positive_A, gt_index=gt_index_A, iou=jnp.where(positive_A, iou_A, 0.0))
 
 
-def _most_near(num_boxes: int, num_anchors: int, radius: float) -> int:
-    """How many anchors of all levels can be near some box's centre, rounded up to whole chunks."""
-    of_each_box = math.ceil(2 * radius) ** 2
-    of_levels = [-(-num_anchors * share // _CHUNK) for share in _SHARES]
-    most = sum(min(of_each_box * num_boxes, of_level) for of_level in of_levels)
-    return -(-most // _CHUNK) * _CHUNK
-
-
-def _argmin_over_boxes(cost_GA: jax.Array) -> jax.Array:
-    """The first box of the least cost, int32 [A], as two plain minima.
-
-    XLA:CPU makes a slow loop of an argmin: 18 ms of processor time against 5 (8×120×3549).
-    """
-    num_boxes = cost_GA.shape[0]
-    index_G1 = jnp.arange(num_boxes, dtype=jnp.int32)[:, None]
-    return jnp.where(cost_GA == cost_GA.min(axis=0)[None, :], index_G1, num_boxes).min(axis=0)
-
-
-def _top_k(x_GA: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
-    """`jax.lax.top_k`, on a CPU in two stages."""
-    of_chunks = functools.partial(_top_k_of_chunks, k=k)
-    return lax.platform_dependent(x_GA, cpu=of_chunks, default=lambda x_GA: tuple(lax.top_k(x_GA, k)))
-
-
-def _top_k_of_chunks(x_GA: jax.Array, *, k: int) -> tuple[jax.Array, jax.Array]:
-    """The same, equal ones in its order too: the k chunks of the highest maxima have them all.
-
-    XLA:CPU takes maxima on all cores, but top_k on one: 4.5 ms for 8×50×8400 in one stage, 1.6 ms in two.
-    """
-    num_boxes, num_anchors = x_GA.shape
-    if num_anchors % _CHUNK or num_anchors < k * _CHUNK:
-        best_GK, anchor_GK = lax.top_k(x_GA, k)
-        return best_GK, anchor_GK
-    chunked_GNC = x_GA.reshape(num_boxes, -1, _CHUNK)
-    _, chunk_GK = lax.top_k(chunked_GNC.max(axis=2), k)
-    chunk_GK = jnp.sort(chunk_GK, axis=1)  # of equal ones the first anchor comes first
-    candidates_GKC = jnp.take_along_axis(chunked_GNC, chunk_GK[:, :, None], axis=1)
-    best_GK, place_GK = lax.top_k(candidates_GKC.reshape(num_boxes, -1), k)
-    return best_GK, jnp.take_along_axis(chunk_GK, place_GK // _CHUNK, axis=1) * _CHUNK + place_GK % _CHUNK
-
-
 def _near_center(gt_xyxy_G4: jax.Array, anchors: Anchors, radius: float) -> jax.Array:
-    """True [G, A] where the anchor lies strictly within `radius` strides of the box's centre, in x and in y."""
+    """True [G, A] if the anchor lies strictly within `radius` strides of the box's center, in x and in y."""
     center_G2 = (gt_xyxy_G4[:, :2] + gt_xyxy_G4[:, 2:]) / 2
     reach_1A = (anchors.strides * radius)[None, :]
     near_GA = jnp.ones((len(gt_xyxy_G4), len(anchors.strides)), bool)
     for axis in range(2):
         center_G1, point_1A = center_G2[:, axis, None], anchors.centers[None, :, axis]
-        # Subtracted in the reference's order: whether a point lies on the edge is decided by the last bit.
+        # Subtracted in the reference's order: for a point on the edge, the last bit decides.
         near_GA &= (point_1A - (center_G1 - reach_1A) > 0) & ((center_G1 + reach_1A) - point_1A > 0)
     return near_GA
 
 
 def _inside(gt_xyxy_G4: jax.Array, anchors: Anchors) -> jax.Array:
-    """True [G, A] where the anchor lies strictly inside the box."""
+    """True [G, A] if the anchor lies strictly inside the box."""
     point_1A2 = anchors.centers[None]
     low_G12, high_G12 = gt_xyxy_G4[:, None, :2], gt_xyxy_G4[:, None, 2:]
     return ((point_1A2 > low_G12) & (point_1A2 < high_G12)).all(axis=2)
 
 
 def _class_cost(cls_logit_AC: jax.Array, obj_logit_A: jax.Array, gt_label_G: jax.Array) -> jax.Array:
-    """Σ_c BCE(√(p_cls·p_obj), onehot(label)) as [G, A].
+    """Σ_c BCE(√(p_cls·p_obj), onehot(label)) as [G, A], without an array [G, A, C].
 
-    All classes but the box's own are taken as absent, so the sum is one number an anchor, corrected at the label:
-    no [G, A, C] array.
+    The sum for "no class present" is one number per anchor; the box's own class then corrects it.
     """
     _, log_absent_AC = _log_probs(cls_logit_AC, obj_logit_A[:, None])
     log_present_GA, log_absent_GA = _log_probs(cls_logit_AC.T[gt_label_G], obj_logit_A[None, :])

@@ -1,28 +1,35 @@
-"""How the weights move: the optimizer and the EMA."""
+"""Updates of the weights: optimizers, gradient clipping, and EMA weights."""
 
+import math
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
-_EMA_RAMP = 2000  # updates over which the average's memory grows (the reference's ModelEMA)
+from yolox_jax.errors import UserError
+
+_EMA_RAMP = 2000  # updates over which the EMA's memory grows (the reference's ModelEMA)
 
 
 def create(name: str, *, momentum: float, weight_decay: float) -> optax.GradientTransformation:
-    """The optimiser "sgd" or "adamw"; AdamW has no use for the momentum.
+    """Creates the optimizer "sgd" or "adamw"; AdamW ignores the momentum.
 
     Raises:
-      ValueError: an unknown name.
+      UserError: an unknown name, or a number out of range.
     """
     optimizers = {"sgd": lambda: sgd(momentum, weight_decay), "adamw": lambda: adamw(weight_decay)}
     if name not in optimizers:
-        raise ValueError(f"config.optimizer is {name!r}: choose one of {', '.join(optimizers)}")
+        raise UserError(f"config.optimizer is {name!r}", f"choose one of {', '.join(optimizers)}")
+    if not 0 <= momentum < 1:
+        raise UserError(f"config.momentum is {momentum}", "give a number from 0 to below 1")
+    if not 0 <= weight_decay < math.inf:
+        raise UserError(f"config.weight_decay is {weight_decay}", "give 0 or more")
     return optimizers[name]()
 
 
 def sgd(momentum: float, weight_decay: float) -> optax.GradientTransformation:
-    """torch's SGD with Nesterov momentum, less the learning rate, which the step applies."""
+    """torch's SGD with Nesterov momentum, without the learning rate, which the step applies."""
     return optax.chain(
         optax.add_decayed_weights(weight_decay, mask=decay_mask),
         optax.trace(decay=momentum, nesterov=True),
@@ -30,21 +37,30 @@ def sgd(momentum: float, weight_decay: float) -> optax.GradientTransformation:
 
 
 def adamw(weight_decay: float) -> optax.GradientTransformation:
-    """AdamW with optax's defaults, less the learning rate, which the step applies."""
+    """AdamW with optax's defaults, without the learning rate, which the step applies."""
     return optax.chain(optax.scale_by_adam(), optax.add_decayed_weights(weight_decay, mask=decay_mask))
 
 
 def decay_mask(params: Any) -> Any:
-    """True for convolution kernels: no BatchNorm and no bias of any kind decays (the reference's get_optimizer)."""
+    """True for convolution kernels: neither BatchNorm nor any bias decays (the reference's get_optimizer)."""
     return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == "kernel", params)
 
 
+def clip_to_norm(gradients: Any, norm: jax.Array, max_norm: float) -> Any:
+    """Scales gradients whose global norm is `norm` so that it is `max_norm` at most.
+
+    The norm is an argument because, with ZeRO-1 sharding, a device holds only slices of the gradients (zero.norm).
+    Source: Pascanu et al. (arXiv 1211.5063), as in optax.clip_by_global_norm.
+    """
+    return jax.tree.map(lambda x: jnp.where(norm < max_norm, x, (x / norm) * max_norm), gradients)
+
+
 def ema_decay(num_updates: jax.Array | int, decay: float) -> jax.Array:
-    """How much of the average the update number `num_updates` (from 1) keeps."""
+    """The share of the EMA that update number `num_updates` (from 1) keeps."""
     return decay * (1 - jnp.exp(-jnp.asarray(num_updates, jnp.float32) / _EMA_RAMP))
 
 
 def update_ema(average: Any, new: Any, num_updates: jax.Array | int, decay: float) -> Any:
-    """The running average of a pytree after one more update."""
+    """The EMA of a pytree after one more update."""
     keep = ema_decay(num_updates, decay)
     return jax.tree.map(lambda old, value: keep * old + (1 - keep) * value, average, new)

@@ -1,6 +1,7 @@
-"""What changes over the steps: learning rate, L1 weight, and where the last epochs begin."""
+"""Learning rate, L1 weight and the start of the no-aug epochs, as functions of the step."""
 
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,7 @@ from yolox_jax.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Schedule:
-    """What changes over time, as functions of the step: nothing to restore, nothing flipped by a hook.
+    """Everything that changes over time is a function of the step, so there is no state to save or restore.
 
     Source: the reference's yolox_warm_cos_lr.
     """
@@ -23,10 +24,20 @@ class Schedule:
     min_lr_ratio: float
 
     def __post_init__(self) -> None:
+        if not 0 <= self.base_lr < math.inf:
+            raise UserError(f"config.lr_per_image gives a learning rate of {self.base_lr}", "give 0 or more")
+        if not 0 <= self.min_lr_ratio <= 1:
+            raise UserError(f"config.min_lr_ratio is {self.min_lr_ratio}", "give a number from 0 to 1")
+        if self.steps_per_epoch < 1:
+            raise UserError("the training set has no images", "check config.data")
+        for name, least in (("epochs", 1), ("warmup_epochs", 0), ("no_aug_epochs", 0)):
+            if getattr(self, name) < least:
+                raise UserError(f"config.{name} is {getattr(self, name)}", f"give {least} or more")
         if self.warmup_epochs + self.no_aug_epochs > self.epochs:
-            raise ValueError(
+            raise UserError(
                 f"config.warmup_epochs {self.warmup_epochs} and config.no_aug_epochs {self.no_aug_epochs} do not fit "
-                f"into config.epochs {self.epochs}: lower the first two, or train longer"
+                f"into config.epochs {self.epochs}",
+                "lower the first two, or train for more epochs",
             )
 
     @property
@@ -35,11 +46,11 @@ class Schedule:
 
     @property
     def no_aug_step(self) -> int:
-        """The first step of the last epochs: plain images, L1 loss, the least learning rate."""
+        """The first step of the no-aug epochs: no mosaic or mixup, L1 loss on, learning rate at its minimum."""
         return self.total_steps - self.no_aug_epochs * self.steps_per_epoch
 
     def learning_rate(self, step: jax.Array | int) -> jax.Array:
-        """Rises as the square of the step from 0, falls as a cosine, stays at its least for the last epochs."""
+        """Quadratic warm-up from 0, then a cosine to the minimum, which the no-aug epochs keep."""
         step = jnp.asarray(step, jnp.float32)
         warmup_steps = self.warmup_epochs * self.steps_per_epoch
         min_lr = self.base_lr * self.min_lr_ratio
@@ -50,7 +61,7 @@ class Schedule:
         return jnp.where((step <= warmup_steps) & (warmup_steps > 0), warm, after_warmup)
 
     def l1_weight(self, step: jax.Array | int) -> jax.Array:
-        """1 in the last epochs, before them 0."""
+        """1 in the no-aug epochs, 0 before them."""
         return (jnp.asarray(step) >= self.no_aug_step).astype(jnp.float32)
 
 

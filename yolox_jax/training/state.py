@@ -1,4 +1,4 @@
-"""All that a training step changes. Arrays only: config, class names and data position are saved beside it."""
+"""Everything that a training step changes: arrays only. Config, class names and data position are saved beside it."""
 
 from typing import Any
 
@@ -9,29 +9,29 @@ import optax
 
 from yolox_jax.models.yolox import YOLOX
 
-# A program that runs once: on a CPU nano's takes 13 s to compile as others are, 7 s so, and gives the same bits.
-_QUICKLY_COMPILED = {"xla_backend_optimization_level": "0", "xla_llvm_disable_expensive_passes": True}
+# The program runs once, so compiling it faster is worth slower code on a CPU (benchmarks/NOTES.md). Same bits.
+_FAST_COMPILE = {"xla_backend_optimization_level": "0", "xla_llvm_disable_expensive_passes": True}
 
 
 @flax.struct.dataclass
 class TrainState:
-    """One training run at one moment."""
+    """One training run after `step` steps."""
 
     step: jax.Array  # [] int32: steps done
     params: Any
     batch_stats: Any
-    ema: Any  # {"params": …, "batch_stats": …}: the running average, ready for model.apply
+    ema: Any  # {"params": …, "batch_stats": …}: the EMA weights, ready for model.apply
     opt_state: optax.OptState
 
 
 def init_variables(model: YOLOX, seed: int) -> Any:
-    """Freshly drawn {"params", "batch_stats"}."""
-    init = jax.jit(model.init, compiler_options=_QUICKLY_COMPILED if jax.default_backend() == "cpu" else None)
+    """Randomly initialized {"params", "batch_stats"}."""
+    init = jax.jit(model.init, compiler_options=_FAST_COMPILE if jax.default_backend() == "cpu" else None)
     return init(jax.random.key(seed), jnp.zeros((1, 32, 32, 3)))
 
 
 def create(variables: Any, optimizer: optax.GradientTransformation) -> TrainState:
-    """The state before the first step; the average starts as a copy, so that both can be donated."""
+    """The state before the first step. The EMA weights start as a copy, so that both can be donated."""
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=variables["params"],
