@@ -11,7 +11,8 @@ from tests.material import ROOT
 
 # The layers, lowest first: a part may import those of lower layers and itself. Parts of one layer never import each other.
 _LAYERS = (
-    ("boxes", "errors", "mesh", "types"),
+    ("errors", "types"),
+    ("boxes", "cache_folder", "locks", "mesh"),
     ("augment", "detection", "models"),
     ("data", "weights"),
     ("visualize",),
@@ -29,6 +30,8 @@ _FENCES = {
     "tensorboardX": ("yolox_jax/training/tensorboard.py",),
     "tensorflow_datasets": ("yolox_jax/data/",),
     "grain": ("yolox_jax/data/",),
+    "filelock": ("yolox_jax/locks.py",),
+    "platformdirs": ("yolox_jax/cache_folder.py",),
     "matplotlib": ("yolox_jax/evaluation/plots.py",),
     "onnx": ("yolox_jax/inference/",),
     "cv2": tuple(f"yolox_jax/{part}/" for part in ("data", "augment", "visualize", "inference", "tools")),
