@@ -139,7 +139,7 @@ def train(config: ConfigDict, workdir: Path) -> EvalResult:
     with stop_request() as stop, programs, loader, trace, contextlib.closing(log), contextlib.closing(checkpoints):
 
         def save(num_steps: int) -> None:
-            log.judge()  # a state that has broken down is not one to save
+            log.check_steps()  # a state that has broken down is not one to save
             progress = (num_steps, config.to_dict(), {**loader.get_state(), "next_step": num_steps})
             meta = checkpoint.Meta(config.model, class_names, *progress, mesh.size, jax.process_count())
             checkpoints.save(train_state, meta)
@@ -179,7 +179,7 @@ def train(config: ConfigDict, workdir: Path) -> EvalResult:
             trace.at(step, train_state)
             train_state, metrics = run_step(train_state, shard_batch(loaded.batch, mesh))
             log.add(step, metrics, loaded.image_ids)
-            log.warn_of_dropped_boxes(step, loaded.num_dropped_boxes, config.data.max_boxes)
+            log.count_dropped_boxes(step, loaded.num_dropped_boxes, config.data.max_boxes)
             if (step + 1) % config.log_every_steps == 0:
                 log.report()
                 trim_memory()

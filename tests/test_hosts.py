@@ -125,7 +125,7 @@ def test_without_a_cluster_there_is_one_process(monkeypatch):
     monkeypatch.setenv("SLURM_STEP_NODELIST", "node1")
     monkeypatch.setenv("SLURM_NTASKS", "1")  # a job of one task, as an interactive session is
     with hosts.joined("", None, None):
-        assert hosts.is_primary() and hosts.from_primary(True) and not hosts.everywhere(False)
+        assert hosts.is_primary() and hosts.broadcast_from_primary(True) and not hosts.all_true(False)
     monkeypatch.setenv("SLURM_NTASKS", "2")
     with hosts.joined("none", None, None):
         assert hosts.is_primary()
