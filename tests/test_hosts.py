@@ -91,7 +91,7 @@ def test_where_a_process_is_killed_the_other_says_so_and_ends_and_the_run_goes_o
     second.end(-signal.SIGKILL)
     error = first.end(70).stderr
     assert "error: another process of this run was lost" in error
-    assert "start all processes again by the same command to go on" in error
+    assert "start all processes again with the same command to resume" in error
 
     first, second = _start_two(tmp_path)
     output = first.end(0).stdout

@@ -86,3 +86,8 @@ def test_a_missing_path_is_named(tmp_path):
 def test_an_unknown_name_lists_the_known_ones():
     with pytest.raises(UserError, match="yolox_nano.*yolox_x"):
         load.load_weights("yolox_huge", "nano", _SEVEN)
+
+
+def test_a_file_of_another_model_is_named():
+    with pytest.raises(UserError, match=r"yolox_nano_coco\.pth: the weights are not of this model"):
+        load.load_weights(str(material("weights/yolox_nano_coco.pth")), "tiny", tuple(map(str, range(80))))

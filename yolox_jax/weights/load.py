@@ -98,7 +98,10 @@ def _from_official(spec: str, model: yolox.YOLOX, class_names: tuple[str, ...], 
             f"the data set has the {len(class_names)} classes {_listed(class_names)}",
             _OTHER_CLASSES,
         )
-    return official.from_state_dict(state_dict, model, seed=seed)
+    try:
+        return official.from_state_dict(state_dict, model, seed=seed)
+    except UserError as error:  # it does not know the file
+        raise UserError(f"{spec}: {error.what}", error.advice) from error
 
 
 def _listed(names: tuple[str, ...], most: int = 5) -> str:
