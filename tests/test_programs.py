@@ -195,7 +195,7 @@ def test_show_assignment_writes_a_sheet_and_tells_how_many_anchors_of_each_level
         ("--config.freeze=('backbon/',)", "config.freeze has 'backbon/', which is in no variable's path"),
         ("--config.accumulate_steps=3", "config.batch_size is 4: the 1 devices cannot share it evenly in 3 parts"),
         ("--config.data.repeat_threshold=2.0", "config.data.repeat_threshold is 2.0: give a share of the images"),
-        ("--config.tracker=comet", "config.tracker is 'comet': choose one of wandb, mlflow, or none"),
+        ("--config.tracker=comet", "config.tracker is 'comet': choose one of wandb, mlflow, or leave it empty"),
         ("--config.init_from=absent.pth", "there is no file or folder absent.pth"),
         ("--config.eval.every_epochs=0", "config.eval.every_epochs is 0: give 1 or more"),
         ("--config.epoch=5", "--config has no field 'epoch'"),

@@ -185,7 +185,7 @@ def test_the_network_is_told_from_its_tensors(name):
 
 
 def test_weights_of_no_network_of_the_family_are_refused():
-    with pytest.raises(ValueError, match="of no YOLOX: there is neither a tensor backbone"):
+    with pytest.raises(ValueError, match="not the weights of a YOLOX: there is neither a tensor backbone"):
         official.variant_of({"conv1.weight": np.zeros((64, 3, 7, 7))})
     with pytest.raises(ValueError, match="first layer has 20 channels; known: nano 16, tiny 24, s 32"):
         official.variant_of({"backbone.backbone.stem.conv.conv.weight": np.zeros((20, 12, 3, 3))})

@@ -80,11 +80,3 @@ def test_variables_of_another_model_are_not_written(state_dict, model):
     del variables["params"]["head"]["stems"]
     with pytest.raises(ValueError, match="not those of this model: params/head/stems/0"):
         official.to_state_dict(variables, model)
-
-
-def test_the_first_layer_tells_the_variant(state_dict):
-    assert official.variant_of(state_dict) == "nano"
-    with pytest.raises(UserError, match="not the weights of a YOLOX"):
-        official.variant_of({"conv1.weight": np.zeros((64, 3, 7, 7), np.float32)})
-    with pytest.raises(UserError, match="the first layer has 7 channels; known are nano 16"):
-        official.variant_of({"backbone.backbone.stem.conv.conv.weight": np.zeros((7, 12, 3, 3), np.float32)})

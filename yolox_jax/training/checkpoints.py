@@ -10,7 +10,7 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -108,15 +108,14 @@ class Checkpoints:
         """
         if meta.step in self._unreadable:
             self._set_aside(meta.step)
-        if self._manager is None:
-            self._manager = self._open()
-        manager = self._manager
-        if meta.step in manager.all_steps():
-            return
         arrays = {name: ocp.args.StandardSave(item) for name, item in _items(state).items()}
         items = ocp.args.Composite(**arrays, meta=ocp.args.JsonSave(meta.to_json()))
-        # force: after a fallback to an older checkpoint, the steps before the unreadable one are saved too.
-        self._explain(lambda: manager.save(meta.step, args=items, force=True))
+        with self._write_errors():
+            if self._manager is None:
+                self._manager = self._open()
+            if meta.step not in self._manager.all_steps():
+                # force: after a fallback to an older checkpoint, the steps before the unreadable one are saved too.
+                self._manager.save(meta.step, args=items, force=True)
 
     def _open(self) -> _Manager:
         options = ocp.CheckpointManagerOptions(
@@ -188,19 +187,22 @@ class Checkpoints:
     def close(self) -> None:
         """Waits until everything is written. Raises CheckpointError if that fails."""
         if self._manager is not None:
-            self._explain(self._manager.close)
+            with self._write_errors():
+                self._manager.close()
             self._manager = None
 
-    def _explain(self, write: Callable[[], Any]) -> None:
+    @contextlib.contextmanager
+    def _write_errors(self) -> Iterator[None]:
+        """Turns an error of the block into a CheckpointError that names the last complete checkpoint."""
         try:
-            write()
+            yield
         except jax.errors.JaxRuntimeError:  # from a barrier: another process is lost
             raise
         except Exception as error:
             steps = self.steps()
             left = f"the last complete one is {self._directory / str(steps[-1])}" if steps else "there is none yet"
             # The error does not always mention a full disk.
-            free = shutil.disk_usage(self._directory).free / 1e6
+            free = shutil.disk_usage(self._directory.parent).free / 1e6
             raise CheckpointError(
                 f"a checkpoint could not be written to {self._directory} ({first_line(error)}; {free:.1f} MB are free; "
                 f"{left})",

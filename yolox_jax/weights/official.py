@@ -104,7 +104,7 @@ def variant_of(state_dict: Mapping[str, np.ndarray]) -> str:
     if num_channels not in of_width:
         known = ", ".join(f"{name} {channels}" for channels, name in of_width.items())
         raise UserError(
-            f"these weights are of no known YOLOX: the first layer has {num_channels} channels; known are {known}",
+            f"these weights are of no known YOLOX: the first layer has {num_channels} channels; known: {known}",
             _WHAT_TO_GIVE,
         )
     return of_width[num_channels]
