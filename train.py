@@ -206,7 +206,7 @@ def loop(run: Run, train_state: TrainState, first_step: int, programs: compilati
             trace.at(step, train_state)
             train_state, metrics = run_step(train_state, shard_batch(loaded.batch, run.mesh))
             log.add(step, metrics, loaded.image_ids)
-            log.warn_of_dropped_boxes(step, loaded.num_dropped_boxes, config.data.max_boxes)
+            log.count_dropped_boxes(step, loaded.num_dropped_boxes, config.data.max_boxes)
             if (step + 1) % config.log_every_steps == 0:
                 log.report()
                 trim_memory()
@@ -239,7 +239,7 @@ def _open_log(run: Run, first_step: int) -> RunLog:
 
 
 def _save(run: Run, session: Session, train_state: TrainState, num_steps: int) -> None:
-    session.log.judge()  # a state that has diverged is not saved
+    session.log.check_steps()  # a state that has diverged is not saved
     progress = (num_steps, run.config.to_dict(), {**run.loader.get_state(), "next_step": num_steps})
     written_by = (run.mesh.size, jax.process_count())
     meta = checkpoint.Meta(run.config.model, run.train_source.class_names, *progress, *written_by)

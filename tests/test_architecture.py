@@ -12,7 +12,7 @@ from tests.material import ROOT
 # The layers, lowest first: a part may import lower layers and itself, but no other part of its own layer.
 _LAYERS = (
     ("errors", "types"),
-    ("boxes", "mesh"),
+    ("boxes", "cache_folder", "locks", "mesh"),
     ("augment", "detection", "models"),
     ("data", "weights"),
     ("visualize",),
@@ -30,6 +30,8 @@ _FENCES = {
     "tensorboardX": ("yolox_jax/training/tensorboard.py",),
     "tensorflow_datasets": ("yolox_jax/data/",),
     "grain": ("yolox_jax/data/",),
+    "filelock": ("yolox_jax/locks.py",),
+    "platformdirs": ("yolox_jax/cache_folder.py",),
     "matplotlib": ("yolox_jax/evaluation/plots.py",),
     "onnx": ("yolox_jax/inference/export/",),
     "cv2": tuple(f"yolox_jax/{part}/" for part in ("data", "augment", "visualize", "inference", "tools")),

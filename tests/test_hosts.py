@@ -91,7 +91,7 @@ def test_if_a_process_is_killed_the_other_ends_with_a_message_and_the_run_resume
     second.end(-signal.SIGKILL)
     error = first.end(70).stderr
     assert "error: another process of this run was lost" in error
-    assert "start all processes again by the same command to go on" in error
+    assert "start all processes again with the same command to resume" in error
 
     first, second = _start_two(tmp_path)
     output = first.end(0).stdout
@@ -125,7 +125,7 @@ def test_without_a_cluster_there_is_one_process(monkeypatch):
     monkeypatch.setenv("SLURM_STEP_NODELIST", "node1")
     monkeypatch.setenv("SLURM_NTASKS", "1")  # a job of one task, such as an interactive session
     with hosts.joined("", None, None):
-        assert hosts.is_primary() and hosts.from_primary(True) and not hosts.everywhere(False)
+        assert hosts.is_primary() and hosts.broadcast_from_primary(True) and not hosts.all_true(False)
     monkeypatch.setenv("SLURM_NTASKS", "2")
     with hosts.joined("none", None, None):
         assert hosts.is_primary()

@@ -186,7 +186,7 @@ def test_show_assignment_writes_a_sheet_and_counts_the_positive_anchors_of_each_
         ("--config.num_classes=7", "config.num_classes is 7, but the data set lists 4 classes: circle, square"),
         ("--config.data.train=absent.json", "config.data.train: there is no file"),
         ("--config.freeze=('backbon/',)", "config.freeze has 'backbon/', which matches no variable"),
-        ("--config.tracker=comet", "config.tracker is 'comet': choose one of wandb, mlflow, or none"),
+        ("--config.tracker=comet", "config.tracker is 'comet': choose one of wandb, mlflow, or leave it empty"),
         ("--config.init_from=absent.pth", "there is no file or folder absent.pth"),
         ("--config.eval.every_epochs=0", "config.eval.every_epochs is 0: give 1 or more"),
         ("--config.epoch=5", "--config has no field 'epoch'"),

@@ -1,4 +1,4 @@
-"""What is saved comes back bit for bit, and what cannot be read says so."""
+"""Checkpoints are restored bit for bit, and unreadable ones are reported."""
 
 import json
 import logging
@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tests.training import toy
+from yolox_jax.errors import UserError
 from yolox_jax.mesh import make_mesh, place
 from yolox_jax.tools.checkpoints import table
 from yolox_jax.training.checkpoints import Checkpoints, SaveDue
@@ -19,7 +20,7 @@ def _meta(step: int) -> checkpoint.Meta:
 
 
 def _accept(meta: checkpoint.Meta) -> None:
-    """Any meta will do."""
+    """Accepts any meta."""
 
 
 def _restore(workdir, like=None, check=_accept):
@@ -32,7 +33,7 @@ def _restore(workdir, like=None, check=_accept):
 
 @pytest.fixture
 def run(tmp_path):
-    """A run with checkpoints 1 to 4, of which 2 was the best."""
+    """A run with checkpoints 1 to 4; step 2 is the best."""
     checkpoints = Checkpoints(tmp_path, keep_last=2)
     state = toy.create_state()
     for step, ap in ((1, 0.1), (2, 0.9), (3, 0.2), (4, 0.3)):
@@ -43,7 +44,7 @@ def run(tmp_path):
     return tmp_path, state
 
 
-def test_a_state_comes_back_bit_for_bit_on_another_mesh(run):
+def test_a_state_is_restored_bit_for_bit_on_another_mesh(run):
     workdir, state = run
     restored, meta = _restore(workdir, place(toy.create_state(), make_mesh(8)))
     jax.tree.map(np.testing.assert_array_equal, restored, state)
@@ -52,16 +53,16 @@ def test_a_state_comes_back_bit_for_bit_on_another_mesh(run):
     assert meta.packages["jax"] == jax.__version__
 
 
-def test_the_version_of_a_package_under_another_name_is_unknown(monkeypatch):
+def test_the_version_of_a_package_that_is_not_installed_is_unknown(monkeypatch):
     monkeypatch.setattr(checkpoint, "_PACKAGES", ("jax", "opencv-of-another-name"))
     assert _meta(1).packages == {"jax": jax.__version__, "opencv-of-another-name": "unknown"}
 
 
-def test_where_nothing_was_saved_nothing_is_restored(tmp_path):
+def test_nothing_is_restored_if_nothing_was_saved(tmp_path):
     assert _restore(tmp_path) is None
 
 
-def test_what_the_check_refuses_is_not_taken_for_damage(run):
+def test_an_error_of_the_check_is_not_taken_for_damage(run):
     workdir, _ = run
 
     def refuse(meta):
@@ -76,15 +77,15 @@ def _files(checkpoint_dir, part):
 
 
 @pytest.mark.parametrize("part", ["ema", "raw", "train", "meta"])
-@pytest.mark.parametrize("damage", ["truncated", "a bit turned", "deleted"])
-def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_is_used(run, part, damage, caplog):
+@pytest.mark.parametrize("damage", ["truncated", "flipped bit", "deleted"])
+def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_it_is_used(run, part, damage, caplog):
     workdir, _ = run
     newest = workdir / "checkpoints" / "4"
     for path in _files(newest, part):
         content = path.read_bytes()
         if damage == "truncated":
             path.write_bytes(content[: len(content) // 2])
-        elif damage == "a bit turned":
+        elif damage == "flipped bit":
             middle = len(content) // 2
             path.write_bytes(content[:middle] + bytes([content[middle] ^ 0x80]) + content[middle + 1 :])
         else:
@@ -93,11 +94,11 @@ def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_is_used(run, pa
     with caplog.at_level(logging.WARNING):
         _, meta = _restore(workdir)
     assert meta.step == 3
-    assert f"{newest} cannot be read" in caplog.text
+    assert caplog.text.count(f"{newest} cannot be read") == 1
     assert sorted(workdir.rglob("*")) == left
 
 
-def test_after_a_fallback_every_save_is_kept_and_what_could_not_be_read_is_set_aside(run):
+def test_after_a_fallback_new_checkpoints_are_kept_and_the_unreadable_one_is_set_aside(run):
     workdir, state = run
     folder = workdir / "checkpoints"
     (folder / "4").rename(folder / "9")
@@ -115,18 +116,20 @@ def test_after_a_fallback_every_save_is_kept_and_what_could_not_be_read_is_set_a
     assert checkpoints.steps() == [2, 7, 9]
     assert (folder / "9.unreadable-1" / "meta" / "metadata").read_text() == "{"
     assert _restore(workdir)[1].step == 9
-    assert table(workdir).splitlines()[-1].endswith("set aside: could not be read")
+    assert table(workdir).splitlines()[-1].endswith("set aside: cannot be read")
 
 
-def test_where_all_are_damaged_all_are_named(run):
+def test_if_all_checkpoints_are_damaged_all_are_named(run):
     workdir, _ = run
     for step in (2, 3, 4):
         (workdir / "checkpoints" / str(step) / "meta" / "metadata").write_text("{")
-    with pytest.raises(checkpoint.CheckpointError, match=r"none of the checkpoints .*/4, .*/3, .*/2 can be read"):
+    with pytest.raises(
+        checkpoint.CheckpointError, match=r"none of the checkpoints .*/4, .*/3, .*/2 can be read: restore one"
+    ):
         _restore(workdir)
 
 
-def test_a_step_that_is_saved_already_is_left_as_it_is(run):
+def test_a_step_that_is_already_saved_is_left_as_it_is(run):
     workdir, state = run
     checkpoints = Checkpoints(workdir)
     checkpoints.save(toy.create_state(), _meta(4))
@@ -135,7 +138,7 @@ def test_a_step_that_is_saved_already_is_left_as_it_is(run):
     jax.tree.map(np.testing.assert_array_equal, restored, state)
 
 
-def test_a_state_is_due_every_so_many_steps_and_minutes(monkeypatch):
+def test_a_save_is_due_every_so_many_steps_and_minutes(monkeypatch):
     clock = [0.0]
     monkeypatch.setattr("yolox_jax.training.checkpoints.time.monotonic", lambda: clock[0])
     due = SaveDue(every_steps=4, every_minutes=1.0)
@@ -149,12 +152,30 @@ def test_a_state_is_due_every_so_many_steps_and_minutes(monkeypatch):
     assert not any(SaveDue(None, None)(step) for step in range(100))
 
 
+@pytest.mark.parametrize(
+    ("arguments", "field"),
+    [
+        ((0, None), "checkpoint.every_steps is 0"),
+        ((None, -1.0), "checkpoint.every_minutes is -1"),
+        ((None, None, 0), "log_every_steps is 0"),
+    ],
+)
+def test_a_number_that_is_too_small_for_its_field_is_refused(arguments, field):
+    with pytest.raises(UserError, match=f"config.{field}.*: give"):
+        SaveDue(*arguments)
+
+
+def test_at_least_one_checkpoint_is_kept(tmp_path):
+    with pytest.raises(UserError, match="config.checkpoint.keep_last is 0: give 1 or more"):
+        Checkpoints(tmp_path, keep_last=0)
+
+
 def test_the_last_two_and_the_best_are_kept(run):
     workdir, _ = run
     assert sorted(int(path.name) for path in (workdir / "checkpoints").iterdir() if path.name.isdigit()) == [2, 3, 4]
 
 
-def test_averaged_and_raw_weights_are_read_alone(run):
+def test_ema_and_raw_weights_are_read_without_the_rest(run):
     workdir, state = run
     found = checkpoint.find(workdir)
     assert found == workdir / "checkpoints" / "4" == checkpoint.find(found)
@@ -164,18 +185,18 @@ def test_averaged_and_raw_weights_are_read_alone(run):
     jax.tree.map(np.testing.assert_array_equal, raw, {"params": state.params, "batch_stats": state.batch_stats})
 
 
-def test_a_folder_without_checkpoints_is_none(tmp_path):
+def test_a_folder_without_checkpoints_has_none_to_find(tmp_path):
     assert checkpoint.find(tmp_path) is None
     assert checkpoint.find(tmp_path / "absent") is None
 
 
-def test_another_format_version_is_refused_with_both(tmp_path):
+def test_another_format_version_is_refused_and_both_are_named(tmp_path):
     content = {**_meta(1).to_json(), "format_version": 99}
     with pytest.raises(checkpoint.OtherFormatError, match="format 99, this version of yolox_jax reads 3"):
         checkpoint.Meta.from_json(json.loads(json.dumps(content)), tmp_path)
 
 
-def test_a_list_tells_step_ap_size_devices_and_condition(run):
+def test_a_list_shows_step_ap_size_devices_and_condition(run):
     workdir, _ = run
     folder = workdir / "checkpoints"
     (folder / "5.orbax-checkpoint-tmp-1").mkdir()
@@ -189,17 +210,34 @@ def test_a_list_tells_step_ap_size_devices_and_condition(run):
         table(folder)
 
 
-def test_the_best_and_the_last_have_plain_names(run):
+def test_best_and_last_are_names_of_checkpoints(run):
     run, _ = run
     assert checkpoint.find(run / "best") == run / "checkpoints" / "2"
     assert checkpoint.find(run / "last") == checkpoint.find(run) == run / "checkpoints" / "4"
 
 
-def test_there_is_no_best_of_a_run_that_was_never_evaluated_or_is_none(tmp_path):
+def test_a_run_that_was_never_evaluated_has_no_best_checkpoint(tmp_path):
     checkpoints = Checkpoints(tmp_path)
     checkpoints.save(toy.create_state(), _meta(1))
     checkpoints.close()
     assert checkpoint.find(tmp_path / "last").name == "1"
-    with pytest.raises(checkpoint.CheckpointError, match="was evaluated, so none is its best: .*/last is the newest"):
+    with pytest.raises(checkpoint.CheckpointError, match="was evaluated, so none is the best: .*/last is the newest"):
         checkpoint.find(tmp_path / "best")
     assert checkpoint.find(tmp_path / "elsewhere" / "best") is None
+
+
+def test_a_damaged_checkpoint_that_is_named_is_a_message(run):
+    workdir, state = run
+    newest = workdir / "checkpoints" / "4"
+    (newest / "meta" / "metadata").write_text("{")
+    (newest / "ema" / "_METADATA").write_text("{")
+    for read in (checkpoint.read_meta, lambda path: checkpoint.read_variables(path, state.ema)):
+        with pytest.raises(checkpoint.CheckpointError, match="4 cannot be read .*yolox_jax.tools.checkpoints .* lists"):
+            read(newest)
+
+
+def test_a_damaged_list_of_aps_is_a_message(run):
+    workdir, _ = run
+    (workdir / "checkpoints" / "ap.json").write_text('{"4": ')
+    with pytest.raises(checkpoint.CheckpointError, match=r"ap\.json is not a JSON object .*: delete it"):
+        Checkpoints(workdir)

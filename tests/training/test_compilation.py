@@ -1,4 +1,4 @@
-"""Programs compiled ahead: in order, on another thread, waited for where they are wanted."""
+"""Programs are compiled ahead, in order, on another thread; whoever needs one waits for it."""
 
 import threading
 
@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from tests.test_cache_folder import no_home_folder
 from yolox_jax.training import compilation
 
 
@@ -23,26 +24,26 @@ def test_programs_are_compiled_one_after_another_in_the_given_order_on_another_t
     assert {thread for _, thread in done}.isdisjoint({threading.main_thread()})
 
 
-def test_who_waits_may_give_up_and_what_is_under_way_is_known():
-    go_on = threading.Event()
-    programs = compilation.Programs({"slow": go_on.wait, "never": pytest.fail})
+def test_waiting_can_be_given_up_and_a_running_compilation_is_known():
+    may_finish = threading.Event()
+    programs = compilation.Programs({"slow": may_finish.wait, "never": pytest.fail})
     with pytest.raises(KeyboardInterrupt), programs:
         asked = iter([False, True])
         assert programs.get("slow", give_up=lambda: next(asked)) is None
         assert compilation.is_compiling()
-        raise KeyboardInterrupt  # a run that ends in peace waits
-    go_on.set()
-    assert programs.get("slow") is True  # what was begun is ended, what was not is left
+        raise KeyboardInterrupt  # a run that ends without an error would wait
+    may_finish.set()
+    assert programs.get("slow") is True  # it finishes, and the next one does not start
     programs._thread.join()
     assert not compilation.is_compiling()
 
 
-def test_an_error_is_raised_where_the_program_is_wanted():
+def test_an_error_of_compiling_is_raised_to_whoever_needs_the_program():
     def fail():
-        raise ValueError("no such layer")
+        raise TimeoutError("no such layer")  # not to be mistaken for a program that is not ready
 
     with compilation.Programs({"bad": fail, "good": lambda: 1}) as programs:
-        with pytest.raises(ValueError, match="no such layer"):
+        with pytest.raises(TimeoutError, match="no such layer"):
             programs.get("bad")
         assert programs.get("good") == 1
 
@@ -57,3 +58,31 @@ def test_programs_are_counted_when_they_are_compiled_and_not_when_they_run():
     assert counter.num_programs == once
     double(jnp.ones(4)).block_until_ready()
     assert counter.num_programs > once
+
+
+@pytest.fixture
+def jax_cache():
+    """Undoes the change of jax's own setting."""
+    before = jax.config.jax_compilation_cache_dir
+    yield
+    jax.config.update("jax_compilation_cache_dir", before)
+
+
+def test_the_compilation_cache_is_below_the_cache_folder_unless_jax_has_its_own(jax_cache, monkeypatch, tmp_path):
+    monkeypatch.setenv("YOLOX_JAX_HOME", str(tmp_path))
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
+    compilation.enable_compilation_cache()
+    assert jax.config.jax_compilation_cache_dir == str(tmp_path / "programs")
+    monkeypatch.setenv("YOLOX_JAX_HOME", "/elsewhere")
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "/jax")
+    compilation.enable_compilation_cache()
+    assert jax.config.jax_compilation_cache_dir == str(tmp_path / "programs")
+
+
+def test_without_a_home_folder_programs_are_not_kept_and_that_is_said(jax_cache, monkeypatch, caplog):
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
+    no_home_folder(monkeypatch)
+    before = jax.config.jax_compilation_cache_dir
+    compilation.enable_compilation_cache()
+    assert jax.config.jax_compilation_cache_dir == before
+    assert "not kept for the next start: this user has no home folder" in caplog.text

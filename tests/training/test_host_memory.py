@@ -1,4 +1,4 @@
-"""What is freed stays with the process."""
+"""Freed memory stays with the process, until memory is scarce."""
 
 import platform
 import subprocess
@@ -21,7 +21,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
-_GIVE_BACK = """
+_TRIM = """
 import numpy as np
 from yolox_jax.training import host_memory
 
@@ -31,24 +31,24 @@ for size in (24, 25, 26):
 print(host_memory._resident_bytes())
 host_memory.trim_memory()
 print(host_memory._resident_bytes())
-host_memory._all_bytes = lambda: 1 << 29
+host_memory._total_bytes = lambda: 1 << 29
 host_memory.trim_memory()
 print(host_memory._resident_bytes())
 """
-_needs_glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's malloc can be asked")
+_needs_glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's malloc can be tuned")
 
 
 @_needs_glibc
-def test_what_was_kept_is_given_back_where_memory_is_scarce():
-    run = subprocess.run([sys.executable, "-c", _GIVE_BACK], capture_output=True, text=True, check=True)
+def test_kept_memory_is_returned_when_memory_is_scarce():
+    run = subprocess.run([sys.executable, "-c", _TRIM], capture_output=True, text=True, check=True)
     kept, with_plenty, with_little = map(int, run.stdout.split())
     assert min(kept, with_plenty) > 1 << 29 > with_little
 
 
 @_needs_glibc
-def test_a_block_that_is_freed_is_not_mapped_again():
+def test_a_freed_block_is_not_mapped_again():
     def page_faults(how: str) -> int:
         run = subprocess.run([sys.executable, "-c", _PROGRAM, how], capture_output=True, text=True, check=True)
         return int(run.stdout)
 
-    assert page_faults("keep") < page_faults("do nothing") / 10  # of which huge pages take few
+    assert page_faults("keep") < page_faults("do nothing") / 10  # few, since pages may be huge

@@ -1,26 +1,39 @@
-"""Starting again keeps a former run's files, and only those."""
+"""A run directory belongs to one run at a time, and starting over in it moves the files of the earlier run aside."""
 
-import errno
-import fcntl
+import pytest
 
-from yolox_jax.training.run_directory import claim, set_aside
+from yolox_jax.training.run_directory import RunDirectoryError, claim, set_aside, write_atomically
 
 
-def test_a_former_run_is_set_aside_under_a_free_name_and_what_is_no_runs_stays(tmp_path):
+def test_an_earlier_run_is_set_aside_under_a_free_name_and_other_files_stay(tmp_path):
     assert set_aside(tmp_path) is None
     (tmp_path / "notes.txt").write_text("mine")
     (tmp_path / "earlier-1").mkdir()
-    (tmp_path / "earlier-3").mkdir()  # the second was tidied away
+    (tmp_path / "earlier-3").mkdir()  # the second was deleted
     (tmp_path / "metrics.jsonl").write_text("{}")
     assert set_aside(tmp_path) == tmp_path / "earlier-2"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["earlier-1", "earlier-2", "earlier-3", "notes.txt"]
     assert (tmp_path / "earlier-2" / "metrics.jsonl").read_text() == "{}"
 
 
-def test_a_file_system_without_locks_can_be_used(tmp_path, monkeypatch):
-    def refuse(*_):
-        raise OSError(errno.ENOSYS, "Function not implemented")
-
-    monkeypatch.setattr(fcntl, "flock", refuse)
+def test_a_second_run_in_the_directory_is_refused(tmp_path):
+    refused = pytest.raises(RunDirectoryError, match="another run is writing to .*run: wait for it, or choose another")
+    with claim(tmp_path / "run"), refused, claim(tmp_path / "run"):
+        pytest.fail("claimed twice")
     with claim(tmp_path / "run"):
         assert (tmp_path / "run").is_dir()
+
+
+def test_what_cannot_be_written_is_a_message(tmp_path):
+    (tmp_path / "file").write_text("")
+    refused = pytest.raises(RunDirectoryError, match=r"run cannot be written \(Not a directory\): choose another")
+    with refused, claim(tmp_path / "file" / "run"):
+        pytest.fail("a file was taken for a folder")
+    with pytest.raises(RunDirectoryError, match=r"ap\.json cannot be written \(No such file.*\): free some space"):
+        write_atomically(tmp_path / "absent" / "ap.json", "{}")
+
+
+def test_a_file_is_replaced_whole(tmp_path):
+    write_atomically(tmp_path / "ap.json", "1")
+    write_atomically(tmp_path / "ap.json", "2")
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("ap.json", "2")]

@@ -1,10 +1,11 @@
-"""What a run writes down, and when it gives up."""
+"""The log of a run has every number once, and ends a run that diverges."""
 
 import json
 
 import numpy as np
 import pytest
 
+from yolox_jax.errors import UserError
 from yolox_jax.training.run_directory import RunDirectoryError
 from yolox_jax.training.run_log import RunLog, TrainingBrokeDown
 
@@ -30,7 +31,7 @@ def _records(tmp_path):
     return records
 
 
-def test_a_report_tells_the_last_step_with_its_losses_speed_and_time_left(log, tmp_path, capsys):
+def test_a_report_has_the_last_step_with_its_losses_speed_and_time_left(log, tmp_path, capsys):
     for step in range(10):
         _add(log, step)
     log.report()
@@ -41,7 +42,7 @@ def test_a_report_tells_the_last_step_with_its_losses_speed_and_time_left(log, t
         assert part in line
 
 
-def test_a_skipped_step_is_told_with_its_images(log, tmp_path, capsys):
+def test_a_skipped_step_is_reported_with_its_images(log, tmp_path, capsys):
     _add(log, 0)
     _add(log, 1, bad=True)
     _add(log, 2)
@@ -51,7 +52,7 @@ def test_a_skipped_step_is_told_with_its_images(log, tmp_path, capsys):
     assert _records(tmp_path)[-1]["num_skipped"] == 1
 
 
-def test_enough_bad_steps_in_a_row_stop_the_run_even_over_reports(log):
+def test_enough_bad_steps_in_a_row_stop_the_run_even_with_a_report_between_them(log):
     _add(log, 0, bad=True)
     _add(log, 1, bad=True)
     log.report()
@@ -60,22 +61,22 @@ def test_enough_bad_steps_in_a_row_stop_the_run_even_over_reports(log):
         log.report()
 
 
-def test_a_good_step_between_bad_ones_starts_the_count_anew(log):
+def test_a_good_step_between_bad_ones_restarts_the_count(log):
     for step in range(12):
         _add(log, step, bad=step % 3 != 0)
     log.report()
 
 
-def test_boxes_beyond_the_slots_are_counted_and_told_once(log, tmp_path, capsys):
+def test_boxes_without_a_slot_are_counted_and_reported_once(log, tmp_path, capsys):
     for step, dropped in enumerate((0, 4, 3)):
-        log.warn_of_dropped_boxes(step, dropped, num_slots=120)
+        log.count_dropped_boxes(step, dropped, num_slots=120)
         _add(log, step)
     log.report()
-    assert capsys.readouterr().out.count("beyond the 120 slots") == 1
+    assert capsys.readouterr().out.count("an image has room for 120: raise config.data.max_boxes") == 1
     assert _records(tmp_path)[-1]["num_dropped_boxes"] == 7
 
 
-def test_the_share_of_time_waited_for_data_is_logged(tmp_path, monkeypatch):
+def test_the_share_of_time_spent_waiting_for_data_is_logged(tmp_path, monkeypatch):
     clock = [0.0]
     monkeypatch.setattr("yolox_jax.training.run_log.time.perf_counter", lambda: clock[0])
 
@@ -95,25 +96,32 @@ def test_the_share_of_time_waited_for_data_is_logged(tmp_path, monkeypatch):
     assert [record["data_wait"] for record in _records(tmp_path)] == [1 / 5, 3 / 5]
 
 
-def test_a_full_disk_is_told_of_with_the_way_on(log):
+def test_a_full_disk_is_a_message_that_says_how_to_resume(log):
     log._file.close()
     log._file = open("/dev/full", "a")  # noqa: SIM115  (closed by the log)
-    with pytest.raises(RunDirectoryError, match=r"cannot be written to \(No space left on device\): make room"):
+    with pytest.raises(
+        RunDirectoryError, match=r"cannot be written \(No space left on device\): free some space; .* resumes"
+    ):
         log.write({"step": 0, "loss": 1.0})
     log.close()
 
 
-def test_a_tracker_that_fails_is_told_no_more_and_the_run_goes_on(tmp_path, caplog):
+def test_a_tracker_that_fails_is_disabled_and_the_run_continues(tmp_path, caplog):
     class Failing:
         def add(self, numbers, step):
             raise ConnectionError("no network")
 
         def close(self):
-            pytest.fail("it is told no more")
+            pytest.fail("called after its error")
 
     log = RunLog(tmp_path, total_steps=100, steps_per_epoch=10, batch_size=4, max_bad_steps=3, tracker=Failing())
     for step in range(2):
         log.write({"step": step, "loss": 1.0})
     log.close()
     assert [record["step"] for record in _records(tmp_path)] == [0, 1]
-    assert caplog.text.count("the tracker failed and is told no more: no network") == 1
+    assert caplog.text.count("tracker disabled after an error: no network (metrics.jsonl is complete)") == 1
+
+
+def test_at_least_one_bad_step_ends_a_run(tmp_path):
+    with pytest.raises(UserError, match="config.max_bad_steps is 0: give 1 or more"):
+        RunLog(tmp_path, total_steps=100, steps_per_epoch=10, batch_size=4, max_bad_steps=0)

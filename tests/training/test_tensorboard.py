@@ -1,4 +1,4 @@
-"""The event file has each number and picture of the records once, also where a run goes on."""
+"""The event file has each number and picture of the records once, even after a run was resumed."""
 
 from pathlib import Path
 
@@ -21,7 +21,7 @@ def _values(folder: Path) -> dict[tuple[int, str], object]:
     return found
 
 
-def test_numbers_and_pictures_are_there_once_whether_given_or_written_anew(tmp_path):
+def test_numbers_and_pictures_are_there_once_whether_added_or_written_again(tmp_path):
     (tmp_path / "pictures").mkdir()
     (tmp_path / "pictures" / "batch_3.jpg").write_bytes(b"a picture")
     folder = tmp_path / "tensorboard"
@@ -37,6 +37,6 @@ def test_numbers_and_pictures_are_there_once_whether_given_or_written_anew(tmp_p
     assert first == {(3, "train/loss"): 2.5, (3, "train/num_skipped"): 0, (3, "evaluation/AP"): 0.25}
 
 
-def test_a_picture_that_was_tidied_away_is_left_out(tmp_path):
+def test_a_picture_that_was_deleted_is_left_out(tmp_path):
     EventFile(tmp_path / "tensorboard", [_PICTURE, _AP]).close()
     assert list(_values(tmp_path / "tensorboard")) == [(3, "evaluation/AP")]

@@ -1,10 +1,11 @@
-"""Weights & Biases and MLflow are told the run's numbers. Stand-ins note the calls; the packages are not installed here."""
+"""Weights & Biases and MLflow get the numbers of a run. The packages are not installed here: stubs record the calls."""
 
 import sys
 import types
 
 import pytest
 
+from yolox_jax.errors import UserError
 from yolox_jax.training.trackers import open_tracker
 
 _CONFIG = {"model": "nano"}
@@ -12,7 +13,7 @@ _CONFIG = {"model": "nano"}
 
 @pytest.fixture
 def calls(monkeypatch):
-    """Modules of both names, as far as they are used, and what was asked of them."""
+    """Installs stubs of both modules, and returns the list of calls to them."""
     calls = []
 
     def note(name, answer=None):
@@ -29,18 +30,18 @@ def calls(monkeypatch):
     return calls
 
 
-def test_a_run_that_goes_on_is_the_same_one_at_wandb(tmp_path, calls):
+def test_a_resumed_run_is_the_same_one_at_wandb(tmp_path, calls):
     for _ in range(2):
         tracker = open_tracker("wandb", tmp_path, _CONFIG)
         tracker.add({"train/loss": 3.0}, 7)
         tracker.close()
-    begun = [kwargs for name, _, kwargs in calls if name == "init"]
-    assert begun[0]["id"] == begun[1]["id"] and begun[0]["resume"] == "allow"
-    assert begun[0]["config"] == _CONFIG
+    started = [kwargs for name, _, kwargs in calls if name == "init"]
+    assert started[0]["id"] == started[1]["id"] and started[0]["resume"] == "allow"
+    assert started[0]["config"] == _CONFIG
     assert calls.count(("log", ({"train/loss": 3.0, "train_step": 7},), {})) == 2
 
 
-def test_a_run_that_goes_on_is_the_same_one_at_mlflow(tmp_path, calls):
+def test_a_resumed_run_is_the_same_one_at_mlflow(tmp_path, calls):
     for _ in range(2):
         tracker = open_tracker("mlflow", tmp_path, _CONFIG)
         tracker.add({"train/loss": 3.0}, 7)
@@ -55,12 +56,12 @@ def test_no_tracker_is_the_default(tmp_path):
 
 
 def test_an_unknown_or_absent_tracker_is_a_message(tmp_path, monkeypatch):
-    with pytest.raises(ValueError, match="config.tracker is 'comet': choose one of wandb, mlflow, or none"):
+    with pytest.raises(UserError, match="config.tracker is 'comet': choose one of wandb, mlflow, or leave it empty"):
         open_tracker("comet", tmp_path, _CONFIG)
     refuses = types.SimpleNamespace(init=lambda **_: (_ for _ in ()).throw(Exception("api_key not configured")))
     monkeypatch.setitem(sys.modules, "wandb", refuses)
-    with pytest.raises(ValueError, match="config.tracker is wandb, which says: api_key not configured"):
+    with pytest.raises(UserError, match=r"wandb failed to start \(api_key not configured\): correct its setup"):
         open_tracker("wandb", tmp_path, _CONFIG)
     monkeypatch.setitem(sys.modules, "wandb", None)
-    with pytest.raises(ValueError, match="not installed: pip install wandb"):
+    with pytest.raises(UserError, match="not installed: pip install wandb"):
         open_tracker("wandb", tmp_path, _CONFIG)

@@ -1,4 +1,4 @@
-"""Downloads from a small server on this machine, with and without its tempers."""
+"""Downloads from a small server on this machine, which misbehaves in various ways."""
 
 import fcntl
 import http.server
@@ -12,11 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from yolox_jax.weights.download import fetch_official
+from yolox_jax.errors import UserError
+from yolox_jax.weights.download import DownloadError, fetch_official
 
 
 def weights(seed=0):
-    """A zip file that passes for a checkpoint, about 1 MB."""
+    """A zip file that looks like a checkpoint, about 1 MB."""
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
         archive.writestr("archive/data.pkl", b"\x80\x02}.")
@@ -25,14 +26,14 @@ def weights(seed=0):
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """Serves one file under any name. Its attributes are its tempers."""
+    """Serves one file under any name. Its attributes say how it behaves."""
 
     body = weights()
     validator = ("ETag", '"one"')
     ranges = True
-    heeds_if_range = True
-    status = None  # answer this instead
-    cut_after = None  # bytes of the answer to send before hanging up
+    honors_if_range = True
+    status = None  # the answer, if not the file
+    cut_after = None  # bytes of the answer before the connection closes
     announced = None  # Content-Length, if not the true one
 
     def __init__(self):
@@ -50,7 +51,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if server.status:
             self.send_error(server.status)
             return
-        same = not server.heeds_if_range or self.headers.get("If-Range") == server.validator[1]
+        same = not server.honors_if_range or self.headers.get("If-Range") == server.validator[1]
         begin = int(re.fullmatch(r"bytes=(\d+)-", wanted)[1]) if wanted and server.ranges and same else 0
         size = len(server.body)
         if begin >= size:
@@ -77,7 +78,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def server(monkeypatch):
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    for name in ("YOLOX_JAX_WEIGHTS_URL", "YOLOX_JAX_CACHE"):
+    for name in ("YOLOX_JAX_WEIGHTS_URL", "YOLOX_JAX_CACHE", "YOLOX_JAX_HOME"):
         monkeypatch.delenv(name, raising=False)
     server = Server()
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
@@ -98,99 +99,104 @@ def fetch(server, tmp_path):
 
 @pytest.fixture
 def cut_download(server, fetch):
-    """The first 400,000 bytes are there."""
+    """Leaves the first 400,000 bytes in the folder."""
     server.cut_after = 400_000
-    with pytest.raises(ConnectionError, match="after 400000 of .* 400000 bytes are kept in .*: run again"):
+    with pytest.raises(DownloadError, match="after 400000 of .* 400000 bytes are kept in .*: try again"):
         fetch()
     server.cut_after = None
     server.requests.clear()
 
 
-def assert_whole(path, body):
+def assert_complete(path, body):
     assert path.read_bytes() == body
-    assert [file.name for file in path.parent.iterdir()] == [path.name]  # nothing half-done is left
+    assert {file.name for file in path.parent.iterdir()} == {path.name, f".{path.name}.lock"}
 
 
 def test_a_file_is_fetched_once(server, fetch):
     path = fetch()
     assert path.name == "yolox_nano.pth"
-    assert_whole(path, server.body)
+    assert_complete(path, server.body)
     assert fetch() == path
     assert server.requests == [("/release/yolox_nano.pth", None)]
 
 
 @pytest.mark.parametrize("name", ["yolox_darknet", "yolox_darknet53"])
-def test_darknet53_has_the_release_s_file_name(server, fetch, name):
+def test_darknet53_has_the_file_name_of_the_release(server, fetch, name):
     assert fetch(name).name == "yolox_darknet.pth"
 
 
-def test_server_and_cache_may_be_named_by_the_environment(server, tmp_path, monkeypatch):
+def test_the_environment_may_name_server_and_folder(server, tmp_path, monkeypatch):
     monkeypatch.setenv("YOLOX_JAX_WEIGHTS_URL", server.url + "/")
     monkeypatch.setenv("YOLOX_JAX_CACHE", str(tmp_path / "elsewhere"))
     assert fetch_official("yolox_s", log=lambda line: None) == tmp_path / "elsewhere" / "yolox_s.pth"
     assert server.requests == [("/release/yolox_s.pth", None)]
+    monkeypatch.delenv("YOLOX_JAX_CACHE")
+    monkeypatch.setenv("YOLOX_JAX_HOME", str(tmp_path / "home"))
+    assert fetch_official("yolox_s", log=lambda line: None) == tmp_path / "home" / "yolox_s.pth"
 
 
 def test_an_unknown_name_lists_the_known_ones(fetch):
-    with pytest.raises(ValueError, match="'yolox_huge'; there are yolox_nano, yolox_tiny, yolox_s, .*yolox_darknet53"):
+    with pytest.raises(
+        UserError, match="'yolox_huge': choose one of yolox_nano, yolox_tiny, yolox_s, .*yolox_darknet53"
+    ):
         fetch("yolox_huge")
 
 
 @pytest.mark.parametrize(
     "validator", [("ETag", '"one"'), ("Last-Modified", "Thu, 19 Aug 2021 09:00:00 GMT")], ids=["ETag", "Last-Modified"]
 )
-def test_a_cut_download_goes_on_where_it_stopped(server, fetch, request, validator):
+def test_an_interrupted_download_resumes(server, fetch, request, validator):
     server.validator = validator
     request.getfixturevalue("cut_download")
-    assert_whole(fetch(), server.body)
+    assert_complete(fetch(), server.body)
     assert server.requests == [("/release/yolox_nano.pth", "bytes=400000-")]
     assert server.statuses == [200, 206]
 
 
 def test_a_server_without_ranges_starts_over(server, fetch, cut_download):
     server.ranges = False
-    assert_whole(fetch(), server.body)
+    assert_complete(fetch(), server.body)
 
 
-@pytest.mark.parametrize("heeds_if_range", [True, False])
-def test_a_file_that_changed_meanwhile_starts_over(server, fetch, cut_download, heeds_if_range):
-    server.body, server.validator, server.heeds_if_range = weights(1), ("ETag", '"two"'), heeds_if_range
-    assert_whole(fetch(), server.body)
+@pytest.mark.parametrize("honors_if_range", [True, False])
+def test_a_file_that_has_changed_starts_over(server, fetch, cut_download, honors_if_range):
+    server.body, server.validator, server.honors_if_range = weights(1), ("ETag", '"two"'), honors_if_range
+    assert_complete(fetch(), server.body)
 
 
-def test_without_a_sure_sign_of_the_version_a_cut_download_starts_over(server, fetch, request):
+def test_without_a_reliable_version_an_interrupted_download_starts_over(server, fetch, request):
     server.validator = ("ETag", 'W/"one"')
     request.getfixturevalue("cut_download")
-    assert_whole(fetch(), server.body)
+    assert_complete(fetch(), server.body)
     assert server.requests == [("/release/yolox_nano.pth", None)]
 
 
-def test_a_download_that_only_lacked_its_name_is_not_repeated(server, fetch, cut_download, tmp_path):
+def test_a_complete_download_that_was_not_renamed_is_not_repeated(server, fetch, cut_download, tmp_path):
     (tmp_path / "cache" / "yolox_nano.pth.part").write_bytes(server.body)
-    assert_whole(fetch(), server.body)
+    assert_complete(fetch(), server.body)
     assert server.requests == [("/release/yolox_nano.pth", f"bytes={len(server.body)}-")]
 
 
 def test_a_part_longer_than_the_file_starts_over(server, fetch, cut_download, tmp_path):
     (tmp_path / "cache" / "yolox_nano.pth.part").write_bytes(server.body + b"more")
-    assert_whole(fetch(), server.body)
+    assert_complete(fetch(), server.body)
 
 
 def test_a_wrong_length_is_an_error(server, fetch, tmp_path):
     server.announced = len(server.body) + 10
-    with pytest.raises(ConnectionError, match=f"after {len(server.body)} of {len(server.body) + 10} bytes"):
+    with pytest.raises(DownloadError, match=f"after {len(server.body)} of {len(server.body) + 10} bytes"):
         fetch()
     server.announced = len(server.body) - 10
     (tmp_path / "cache" / "yolox_nano.pth.part").unlink()
-    with pytest.raises(ValueError, match="no weights file"):
+    with pytest.raises(UserError, match="sent no weights file, which was deleted"):
         fetch()
     assert not (tmp_path / "cache" / "yolox_nano.pth").exists()
 
 
 def test_a_missing_file_names_its_address_and_where_to_put_it_by_hand(server, fetch, tmp_path):
     server.status = 404
-    message = re.escape(f"{server.url}/yolox_nano.pth was not fetched: the server answered 404 Not Found")
-    with pytest.raises(ConnectionError, match=message) as raised:
+    message = re.escape(f"{server.url}/yolox_nano.pth cannot be downloaded (the server answered 404 Not Found)")
+    with pytest.raises(DownloadError, match=message) as raised:
         fetch()
     assert f"put it at {tmp_path / 'cache' / 'yolox_nano.pth'}" in str(raised.value)
     assert "kept" not in str(raised.value)
@@ -200,20 +206,22 @@ def test_without_a_server_the_error_says_what_to_do(server, tmp_path):
     refused = http.server.HTTPServer(("127.0.0.1", 0), Handler)
     refused.server_close()  # its port is free, and nobody listens
     url = f"http://127.0.0.1:{refused.server_port}"
-    with pytest.raises(ConnectionError, match=f"{url}/yolox_nano.pth was not fetched: .*refused.*put it at {tmp_path}"):
+    with pytest.raises(
+        DownloadError, match=f"{url}/yolox_nano.pth cannot be downloaded .*refused.*put it at {tmp_path}"
+    ):
         fetch_official("yolox_nano", tmp_path, url, log=lambda line: None)
 
 
-def test_what_is_no_weights_file_is_thrown_away(server, fetch, tmp_path):
+def test_an_answer_that_is_no_weights_file_is_deleted(server, fetch, tmp_path):
     good, server.body = server.body, b"<!doctype html><title>Sign in</title>"
-    with pytest.raises(ValueError, match=r"yolox_nano\.pth sent is no weights file, and was thrown away: .*a web page"):
+    with pytest.raises(UserError, match=r"yolox_nano\.pth sent no weights file, which was deleted .*a web page"):
         fetch()
     assert not (tmp_path / "cache" / "yolox_nano.pth").exists()
     server.body = good
-    assert_whole(fetch(), good)
+    assert_complete(fetch(), good)
 
 
-def test_two_that_want_the_same_file_wait_for_each_other(server, fetch, tmp_path):
+def test_threads_that_want_the_same_file_wait_for_each_other(server, fetch, tmp_path):
     paths = []
     threads = [threading.Thread(target=lambda: paths.append(fetch())) for _ in range(4)]
     for thread in threads:
@@ -225,7 +233,7 @@ def test_two_that_want_the_same_file_wait_for_each_other(server, fetch, tmp_path
     assert len(server.requests) == 1
 
 
-def test_waiting_for_another_process_is_said(server, fetch, tmp_path):
+def test_waiting_for_another_process_is_reported(server, fetch, tmp_path):
     (tmp_path / "cache").mkdir()
     waits, lines = threading.Event(), []
 
@@ -233,7 +241,7 @@ def test_waiting_for_another_process_is_said(server, fetch, tmp_path):
         lines.append(line)
         waits.set()
 
-    with (tmp_path / "cache" / "yolox_nano.pth.part").open("ab") as held:
+    with (tmp_path / "cache" / ".yolox_nano.pth.lock").open("a") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         thread = threading.Thread(target=fetch, kwargs={"log": log})
         thread.start()
@@ -244,15 +252,15 @@ def test_waiting_for_another_process_is_said(server, fetch, tmp_path):
     assert len(server.requests) == 1
 
 
-def test_progress_is_a_line_every_tenth(server, fetch):
+def test_progress_is_a_line_every_ten_percent(server, fetch):
     lines = []
-    fetch(log=lines.append)
+    path = fetch(log=lines.append)
     *progress, last = lines
     shares = [int(re.fullmatch(r"yolox_nano\.pth: +(\d+) % of 1\.0 MB, [\d.]+ MB/s", line)[1]) for line in progress]
     assert 2 <= len(shares) <= 11
     assert shares == sorted(set(shares))
     assert shares[-1] == 100
-    assert "is now" in last
+    assert last == f"downloaded {server.url}/yolox_nano.pth to {path}"
 
 
 def test_on_a_terminal_progress_is_one_line_that_changes(server, tmp_path, monkeypatch, capsys):
@@ -261,5 +269,11 @@ def test_on_a_terminal_progress_is_one_line_that_changes(server, tmp_path, monke
     progress, last, end = capsys.readouterr().out.split("\n")
     assert re.match(r"\ryolox_nano\.pth: ", progress)
     assert "100 % of 1.0 MB" in progress
-    assert Path(last.split(" is now ")[1]) == tmp_path / "yolox_nano.pth"
+    assert Path(last.split(" to ")[1]) == tmp_path / "yolox_nano.pth"
     assert not end
+
+
+def test_a_folder_that_cannot_be_written_is_a_message(server, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"file/cache cannot be written \(Not a directory\): set YOLOX_JAX_HOME"):
+        fetch_official("yolox_nano", tmp_path / "file" / "cache", server.url)

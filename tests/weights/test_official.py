@@ -1,10 +1,11 @@
-"""Official state dicts to variables and back."""
+"""Official state dicts become variables and come back bit for bit."""
 
 import jax
 import numpy as np
 import pytest
 
 from tests.material import golden_shapes, golden_state_dict, material
+from yolox_jax.errors import UserError
 from yolox_jax.models import yolox
 from yolox_jax.weights import official
 
@@ -26,7 +27,7 @@ def _assert_same_bits(ours, theirs):
         np.testing.assert_array_equal(ours[name], tensor, err_msg=name)
 
 
-def test_back_and_forth_gives_every_bit_back(state_dict, model):
+def test_a_state_dict_comes_back_bit_for_bit(state_dict, model):
     variables = official.from_state_dict(state_dict, model)
     _assert_same_bits(official.to_state_dict(variables, model), state_dict)
 
@@ -39,27 +40,27 @@ def test_the_real_file_comes_back_bit_for_bit(model):
 
 def test_a_missing_tensor_is_named(state_dict, model):
     broken = {name: tensor for name, tensor in state_dict.items() if name != "head.stems.1.bn.running_var"}
-    with pytest.raises(ValueError, match=r"1 missing: head\.stems\.1\.bn\.running_var"):
+    with pytest.raises(UserError, match=r"1 missing: head\.stems\.1\.bn\.running_var"):
         official.from_state_dict(broken, model)
 
 
 def test_a_left_over_tensor_is_named(state_dict, model):
-    with pytest.raises(ValueError, match="1 left over: head.extra.weight"):
+    with pytest.raises(UserError, match="1 left over: head.extra.weight"):
         official.from_state_dict({**state_dict, "head.extra.weight": np.zeros(3, np.float32)}, model)
 
 
 def test_a_tensor_of_the_wrong_shape_is_named_with_both_shapes(state_dict, model):
     broken = {**state_dict, "head.stems.0.conv.weight": np.zeros((64, 65, 1, 1), np.float32)}
-    with pytest.raises(ValueError, match=r"head\.stems\.0\.conv\.weight is \(64, 65, 1, 1\), not \(64, 64, 1, 1\)"):
+    with pytest.raises(UserError, match=r"head\.stems\.0\.conv\.weight is \(64, 65, 1, 1\), not \(64, 64, 1, 1\)"):
         official.from_state_dict(broken, model)
 
 
-def test_another_models_weights_are_refused(state_dict):
-    with pytest.raises(ValueError, match="not of this model"):
+def test_the_weights_of_another_model_are_refused(state_dict):
+    with pytest.raises(UserError, match="not of this model"):
         official.from_state_dict(state_dict, yolox.create("tiny", 80))
 
 
-def test_with_another_number_of_classes_only_the_class_layers_start_anew_and_it_is_said(state_dict, caplog):
+def test_with_another_number_of_classes_only_the_class_layers_are_drawn_and_a_warning_says_so(state_dict, caplog):
     model = yolox.create("nano", 5)
     variables = official.from_state_dict(state_dict, model)
     assert "80 classes, the model 5" in caplog.text
@@ -72,3 +73,10 @@ def test_with_another_number_of_classes_only_the_class_layers_start_anew_and_it_
     np.testing.assert_allclose(jax.nn.sigmoid(ours["head.cls_preds.0.bias"]), 0.01, rtol=1e-5)
     again = official.from_state_dict(state_dict, model)
     jax.tree.map(np.testing.assert_array_equal, variables, again)
+
+
+def test_variables_of_another_model_are_not_written(state_dict, model):
+    variables = official.from_state_dict(state_dict, model)
+    del variables["params"]["head"]["stems"]
+    with pytest.raises(ValueError, match="not those of this model: params/head/stems/0"):
+        official.to_state_dict(variables, model)

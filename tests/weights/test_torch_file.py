@@ -1,4 +1,4 @@
-"""Checkpoints written by hand, instruction by instruction: PyTorch is not needed, and wrong files can be made too."""
+"""Reads .pth files that are written here by hand, without PyTorch, so that wrong ones can be made too."""
 
 import builtins
 import os
@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from tests.material import golden_shapes, material
+from yolox_jax.errors import NotFoundError, UserError
 from yolox_jax.weights.torch_file import load_pth, verify_pth
 
 # --- A pickle writer -------------------------------------------------------------------------------------------------
@@ -208,7 +209,7 @@ def test_best_ap_may_be_a_numpy_number_as_the_reference_saves_it(path, module):
 def test_a_number_pickled_by_numpy_itself_passes(path, protocol, number):
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("archive/data.pkl", pickle.dumps({"best_ap": number}, protocol=protocol))
-    with pytest.raises(ValueError, match="top-level keys: best_ap"):  # the pickle is read; only the tensors lack
+    with pytest.raises(UserError, match="top-level keys: best_ap"):  # the pickle is read; only the tensors lack
         load_pth(path)
 
 
@@ -239,7 +240,7 @@ def nothing_runs(monkeypatch, tmp_path):
 @pytest.mark.parametrize("kind", [Global, StackGlobal])
 def test_a_pickle_that_runs_a_command_is_refused(path, nothing_runs, module, kind):
     save(path, Call(kind(module, "system"), (nothing_runs,)))
-    with pytest.raises(ValueError, match=rf"weights.pth .*asks to run {module}\.system: not a weights file"):
+    with pytest.raises(UserError, match=rf"weights.pth .*asks to run {module}\.system: not a weights file"):
         load_pth(path)
 
 
@@ -264,14 +265,14 @@ def test_a_pickle_that_runs_a_command_is_refused(path, nothing_runs, module, kin
 @pytest.mark.parametrize("kind", [Global, StackGlobal])
 def test_only_the_few_names_of_a_checkpoint_are_found(path, nothing_runs, name, kind):
     save(path, {"model": Call(kind(*name), (f"__import__('os').system({nothing_runs!r})",))})
-    with pytest.raises(ValueError, match=rf"asks to run {'.'.join(name)}"):
+    with pytest.raises(UserError, match=rf"asks to run {'.'.join(name)}"):
         load_pth(path)
 
 
 def test_what_is_asked_for_among_real_weights_is_refused_too(path, nothing_runs):
     model = {"w": tensor("Float", "0", 1, (1,), (1,)), "x": Call(Global("os", "system"), (nothing_runs,))}
     save(path, {"model": model}, {"0": bytes(4)})
-    with pytest.raises(ValueError, match=r"os\.system"):
+    with pytest.raises(UserError, match=r"os\.system"):
         load_pth(path)
 
 
@@ -322,7 +323,7 @@ ENCODE = Global("_codecs", "encode")
     ids=repr,
 )
 def test_allowed_names_take_only_what_a_checkpoint_gives_them(path, value):
-    with pytest.raises(ValueError, match=r"weights\.pth is refused and none of it was run"):
+    with pytest.raises(UserError, match=r"weights\.pth is refused and none of it was run"):
         load_pth(save(path, {"model": {"w": value}}, {"0": bytes(4)}))
     good = tensor("Float", "0", 1, (1,), (1,))  # and nothing has changed for the next file
     assert load_one(path, good, struct.pack("<f", 5)) == 5
@@ -332,11 +333,11 @@ def test_allowed_names_take_only_what_a_checkpoint_gives_them(path, value):
 def test_a_damaged_pickle_is_refused(path, data):
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("archive/data.pkl", data)
-    with pytest.raises(ValueError, match=r"weights\.pth is refused"):
+    with pytest.raises(UserError, match=r"weights\.pth is refused"):
         load_pth(path)
 
 
-# --- What is refused: files that are no whole checkpoint --------------------------------------------------------------
+# --- What is refused: files that are no complete checkpoint --------------------------------------------------------------
 
 
 @pytest.mark.parametrize("read", [load_pth, verify_pth])
@@ -353,7 +354,7 @@ def test_a_damaged_pickle_is_refused(path, data):
 )
 def test_a_file_of_another_kind_is_named(path, read, data, message):
     path.write_bytes(data)
-    with pytest.raises(ValueError, match=rf"weights\.pth (?s:.)*{message}"):
+    with pytest.raises(UserError, match=rf"weights\.pth (?s:.)*{message}"):
         read(path)
 
 
@@ -366,7 +367,7 @@ def test_a_truncated_file_is_named(path):
     whole = good_file(path).read_bytes()
     for size in (len(whole) // 2, len(whole) - 5):
         path.write_bytes(whole[:size])
-        with pytest.raises(ValueError, match="cut off.*download it again"):
+        with pytest.raises(UserError, match="cut off.*download it again"):
             load_pth(path)
 
 
@@ -375,7 +376,7 @@ def test_a_flipped_bit_is_found_by_its_checksum(path, read):
     whole = bytearray(good_file(path).read_bytes())
     whole[whole.index(struct.pack("<f", 500))] ^= 1
     path.write_bytes(whole)
-    with pytest.raises(ValueError, match=r"weights\.pth is damaged at archive/data/0 .*CRC.*again"):
+    with pytest.raises(UserError, match=r"weights\.pth is damaged at archive/data/0 .*CRC.*again"):
         read(path)
 
 
@@ -386,15 +387,15 @@ def test_a_whole_file_verifies(path):
 def test_another_zip_file_is_named(path):
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("readme.txt", "hello")
-    with pytest.raises(ValueError, match="no torch checkpoint"):
+    with pytest.raises(UserError, match="not a torch checkpoint: 0 members"):
         load_pth(path)
 
 
 @pytest.mark.parametrize(
     ("described", "message"),
     [
-        (tensor("Float", "0", 3, (3,), (1,)), "has 16 bytes where 3 numbers of 4 bytes"),
-        (tensor("Double", "0", 4, (4,), (1,)), "has 16 bytes where 4 numbers of 8 bytes"),
+        (tensor("Float", "0", 3, (3,), (1,)), "has 16 bytes instead of 3 numbers of 4 bytes"),
+        (tensor("Double", "0", 4, (4,), (1,)), "has 16 bytes instead of 4 numbers of 8 bytes"),
         (tensor("Float", "1", 4, (4,), (1,)), "lacks its member archive/data/1"),
         (tensor("Float", "0", 4, (5,), (1,)), "larger than its storage"),
         (tensor("Float", "0", 4, (10**15,), (0,)), "larger than its storage"),
@@ -404,12 +405,12 @@ def test_another_zip_file_is_named(path):
     ],
 )
 def test_a_tensor_stays_inside_its_storage(path, described, message):
-    with pytest.raises(ValueError, match=rf"weights\.pth.*{message}"):
+    with pytest.raises(UserError, match=rf"weights\.pth.*{message}"):
         load_one(path, described, bytes(16))
 
 
 def test_an_unknown_byte_order_is_refused(path):
-    with pytest.raises(ValueError, match="neither little nor big"):
+    with pytest.raises(UserError, match="neither little nor big"):
         load_one(path, tensor("Float", "0", 1, (1,), (1,)), bytes(4), byteorder="middle")
 
 
@@ -424,12 +425,12 @@ def test_an_unknown_byte_order_is_refused(path):
     ],
 )
 def test_a_file_without_a_state_dict_lists_what_it_has(path, contents, message):
-    with pytest.raises(ValueError, match=rf"weights\.pth has no dict of tensors.*{message}"):
+    with pytest.raises(UserError, match=rf"weights\.pth has no dict of only tensors.*{message}"):
         load_pth(save(path, contents, {"0": bytes(4)}))
 
 
-def test_a_missing_file_is_an_ordinary_error(path):
-    with pytest.raises(FileNotFoundError):
+def test_a_missing_file_is_named(path):
+    with pytest.raises(NotFoundError, match="there is no file .*weights.pth"):
         load_pth(path)
 
 

@@ -119,7 +119,7 @@ def _leave(code: int | str) -> NoReturn:
     if compilation.is_compiling():
         if isinstance(code, str):
             print(code, file=sys.stderr)
-        hosts.leave(code if isinstance(code, int) else 1)
+        hosts.exit_at_once(code if isinstance(code, int) else 1)
     sys.exit(code)
 
 

@@ -1,33 +1,37 @@
-"""Programs compiled ahead, on a thread of their own, in the order of their first use; and how many ever were."""
+"""Compiles programs ahead of their first use on a background thread, and counts every compilation."""
 
+import logging
 import os
 import threading
 from collections.abc import Callable, Hashable, Mapping
-from concurrent.futures import Future
-from pathlib import Path
+from concurrent import futures
 from typing import Any, Self
 
 import jax
 
+from yolox_jax.cache_folder import cache_folder
+from yolox_jax.errors import UserError
 from yolox_jax.training import hosts
 
-_THREAD = "compiles ahead"
+logger = logging.getLogger("yolox_jax.training")
+
+_THREAD = "compile ahead"
 _COMPILED = "/jax/core/compile/backend_compile_duration"
-_PATIENCE = 0.2  # seconds between two looks at whether the run was asked to stop
+_POLL_SECONDS = 0.2  # between two checks whether the run was asked to stop
 
 
 ByKey = Mapping[Hashable, Callable[[], Any]]  # functions that compile
 
 
 class Programs:
-    """Compiles one program after another while the first ones run already."""
+    """Compiles programs one after another while the first ones already run."""
 
     def __init__(self, compile_by_key: ByKey):
-        """The functions that compile, in the order in which their programs will be wanted."""
-        self._results: dict[Hashable, Future[Any]] = {key: Future() for key in compile_by_key}
-        self._met: set[Hashable] = set()
+        """Takes the functions that compile, in the order in which their programs are first used."""
+        self._results: dict[Hashable, futures.Future[Any]] = {key: futures.Future() for key in compile_by_key}
+        self._passed_barrier: set[Hashable] = set()
         self._closed = False
-        # A daemon, since a compilation cannot be interrupted and a run that is asked to stop must not wait for it.
+        # A daemon: a compilation cannot be interrupted, and a run that is asked to stop must not wait for it.
         self._thread = threading.Thread(target=self._work, args=(compile_by_key,), name=_THREAD, daemon=True)
 
     def __enter__(self) -> Self:
@@ -36,7 +40,7 @@ class Programs:
 
     def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         self._closed = True
-        if kind is None:  # a run at its end has time, and Python does not survive a compilation
+        if kind is None:  # a finished run has time to wait, and Python cannot exit during a compilation
             self._thread.join()
 
     def _work(self, compile_by_key: ByKey) -> None:
@@ -45,34 +49,33 @@ class Programs:
                 return
             try:
                 self._results[key].set_result(compile_one())
-            except BaseException as error:  # noqa: BLE001  (raised where the program is wanted)
+            except BaseException as error:  # noqa: BLE001  (`get` raises it)
                 self._results[key].set_exception(error)
 
     def get(self, key: Hashable, give_up: Callable[[], bool] = lambda: False) -> Any:
-        """The compiled program, waited for; None where `give_up` says yes meanwhile. Raises what compiling it raised.
+        """Waits for a compiled program and returns it, or None once `give_up` returns True.
 
-        Of several processes none gets a program before all have it: its collectives would wait for the others, not for long.
+        Raises the error of its compilation. With several processes, returns only when all have compiled; otherwise the
+        first collective would time out.
         """
-        while True:
-            try:
-                program = self._results[key].result(timeout=_PATIENCE)
-                break
-            except TimeoutError:
-                if give_up():
-                    return None
-        if key not in self._met:
+        result = self._results[key]
+        while not futures.wait([result], timeout=_POLL_SECONDS).done:
+            if give_up():
+                return None
+        program = result.result()
+        if key not in self._passed_barrier:
             hosts.barrier(f"program {key}")
-            self._met.add(key)
+            self._passed_barrier.add(key)
         return program
 
 
 def is_compiling() -> bool:
-    """Whether a thread is compiling ahead: Python cannot end such a thread, so the process must end at once."""
+    """Returns whether a thread compiles ahead. Python cannot end such a thread: the process must exit at once."""
     return any(thread.name == _THREAD for thread in threading.enumerate())
 
 
 class CompileCounter:
-    """Counts the programs that this process compiles or reads from the persistent cache."""
+    """Counts the programs that this process compiles or reads from the compilation cache."""
 
     def __init__(self) -> None:
         self.num_programs = 0
@@ -84,6 +87,10 @@ class CompileCounter:
 
 
 def enable_compilation_cache() -> None:
-    """Keeps compiled programs on disk, so that the next start finds them; JAX_COMPILATION_CACHE_DIR says elsewhere where."""
-    if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
-        jax.config.update("jax_compilation_cache_dir", str(Path.home() / ".cache" / "yolox_jax" / "programs"))
+    """Turns on JAX's compilation cache, in JAX_COMPILATION_CACHE_DIR if set, else in programs/ of cache_folder()."""
+    if os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+        return
+    try:
+        jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "programs"))
+    except UserError as error:  # slower starts, but no reason to stop
+        logger.warning("compiled programs are not kept for the next start: %s", error)

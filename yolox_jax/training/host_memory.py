@@ -1,4 +1,4 @@
-"""Memory of the host that programs for the CPU take and give back at every step."""
+"""Keeps the memory that XLA:CPU frees after each step for the next one, until it runs short."""
 
 import ctypes
 import os
@@ -11,27 +11,27 @@ _CONTAINER_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 
 def keep_freed_memory() -> None:
-    """Makes malloc keep what is freed, for the next step; call it before threads start. Only glibc can.
+    """Makes malloc keep freed memory. Call it before threads start. Does nothing without glibc.
 
-    XLA:CPU takes the temporaries of a step as one block and frees it after. By default the system then unmaps it, and
-    maps and zeroes its pages again at the next step: 300,000 page faults and a third of the processor's time (nano, 8×416×416);
-    with this none.
+    XLA:CPU allocates the temporaries of a step as one block and frees it afterwards. By default the system unmaps that
+    block, and maps and zeroes its pages again at the next step, for a third of the processor's time
+    (benchmarks/NOTES.md).
     """
     if platform.libc_ver()[0] != "glibc":
         return
     mallopt = ctypes.CDLL(None).mallopt
-    mallopt(_M_ARENA_MAX, 1)  # the arenas of other threads hold no large blocks
+    mallopt(_M_ARENA_MAX, 1)  # the arenas of other threads cannot hold large blocks
     mallopt(_M_MMAP_MAX, 0)  # large blocks come from the heap
-    mallopt(_M_TRIM_THRESHOLD, _NEVER)  # whose end is never given back
+    mallopt(_M_TRIM_THRESHOLD, _NEVER)  # the end of the heap is never returned
 
 
 def trim_memory() -> None:
-    """Gives the system what was kept, where this process holds more than half of the memory there is.
+    """Returns kept memory to the system if this process holds more than half of all memory.
 
-    Programs of several image sizes have blocks of several sizes, which do not take each other's place: nano with eleven
-    sizes would come to hold 12 GB.
+    The blocks of different image sizes cannot replace each other, so kept memory grows with every size of multi-scale
+    training (benchmarks/NOTES.md).
     """
-    if platform.libc_ver()[0] == "glibc" and _resident_bytes() > _all_bytes() / 2:
+    if platform.libc_ver()[0] == "glibc" and _resident_bytes() > _total_bytes() / 2:
         ctypes.CDLL(None).malloc_trim(0)
 
 
@@ -39,8 +39,8 @@ def _resident_bytes() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def _all_bytes() -> int:
-    """Of the machine, or of the container that this runs in."""
-    of_machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+def _total_bytes() -> int:
+    """Memory of the machine, or of the container if that has a limit."""
+    machine_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     limit = _CONTAINER_LIMIT.read_text().strip() if _CONTAINER_LIMIT.exists() else "max"
-    return min(of_machine, int(limit)) if limit.isdecimal() else of_machine
+    return min(machine_bytes, int(limit)) if limit.isdecimal() else machine_bytes

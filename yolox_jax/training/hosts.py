@@ -1,4 +1,4 @@
-"""Several processes as one run: how they find each other, agree, and end when one of them is lost."""
+"""Runs several processes as one: connects them, lets them agree on values, and ends all if one is lost."""
 
 import contextlib
 import ctypes
@@ -15,16 +15,17 @@ import numpy as np
 from jax._src import distributed  # its client's barrier has no public name
 from jax.experimental import multihost_utils
 
+from yolox_jax.errors import UserError
 from yolox_jax.training.interruption import EXIT_CODE
 
-NO_COORDINATOR = "none"
-_HEARTBEAT_SECONDS = 30  # a process silent for so long is lost, and the others end
-_SHUTDOWN_SECONDS = 60  # at the end the first waits so long for the last
-_MEETING_SECONDS = 3600  # a program of a large network is compiled for minutes
+_SINGLE_PROCESS = "none"  # the value of config.parallel.coordinator that looks for no other process
+_HEARTBEAT_SECONDS = 30  # a process silent for this long is lost, and the others end
+_SHUTDOWN_SECONDS = 60  # how long the first process waits for the last one at the end
+_BARRIER_SECONDS = 3600  # the program of a large network takes minutes to compile
 _LOST = 70  # EX_SOFTWARE of sysexits.h
-_LOST_WORD = (
-    "\nerror: another process of this run was lost (its own output says why), or jax's runtime failed (as it says above). "
-    "The last checkpoint is whole: start all processes again by the same command to go on from it\n"
+_LOST_MESSAGE = (
+    "\nerror: another process of this run was lost (see its own output), or JAX's runtime failed (see above). "
+    "The last checkpoint is complete: start all processes again with the same command to resume from it\n"
 )
 
 _libc = ctypes.CDLL(None)
@@ -32,18 +33,17 @@ _libc = ctypes.CDLL(None)
 
 @contextlib.contextmanager
 def joined(coordinator: str, num_processes: int | None, process_id: int | None) -> Iterator[None]:
-    """Makes this process one of its run, before any other use of jax; only process 0 speaks on standard output.
+    """Joins this process to its run, before any other use of JAX. Only process 0 writes to standard output.
 
-    An error ends this process at once, without waiting for the others, who would wait for it: they notice within
-    seconds and end too.
+    An error ends this process at once: the others would wait for it. They notice within seconds and end too.
 
     Args:
-      coordinator: HOST:PORT of process 0; where empty, a Slurm or Open MPI job or a TPU pod says it, and elsewhere there
-        is one process; "none": one process wherever this runs.
-      num_processes: of the run; None with the coordinator.
-      process_id: of this one, from 0; None with the coordinator.
+      coordinator: HOST:PORT of process 0. If empty, a Slurm job, an Open MPI job or a TPU pod provides it, and anywhere
+        else the run has one process. "none": one process everywhere.
+      num_processes: of the run; None unless `coordinator` is an address.
+      process_id: of this process, from 0; None unless `coordinator` is an address.
     Raises:
-      ValueError: some but not all of the three are given, or the processes did not find each other.
+      UserError: only some of the three are given, or the processes did not find each other.
     """
     if not _connect(coordinator, num_processes, process_id):
         yield
@@ -53,53 +53,56 @@ def joined(coordinator: str, num_processes: int | None, process_id: int | None) 
     try:
         yield
     except SystemExit as end:
-        if end.code in (None, 0, EXIT_CODE):  # which all processes reach together
+        if end.code in (None, 0, EXIT_CODE):  # all processes end this way together
             raise
         if not isinstance(end.code, int):
             print(end.code, file=sys.stderr)
-        leave(end.code if isinstance(end.code, int) else 1)
-    except jax.errors.JaxRuntimeError as error:  # a collective that lost its other end, where that is noticed at once
-        print(f"\n{error}{_LOST_WORD}", file=sys.stderr)
-        leave(_LOST)
-    except BaseException:  # noqa: BLE001  (whatever it is, the others would wait for this process)
+        exit_at_once(end.code if isinstance(end.code, int) else 1)
+    except jax.errors.JaxRuntimeError as error:  # a collective noticed that its other end is gone
+        print(f"\n{error}{_LOST_MESSAGE}", file=sys.stderr)
+        exit_at_once(_LOST)
+    except BaseException:  # noqa: BLE001  (the others would wait for this process)
         traceback.print_exc()
-        leave(1)
+        exit_at_once(1)
 
 
 def is_primary() -> bool:
-    """Whether this is the process that logs and writes results."""
+    """Returns whether this is process 0, which logs and writes results."""
     return jax.process_index() == 0
 
 
-def from_primary(value: int) -> int:
-    """Process 0's value, for all; every process must call it."""
+def broadcast_from_primary(value: int) -> int:
+    """Returns process 0's value in every process. All processes must call this."""
     if jax.process_count() == 1:
         return value
     return int(multihost_utils.broadcast_one_to_all(np.array(value)))
 
 
-def everywhere(value: bool) -> bool:
-    """Whether the value is true in every process; every process must call it."""
+def all_true(value: bool) -> bool:
+    """Returns whether the value is true in every process. All processes must call this."""
     if jax.process_count() == 1:
         return value
     return bool(np.all(multihost_utils.process_allgather(np.array(value))))
 
 
 def barrier(name: str) -> None:
-    """Waits until every process is here; a name serves once. Costs no collective, whose patience is half a minute."""
+    """Waits until every process has called this. Each name is used once.
+
+    This is not a collective on the devices, which would time out after half a minute.
+    """
     client = distributed.global_state.client
     if client is not None:
-        client.wait_at_barrier(f"yolox_jax: {name}", timeout_in_ms=_MEETING_SECONDS * 1000)
+        client.wait_at_barrier(f"yolox_jax: {name}", timeout_in_ms=_BARRIER_SECONDS * 1000)
 
 
 def _connect(coordinator: str, num_processes: int | None, process_id: int | None) -> bool:
-    given = (coordinator not in ("", NO_COORDINATOR), num_processes is not None, process_id is not None)
+    given = (coordinator not in ("", _SINGLE_PROCESS), num_processes is not None, process_id is not None)
     if any(given) and not all(given):
-        raise ValueError(
-            f"config.parallel.coordinator is {coordinator!r}, num_processes {num_processes}, process_id {process_id}: "
-            "give all three (HOST:PORT of process 0, how many, and which of them this is, from 0) or none"
+        raise UserError(
+            f"config.parallel.coordinator is {coordinator!r}, num_processes {num_processes}, process_id {process_id}",
+            "give all three (HOST:PORT of process 0, their number, and the number of this one, from 0) or none",
         )
-    if not any(given) and (coordinator == NO_COORDINATOR or not _is_cluster()):
+    if not any(given) and (coordinator == _SINGLE_PROCESS or not _is_cluster()):
         return False
     try:
         jax.distributed.initialize(
@@ -109,16 +112,17 @@ def _connect(coordinator: str, num_processes: int | None, process_id: int | None
             heartbeat_timeout_seconds=_HEARTBEAT_SECONDS,
             shutdown_timeout_seconds=_SHUTDOWN_SECONDS,
         )
-    except (RuntimeError, ValueError, OSError) as error:  # whatever the cluster's own services answer
-        raise ValueError(
-            f"the processes of this run did not find each other ({str(error).splitlines()[0]}). Name process 0's address by "
-            f"--config.parallel.coordinator, or say --config.parallel.coordinator={NO_COORDINATOR} where there is one process"
+    except (RuntimeError, ValueError, OSError) as error:  # of the cluster's own services
+        raise UserError(
+            f"the processes of this run did not find each other ({str(error).splitlines()[0]})",
+            "give the address of process 0 with --config.parallel.coordinator, or, for a single process, "
+            f"--config.parallel.coordinator={_SINGLE_PROCESS}",
         ) from error
     _explain_aborts()
     return jax.process_count() > 1
 
 
-def leave(code: int) -> NoReturn:
+def exit_at_once(code: int) -> NoReturn:
     """Ends the process at once, waiting for neither threads nor other processes."""
     sys.stderr.flush()
     sys.stdout.flush()
@@ -126,24 +130,24 @@ def leave(code: int) -> NoReturn:
 
 
 def _is_cluster() -> bool:
-    """Whether jax can be asked who the processes are: a Slurm or Open MPI job of several, or a TPU VM."""
+    """Returns whether JAX can find the processes itself: a Slurm or Open MPI job of several, or a TPU VM."""
     tasks = os.environ.get("SLURM_NTASKS", "1") if "SLURM_STEP_NODELIST" in os.environ else "1"
     tasks = os.environ.get("OMPI_COMM_WORLD_SIZE", tasks)
     has_tpu = bool(glob.glob("/dev/accel[0-9]*") or glob.glob("/dev/vfio/[0-9]*"))
-    return tasks != "1" or (has_tpu and "COLAB_RELEASE_TAG" not in os.environ)  # Colab's TPU is one machine's
+    return tasks != "1" or (has_tpu and "COLAB_RELEASE_TAG" not in os.environ)  # Colab has one machine
 
 
 def _explain_aborts() -> None:
-    """Says why, where jax's runtime ends this process because another is lost: it aborts from a thread of its own.
+    """Prints the reason when JAX's runtime ends this process because another is lost: it aborts on a thread of its own.
 
-    A handler of Python's would wait for the main thread, and that one waits for the lost process. So this is C's.
+    The handler is a C function: a Python handler runs on the main thread, which waits for the lost process.
     """
-    word = _LOST_WORD.encode()
+    message = _LOST_MESSAGE.encode()
 
     def explain(_: int) -> None:
-        os.write(2, word)
+        os.write(2, message)
         os._exit(_LOST)
 
-    # Kept for as long as the process lives, as C keeps only the address.
+    # Kept as an attribute, since C keeps only the address.
     _explain_aborts.handler = ctypes.CFUNCTYPE(None, ctypes.c_int)(explain)  # type: ignore[attr-defined]
     _libc.signal(signal.SIGABRT, _explain_aborts.handler)  # type: ignore[attr-defined]

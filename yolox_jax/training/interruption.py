@@ -1,4 +1,4 @@
-"""A run asked to stop: by SIGTERM (a spot machine is taken away), or by Ctrl-C."""
+"""Stops a run on SIGTERM (a spot machine is taken away) or Ctrl-C, after it has saved its state."""
 
 import contextlib
 import os
@@ -9,18 +9,18 @@ from types import FrameType
 import jax
 from jax.experimental import multihost_utils
 
-EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h: saved whole, the same command goes on
+EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h: everything is saved, and the same command resumes
 
 
 class Stopped(Exception):
-    """The run was asked to stop and has saved where it was."""
+    """The run was asked to stop and has saved its state."""
 
 
 class StopRequest:
-    """Whether the run was asked to stop.
+    """Knows whether the run was asked to stop.
 
-    Of several processes, one that is asked tells the others through jax's preemption service, and all stop at the same
-    step.
+    With several processes, one that is asked informs the others through JAX's preemption service, and all stop at the
+    same step.
     """
 
     def __init__(self) -> None:
@@ -28,7 +28,7 @@ class StopRequest:
         self._num_checks = 0
 
     def check(self) -> bool:
-        """Whether to stop now. Every process must ask equally often: once a step and once a batch of evaluation."""
+        """Returns whether to stop now. All processes must call this equally often: once a step or evaluated batch."""
         if jax.process_count() == 1:
             return bool(self.signal_name)
         self._num_checks += 1
@@ -38,26 +38,26 @@ class StopRequest:
         return True
 
     def is_urgent(self) -> bool:
-        """Whether to give up waiting at once; of several processes none may do so alone."""
+        """Returns whether to stop waiting at once; with several processes never, since none may leave alone."""
         return bool(self.signal_name) and jax.process_count() == 1
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.signal_name and number == signal.SIGINT:  # Ctrl-C again: at once, then
+        if self.signal_name and number == signal.SIGINT:  # a second Ctrl-C ends the program at once
             raise KeyboardInterrupt
         self.signal_name = signal.Signals(number).name
-        print(f"\n{self.signal_name}: the step is finished and saved, then the run ends", flush=True)
-        if jax.process_count() > 1:  # jax's service listens to SIGTERM
+        print(f"\n{self.signal_name}: the run ends after this step, once it is saved", flush=True)
+        if jax.process_count() > 1:  # JAX's preemption service listens to SIGTERM
             os.kill(os.getpid(), signal.SIGTERM)
 
 
 @contextlib.contextmanager
 def stop_request() -> Iterator[StopRequest]:
-    """Turns SIGTERM and Ctrl-C into a request for the while; a second Ctrl-C is a KeyboardInterrupt as ever."""
+    """Turns SIGTERM and Ctrl-C into a StopRequest inside the block; a second Ctrl-C is a KeyboardInterrupt as usual."""
     request = StopRequest()
     own_signals = [signal.SIGINT] if jax.process_count() > 1 else [signal.SIGINT, signal.SIGTERM]
-    former = {number: signal.signal(number, request._note) for number in own_signals}
+    previous = {number: signal.signal(number, request._note) for number in own_signals}
     try:
         yield request
     finally:
-        for number, handler in former.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)

@@ -1,4 +1,4 @@
-"""A trace of a few steps, for TensorBoard's profiler or ui.perfetto.dev."""
+"""Traces a few steps, for TensorBoard's profiler or ui.perfetto.dev."""
 
 import contextlib
 from pathlib import Path
@@ -6,15 +6,20 @@ from typing import Self
 
 import jax
 
-_WARM = 3  # steps before the trace: the first ones fill the pipeline
+from yolox_jax.errors import UserError
+
+_NUM_WARM_UP = 3  # steps before the trace: the first ones fill the pipeline
 
 
 class StepTrace:
-    """Traces `num_steps` steps from a little after `first_step`; none where that is 0."""
+    """Traces `num_steps` steps, beginning a few steps after `first_step`. With 0 steps it does nothing."""
 
     def __init__(self, folder: Path, first_step: int, num_steps: int):
+        """Raises a UserError if `num_steps` is negative."""
+        if num_steps < 0:
+            raise UserError(f"config.profile is {num_steps}", "give the number of steps to trace, or 0 for none")
         self._folder = folder
-        self._begin = first_step + _WARM
+        self._begin = first_step + _NUM_WARM_UP
         self._end = self._begin + num_steps
         self._open = contextlib.ExitStack()
 
@@ -22,7 +27,7 @@ class StepTrace:
         return self
 
     def at(self, step: int, last: object) -> None:
-        """To be called before each step; `last` is what the one before gave, which is awaited at both ends."""
+        """Call this before each step. `last` is the output of the previous step; both ends of the trace wait for it."""
         if self._begin == self._end:
             return
         if step == self._begin:
@@ -31,7 +36,7 @@ class StepTrace:
         elif step == self._end:
             jax.block_until_ready(last)
             self._open.close()
-            print(f"a trace of steps {self._begin + 1} to {self._end} is in {self._folder}")
+            print(f"traced steps {self._begin + 1} to {self._end} into {self._folder}")
 
     def __exit__(self, *exception: object) -> None:
         self._open.close()

@@ -1,10 +1,11 @@
-"""Whether a run can be gone on with under the config at hand."""
+"""Checks whether this config may resume the run in a directory."""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from yolox_jax.data.train_loader import TrainLoader
+from yolox_jax.errors import UserError
 from yolox_jax.weights.checkpoint import Meta
 
 
@@ -16,27 +17,39 @@ def check(
     total_steps: int,
     workdir: Path,
 ) -> None:
-    """Prints what else has changed. Raises ValueError where this config could not have begun the run, with the fields that
-    differ and the ways out."""
-    before: dict[str, Any] = {"model": meta.model, "classes": meta.class_names, "optimizer": meta.config["optimizer"]}
+    """Checks the parts of the config that a run cannot change, and prints the other fields that differ.
+
+    Raises:
+      UserError: this config could not have started the run. The message lists the fields that differ.
+    """
+    then: dict[str, Any] = {"model": meta.model, "classes": meta.class_names, "optimizer": meta.config["optimizer"]}
     now: dict[str, Any] = {"model": config["model"], "classes": class_names, "optimizer": config["optimizer"]}
-    differing = [f"{name}: {before[name]} there, {now[name]} here" for name in now if before[name] != now[name]]
-    differing += loader.differences(meta.data_state)  # by which a step would see other images
+    differing = [f"{name}: {then[name]} there, {now[name]} here" for name in now if then[name] != now[name]]
+    differing += loader.differences(meta.data_state)  # these would change the images of a step
     if total_steps < meta.step:
-        differing.append(f"{meta.step} steps are done there, {total_steps} are all here")
+        differing.append(f"{meta.step} steps are done there, the config has {total_steps}")
     if differing:
-        raise ValueError(
-            f"{workdir} holds a run that this config cannot go on with ({'; '.join(differing)}): choose another --workdir, "
-            f"perhaps with --config.init_from={workdir}, or start again here with --config.resume=false"
+        raise UserError(
+            f"{workdir} holds a run that this config cannot resume ({'; '.join(differing)})",
+            f"choose another --workdir, perhaps with --config.init_from={workdir}, or start over in this one with "
+            "--config.resume=false",
         )
-    former, present = _flat(meta.config), _flat(config)
-    for name in sorted(former.keys() | present.keys()):
-        if former.get(name) != present.get(name):
-            print(f"config.{name} was {former.get(name)} and is {present.get(name)} from here on")
+    _print_changes(_flat(meta.config), _flat(config))
+
+
+def _print_changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Prints a line for each field whose value changed, and one line for all fields that are new in this version."""
+    for name in sorted(then):
+        if name not in now:
+            print(f"config.{name} was {then[name]}; this version has no such field")
+        elif then[name] != now[name]:
+            print(f"config.{name} was {then[name]} and is {now[name]} from here on")
+    if added := sorted(now.keys() - then.keys()):
+        print(f"new since this run began: {', '.join(f'config.{name}={now[name]}' for name in added)}")
 
 
 def _flat(section: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Every field by its whole name; tuples as the lists that json makes of them."""
+    """Every field by its full name; tuples become lists, as in the JSON of a checkpoint."""
     fields: dict[str, Any] = {}
     for name, value in section.items():
         if isinstance(value, dict):

@@ -1,69 +1,84 @@
-"""The directory of a run: one run at a time in it, and nothing in it lost."""
+"""The directory of a run: one run at a time writes to it, and no file in it is lost."""
 
 import contextlib
-import fcntl
 import itertools
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
-# What a run writes, trackers included.
+from yolox_jax.errors import UserError
+from yolox_jax.locks import locked
+
+# Everything a run writes, trackers included.
 _WRITTEN = (
     *("checkpoints", "metrics.jsonl", "tensorboard", "pictures", "profile", "results.json", "predictions.jpg"),
     *("tracker.json", "wandb", "mlruns"),
 )
 
 
-class RunDirectoryError(RuntimeError):
-    """A run directory that cannot be used now. Says why and what to do."""
+class RunDirectoryError(UserError):
+    """A run directory that cannot be used now."""
+
+
+@contextlib.contextmanager
+def writing(
+    path: Path, advice: str = "free some space; the same command resumes from the last checkpoint"
+) -> Iterator[None]:
+    """Turns an OSError of the block, which writes to `path` in a run directory, into a RunDirectoryError."""
+    try:
+        yield
+    except OSError as error:
+        raise RunDirectoryError(f"{path} cannot be written ({error.strerror or error})", advice) from error
 
 
 @contextlib.contextmanager
 def claim(workdir: Path) -> Iterator[None]:
-    """Makes the directory and holds it for one run; the lock goes with the process, however it ends.
+    """Creates the directory and locks it for one run. The lock ends with the process, however that ends.
 
     Raises:
-      RunDirectoryError: another run holds it, or it cannot be written to.
+      RunDirectoryError: another run holds the directory, or it cannot be written.
     """
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        lock = (workdir / ".lock").open("w")
-    except OSError as error:
-        raise RunDirectoryError(
-            f"{workdir} cannot be written to ({error.strerror}); choose another --workdir"
-        ) from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise RunDirectoryError(
-                f"another run is writing to {workdir}: wait for it, or choose another --workdir"
-            ) from error
-        except OSError:
-            pass  # a file system without locks
+
+    def refuse() -> NoReturn:
+        raise RunDirectoryError(f"another run is writing to {workdir}", "wait for it, or choose another --workdir")
+
+    with contextlib.ExitStack() as held:
+        with writing(workdir, advice="choose another --workdir"):
+            workdir.mkdir(parents=True, exist_ok=True)
+            held.enter_context(locked(workdir / ".lock", on_busy=refuse))
         yield
 
 
 def set_aside(workdir: Path) -> Path | None:
-    """Moves a former run's files to earlier-1, earlier-2 … inside the directory; where to, or None if there was none.
+    """Moves the files of an earlier run to earlier-1, earlier-2 … in the directory and returns that folder, or None.
 
-    What no run wrote stays where it is.
+    Files that no run writes stay where they are.
+
+    Raises:
+      RunDirectoryError: the directory cannot be written.
     """
-    former = [workdir / name for name in _WRITTEN if (workdir / name).exists()]
-    if not former:
+    written = [workdir / name for name in _WRITTEN if (workdir / name).exists()]
+    if not written:
         return None
     folder = next(path for i in itertools.count(1) if not (path := workdir / f"earlier-{i}").exists())
-    folder.mkdir()
-    for path in former:
-        path.rename(folder / path.name)
+    with writing(workdir, advice="choose another --workdir"):
+        folder.mkdir()
+        for path in written:
+            path.rename(folder / path.name)
     return folder
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """The whole file or, after a death in between, the old one."""
+    """Replaces a file: a process that dies meanwhile leaves the old content or the new, never a part.
+
+    Raises:
+      RunDirectoryError: the disk is full or read-only.
+    """
     unfinished = path.with_name(f"{path.name}.unfinished")
-    with unfinished.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    unfinished.replace(path)
+    with writing(path):
+        with unfinished.open("w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.replace(path)

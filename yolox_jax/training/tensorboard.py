@@ -1,4 +1,4 @@
-"""The records of metrics.jsonl, and the pictures that they name, as an event file that TensorBoard opens."""
+"""Writes the records of metrics.jsonl, and the pictures they name, as an event file for TensorBoard."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -13,7 +13,7 @@ _COLOUR_CHANNELS = 3
 
 
 def numbers_of(record: Mapping[str, Any]) -> dict[str, float]:
-    """The numbers of a record, under train/ or the name of its event."""
+    """Returns the numbers of a record, tagged train/NAME or EVENT/NAME."""
     return {
         f"{record.get('event', 'train')}/{name}": value
         for name, value in record.items()
@@ -22,16 +22,16 @@ def numbers_of(record: Mapping[str, Any]) -> dict[str, float]:
 
 
 class EventFile:
-    """One file for the whole run: written anew from the records when a run goes on, so it has each step once.
+    """One event file for the whole run. A resumed run writes it again from the records, so it has each step once.
 
-    tensorboardX's SummaryWriter would write on a thread, which ends where the disk is full, and its queue then blocks.
+    tensorboardX's SummaryWriter writes on a thread: a full disk ends that thread, and its queue then blocks the run.
     """
 
     def __init__(self, folder: Path, records: Iterable[Mapping[str, Any]]):
-        """`folder` is in the run directory, from where the records name pictures."""
+        """`folder` lies in the run directory; the records name pictures relative to that."""
         self._workdir = folder.parent
-        for former in folder.glob("events.out.tfevents.*"):
-            former.unlink()
+        for earlier in folder.glob("events.out.tfevents.*"):
+            earlier.unlink()
         folder.mkdir(exist_ok=True)
         self._writer = EventsWriter(str(folder / "events"))
         for record in records:
@@ -39,7 +39,7 @@ class EventFile:
         self._writer.flush()
 
     def add(self, record: Mapping[str, Any]) -> None:
-        """Writes the numbers of a record, under train/ or the name of its event, or its picture."""
+        """Writes the picture of a record or, if it has none, its numbers."""
         self._add(record)
         self._writer.flush()
 
@@ -54,7 +54,7 @@ class EventFile:
 
     def _picture(self, record: Mapping[str, Any]) -> list[Summary.Value]:
         path = self._workdir / record["picture"]
-        if not path.exists():  # somebody may have tidied up
+        if not path.exists():  # the user may have deleted it
             return []
         height, width = record["height_width"]
         image = Summary.Image(

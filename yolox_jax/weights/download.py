@@ -1,9 +1,9 @@
-"""Downloads the official YOLOX weights, once, into a cache folder.
+"""Downloads the official YOLOX weights into the cache folder, once.
 
-Two environment variables: YOLOX_JAX_CACHE names the folder, YOLOX_JAX_WEIGHTS_URL another server with the same files.
+Environment variables: YOLOX_JAX_CACHE is another folder for the weights alone, YOLOX_JAX_WEIGHTS_URL another server with
+the same files; YOLOX_JAX_HOME moves the whole cache (cache_folder.py).
 """
 
-import fcntl
 import http
 import http.client
 import os
@@ -15,6 +15,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Self
 
+from yolox_jax.cache_folder import cache_folder
+from yolox_jax.errors import UserError, writing
+from yolox_jax.locks import locked
 from yolox_jax.weights.torch_file import verify_pth
 
 RELEASE_URL = "https://github.com/Megvii-BaseDetection/YOLOX/releases/download/0.1.1rc0"
@@ -29,8 +32,12 @@ _FILES = {
     "yolox_darknet": "yolox_darknet.pth",
     "yolox_darknet53": "yolox_darknet.pth",
 }
-_TIMEOUT = 30.0  # seconds without an answer or without a byte
+_TIMEOUT = 30.0  # seconds without an answer or a byte
 _CHUNK = 1 << 18  # bytes
+
+
+class DownloadError(UserError, ConnectionError):
+    """The official weights cannot be downloaded."""
 
 
 def fetch_official(
@@ -39,59 +46,65 @@ def fetch_official(
     base_url: str | None = None,
     log: Callable[[str], object] = print,
 ) -> Path:
-    """The path of the official weights `name`, downloaded if the cache folder lacks them.
+    """Returns the path of the official weights `name`, and downloads them if the folder lacks them.
 
-    A download that was cut goes on where it stopped when the server still has the same file. The file gets its name only
-    when it is whole, and processes that want the same one wait for each other.
-    Raises ValueError for an unknown name or a file that holds no weights, ConnectionError if it cannot be fetched.
+    Resumes an interrupted download if the server still has the same file. The file gets its name only when it is
+    complete, and processes that want the same file wait for each other.
+
+    Args:
+      name: such as yolox_s.
+      cache_dir: YOLOX_JAX_CACHE or the cache folder by default.
+      base_url: YOLOX_JAX_WEIGHTS_URL or the official release by default.
+      log: gets the progress, line by line.
+    Raises:
+      UserError: the name is unknown, the folder cannot be written, or the server sent no weights.
+      DownloadError: the file cannot be downloaded.
     """
     if name not in _FILES:
-        raise ValueError(f"no official weights are called {name!r}; there are {', '.join(_FILES)}")
-    folder = Path(cache_dir or os.environ.get("YOLOX_JAX_CACHE") or Path.home() / ".cache" / "yolox_jax").expanduser()
+        raise UserError(f"there are no official weights {name!r}", f"choose one of {', '.join(_FILES)}")
+    folder = Path(cache_dir or os.environ.get("YOLOX_JAX_CACHE") or cache_folder()).expanduser()
     base_url = base_url or os.environ.get("YOLOX_JAX_WEIGHTS_URL") or RELEASE_URL
     url = f"{base_url.rstrip('/')}/{_FILES[name]}"
     target = folder / _FILES[name]
     if target.exists():
         return target
 
-    folder.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(target.name + ".part")
-    with part.open("ab") as file:
-        _lock(file, lambda: log(f"another process is downloading {target}; waiting for it"))
-        if target.exists():  # that process finished it
-            part.unlink(missing_ok=True)
-            return target
-        try:
-            _download(url, file, _Progress(target.name, log))
-        except (OSError, http.client.HTTPException) as error:
-            kept = f"{file.tell()} bytes are kept in {part}: run again to go on. " if file.tell() else ""
-            raise ConnectionError(
-                f"{url} was not fetched: {_reason(error)}. {kept}"
-                f"Without a network, get the file on another machine and put it at {target}"
-            ) from error
-        try:
-            verify_pth(part)
-        except ValueError as error:
-            _restart(file)
-            raise ValueError(f"what {url} sent is no weights file, and was thrown away: {error}") from error
-        _validator_path(part).unlink(missing_ok=True)
-        os.replace(part, target)
-    log(f"{url} is now {target}")
+    with writing(folder, "set YOLOX_JAX_HOME to a folder that can be written, or free some space"):
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = locked(
+            target.with_name(f".{target.name}.lock"),
+            on_busy=lambda: log(f"another process is downloading {target}; waiting for it"),
+        )
+        with lock:
+            if not target.exists():  # else that process finished it
+                _fetch(url, target, log)
     return target
 
 
-def _lock(file: IO[bytes], on_wait: Callable[[], object]) -> None:
-    """Makes this process the only writer of `file`, until it is closed."""
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        on_wait()
-        fcntl.flock(file, fcntl.LOCK_EX)
-    file.seek(0, os.SEEK_END)  # the other process may have written
+def _fetch(url: str, target: Path, log: Callable[[str], object]) -> None:
+    """Downloads to a .part file beside `target`, verifies it and renames it."""
+    part = target.with_name(target.name + ".part")
+    with part.open("ab") as file:
+        try:
+            _download(url, file, _Progress(target.name, log))
+        except (OSError, http.client.HTTPException) as error:
+            kept = f"; {file.tell()} bytes are kept in {part}" if file.tell() else ""
+            raise DownloadError(
+                f"{url} cannot be downloaded ({_reason(error)}{kept})",
+                f"try again or, without a network, download it on another machine and put it at {target}",
+            ) from error
+        try:
+            verify_pth(part)
+        except UserError as error:
+            _restart(file)
+            raise UserError(f"{url} sent no weights file, which was deleted ({error.what})", error.advice) from error
+        _validator_path(part).unlink(missing_ok=True)
+        os.replace(part, target)
+    log(f"downloaded {url} to {target}")
 
 
 def _download(url: str, file: IO[bytes], progress: "_Progress") -> None:
-    """Appends to `file` what it lacks of `url`, or starts it over where the server cannot go on."""
+    """Appends to `file` what it lacks of `url`, or starts over if the server cannot resume."""
     validator_path = _validator_path(Path(file.name))
     have = file.tell()
     validator = validator_path.read_text() if have and validator_path.exists() else ""
@@ -103,18 +116,18 @@ def _download(url: str, file: IO[bytes], progress: "_Progress") -> None:
         if error.code != http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE or not validator:
             raise
         if error.headers.get("Content-Range") == f"bytes */{have}":
-            return  # nothing is missing
+            return  # the file was complete
         _restart(file)
         return _download(url, file, progress)
 
     with response:
-        goes_on = response.status == http.HTTPStatus.PARTIAL_CONTENT
-        if goes_on and not validator:
-            raise ConnectionError("the server sent a part of the file without being asked for one")
-        if goes_on and not _continues(response.headers, have, validator):
+        resumes = response.status == http.HTTPStatus.PARTIAL_CONTENT
+        if resumes and not validator:
+            raise ConnectionError("the server sent a part of the file, though it was asked for all of it")
+        if resumes and not _continues(response.headers, have, validator):
             _restart(file)
             return _download(url, file, progress)
-        if not goes_on:
+        if not resumes:
             _restart(file)
             validator_path.write_text(_validator(response.headers))
         length = response.headers.get("Content-Length")
@@ -129,12 +142,12 @@ def _download(url: str, file: IO[bytes], progress: "_Progress") -> None:
 
 
 def _continues(headers: http.client.HTTPMessage, have: int, validator: str) -> bool:
-    """Whether a partial answer begins at byte `have` of the file that the validator stands for."""
+    """Returns whether a partial answer begins at byte `have` of the same version of the file."""
     return headers.get("Content-Range", "").startswith(f"bytes {have}-") and _validator(headers) in (validator, "")
 
 
 def _validator(headers: http.client.HTTPMessage) -> str:
-    """What tells this version of the file from others; empty where the server says nothing that may be relied on."""
+    """Returns what identifies this version of the file, or "" if the server gives nothing reliable."""
     etag = headers.get("ETag", "")
     if etag and not etag.startswith("W/"):  # a weak tag does not promise the same bytes
         return etag
@@ -146,7 +159,7 @@ def _validator_path(part: Path) -> Path:
 
 
 def _restart(file: IO[bytes]) -> None:
-    """Empties the file. It is not deleted: another process may wait for its lock."""
+    """Empties the file."""
     file.seek(0)
     file.truncate()
     _validator_path(Path(file.name)).unlink(missing_ok=True)
@@ -162,7 +175,7 @@ def _reason(error: Exception) -> str:
 
 
 class _Progress:
-    """Shows a download: on a terminal in one line that changes, elsewhere by a line every 10 %."""
+    """Shows a download: as one changing line on a terminal, elsewhere as a line every 10 %."""
 
     def __init__(self, name: str, log: Callable[[str], object]) -> None:
         self._name = name
@@ -181,7 +194,7 @@ class _Progress:
 
     def show(self, done: int, total: int | None) -> None:
         now = time.monotonic()
-        if self._start_bytes is None:  # a resumed download did not just receive all of this
+        if self._start_bytes is None:  # a resumed download has not just received these
             self._start_bytes = done
         tenth = 10 * done // total if total else 0
         finished = done == total

@@ -1,15 +1,19 @@
-"""Weights from wherever a user names them: a run, a checkpoint, an official file or the name of one."""
+"""Loads the weights that a user names: a run, a checkpoint, an official .pth file or the name of one."""
 
 import logging
 from pathlib import Path
 
 import numpy as np
 
+from yolox_jax.errors import NotFoundError, UserError
 from yolox_jax.models import yolox
 from yolox_jax.weights import checkpoint, download, official
 from yolox_jax.weights.official import Variables
 
 _log = logging.getLogger("yolox_jax.weights")
+
+_WHAT_TO_GIVE = "give a run directory, a checkpoint, a .pth file, or a name such as yolox_s"
+_OTHER_CLASSES = "choose weights or data that match; train.py with --config.init_from adapts weights of other classes"
 
 
 def load_weights(
@@ -21,22 +25,24 @@ def load_weights(
     seed: int = 0,
     item: str = "ema",
 ) -> Variables:
-    """The variables of model `model_name` for these classes.
+    """Loads the variables of model `model_name` for these classes.
 
     Args:
       spec: a run directory (its last checkpoint), a checkpoint directory, an official .pth file, or a name such as
         yolox_s, which is downloaded once.
       model_name: a key of yolox.VARIANTS.
       class_names: of the data, in the order of the labels.
-      transfer: accept weights of other classes. With another number of them, the layers that predict the class keep
-        their initial values, drawn from `seed`.
+      transfer: accept weights of other classes. If their number differs, the layers that predict the class keep their
+        initial values, drawn from `seed`.
       seed: see `transfer`.
-      item: of a checkpoint: "ema", the averaged weights, or "raw", those that training moved. Official files have one kind.
+      item: of a checkpoint: "ema", the EMA weights, or "raw", those that the optimizer updates. Official files have one
+        kind.
     Raises:
-      ValueError: the item is neither; or the weights are of another model or, without `transfer`, of other classes; the message shows both.
+      UserError: the item is unknown; there are no such weights, or they cannot be read; or they are of another model or,
+        without `transfer`, of other classes.
     """
     if item not in ("ema", "raw"):
-        raise ValueError(f"config.init_item is {item!r}: choose ema or raw")
+        raise UserError(f"config.init_item is {item!r}", "choose ema or raw")
     model = yolox.create(model_name, len(class_names))
     found = checkpoint.find(Path(spec))
     if found is None:
@@ -44,11 +50,15 @@ def load_weights(
 
     meta = checkpoint.read_meta(found)
     if meta.model != model_name:
-        raise ValueError(f"{found} holds a YOLOX-{meta.model}, config.model is {model_name!r}")
+        raise UserError(
+            f"{found} holds a YOLOX-{meta.model}, config.model is {model_name!r}",
+            f"set --config.model={meta.model}, or choose other weights",
+        )
     if meta.class_names != class_names and not transfer:
-        raise ValueError(
+        raise UserError(
             f"{found} was trained on the {len(meta.class_names)} classes {_listed(meta.class_names)}; "
-            f"the data set has the {len(class_names)} classes {_listed(class_names)}"
+            f"the data set has the {len(class_names)} classes {_listed(class_names)}",
+            _OTHER_CLASSES,
         )
     trained = yolox.create(model_name, len(meta.class_names))
     variables = checkpoint.read_variables(found, official.abstract_variables(trained), item)
@@ -57,24 +67,24 @@ def load_weights(
         return official.from_state_dict(state_dict, model, seed=seed)
     if meta.class_names != class_names:
         _log.warning(
-            "%s was trained on as many classes of other names: its class layers are kept (%s becomes %s)",
+            "%s was trained on the same number of classes with other names: its class layers are kept (%s becomes %s)",
             *(found, _listed(meta.class_names), _listed(class_names)),
         )
     return variables
 
 
 def read_official(spec: str) -> dict[str, np.ndarray]:
-    """The tensors of an official .pth file, or of the official weights that bear a name, which are downloaded once.
+    """Reads the tensors of an official .pth file, or of official weights by name, which are downloaded once.
 
     Raises:
-      ValueError, OSError: there is no such file or name, or it holds no weights.
+      UserError: there is no such file or name, or it holds no weights.
     """
     path = Path(spec)
     if path.is_dir():
-        raise ValueError(f"{spec} is a folder without checkpoints: give a run directory, a checkpoint or a .pth file")
+        raise UserError(f"{spec} is a folder without checkpoints", _WHAT_TO_GIVE)
     if not path.is_file():
         if path.suffix or len(path.parts) > 1:
-            raise FileNotFoundError(f"there is no file or folder {spec}")
+            raise NotFoundError(f"there is no file or folder {spec}", _WHAT_TO_GIVE)
         path = download.fetch_official(spec)
     return official.load_pth(path)
 
@@ -83,10 +93,15 @@ def _from_official(spec: str, model: yolox.YOLOX, class_names: tuple[str, ...], 
     state_dict = read_official(spec)
     num_classes = official.num_classes_of(state_dict)
     if num_classes not in (None, len(class_names)) and not transfer:
-        raise ValueError(
-            f"{spec} predicts {num_classes} classes; the data set has {len(class_names)}: {_listed(class_names)}"
+        raise UserError(
+            f"{spec} predicts {num_classes} classes; "
+            f"the data set has the {len(class_names)} classes {_listed(class_names)}",
+            _OTHER_CLASSES,
         )
-    return official.from_state_dict(state_dict, model, seed=seed)
+    try:
+        return official.from_state_dict(state_dict, model, seed=seed)
+    except UserError as error:  # it does not know the file
+        raise UserError(f"{spec}: {error.what}", error.advice) from error
 
 
 def _listed(names: tuple[str, ...], most: int = 5) -> str:

@@ -1,6 +1,6 @@
-"""Official PyTorch checkpoints to this project's variables and back.
+"""Converts official PyTorch state dicts to this project's variables and back.
 
-Our modules bear the reference's names, so a tensor's name is its path joined by dots, with the leaf renamed.
+Our modules have the reference's names, so a tensor's name is its path joined by dots, with the leaf renamed.
 """
 
 import logging
@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from yolox_jax.errors import UserError
 from yolox_jax.models.yolox import VARIANTS, YOLOX
 from yolox_jax.weights.torch_file import load_pth
 
@@ -20,23 +21,25 @@ __all__ = ["abstract_variables", "from_state_dict", "load_pth", "num_classes_of"
 Variables = dict[str, Any]  # {"params": …, "batch_stats": …}, nested by module name
 
 _TORCH_LEAF = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
-_COUNTER = "num_batches_tracked"  # torch's BatchNorm counts batches; with a fixed momentum nothing reads the count
+_COUNTER = "num_batches_tracked"  # torch's BatchNorm counts batches, but with a fixed momentum does not read the count
 _CLASS_LAYERS = "head.cls_preds."  # the only tensors whose shape depends on the number of classes
-_STEM = "backbone.backbone.stem.conv.conv.weight"  # of a CSPDarknet, which Focus gives 64 channels at width 1
+_STEM = "backbone.backbone.stem.conv.conv.weight"  # of CSPDarknet; 64 channels at width 1
 _STEM_DARKNET53 = "backbone.backbone.stem.0.conv.weight"
-_MAX_NAMED = 5  # tensors named in one line of an error: another model's file differs in hundreds
+_MAX_NAMED = 5  # tensors that an error names: the file of another model differs in hundreds
+
+_WHAT_TO_GIVE = "give a .pth file of the official YOLOX, with the model it was made for"
 
 _log = logging.getLogger("yolox_jax.weights")
 
 
 def from_state_dict(state_dict: Mapping[str, np.ndarray], model: YOLOX, *, seed: int = 0) -> Variables:
-    """The model's variables, float32, from the tensors of an official checkpoint.
+    """Converts the tensors of an official checkpoint to the model's variables, float32.
 
-    Where the checkpoint has another number of classes, the layers that predict the class keep their initial values,
-    drawn from `seed`, and a warning says so.
+    If the checkpoint has another number of classes, warns, and the layers that predict the class keep their initial
+    values, drawn from `seed`.
 
     Raises:
-      ValueError: a tensor is missing, left over or of the wrong shape; the message names it.
+      UserError: a tensor is missing, left over or of the wrong shape; the message names it.
     """
     paths = _torch_names(abstract_variables(model))
     names = {name: (path, shape) for path, (name, shape) in paths.items()}
@@ -60,16 +63,16 @@ def from_state_dict(state_dict: Mapping[str, np.ndarray], model: YOLOX, *, seed:
 
 
 def to_state_dict(variables: Variables, model: YOLOX) -> dict[str, np.ndarray]:
-    """The inverse of `from_state_dict`, bit for bit: official names and layouts, the batch counters 0.
+    """Converts variables to official names and layouts, bit for bit; the batch counters are 0.
 
     Raises:
-      ValueError: the variables are not the model's.
+      ValueError: the variables are not those of the model.
     """
     names = _torch_names(abstract_variables(model))
     flat = flatten_dict({collection: variables[collection] for collection in ("params", "batch_stats")})
     if flat.keys() != names.keys():
         odd = sorted("/".join(path) for path in flat.keys() ^ names.keys())
-        raise ValueError(f"the variables are not this model's: {', '.join(odd[:_MAX_NAMED])} …")
+        raise ValueError(f"the variables are not those of this model: {', '.join(odd[:_MAX_NAMED])} …")
     state_dict: dict[str, np.ndarray] = {}
     for path, (name, _) in names.items():
         state_dict[name] = _to_torch_layout(np.asarray(flat[path]))
@@ -79,38 +82,42 @@ def to_state_dict(variables: Variables, model: YOLOX) -> dict[str, np.ndarray]:
 
 
 def num_classes_of(state_dict: Mapping[str, np.ndarray]) -> int | None:
-    """The number of classes a state dict predicts; None where it has no such layer."""
+    """Returns the number of classes a state dict predicts, or None if it has no such layer."""
     bias = state_dict.get(f"{_CLASS_LAYERS}0.bias")
     return None if bias is None else len(bias)
 
 
 def variant_of(state_dict: Mapping[str, np.ndarray]) -> str:
-    """The key of yolox.VARIANTS whose weights these seem to be: no two of them have the same first layer.
+    """Returns the key of yolox.VARIANTS that these weights belong to, by their first layer, which differs in each.
 
     Raises:
-      ValueError: the first layer is of none of them.
+      UserError: no variant has this first layer.
     """
     if _STEM_DARKNET53 in state_dict:
         return "darknet53"
     if _STEM not in state_dict:
-        raise ValueError(f"the weights are of no YOLOX: there is neither a tensor {_STEM} nor {_STEM_DARKNET53}")
+        raise UserError(
+            f"these are not the weights of a YOLOX: there is neither a tensor {_STEM} nor {_STEM_DARKNET53}",
+            _WHAT_TO_GIVE,
+        )
     num_channels = len(state_dict[_STEM])
     of_width = {int(64 * v.width): name for name, v in VARIANTS.items() if not v.darknet53}
     if num_channels not in of_width:
         known = ", ".join(f"{name} {channels}" for channels, name in of_width.items())
-        raise ValueError(
-            f"the weights are of no known YOLOX: the first layer has {num_channels} channels; known: {known}"
+        raise UserError(
+            f"these weights are of no known YOLOX: the first layer has {num_channels} channels; known: {known}",
+            _WHAT_TO_GIVE,
         )
     return of_width[num_channels]
 
 
 def abstract_variables(model: YOLOX) -> Variables:
-    """The shapes and types of the model's variables, nothing computed."""
+    """Returns the shapes and types of the model's variables without computing them."""
     return jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3))))
 
 
 def _initial_class_layers(model: YOLOX, seed: int) -> dict[tuple[str, ...], jax.Array]:
-    @jax.jit  # compiled, all but these few layers is dead code
+    @jax.jit  # the compiler drops all other layers
     def draw() -> Variables:
         variables = model.init(jax.random.key(seed), jnp.zeros((1, 32, 32, 3)))
         return {"params": {"head": {"cls_preds": variables["params"]["head"]["cls_preds"]}}}
@@ -119,7 +126,7 @@ def _initial_class_layers(model: YOLOX, seed: int) -> dict[tuple[str, ...], jax.
 
 
 def _torch_names(variables: Variables) -> dict[tuple[str, ...], tuple[str, tuple[int, ...]]]:
-    """(collection, module …, leaf) to the official name and shape."""
+    """Maps (collection, module …, leaf) to the official name and shape."""
     names = {}
     for path, array in flatten_dict(variables).items():
         name = ".".join((*path[1:-1], _TORCH_LEAF[path[-1]]))
@@ -152,4 +159,4 @@ def _check_names_and_shapes(
         if found
     ]
     if problems:
-        raise ValueError("the weights are not of this model; tensors " + "; ".join(problems))
+        raise UserError("the weights are not of this model; tensors " + "; ".join(problems), _WHAT_TO_GIVE)

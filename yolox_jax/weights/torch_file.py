@@ -1,8 +1,8 @@
-"""Reads the tensors of a PyTorch .pth file with neither PyTorch nor trust in the file.
+"""Reads the tensors of a PyTorch .pth file without PyTorch and without running any code of the file.
 
-A .pth file is a zip archive: `<prefix>/data.pkl` is a pickle that describes the tensors (torch_pickle.py says what it may
-contain), `<prefix>/data/<key>` holds their numbers, of which only the model's are read: an official file is half optimizer
-state.
+A .pth file is a zip archive: `<prefix>/data.pkl` is a pickle that describes the tensors (torch_pickle.py says what it
+may contain), and `<prefix>/data/<key>` holds their numbers. Only those of the model are read: half of an official file
+is optimizer state.
 """
 
 import functools
@@ -15,44 +15,61 @@ from typing import Literal, Self
 
 import numpy as np
 
+from yolox_jax.errors import NotFoundError, UserError
 from yolox_jax.weights.torch_pickle import BFLOAT16, STORAGE_DTYPES, Storage, Tensor, Unpickler
 
 _ZIP_MAGIC = b"PK\x03\x04"
 _LEGACY_MAGIC = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19."  # torch.save before PyTorch 1.6
 
-# What reading a damaged member raises: a wrong checksum, bad compressed data, an encrypted or an exotic member.
+# Reading a member raises these for a wrong checksum, bad compressed data, encryption or an unknown compression.
 _ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError)
+
+_AGAIN = "download or save the file again"
 
 
 def load_pth(path: str | Path) -> dict[str, np.ndarray]:
-    """The tensors of a checkpoint by name, as arrays that own their memory; bfloat16 comes as float32.
+    """Reads the tensors of a checkpoint by name, as arrays that own their memory; bfloat16 becomes float32.
 
-    They are taken from under "model", as YOLOX saves them, or from the file's top level if it holds tensors only.
-    No code of the file is run. Raises ValueError for anything but a whole weights file, saying what to do about it.
+    Takes them from under "model", where YOLOX saves them, or from the top level if the file holds only tensors. Runs no
+    code of the file.
+
+    Raises:
+      UserError: the file is missing, damaged, or not a weights file.
     """
     with _Archive(Path(path)) as archive:
         return {name: archive.array(tensor) for name, tensor in _state_dict(archive.contents(), archive.path).items()}
 
 
 def verify_pth(path: str | Path) -> None:
-    """Raises ValueError unless `path` is a torch archive all of whose members have their right checksum."""
+    """Checks that `path` is a torch archive and that the checksum of every member is right.
+
+    Raises:
+      UserError: it is not.
+    """
     with _Archive(Path(path)) as archive:
         archive.verify()
 
 
 class _Archive:
-    """An open .pth file. Every ValueError it raises names the file."""
+    """An open .pth file. Its methods raise a UserError that names the file."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
             self._zip = zipfile.ZipFile(path)
+        except FileNotFoundError as error:
+            raise NotFoundError(f"there is no file {path}", "give a .pth file") from error
+        except OSError as error:
+            raise UserError(f"{path} cannot be read ({error.strerror or error})", "give a .pth file") from error
         except zipfile.BadZipFile as error:
-            raise ValueError(f"{path} {_what_it_is_instead(path)}") from error
+            raise _other_kind_of_file(path) from error
         roots = [name.removesuffix("data.pkl") for name in self._zip.namelist() if name.endswith("/data.pkl")]
         if len(roots) != 1:
             self._zip.close()
-            raise ValueError(f"{path} is a zip file, but no torch checkpoint: one member <name>/data.pkl was expected")
+            raise UserError(
+                f"{path} is a zip file, but not a torch checkpoint: {len(roots)} members <name>/data.pkl instead of one",
+                "give a .pth file",
+            )
         self._root = roots[0]
         self._storages: dict[str, bytes] = {}  # tensors may share one
 
@@ -67,21 +84,24 @@ class _Archive:
             self._read(name)
 
     def contents(self) -> object:
-        """What was saved, with a `Tensor` for each tensor."""
+        """Returns what was saved, with a `Tensor` in place of each tensor."""
         described = io.BytesIO(self._read(self._root + "data.pkl"))
         try:
             return Unpickler(described).load()
-        except Exception as error:  # a wrong pickle may raise anything
-            raise ValueError(f"{self.path} is refused and none of it was run: {error}") from error
+        except Exception as error:  # a malformed pickle may raise anything
+            raise UserError(
+                f"{self.path} is refused and none of it was run: {error}",
+                "if its origin is trusted, save only its tensors with PyTorch: torch.save(model.state_dict(), PATH)",
+            ) from error
 
     def array(self, tensor: Tensor) -> np.ndarray:
-        """The tensor's numbers, in C order and the machine's byte order."""
+        """Reads the numbers of a tensor, in C order and the machine's byte order."""
         storage = tensor.storage
         dtype = STORAGE_DTYPES[storage.type.name].newbyteorder(self._byte_order)
         place = f"shape {tensor.shape}, strides {tensor.strides}, offset {tensor.offset} in {storage.count} numbers"
-        # Expanded tensors (stride 0) are refused too: with them a small file could ask for any amount of memory.
+        # This refuses expanded tensors (stride 0) too: with them a small file could ask for any amount of memory.
         if math.prod(tensor.shape) > storage.count:
-            raise ValueError(f"{self.path}: a tensor is larger than its storage: {place}")
+            raise UserError(f"{self.path}: a tensor is larger than its storage: {place}", _AGAIN)
         data = self._storage(storage, dtype.itemsize)
         try:
             view = np.ndarray(
@@ -92,7 +112,7 @@ class _Archive:
                 strides=[stride * dtype.itemsize for stride in tensor.strides],
             )
         except (ValueError, OverflowError) as error:  # numpy checks that the view stays inside
-            raise ValueError(f"{self.path}: a tensor does not fit its storage: {place}") from error
+            raise UserError(f"{self.path}: a tensor does not fit its storage: {place}", _AGAIN) from error
         if storage.type.name != BFLOAT16:
             return np.array(view, dtype.newbyteorder("="), order="C")
         numbers = np.empty(tensor.shape, np.float32)
@@ -105,46 +125,50 @@ class _Archive:
             self._storages[storage.key] = self._read(f"{self._root}data/{storage.key}")
         data = self._storages[storage.key]
         if len(data) != storage.count * itemsize:
-            raise ValueError(
-                f"{self.path}: data/{storage.key} has {len(data)} bytes where {storage.count} numbers of "
-                f"{itemsize} bytes were announced: download or save the file again"
+            raise UserError(
+                f"{self.path}: data/{storage.key} has {len(data)} bytes instead of {storage.count} numbers of "
+                f"{itemsize} bytes",
+                _AGAIN,
             )
         return data
 
     @functools.cached_property
     def _byte_order(self) -> Literal["<", ">"]:
         if self._root + "byteorder" not in self._zip.namelist():
-            return "<"  # before PyTorch 2.1, which began to note it
+            return "<"  # PyTorch before 2.1 did not save it
         noted = self._read(self._root + "byteorder")
         if noted not in (b"little", b"big"):
-            raise ValueError(f"{self.path}: byteorder is {noted!r}, neither little nor big")
+            raise UserError(f"{self.path}: byteorder is {noted!r}, neither little nor big", _AGAIN)
         return "<" if noted == b"little" else ">"
 
     def _read(self, name: str) -> bytes:
         try:
             return self._zip.read(name)
         except KeyError as error:
-            raise ValueError(f"{self.path} lacks its member {name}: download or save the file again") from error
+            raise UserError(f"{self.path} lacks its member {name}", _AGAIN) from error
         except _ZIP_ERRORS as error:
-            raise ValueError(f"{self.path} is damaged at {name} ({error}): download or save the file again") from error
+            raise UserError(f"{self.path} is damaged at {name} ({error})", _AGAIN) from error
 
 
-def _what_it_is_instead(path: Path) -> str:
-    """What a file that is no zip archive looks like, and the way to a weights file."""
+def _other_kind_of_file(path: Path) -> UserError:
+    """Describes a file that is not a zip archive."""
     with path.open("rb") as file:
         start = file.read(512)
     if not start:
-        return "is empty: download it again"
+        return UserError(f"{path} is empty", "download it again")
     if start.startswith(_ZIP_MAGIC):
-        return "is cut off, as by a broken download: download it again"
+        return UserError(f"{path} is cut off, as by a broken download", "download it again")
     if start.startswith(_LEGACY_MAGIC):
-        return (
-            "has the format of PyTorch before 1.6. If you trust its origin, save it anew with PyTorch: "
-            'torch.save(torch.load("old.pth", map_location="cpu", weights_only=True), "new.pth")'
+        return UserError(
+            f"{path} has the format of PyTorch before 1.6",
+            "if its origin is trusted, save it again with PyTorch: "
+            'torch.save(torch.load("old.pth", map_location="cpu", weights_only=True), "new.pth")',
         )
     if start.lstrip().lower().startswith((b"<!doctype", b"<html")):
-        return "is a web page, not weights: open it to see what the server said, then download the file itself"
-    return f"is not a torch checkpoint: it begins with {start[:8]!r}"
+        return UserError(
+            f"{path} is a web page, not weights", "open it to see the server's answer, then download the file itself"
+        )
+    return UserError(f"{path} is not a torch checkpoint: it begins with {start[:8]!r}", "give a .pth file")
 
 
 def _state_dict(contents: object, path: Path) -> dict[str, Tensor]:
@@ -152,7 +176,8 @@ def _state_dict(contents: object, path: Path) -> dict[str, Tensor]:
     tensors = top.get("model", top)
     if isinstance(tensors, dict) and tensors and all(isinstance(value, Tensor) for value in tensors.values()):
         return tensors
-    raise ValueError(
-        f"{path} has no dict of tensors alone, neither under 'model' nor at its top level. "
-        f"Its top-level keys: {', '.join(map(str, list(top)[:10])) or 'none'}"
+    raise UserError(
+        f"{path} has no dict of only tensors, neither under 'model' nor at its top level "
+        f"(top-level keys: {', '.join(map(str, list(top)[:10])) or 'none'})",
+        "save it as YOLOX does: torch.save({'model': model.state_dict()}, PATH)",
     )

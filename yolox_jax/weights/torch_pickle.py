@@ -1,7 +1,7 @@
-"""What the pickle of a PyTorch .pth file may ask for, and what it gets instead: descriptions, never a call.
+"""Reads the pickle of a PyTorch .pth file into descriptions of its tensors, and runs no code that it names.
 
-A pickle is a program, so nothing it names is looked up: each name a YOLOX checkpoint needs stands for a small function
-of this file that checks its arguments, and any other name ends the reading.
+A pickle is a program, so this looks up none of its names: each name that a YOLOX checkpoint needs stands for a small
+function of this file that checks its arguments, and any other name is an error.
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ STORAGE_DTYPES: dict[str, np.dtype[Any]] = {
     "DoubleStorage": np.dtype(np.float64),
     "FloatStorage": np.dtype(np.float32),
     "HalfStorage": np.dtype(np.float16),
-    BFLOAT16: np.dtype(np.uint16),  # numpy has no bfloat16: its bits
+    BFLOAT16: np.dtype(np.uint16),  # as bits: numpy has no bfloat16
     "LongStorage": np.dtype(np.int64),
     "IntStorage": np.dtype(np.int32),
     "ShortStorage": np.dtype(np.int16),
@@ -28,7 +28,7 @@ _SCALAR_DTYPES = ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u
 
 
 class _Sealed:
-    """Refuses BUILD, the pickle instruction that sets attributes of an object."""
+    """Refuses BUILD, the pickle instruction that sets attributes."""
 
     def __setstate__(self, state: object) -> None:
         raise ValueError(f"it changes {self}")
@@ -41,7 +41,7 @@ class _StorageType(_Sealed):
 
 @dataclasses.dataclass(frozen=True)
 class Storage(_Sealed):
-    """A run of `count` numbers, in the member data/<key>."""
+    """`count` consecutive numbers, in the member data/<key>."""
 
     type: _StorageType
     key: str
@@ -60,7 +60,7 @@ class Tensor(_Sealed):
 
 class _OrderedDict(dict[Any, Any]):
     def __setstate__(self, state: object) -> None:
-        """Drops the attributes: torch hangs `_metadata`, version numbers of its modules, on a state dict."""
+        """Drops the attributes: torch adds `_metadata`, the versions of its modules, to a state dict."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,14 +68,14 @@ class _ScalarType:
     code: str
 
     def __setstate__(self, state: object) -> None:
-        """Accepts what numpy writes for a plain little-endian number, which is no change."""
+        """Accepts only what numpy writes for a plain little-endian number, which changes nothing."""
         if not (isinstance(state, tuple) and state[1:] in [(order, None, None, None, -1, -1, 0) for order in "<|"]):
             raise ValueError(f"it describes a number type by {state!r}")
 
 
 @dataclasses.dataclass(frozen=True)
 class _StandIn(_Sealed):
-    """What the pickle gets for the name of a function or class: calling it calls ours."""
+    """Replaces a function or class that the pickle names: calling it calls `build`."""
 
     name: str
     build: Callable[..., object]
@@ -122,7 +122,7 @@ def _scalar_type(code: Any, align: Any, copy: Any) -> _ScalarType:
 
 
 def _scalar(scalar_type: Any, value: Any) -> float | int | bool:
-    """For numpy's scalar(): YOLOX's trainer saves `best_ap` as one."""
+    """For numpy's scalar(): YOLOX's trainer saves `best_ap` that way."""
     _expect(isinstance(scalar_type, _ScalarType), "type", scalar_type)
     dtype = np.dtype(scalar_type.code).newbyteorder("<")
     _expect(isinstance(value, bytes) and len(value) == dtype.itemsize, "value", value)
@@ -130,7 +130,7 @@ def _scalar(scalar_type: Any, value: Any) -> float | int | bool:
 
 
 def _latin1_bytes(text: Any, encoding: Any) -> bytes:
-    """For _codecs.encode, by which protocol 2 writes bytes."""
+    """For _codecs.encode, which writes bytes in protocol 2."""
     _expect(isinstance(text, str), "text", text)
     _expect(encoding == "latin1", "encoding", encoding)
     return text.encode("latin1")
@@ -154,14 +154,14 @@ _ALLOWED: dict[str, _Sealed] = {
         _StandIn("torch.Size", _size),
         _StandIn("numpy.dtype", _scalar_type),
         _StandIn("numpy.core.multiarray.scalar", _scalar),
-        _StandIn("numpy._core.multiarray.scalar", _scalar),  # its name from numpy 2 on
+        _StandIn("numpy._core.multiarray.scalar", _scalar),  # the name in numpy 2
         _StandIn("_codecs.encode", _latin1_bytes),
     )
 } | {f"torch.{name}": _StorageType(name) for name in STORAGE_DTYPES}
 
 
 class Unpickler(pickle.Unpickler):
-    """Makes descriptions of tensors out of a pickle, and finds no name but those of `_ALLOWED`."""
+    """Builds descriptions of tensors from a pickle, and finds only the names of `_ALLOWED`."""
 
     def find_class(self, module: str, name: str) -> Any:
         wanted = f"{module}.{name}"

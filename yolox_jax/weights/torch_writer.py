@@ -1,7 +1,7 @@
 """Writes the tensors of a model as a PyTorch .pth file, without PyTorch.
 
-The format is that of torch.save since PyTorch 1.6: a zip archive, nothing compressed, of a pickle that describes the
-tensors and a member of plain numbers for each. Only what torch.load(weights_only=True) allows is in the pickle.
+The format is that of torch.save since PyTorch 1.6: an uncompressed zip archive of a pickle that describes the tensors
+and one member of plain numbers for each. The pickle has only what torch.load(weights_only=True) allows.
 """
 
 import pickle
@@ -12,18 +12,18 @@ from pathlib import Path
 
 import numpy as np
 
-_ROOT = "archive"  # the folder inside; torch does not care about its name
-_ALIGNMENT = 64  # bytes: torch places each storage so that it can be mapped into memory
-_PADDING_FIELD = 0x4246  # "FB", the id that torch gives to the extra field of zip that fills up to there
-_LOCAL_HEADER = 30  # bytes before the name, as the zip format has it
+_ROOT = "archive"  # the folder inside; torch accepts any name
+_ALIGNMENT = 64  # bytes: torch aligns each storage so that it can be mapped into memory
+_PADDING_FIELD = 0x4246  # "FB", torch's id for the extra field of zip that pads to the alignment
+_LOCAL_HEADER = 30  # bytes before the name in the zip format
 _STORAGES = {np.dtype(np.float32): "FloatStorage", np.dtype(np.int64): "LongStorage"}
 
 
 def save_pth(path: str | Path, state_dict: Mapping[str, np.ndarray]) -> None:
-    """Writes {"model": state_dict}, as YOLOX saves it; the tensors are float32 or int64.
+    """Writes {"model": state_dict}, as YOLOX does; the tensors must be float32 or int64.
 
     Raises:
-      ValueError: a tensor of another type.
+      ValueError: a tensor has another type.
     """
     described = _model(state_dict)
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
@@ -36,7 +36,7 @@ def save_pth(path: str | Path, state_dict: Mapping[str, np.ndarray]) -> None:
 
 def _add(archive: zipfile.ZipFile, name: str, data: bytes) -> None:
     """Adds a member whose data begin at a multiple of the alignment."""
-    info = zipfile.ZipInfo(f"{_ROOT}/{name}")  # of the year 1980: the same tensors make the same file
+    info = zipfile.ZipInfo(f"{_ROOT}/{name}")  # dated 1980: the same tensors give the same file
     assert archive.fp is not None
     start = archive.fp.tell() + _LOCAL_HEADER + len(info.filename) + 4
     fill = -start % _ALIGNMENT

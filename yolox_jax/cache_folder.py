@@ -1,0 +1,24 @@
+"""The folder that keeps downloaded weights and compiled programs between runs."""
+
+import os
+from pathlib import Path
+
+import platformdirs
+
+from yolox_jax.errors import UserError
+
+
+def cache_folder() -> Path:
+    """Returns YOLOX_JAX_HOME or, if that is not set, the user's cache folder on this platform (~/.cache/yolox_jax).
+
+    Weights are in the folder itself, compiled programs in programs/ below it. The folder may not exist yet.
+
+    Raises:
+      UserError: there is no home folder to find it in.
+    """
+    folder = os.environ.get("YOLOX_JAX_HOME")
+    try:
+        path = Path(folder) if folder else platformdirs.user_cache_path("yolox_jax", appauthor=False)
+        return path.expanduser().absolute()
+    except RuntimeError as error:  # no HOME, and no entry of this user in the password file
+        raise UserError("this user has no home folder for the cache", "set YOLOX_JAX_HOME to a folder") from error

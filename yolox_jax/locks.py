@@ -1,0 +1,40 @@
+"""Locks between processes. A lock ends with the process that holds it, however that process ends."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+
+@contextlib.contextmanager
+def locked(file: Path, on_busy: Callable[[], object]) -> Iterator[None]:
+    """Holds the lock on `file`, an empty file that is created if absent and left in place.
+
+    If another process holds it, calls `on_busy`, which may raise, and then waits. On a file system without locks this
+    holds nothing.
+
+    Raises:
+      OSError: the file cannot be created.
+    """
+    file.open("a").close()
+    # The fallback of filelock, a marker file, survives a killed process: a run could not resume on another machine.
+    lock = FileLock(file, fallback_to_soft=False)
+    if not _acquire(lock, blocking=False):
+        on_busy()
+        _acquire(lock, blocking=True)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _acquire(lock: FileLock, blocking: bool) -> bool:
+    """Returns False if another process holds the lock."""
+    try:
+        lock.acquire(blocking=blocking)
+    except Timeout:
+        return False
+    except OSError:  # the file exists, so this is a file system without locks
+        pass
+    return True
