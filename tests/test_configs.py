@@ -147,6 +147,8 @@ _WRONG = [
     *[(field, -1) for field in ("warmup_epochs", "no_aug_epochs", "profile", "seed", "multiscale.range_units")],
     *[(field, -1.0) for field in ("lr_per_image", "weight_decay", "min_box_side", "checkpoint.every_minutes")],
     *[(f"data.{name}", -1) for name in ("threads", "workers", "prefetch", "cache_mb", "mosaic_window")],
+    *[(f"loss.{name}_weight", -1.0) for name in ("iou", "obj", "cls", "l1")],
+    ("clip_grad_norm", 0.0),
     *[(field, 1.5) for field in ("mosaic.prob", "mixup.prob", "flip_prob", "data.repeat_threshold")],
     *[(f"eval.detect.{name}", 1.5) for name in ("conf", "iou")],
     *[(f"{name}.scale", (2.0, 0.5)) for name in ("mosaic", "mixup")],
