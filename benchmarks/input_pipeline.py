@@ -57,7 +57,7 @@ def recipe(source: coco.CocoSource, size: int) -> LoaderConfig:
 
 
 def loader(source: coco.CocoSource, size: int, cache_images: int) -> TrainLoader:
-    """Endless batches by the recipe of yolox_s, read in this thread."""
+    """Makes a loader of endless batches with the recipe of yolox_s, without threads."""
     config = dataclasses.replace(recipe(source, size), mosaic_window=_WINDOW)
     read = ReadConfig(threads=0, workers=0, prefetch=0, cache_bytes=cache_images * size * size * 3)
     return TrainLoader(source, config, num_steps=10**9, read=read)
@@ -163,7 +163,7 @@ def measure(source: coco.CocoSource, size: int, num: int, rounds: int, peer: Any
 
 
 def watch_memory(source: coco.CocoSource, epochs: int) -> None:
-    """Prints this process's memory after each epoch, read as train.py reads."""
+    """Prints this process's memory after each epoch of the default loader."""
     steps = -(-len(source) // _BATCH)
     read = from_config.read_config(base.get_config())
     with TrainLoader(source, recipe(source, _SIZES[0]), epochs * steps, read=read) as batches:

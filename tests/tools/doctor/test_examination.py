@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from yolox_jax.data.sources import problems
-from yolox_jax.data.sources.problems import Problem
 from yolox_jax.tools.doctor import box_checks, examination, findings
 from yolox_jax.tools.doctor.annotations import SplitAnnotations
+from yolox_jax.types import Problem
 
 WIDTH, HEIGHT = 64, 48
 _NUM_IMAGES = 12
@@ -226,6 +226,15 @@ def test_a_split_that_cannot_be_opened_does_not_hide_the_other(data_set):
     data_set.train["categories"] = []
     data_set.write("val/4.png", (HEIGHT + 2, WIDTH, 3))
     assert [f.code for f in data_set.examine().findings] == ["cannot-open", "mis-sized-image"]
+
+
+def test_an_error_that_is_not_the_users_keeps_its_traceback(data_set, monkeypatch):
+    def open_split(data, split):
+        raise ValueError("a bug")
+
+    monkeypatch.setattr(examination, "open_split", open_split)
+    with pytest.raises(ValueError, match="a bug"):
+        data_set.examine()
 
 
 def _yolo_txt(root, lines):

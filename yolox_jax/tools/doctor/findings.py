@@ -4,7 +4,7 @@ import dataclasses
 from typing import Literal
 
 from yolox_jax.data.sources import problems
-from yolox_jax.data.sources.problems import Problem
+from yolox_jax.types import Problem
 
 # error: data is left out, refused or misread. warning: usable, but probably not as intended. note: good to know.
 Severity = Literal["error", "warning", "note"]

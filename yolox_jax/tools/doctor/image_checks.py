@@ -44,9 +44,8 @@ def unusable_images(split: SplitAnnotations, faults: Mapping[int, Fault]) -> Ite
     """Yields a finding for each image that cannot be read, or whose size is not the one in its annotations."""
     for image, error in faults.items():
         code = "mis-sized-image" if isinstance(error, SizeError) else "unreadable-image"
-        file = split.files[image]
-        what, advice = error.what.removeprefix(file).strip(), error.advice  # the finding has a field for the file
-        yield Finding("error", code, split.split, file, f"image {split.image_ids[image]}", what, advice)
+        where = split.files[image], f"image {split.image_ids[image]}"
+        yield Finding("error", code, split.split, *where, error.what, error.advice)
 
 
 def repeated_images(split: SplitAnnotations, digests: Digests) -> Iterator[Finding]:

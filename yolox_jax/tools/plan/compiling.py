@@ -4,6 +4,7 @@ import dataclasses
 import importlib.util
 import os
 import re
+import warnings
 from typing import Any
 
 import jax
@@ -75,7 +76,10 @@ def _chips_per_host(topology: Topology) -> list[int]:
 def compile_for_chip(lowered: jax.stages.Lowered) -> Compiled | OutOfMemory:
     """Compiles a program that was lowered for a mesh of `make_topology_mesh`. Takes minutes for a large network."""
     try:
-        compiled = lowered.compile()
+        with warnings.catch_warnings():
+            # A compilation cache set in the environment cannot be read without a TPU: the program is compiled again.
+            warnings.filterwarnings("ignore", "Error reading persistent compilation cache entry", UserWarning)
+            compiled = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
         shortage = _OUT_OF_MEMORY.search(str(error))
         if shortage is None:

@@ -129,5 +129,3 @@ def read_image(media: Media) -> np.ndarray:
         return images.read(media.path)
     except UserError as error:
         raise MediaError(error.what, error.advice) from error
-    except (images.ImageError, OSError) as error:
-        raise MediaError(str(error), "check the file") from error
