@@ -10,7 +10,8 @@ from yolox_jax.data.prefetch import ReadConfig
 from yolox_jax.data.train_loader import LoaderConfig
 
 _CONFIG = base.get_config()
-_LOADER = from_config.loader_config(_CONFIG, tuple(_CONFIG.input_size), num_images=1000)
+_SCHEDULE = from_config.schedule(_CONFIG, num_images=1000)
+_LOADER = from_config.loader_config(_CONFIG, tuple(_CONFIG.input_size), _SCHEDULE)
 
 
 def augment_config(**changes) -> AugmentConfig:
@@ -27,6 +28,6 @@ def read_config(**changes) -> ReadConfig:
 
 
 def multiscale_config(**changes) -> MultiscaleConfig:
-    """No step has the base size because it is late, unless `end_step` is given."""
+    """The sizes change until the last step, unless `end_step` is given."""
     numbers = _CONFIG.multiscale
     return MultiscaleConfig(**({"every_steps": numbers.every_steps, "range_units": numbers.range_units} | changes))
