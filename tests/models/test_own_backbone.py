@@ -17,7 +17,7 @@ from yolox_jax.models.head import Head
 from yolox_jax.models.pafpn import PAFPN
 from yolox_jax.models.yolox import YOLOX
 from yolox_jax.training import parallel, state
-from yolox_jax.training.step import StepConfig, train_step
+from yolox_jax.training.step import train_step
 
 
 class OwnBackbone(nn.Module):
@@ -44,7 +44,7 @@ _QUICKLY = {"xla_backend_optimization_level": "0", "xla_llvm_disable_expensive_p
 def trained():
     """The variables before and after ten steps on one batch with the first convolution frozen, and the losses."""
     mesh = make_mesh(1)
-    config = StepConfig(toy.SCHEDULE, freeze=("^backbone/backbone/Conv_0/",))
+    config = toy.step_config(freeze=("^backbone/backbone/Conv_0/",))
     step = functools.partial(train_step, model=_MODEL, optimizer=toy.OPTIMIZER, config=config)
     before = state.init_variables(_MODEL, seed=0)
     train_state = place(state.create(jax.tree.map(jnp.copy, before), toy.OPTIMIZER), mesh)
