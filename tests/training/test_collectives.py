@@ -12,7 +12,7 @@ from yolox_jax.tools.plan.hlo import parse
 from yolox_jax.training import parallel, zero
 from yolox_jax.training.step import train_step
 
-_A_FEW_NUMBERS = 32  # bytes: four loss terms, num_fg and num_gt
+_A_FEW_NUMBERS = 32  # bytes: four loss terms, num_fg, num_gt, and with sharded state the norm
 
 
 def _collectives(**changes):
@@ -46,7 +46,7 @@ def test_with_sharded_state_gradients_are_reduce_scattered_and_only_the_rest_is_
     assert of_kind.keys() == {"reduce-scatter", "all-reduce", "all-gather"}
     assert sum(each.num_bytes for each in of_kind["reduce-scatter"]) == sum(leaf.nbytes for leaf in cut) // 8
     assert sum(each.num_bytes for each in of_kind["all-gather"]) == sum(leaf.nbytes for leaf in cut)
-    # One for everything else, one for the square of the gradients' norm.
+    # XLA combines the sum of all else with that of the squares for the gradients' norm.
+    (all_reduce,) = of_kind["all-reduce"]
     whole = sum(leaf.nbytes for leaf in [*uncut, *jax.tree.leaves(state.batch_stats)])
-    norm_bytes, rest_bytes = sorted(each.num_bytes for each in of_kind["all-reduce"])
-    assert norm_bytes == 4 and 0 < rest_bytes - whole <= _A_FEW_NUMBERS
+    assert 0 < all_reduce.num_bytes - whole <= _A_FEW_NUMBERS

@@ -96,8 +96,11 @@ def loss_sums(
 def divide(sums: LossSums, gradients: Any = None) -> tuple[Metrics, Any]:
     """Turns the sums of a whole batch, and the gradients of their weighted sum, into metrics and gradients.
 
+    Args:
+      sums: added over all parts and devices.
+      gradients: any tree that is linear in the weighted sum: its gradients, the norm of these.
     Returns:
-      loss, the terms, means and counts of the sums, num_fg_per_gt; and the gradients of the loss.
+      loss, the terms, means and counts of the sums, num_fg_per_gt; and the tree for the loss.
     """
     num_fg, num_gt = sums.counts["num_fg"], sums.counts["num_gt"]
     scale = 1 / jnp.maximum(num_fg, 1)

@@ -67,7 +67,7 @@ def assign(
     anchors: Anchors,
     config: SimOtaConfig = SimOtaConfig(),
 ) -> Assignment:
-    """Gives every real box its k cheapest candidates, k being the sum of its best IoUs, and every anchor at most one box.
+    """Gives every real box its k cheapest candidates, and every anchor at most one box; k is the sum of the best IoUs.
 
     Padding slots, where `gt_mask_G` is False, change nothing. A box with no anchor near its center (its center is far
     outside the image) is not assigned. Memory is O(G·A).
@@ -114,7 +114,7 @@ def _take_cheapest(iou_GA: jax.Array, cost_GA: jax.Array, num_candidates: int) -
     """Dynamic k: each box takes its k cheapest candidates, k = Σ of its `num_candidates` best IoUs, and at least 1.
 
     Returns:
-      Whether the box takes each of its cheapest anchors, and these anchors, cheapest first, [G, K] each.
+      True if the box takes its K-th cheapest anchor, and the index of that anchor, [G, K] each.
     """
     # k ≤ K since an IoU is at most 1, so one top-k of width K serves every box.
     width = min(num_candidates, iou_GA.shape[1])

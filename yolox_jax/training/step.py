@@ -102,10 +102,11 @@ def train_step(
     batch_stats, (gradients, sums) = accumulate(forward_backward, config.accumulate_steps)(state.batch_stats, batch)
     num_slices = lax.axis_size(AXIS) if config.shard_state else 1
     gradients, (sums, batch_stats) = zero.sum_over_devices(gradients, (sums, batch_stats), num_slices, AXIS)
-    metrics, gradients = losses.divide(sums, gradients)
+    # The norm is taken before the division, so that the compiler can fuse the latter into the update.
+    grad_norm = zero.norm(gradients, state.params, AXIS)
+    metrics, (gradients, grad_norm) = losses.divide(sums, (gradients, grad_norm))
     batch_stats = jax.tree.map(lambda total: total / lax.axis_size(AXIS), batch_stats)
 
-    grad_norm = zero.norm(gradients, state.params, AXIS)
     if config.clip_grad_norm is not None:
         gradients = optim.clip_to_norm(gradients, grad_norm, config.clip_grad_norm)
     learning_rate = config.schedule.learning_rate(state.step)
