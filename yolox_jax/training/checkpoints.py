@@ -145,10 +145,10 @@ class Checkpoints:
         return self._aps
 
     def restore_latest(self, like: TrainState, check: Callable[[Meta], None]) -> tuple[TrainState, Meta] | None:
-        """Returns the newest readable state, placed on the devices like `like`, and its meta; None if nothing was saved.
+        """Returns the newest readable state, placed on the devices as `like` is, and its meta; None if none was saved.
 
-        Calls `check`, which may raise, with a meta before reading its arrays. Warns of a checkpoint that cannot be read,
-        leaves it in place and falls back to the one before it.
+        Calls `check`, which may raise, with a meta before reading its arrays. Warns of a checkpoint that cannot be
+        read, leaves it in place and falls back to the one before it.
 
         Raises:
           CheckpointError: there are checkpoints, but none can be read.

@@ -1,7 +1,7 @@
 """Downloads the official YOLOX weights into the cache folder, once.
 
-Environment variables: YOLOX_JAX_CACHE is another folder for the weights alone, YOLOX_JAX_WEIGHTS_URL another server with
-the same files; YOLOX_JAX_HOME moves the whole cache (cache_folder.py).
+Environment variables: YOLOX_JAX_HOME moves the whole cache (cache_folder.py), YOLOX_JAX_CACHE is another folder for the
+weights alone, YOLOX_JAX_WEIGHTS_URL another server with the same files.
 """
 
 import http

@@ -38,8 +38,8 @@ def load_weights(
       item: of a checkpoint: "ema", the EMA weights, or "raw", those that the optimizer updates. Official files have one
         kind.
     Raises:
-      UserError: the item is unknown; there are no such weights, or they cannot be read; or they are of another model or,
-        without `transfer`, of other classes.
+      UserError: the item is unknown; the weights do not exist or cannot be read; they are of another model or, without
+        `transfer`, of other classes.
     """
     if item not in ("ema", "raw"):
         raise UserError(f"config.init_item is {item!r}", "choose ema or raw")

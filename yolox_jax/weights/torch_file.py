@@ -67,7 +67,7 @@ class _Archive:
         if len(roots) != 1:
             self._zip.close()
             raise UserError(
-                f"{path} is a zip file, but not a torch checkpoint: {len(roots)} members <name>/data.pkl instead of one",
+                f"{path} is a zip file, but not a torch checkpoint: it has {len(roots)} members <name>/data.pkl",
                 "give a .pth file",
             )
         self._root = roots[0]
