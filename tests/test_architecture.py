@@ -45,7 +45,10 @@ def _files(*patterns: str) -> list[str]:
 
 _SOURCES = _files("*.py", "configs/*.py", "yolox_jax/**/*.py")
 _ALL_CODE = [*_SOURCES, *_files("tests/**/*.py", "benchmarks/**/*.py")]
+_SETTINGS = _files("*.toml", "*.yml", "*.yaml", ".*.yaml", ".github/**/*.yml")
+_MOST_LINES, _MOST_COLUMNS = 350, 120
 _MOST_LINES_OF_A_FUNCTION = 60  # besides its docstring
+_PLATFORM_TUNING = {"platform_dependent", "optimization_barrier", "custom_vjp", "custom_jvp"}
 _REASON = "Long because"  # a docstring with these words gives the reason why its function is longer
 
 
@@ -107,7 +110,15 @@ def test_no_file_is_named_for_anything_at_all():
     assert not names & {"utils", "util", "common", "helpers", "misc"}
 
 
-_PLATFORM_TUNING = {"platform_dependent", "optimization_barrier", "custom_vjp", "custom_jvp"}
+@pytest.mark.parametrize("file", _ALL_CODE)
+def test_a_file_has_350_lines_at_most(file):
+    assert len((ROOT / file).read_text().splitlines()) <= _MOST_LINES
+
+
+@pytest.mark.parametrize("file", [*_ALL_CODE, *_SETTINGS])
+def test_a_line_has_120_columns_at_most(file):  # those of the documents are in tests/test_docs.py
+    lines = enumerate((ROOT / file).read_text().splitlines(), start=1)
+    assert [(number, line) for number, line in lines if len(line) > _MOST_COLUMNS] == []
 
 
 @pytest.mark.parametrize("file", _ALL_CODE)
