@@ -1,20 +1,13 @@
 """Checks the guarantee that the batch of a step is a pure function of (seed, step), however it is read."""
 
-import os
 import pickle
-import signal
-import subprocess
-import sys
-import textwrap
 import threading
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tests.data.made_source import CountingSource, MadeSource, striped
-from tests.material import ROOT
 from tests.recipe import augment_config, loader_config, read_config
 from yolox_jax.augment.sample import train_sample
 from yolox_jax.data.images import ImageError
@@ -288,54 +281,6 @@ def test_a_loader_left_early_stops_its_threads(source):
     while own & readers() and time.monotonic() < deadline:
         time.sleep(0.01)
     assert not own & readers()
-
-
-_INTERRUPTED = """
-    import numpy as np
-    from tests.data.made_source import MadeSource
-    from tests.recipe import loader_config, read_config
-    from yolox_jax.data.train_loader import TrainLoader
-
-    if __name__ == "__main__":
-        source = MadeSource(np.zeros((480, 640, 3), np.uint8), [[2, 4, 120, 200]], length=1000)
-        config = loader_config(size_hw=(640, 640), global_batch=8, seed=0)
-        try:
-            with TrainLoader(source, config, 10**6, read=read_config(threads=2, workers=WORKERS)) as loader:
-                for number, _ in enumerate(loader):
-                    if number == 2:
-                        print("going", flush=True)
-        except KeyboardInterrupt:
-            print("interrupted")
-"""
-
-
-def _shared_memory() -> set[str]:
-    folder = Path("/dev/shm")
-    return {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("workers", [0, 2])
-def test_an_interrupt_ends_all_threads_and_processes(tmp_path, workers):
-    shared_before = _shared_memory()
-    program = tmp_path / "program.py"
-    program.write_text(textwrap.dedent(_INTERRUPTED).replace("WORKERS", str(workers)))
-    process = subprocess.Popen(
-        [sys.executable, program],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"},
-        start_new_session=True,
-    )
-    assert process.stdout.readline() == "going\n"
-    os.killpg(process.pid, signal.SIGINT)  # to all of its processes, as a terminal does
-    out, err = process.communicate(timeout=60)  # which also waits for every child that holds the pipes
-    assert (process.returncode, out) == (0, "interrupted\n")
-    # Python's resource tracker frees a batch that was in transit when grain stopped its workers, and reports it.
-    reported = [line for line in err.splitlines() if "resource_tracker" not in line and "warnings.warn(" not in line]
-    assert reported == []
-    assert _shared_memory() <= shared_before
 
 
 def test_the_steps_of_a_loader_end(source):

@@ -8,13 +8,11 @@ import cv2
 import numpy as np
 import pytest
 
+from tests.tools.doctor.made_data_sets import HEIGHT, NUM_IMAGES, WIDTH, voc, yolo_txt
 from yolox_jax.data.sources import problems
 from yolox_jax.tools.doctor import box_checks, examination, findings
 from yolox_jax.tools.doctor.annotations import SplitAnnotations
 from yolox_jax.types import Problem
-
-WIDTH, HEIGHT = 64, 48
-_NUM_IMAGES = 12
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +23,7 @@ def clean(tmp_path_factory):
     for split in ("train", "val"):
         (root / split).mkdir()
         content = {"images": [], "annotations": [], "categories": [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}]}
-        for id in range(1, _NUM_IMAGES + 1):
+        for id in range(1, NUM_IMAGES + 1):
             cv2.imwrite(str(root / split / f"{id}.png"), rng.integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8))
             content["images"].append({"id": id, "file_name": f"{id}.png", "width": WIDTH, "height": HEIGHT})
             for category, bbox in ((1, [2, 3 + id, 20, 16]), (2, [40, 20, 22, 27])):
@@ -172,7 +170,7 @@ def test_a_data_set_with_one_fault_has_that_finding_with_file_and_record(data_se
 def test_more_boxes_than_slots_are_found(data_set):
     found = data_set.examine(max_boxes=1).findings
     assert {finding.code for finding in found} == {"too-many-boxes"}
-    assert len(found) == 2 * _NUM_IMAGES
+    assert len(found) == 2 * NUM_IMAGES
     assert "max_boxes=2" in found[0].advice
 
 
@@ -237,19 +235,6 @@ def test_an_error_that_is_not_the_users_keeps_its_traceback(data_set, monkeypatc
         data_set.examine()
 
 
-def _yolo_txt(root, lines):
-    """A YOLO data set of twelve images per split, all with these lines as labels."""
-    for split in ("train", "val"):
-        for part in ("images", "labels"):
-            (root / part / split).mkdir(parents=True)
-        for number in range(_NUM_IMAGES):
-            picture = np.random.default_rng([number, len(split)]).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
-            cv2.imwrite(str(root / "images" / split / f"{number}.png"), picture)
-            (root / "labels" / split / f"{number}.txt").write_text(lines)
-    (root / "data.yaml").write_text("train: images/train\nval: images/val\nnames: [cat, dog]\n")
-    return {"kind": "yolo_txt", "root": str(root)}
-
-
 _LINES = "0 0.2 0.3 0.3 0.4\n1 0.7 0.5 0.4 0.5\n"
 
 
@@ -263,29 +248,9 @@ _LINES = "0 0.2 0.3 0.3 0.4\n1 0.7 0.5 0.4 0.5\n"
     ],
 )
 def test_shifted_classes_and_another_box_format_are_found_in_yolo_files(tmp_path, lines, code, expected):
-    found = examination.examine(_yolo_txt(tmp_path, lines), size_hw=(64, 64), max_boxes=10).findings
+    found = examination.examine(yolo_txt(tmp_path, lines), size_hw=(64, 64), max_boxes=10).findings
     assert {finding.code for finding in found} == ({code} if code else set())
     assert all(expected in finding.what for finding in found)
-
-
-def _voc(root, corners, difficult):
-    """A Pascal VOC data set of twelve images per split, each with one object at these corners."""
-    for part in ("JPEGImages", "Annotations", "ImageSets/Main"):
-        (root / "VOC" / part).mkdir(parents=True)
-    for split in ("train", "val"):
-        names = [f"{split}{number}" for number in range(_NUM_IMAGES)]
-        (root / "VOC" / "ImageSets" / "Main" / f"{split}.txt").write_text("\n".join(names))
-        for number, name in enumerate(names):
-            picture = np.random.default_rng([number, len(split)]).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
-            cv2.imwrite(str(root / "VOC" / "JPEGImages" / f"{name}.jpg"), picture)
-            box = "".join(
-                f"<{key}>{value}</{key}>" for key, value in zip(("xmin", "ymin", "xmax", "ymax"), corners, strict=True)
-            )
-            (root / "VOC" / "Annotations" / f"{name}.xml").write_text(
-                f"<annotation><size><width>{WIDTH}</width><height>{HEIGHT}</height></size><object><name>cat</name>"
-                f"<difficult>{difficult}</difficult><bndbox>{box}</bndbox></object></annotation>"
-            )
-    return {"kind": "voc", "root": str(root), "train": "VOC/train", "val": "VOC/val"}
 
 
 @pytest.mark.parametrize(
@@ -299,7 +264,7 @@ def _voc(root, corners, difficult):
 def test_difficult_boxes_of_pascal_voc_count_as_boxes_and_its_faulty_boxes_are_found(
     tmp_path, corners, difficult, codes
 ):
-    found = examination.examine(_voc(tmp_path, corners, difficult), size_hw=(64, 64), max_boxes=10).findings
+    found = examination.examine(voc(tmp_path, corners, difficult), size_hw=(64, 64), max_boxes=10).findings
     assert {finding.code for finding in found if finding.severity == "error"} == codes
     assert found == [] or codes
 
@@ -309,7 +274,7 @@ def _add_line(line):
 
 
 def _list_an_image_twice(root):
-    names = [f"images/train/{number}.png\n" for number in (*range(_NUM_IMAGES), 3)]
+    names = [f"images/train/{number}.png\n" for number in (*range(NUM_IMAGES), 3)]
     (root / "train.txt").write_text("".join(names))
     yaml = root / "data.yaml"
     yaml.write_text(yaml.read_text().replace("train: images/train", "train: train.txt"))
@@ -345,7 +310,7 @@ _FAULTS_OF_VOC = {
 
 @pytest.mark.parametrize("code", [*_FAULTS_OF_YOLO, *_FAULTS_OF_VOC])
 def test_faults_in_yolo_and_voc_files_are_found_with_file_and_record(tmp_path, code):
-    data = _yolo_txt(tmp_path, _LINES) if code in _FAULTS_OF_YOLO else _voc(tmp_path, (5, 5, 30, 30), 0)
+    data = yolo_txt(tmp_path, _LINES) if code in _FAULTS_OF_YOLO else voc(tmp_path, (5, 5, 30, 30), 0)
     severity, file, record, spoil = (_FAULTS_OF_YOLO | _FAULTS_OF_VOC)[code]
     spoil(tmp_path)
     (finding,) = examination.examine(data, size_hw=(64, 64), max_boxes=10).findings

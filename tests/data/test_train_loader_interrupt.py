@@ -1,0 +1,59 @@
+"""Ctrl-C ends a training loader with all its threads, processes and shared memory."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from tests.material import ROOT
+
+_INTERRUPTED = """
+    import numpy as np
+    from tests.data.made_source import MadeSource
+    from tests.recipe import loader_config, read_config
+    from yolox_jax.data.train_loader import TrainLoader
+
+    if __name__ == "__main__":
+        source = MadeSource(np.zeros((480, 640, 3), np.uint8), [[2, 4, 120, 200]], length=1000)
+        config = loader_config(size_hw=(640, 640), global_batch=8, seed=0)
+        try:
+            with TrainLoader(source, config, 10**6, read=read_config(threads=2, workers=WORKERS)) as loader:
+                for number, _ in enumerate(loader):
+                    if number == 2:
+                        print("going", flush=True)
+        except KeyboardInterrupt:
+            print("interrupted")
+"""
+
+
+def _shared_memory() -> set[str]:
+    folder = Path("/dev/shm")
+    return {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_interrupt_ends_all_threads_and_processes(tmp_path, workers):
+    shared_before = _shared_memory()
+    program = tmp_path / "program.py"
+    program.write_text(textwrap.dedent(_INTERRUPTED).replace("WORKERS", str(workers)))
+    process = subprocess.Popen(
+        [sys.executable, program],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"},
+        start_new_session=True,
+    )
+    assert process.stdout.readline() == "going\n"
+    os.killpg(process.pid, signal.SIGINT)  # to all of its processes, as a terminal does
+    out, err = process.communicate(timeout=60)  # which also waits for every child that holds the pipes
+    assert (process.returncode, out) == (0, "interrupted\n")
+    # Python's resource tracker frees a batch that was in transit when grain stopped its workers, and reports it.
+    reported = [line for line in err.splitlines() if "resource_tracker" not in line and "warnings.warn(" not in line]
+    assert reported == []
+    assert _shared_memory() <= shared_before
