@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 
 import pytest
@@ -56,4 +57,10 @@ def test_an_interrupt_ends_all_threads_and_processes(tmp_path, workers):
     # Python's resource tracker frees a batch that was in transit when grain stopped its workers, and reports it.
     reported = [line for line in err.splitlines() if "resource_tracker" not in line and "warnings.warn(" not in line]
     assert reported == []
-    assert _shared_memory() <= shared_before
+    # Other programs on the machine have shared memory too, for one batch at a time; what was left behind would stay.
+    left = _shared_memory() - shared_before
+    deadline = time.monotonic() + 60
+    while left and time.monotonic() < deadline:
+        time.sleep(0.1)
+        left &= _shared_memory()
+    assert not left
