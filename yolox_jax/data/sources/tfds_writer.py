@@ -2,14 +2,13 @@
 
 import collections
 import contextlib
-import fcntl
 import os
 import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NoReturn
 
 import cv2
 import grain
@@ -21,6 +20,7 @@ from yolox_jax.data.images import ImageError, SizeError
 from yolox_jax.data.sources.problems import logger
 from yolox_jax.data.sources.tfds_files import import_tfds
 from yolox_jax.errors import UserError, writing
+from yolox_jax.locks import locked
 from yolox_jax.types import Source
 
 _VERSION = "1.0.0"
@@ -189,16 +189,14 @@ def _check_names(class_names: tuple[str, ...]) -> None:
 def _appearing(folder: Path) -> Iterator[Path]:
     """Yields a folder to write into, which is renamed to `folder` at the end, or removed after an error."""
     unfinished = folder.with_name(f"{folder.name}.unfinished")
-    with writing(folder):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        lock = os.open(folder.parent, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(f"another run is writing into {folder.parent}", "wait for it, or end it") from error
-        except OSError:
-            pass  # a file system without locks
+
+    def refuse() -> NoReturn:
+        raise UserError(f"another run is writing into {folder.parent}", "wait for it, or end it")
+
+    with contextlib.ExitStack() as held:
+        with writing(folder):
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            held.enter_context(locked(folder.parent.with_name(f".{folder.parent.name}.lock"), on_busy=refuse))
         if folder.exists():
             raise UserError(f"{folder} exists already", "remove it, or give another --output or --name")
         shutil.rmtree(unfinished, ignore_errors=True)  # left by a run that was killed
@@ -210,5 +208,3 @@ def _appearing(folder: Path) -> Iterator[Path]:
         except BaseException:  # Ctrl-C too
             shutil.rmtree(unfinished, ignore_errors=True)
             raise
-    finally:
-        os.close(lock)
