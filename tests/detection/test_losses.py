@@ -60,7 +60,6 @@ def loss_and_gradients(arrays):
     return answers
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("case", ["nol1", "l1"])
 @pytest.mark.parametrize("name", _LOSSES)
 def test_losses_equal_the_references(arrays, loss_and_gradients, case, name):
@@ -68,7 +67,6 @@ def test_losses_equal_the_references(arrays, loss_and_gradients, case, name):
     np.testing.assert_allclose(metrics[name], arrays[f"{case}/{_LOSSES[name]}"], rtol=1e-5)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("case", ["nol1", "l1"])
 def test_every_parameters_gradient_norm_equals_the_references(arrays, loss_and_gradients, case):
     _, tensors = loss_and_gradients[case]
@@ -78,7 +76,6 @@ def test_every_parameters_gradient_norm_equals_the_references(arrays, loss_and_g
         np.testing.assert_allclose(np.linalg.norm(tensors[name].astype(np.float64)), norm, rtol=1e-3, err_msg=name)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("case", ["nol1", "l1"])
 def test_whole_gradients_and_batch_norm_statistics_equal_the_references(arrays, loss_and_gradients, case):
     _, tensors = loss_and_gradients[case]
@@ -110,6 +107,7 @@ def _loss(predictions: Predictions, gt_mask=True, l1_weight=1.0, config: LossCon
     return losses.detection_loss(predictions, make_anchors((64, 64)), *ground_truth, l1_weight, loss_config=config)
 
 
+@pytest.mark.slow
 def test_without_boxes_only_the_objectness_loss_is_left():
     loss, metrics = _loss(_random_predictions(0), gt_mask=False)
     assert metrics["loss_iou"] == metrics["loss_cls"] == metrics["loss_l1"] == metrics["num_fg_per_gt"] == 0
@@ -135,6 +133,7 @@ def test_the_defaults_are_those_of_the_base_config():
     assert dataclasses.asdict(LossConfig()) == base.get_config().loss.to_dict()
 
 
+@pytest.mark.slow
 def test_the_sums_of_two_halves_of_a_batch_add_up_to_those_of_the_whole():
     anchors, mask = make_anchors((64, 64)), jnp.array([[True, False], [True, True]])
 

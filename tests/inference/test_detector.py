@@ -171,12 +171,14 @@ def test_options_reach_the_detect_config(run, monkeypatch):
     assert configs == [DetectConfig(**options, num_candidates=1000), pretrained.DETECTOR_CONFIG]
 
 
+@pytest.mark.slow
 def test_max_detections_may_exceed_the_default_number_of_candidates(run):
     """With conf 0 and iou 1 every anchor is a detection: 1344 of them at 256x256."""
     detector = Detector.from_pretrained(run, size=256, conf=0.0, iou=1.0, max_detections=1200, log=lambda text: None)
     assert len(detector(np.zeros((256, 256, 3), np.uint8))) == 1200
 
 
+@pytest.mark.slow
 def test_one_number_as_size_is_height_and_width(run):
     assert Detector.from_pretrained(run, size=96).size_hw == (96, 96)
     assert Detector.from_pretrained(run, size=(96, 32)).size_hw == (96, 32)

@@ -47,9 +47,12 @@ def _metrics_by_a_loop_over_the_images(batch) -> dict[str, float]:
     return {"iou_of_positives": np.mean(ious), "num_empty_images": num_empty, "num_fg": len(ious)}
 
 
+_SIMPLER = ((1, False, 1), (8, False, 1), (1, False, 4))  # device count, ZeRO-1 sharding, parts of a batch
+
+
 @pytest.mark.parametrize(
     ("num_devices", "shard_state", "accumulate_steps"),
-    [(1, False, 1), (8, False, 1), (8, True, 1), (1, False, 4), (2, True, 4)],
+    [(8, True, 1), (2, True, 4), *(pytest.param(*each, marks=pytest.mark.slow) for each in _SIMPLER)],
 )
 def test_a_metric_added_to_the_loss_is_that_of_the_whole_batch(monkeypatch, num_devices, shard_state, accumulate_steps):
     monkeypatch.setattr(losses, "loss_sums", _sums_with_metrics_of_our_own)

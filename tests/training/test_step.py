@@ -72,6 +72,7 @@ def test_a_step_whose_loss_is_not_finite_changes_nothing_but_its_number(toy_step
     assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
 
 
+@pytest.mark.slow
 def test_training_at_another_size_scales_the_boxes_with_the_images():
     mesh = make_mesh(1)
     config = toy.step_config()
@@ -114,7 +115,7 @@ def _step_once(config: StepConfig, num_devices: int = 1):
 _FROZEN_STATISTICS = ("bn/(mean|var)$",)
 
 
-@pytest.mark.parametrize("num_devices", [1, 2])
+@pytest.mark.parametrize("num_devices", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_batch_in_parts_gives_the_losses_and_the_update_of_the_whole_batch(num_devices):
     """Equal to rounding if the BatchNorm statistics are frozen; otherwise BatchNorm sees one part at a time."""
     state, metrics = _step_once(toy.step_config(freeze=_FROZEN_STATISTICS), num_devices)

@@ -56,7 +56,7 @@ def _losses(history) -> list[float]:
     return [float(metrics["loss"]) for metrics in history]
 
 
-@pytest.mark.parametrize("name", _OPTIMIZERS)
+@pytest.mark.parametrize("name", ["sgd", pytest.param("adamw", marks=pytest.mark.slow)])
 def test_ten_steps_with_a_sharded_state_equal_ten_with_a_replicated_one(name):
     whole, history = _run(8, False, 10, _OPTIMIZERS[name])
     sliced, own_history = _run(8, True, 10, _OPTIMIZERS[name])
@@ -126,6 +126,7 @@ def test_arrays_are_cut_along_their_longest_even_axis(shape, axis):
     assert zero.axis_of(shape, 1) is None
 
 
+@pytest.mark.slow
 def test_with_batchnorm_over_the_global_batch_the_loss_is_the_same_on_any_number_of_devices():
     losses = {n: _losses(_run(n, False, 4, bn_axis=AXIS)[1]) for n in (1, 2, 4, 8)}
     for num_devices in (2, 4, 8):

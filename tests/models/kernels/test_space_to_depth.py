@@ -94,6 +94,7 @@ class _Head(nn.Module):
         return Predictions(raw[..., :4], raw[..., 4], raw[..., 5:])
 
 
+@pytest.mark.slow
 def test_in_training_predictions_statistics_and_gradients_agree_with_it_on_and_off():
     images = 255 * jnp.asarray(np.random.default_rng(0).random((4, 64, 64, 3)), jnp.float32)
     off, on = (
