@@ -42,7 +42,7 @@ SHORT = (
     "--config.hsv.enabled=true",
 )
 _STEPS_PER_EPOCH = 20
-_PATIENCE = 900  # seconds after which a program that has not ended is a failure
+_SILENCE = 900  # seconds without output after which a program hangs; a large one compiles in silence
 _STOPPED = 75  # exit code of train.py after a save on SIGTERM
 _NOT_COMPARED = ("images_per_second", "data_wait", "time", "num_programs")  # differ between runs without an error
 
@@ -101,7 +101,7 @@ class Run:
                 reader.ended.wait(delay)
                 phase, sent = reader.phase, time.monotonic()
                 process.send_signal(number)
-            if not reader.ended.wait(_PATIENCE):
+            if not reader.wait_for_end():
                 process.kill()
                 raise SystemExit(f"{self.workdir} hangs:\n{''.join(reader.lines)}")
         seconds = time.monotonic() - sent
@@ -175,6 +175,7 @@ class _Reader(threading.Thread):
         self.lines: list[str] = []
         self.phase = "starting"
         self.ended = threading.Event()
+        self._last_line = time.monotonic()
         self._stream = stream
         self._reports = threading.Semaphore(0)
         self.start()
@@ -182,6 +183,7 @@ class _Reader(threading.Thread):
     def run(self) -> None:
         for line in self._stream:
             self.lines.append(line)
+            self._last_line = time.monotonic()
             if found := re.match(r"step (\d+)/", line):
                 self.phase = "evaluating" if int(found[1]) % _STEPS_PER_EPOCH == 0 else "training"
                 self._reports.release()
@@ -190,6 +192,13 @@ class _Reader(threading.Thread):
         for _ in range(1000):
             self._reports.release()  # releases everyone who waits: no more reports will come
         self.ended.set()
+
+    def wait_for_end(self) -> bool:
+        """Waits until the program ends; False if it hangs."""
+        while not self.ended.wait(1):
+            if time.monotonic() - self._last_line > _SILENCE:
+                return False
+        return True
 
     def wait_for_reports(self, num_reports: int) -> None:
         for _ in range(num_reports):
