@@ -24,7 +24,7 @@ from yolox_jax.types import Source
 from yolox_jax.weights.load import load_weights
 
 _CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "The model and data set: a file of configs/.", lock_config=True
+    "config", None, "The config of model and data set, such as configs/yolox_s.py.", lock_config=True
 )
 _WEIGHTS = flags.DEFINE_string("weights", None, "A run directory, a checkpoint, a .pth file, or a name like yolox_s.")
 _OUTPUT = flags.DEFINE_string("output", None, "A JSON file for the numbers.")

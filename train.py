@@ -43,13 +43,13 @@ from yolox_jax.visualize import batch_sheet, sheets
 from yolox_jax.weights import checkpoint
 from yolox_jax.weights.load import load_weights
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "What to train: a file of configs/.", lock_config=True)
+_CONFIG = config_flags.DEFINE_config_file("config", None, "The config, such as configs/yolox_s.py.", lock_config=True)
 _WORKDIR = flags.DEFINE_string("workdir", None, "The run directory; runs/<config name> by default.")
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """What stays the same from the first step to the last."""
+    """Everything that stays the same from the first step to the last."""
 
     config: ConfigDict
     workdir: Path
@@ -71,7 +71,7 @@ class Run:
 
 @dataclasses.dataclass(frozen=True)
 class Session:
-    """What is open while the loop runs."""
+    """The resources that are open while the loop runs."""
 
     log: RunLog
     programs: compilation.Programs
@@ -123,7 +123,7 @@ def prepare(config: ConfigDict, workdir: Path) -> Run:
 
 
 def restore(run: Run) -> tuple[TrainState, int]:
-    """The newest checkpoint's state, or else a new one, and the step to begin with; sets the loader to that step."""
+    """Returns the newest checkpoint's state, or a new one, and the step to start from; the loader starts there too."""
     config, workdir = run.config, run.workdir
     class_names = run.train_source.class_names
     if config.init_from and checkpoint.find(workdir) is None:
@@ -148,7 +148,7 @@ def restore(run: Run) -> tuple[TrainState, int]:
 
 
 def compile_ahead(run: Run, train_state: TrainState, first_step: int) -> compilation.Programs:
-    """One program for each image size and one for evaluation, compiled in the background in order of first use."""
+    """Prepares one program per image size and one for evaluation, to be compiled in order of first use by `loop`."""
     config, mesh, total_steps = run.config, run.mesh, run.schedule.total_steps
     sizes = [run.size_hw] if first_step < total_steps else []
     if run.multiscale:
@@ -186,7 +186,7 @@ def loop(run: Run, train_state: TrainState, first_step: int, programs: compilati
     result = None
     with stop_request() as stop, programs, run.loader, trace, contextlib.closing(log), contextlib.closing(checkpoints):
         session = Session(log, programs, stop)
-        run.save_due.note_save()  # every_minutes count from here
+        run.save_due.note_save()  # config.checkpoint.every_minutes counts from here
         if _lacks_evaluation(run, first_step):
             result = _evaluate_step(run, session, train_state, first_step - 1)
         batches = log.time_waits(run.loader)
@@ -210,7 +210,7 @@ def loop(run: Run, train_state: TrainState, first_step: int, programs: compilati
             if (step + 1) % config.log_every_steps == 0:
                 log.report()
                 trim_memory()
-            stopping = stop.check()  # once a step; a signal after it counts at the next step, in every process
+            stopping = stop.check()  # in every process once a step; a later signal counts at the next one
             evaluating = run.evaluation_due(step)
             if stopping:
                 _save_and_stop(run, session, train_state, step + 1)
@@ -265,9 +265,9 @@ def _evaluate_step(run: Run, session: Session, train_state: TrainState, step: in
 
 
 def _evaluate(run: Run, session: Session, train_state: TrainState) -> EvalResult:
-    """Evaluates the EMA weights on the validation split. Raises Stopped if a signal comes meanwhile."""
+    """Evaluates the EMA weights on the validation split. Raises Stopped if a signal arrives meanwhile."""
     config, stop = run.config, session.stop
-    during = "stopped during an evaluation, after saving; the same command resumes with it"
+    during = "stopped during an evaluation, after saving; the same command resumes with that evaluation"
 
     def progress(num_done: int, num_all: int) -> None:
         print_progress(num_done, num_all)
@@ -296,7 +296,7 @@ def _evaluate(run: Run, session: Session, train_state: TrainState) -> EvalResult
 def _keep_picture(
     run: Run, log: RunLog, name: str, step: int, draw_sheet: Callable[..., np.ndarray], *shown: Any
 ) -> None:
-    """Writes the sheet of what is `shown` to pictures/<name>_<step>.jpg, and a record of it to the log."""
+    """Writes `draw_sheet(*shown)` to pictures/<name>_<step>.jpg, and a record of it to the log."""
     if hosts.is_primary():
         with log.untimed():
             picture = sheets.keep_picture(run.workdir, f"{name}_{step}", draw_sheet(*shown))
@@ -317,7 +317,7 @@ def _own_directory(workdir: Path, resume: bool) -> Iterator[None]:
     with run_directory.claim(workdir) if hosts.is_primary() else contextlib.nullcontext():
         if hosts.is_primary() and not resume and (earlier := run_directory.set_aside(workdir)):
             print(f"moved the earlier run in {workdir} to {earlier}")
-        hosts.barrier("run directory")  # no process reads the directory before it is in order
+        hosts.barrier("run directory")  # no process reads the directory before this
         yield
 
 
@@ -329,7 +329,7 @@ def main() -> None:
     quiet_libraries()
     compilation.enable_compilation_cache()
     config, where = _CONFIG.value, _CONFIG.value.parallel
-    # Inside hosts.joined an error must leave by its exit code; the outer user_errors is for joining itself.
+    # hosts.joined expects errors as exit codes from the inner user_errors; the outer one is for joining itself.
     with (
         user_errors(),
         hosts.joined(where.coordinator, where.num_processes, where.process_id),

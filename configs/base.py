@@ -1,8 +1,8 @@
 """Every number of the recipe, with its source: the official PyTorch YOLOX at its HEAD of 2025 unless a comment says
 otherwise. "exp" is its yolox/exp/yolox_base.py, "ours" marks what it does not have.
 
-Numbers and strings only: what follows from them is derived after --config.field=… has set the fields. Two other recipes
-have names, given after the file: --config=configs/yolox_s.py:release, or :large_batch.
+Fields hold plain values; anything derived from them is computed once --config.field=… has set them. Two other recipes
+have names, which follow the file: --config=configs/yolox_s.py:release, or :large_batch.
 """
 
 from ml_collections import ConfigDict
@@ -21,14 +21,14 @@ def get_config(recipe: str = "") -> ConfigDict:
 
 
 def _head_of_2025() -> ConfigDict:
-    """Long because it lists every field once."""
+    """The default recipe. Long because it lists every field once."""
     config = ConfigDict()
     config.model = "s"  # a key of yolox_jax.models.yolox.VARIANTS
     config.num_classes = placeholder(int)  # taken from the data set; if given too, the two must agree
     config.dtype = "auto"  # the compute dtype: float32, bfloat16, or auto: float32 on a CPU, otherwise bfloat16
     config.seed = 0
     config.init_from = ""  # weights to fine-tune from: a run, a checkpoint, a .pth file or an official name
-    config.init_item = "ema"  # which weights of a checkpoint: ema, the EMA weights, or raw
+    config.init_item = "ema"  # which weights of a checkpoint: "ema" (the EMA weights) or "raw"
 
     # Data
     config.data = ConfigDict()
@@ -44,15 +44,15 @@ def _head_of_2025() -> ConfigDict:
     config.data.tfds = ConfigDict({"image": "image", "image_id": "image/id", "objects": "objects", "bbox": "bbox"})
     config.data.tfds.update({"label": "label", "is_crowd": "is_crowd", "area": "area"})
     config.data.shapes = ConfigDict({"num_train": 1000, "num_val": 200, "seed": 0})  # for kind "shapes"
-    config.data.bad_images = "replace"  # by empty images, each with a warning; refuse: stops at the start
-    config.data.mosaic_window = 256  # positions of the shuffled order that mosaic partners come from; 0: all of them
-    config.data.threads = 2  # that decode and augment, per process
-    # Worker processes, each with as many threads and its own cache; 0: threads of the main process. Several workers
+    config.data.bad_images = "replace"  # with an empty image, and warn; "refuse": stop at the start
+    config.data.mosaic_window = 256  # mosaic partners are among this many last images of the shuffled order; 0: any
+    config.data.threads = 2  # threads that decode and augment, per process
+    # Worker processes, each with as many threads and its own cache; 0: threads in the main process. Several workers
     # decode an image more than once: 1.9 times with two, 2.9 times with four.
     config.data.workers = 0
     config.data.prefetch = 4  # batches prefetched
     config.data.cache_mb = 1024  # cache of decoded images, per process
-    config.data.max_boxes = 120  # ground-truth slots per image (exp: TrainTransform max_labels=120 with mosaic)
+    config.data.max_boxes = 120  # ground-truth boxes per image (exp: TrainTransform max_labels=120 with mosaic)
     # Repeat-factor sampling: images of rarer classes repeat sqrt(threshold / frequency) times (LVIS: 0.001); 0: off.
     config.data.repeat_threshold = 0.0
 
@@ -81,7 +81,7 @@ def _head_of_2025() -> ConfigDict:
 
     # Schedule and optimizer
     config.batch_size = 64  # global (the reference's README: tools/train.py -b 64 on 8 GPUs)
-    config.accumulate_steps = 1  # parts of a batch, one after another, if it does not fit into memory (ours)
+    config.accumulate_steps = 1  # parts a batch is split into, one after another, to save memory (ours)
     config.epochs = 300  # exp.max_epoch
     config.warmup_epochs = 5  # exp.warmup_epochs
     config.no_aug_epochs = 15  # exp.no_aug_epochs: the last epochs, without mosaic and mixup, with the L1 loss
@@ -92,9 +92,9 @@ def _head_of_2025() -> ConfigDict:
     config.weight_decay = 5e-4  # exp.weight_decay; of convolution kernels only
     config.clip_grad_norm = placeholder(float)  # ours: the largest global norm of the gradients; not clipped if not set
     config.ema_decay = 0.9998  # exp.get_trainer: ModelEMA(…, 0.9998)
-    config.freeze = ()  # regular expressions of variable paths to freeze: ("backbone/backbone",) is CSPDarknet
-    config.patience = placeholder(int)  # early stopping after so many evaluations in a row without a better AP
-    config.max_bad_steps = 10  # the run stops after so many steps in a row without a finite loss (ours)
+    config.freeze = ()  # regular expressions of variable paths to freeze: ("backbone/backbone",) is the backbone
+    config.patience = placeholder(int)  # early stopping after this many evaluations in a row without a better AP
+    config.max_bad_steps = 10  # the run stops after this many steps in a row with a non-finite loss or gradient (ours)
 
     # SimOTA: the reference's YOLOXHead.get_assignments
     config.assignment = ConfigDict()
@@ -116,14 +116,14 @@ def _head_of_2025() -> ConfigDict:
     config.eval = ConfigDict()
     config.eval.every_epochs = 10  # exp.eval_interval; in the no-aug epochs every epoch
     config.eval.batch_size = 64
-    config.eval.metric = "coco"  # or voc: mAP07 and mAP12; AP07 and AP are the same two over IoU 0.5 to 0.95
+    config.eval.metric = "coco"  # or voc: mAP07 and mAP12 at IoU 0.5; AP07 and AP average them over IoU 0.5 to 0.95
     config.eval.detect = ConfigDict()
     config.eval.detect.conf = 0.001  # --conf 0.001 in the reference's README
     config.eval.detect.iou = 0.65  # exp.nmsthre
     config.eval.detect.max_detections = 1000  # per image; docs/architecture.md says how AP depends on these two
     config.eval.detect.num_candidates = 2000  # boxes per image that enter NMS
     config.eval.detect.multi_label = False  # True: every class of a box above conf, not only its best one
-    config.eval.detect.tta = False  # test-time augmentation: mirrored, smaller and larger too; four times the work
+    config.eval.detect.tta = False  # test-time augmentation: four views of each image, four times the work
 
     # Running
     config.parallel = ConfigDict()
@@ -135,7 +135,7 @@ def _head_of_2025() -> ConfigDict:
     config.parallel.num_processes = placeholder(int)
     config.parallel.process_id = placeholder(int)
     config.log_every_steps = 10
-    config.tracker = ""  # or wandb, mlflow: gets the numbers of metrics.jsonl too
+    config.tracker = ""  # or wandb, mlflow: the numbers of metrics.jsonl go there too
     config.profile = 0  # steps to trace into the run directory, soon after the start
     config.checkpoint = ConfigDict()  # saves also happen before every evaluation
     config.checkpoint.every_steps = placeholder(int)

@@ -1,7 +1,7 @@
 """python train.py --config=configs/finetune.py --config.data.root=DIR
 
-Fine-tunes official weights on your own classes with hundreds of images, as docs/custom_data.md explains. Expected, with
-the 205 blood-cell photographs of docs/results.md: AP 0.38 to 0.43, AP50 0.70 to 0.79.
+Fine-tunes official weights on your own classes, given hundreds of images (docs/custom_data.md). Expected with the 205
+blood-cell photographs of docs/results.md: AP 0.38 to 0.43, AP50 0.70 to 0.79.
 """
 
 from ml_collections import ConfigDict
@@ -10,7 +10,7 @@ from configs import yolox_nano
 
 
 def get_config(recipe: str = "") -> ConfigDict:
-    config = yolox_nano.get_config(recipe)  # yolox_s (change all three) finds more, at 25 times the work
+    config = yolox_nano.get_config(recipe)  # yolox_s in all three places: higher AP, 25 times the work
     config.init_from = "yolox_nano"  # or the path of a .pth file; "": from scratch
 
     # Data: a COCO JSON file for each split; it also lists the classes
@@ -24,7 +24,7 @@ def get_config(recipe: str = "") -> ConfigDict:
     config.epochs = 20
     config.warmup_epochs = 1
     config.no_aug_epochs = 5  # the last epochs, without mosaic; an evaluation after each
-    config.batch_size = 8  # the learning rate is proportional; both batches: a multiple of the number of devices
+    config.batch_size = 8  # scales the learning rate; both batch sizes: a multiple of the number of devices
     config.eval.batch_size = 8
     config.eval.every_epochs = 5
     return config

@@ -16,7 +16,7 @@ def get_config() -> ConfigDict:
     config.data.threads = 1  # drawing is Python code, which threads cannot run in parallel
     config.data.max_boxes = 8  # an image has at most six shapes
     config.input_size = (96, 96)  # small images and small batches: many steps in a few minutes
-    config.mosaic.prob = 0.0  # a few hundred steps are too few to learn from mosaics
+    config.mosaic.prob = 0.0  # the run is too short to learn from mosaics
     config.multiscale.enabled = False
     config.hsv.enabled = False  # the shapes already have random colors
     config.batch_size = 8

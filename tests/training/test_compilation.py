@@ -79,10 +79,10 @@ def test_the_compilation_cache_is_below_the_cache_folder_unless_jax_has_its_own(
     assert jax.config.jax_compilation_cache_dir == str(tmp_path / "programs")
 
 
-def test_without_a_home_folder_programs_are_not_kept_and_that_is_said(jax_cache, monkeypatch, caplog):
+def test_without_a_home_folder_the_compilation_cache_stays_off_with_a_warning(jax_cache, monkeypatch, caplog):
     monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
     no_home_folder(monkeypatch)
     before = jax.config.jax_compilation_cache_dir
     compilation.enable_compilation_cache()
     assert jax.config.jax_compilation_cache_dir == before
-    assert "not kept for the next start: this user has no home folder" in caplog.text
+    assert "the compilation cache is off: this user has no home folder" in caplog.text

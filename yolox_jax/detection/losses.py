@@ -26,7 +26,7 @@ _EPSILON = 1e-16  # the reference's IOUloss
 
 @dataclasses.dataclass(frozen=True)
 class LossConfig:
-    """The loss terms; the defaults are the reference's."""
+    """Weights and kinds of the loss terms; the defaults are the reference's."""
 
     iou_weight: float = 5.0
     obj_weight: float = 1.0
@@ -47,7 +47,7 @@ class LossConfig:
 class LossSums:
     """Sums over some images. Add the sums of all parts of a batch and of all devices, then `divide` the total.
 
-    A new loss term, mean or count is one more entry in what `_image_sums` returns; it is then logged under that name.
+    To add a loss term, mean or count, add an entry in `_image_sums`; it is then logged under that name.
     """
 
     terms: Metrics  # weighted loss terms: the loss is their sum divided by num_fg
@@ -74,12 +74,12 @@ def loss_sums(
 
     Args:
       predictions: raw outputs of B images.
-      anchors: of their size.
+      anchors: the anchor points of their image size.
       gt_boxes: [B, G, 4] xyxy pixels.
       gt_labels: [B, G] int.
       gt_mask: [B, G] bool.
-      l1_weight: 1 in the no-aug epochs, else 0; may be traced. Multiplies that of `loss_config`.
-      assignment_config: the tunables of SimOTA.
+      l1_weight: 1 in the no-aug epochs, else 0; may be traced. Multiplies `loss_config.l1_weight`.
+      assignment_config: the parameters of SimOTA.
       loss_config: weights and kinds of the terms.
     """
     predictions = jax.tree.map(lambda x: x.astype(jnp.float32), predictions)
@@ -98,9 +98,9 @@ def divide(sums: LossSums, gradients: Any = None) -> tuple[Metrics, Any]:
 
     Args:
       sums: added over all parts and devices.
-      gradients: any tree that is linear in the weighted sum: its gradients, the norm of these.
+      gradients: any tree that scales with the weighted sum, such as its gradients and their norm.
     Returns:
-      loss, the terms, means and counts of the sums, num_fg_per_gt; and the tree for the loss.
+      The metrics (loss; the terms, means and counts of the sums; num_fg_per_gt), and the tree, scaled to the loss.
     """
     num_fg, num_gt = sums.counts["num_fg"], sums.counts["num_gt"]
     scale = 1 / jnp.maximum(num_fg, 1)
@@ -123,7 +123,7 @@ def detection_loss(
 ) -> tuple[jax.Array, Metrics]:
     """The loss of a batch: (5·Σ(1−IoU²) + ΣBCE(obj) + ΣBCE(cls) + l1_weight·ΣL1) / number of positive anchors.
 
-    Takes the arguments of `loss_sums`; the formula has the default weights.
+    The arguments are those of `loss_sums`; the formula shows the default weights.
 
     Returns:
       The loss, and the metrics loss, loss_iou, loss_obj, loss_cls, loss_l1 (with their weights), num_fg, num_gt and

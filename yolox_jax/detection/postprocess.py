@@ -1,4 +1,4 @@
-"""Raw predictions to detections: decode, score, apply the threshold, NMS, all with fixed shapes."""
+"""Turns raw predictions into detections: decoding, scores, threshold and NMS, all with fixed shapes."""
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ from yolox_jax.types import Anchors, Detections, Predictions
 
 # Boxes per image that enter NMS. On 100 COCO images at a score threshold of 0.001, more do not change AP.
 DEFAULT_NUM_CANDIDATES = 2000
-_AT_A_TIME = 8  # images: for each, NMS needs a few arrays [N, N], of 16 MB at N = 2000
+_AT_A_TIME = 8  # images; NMS needs a few arrays [N, N] for each, of 16 MB at N = 2000
 
 
 def detect(
@@ -31,7 +31,7 @@ def detect(
 
     Args:
       predictions: raw outputs of B images.
-      anchors: of their size.
+      anchors: the anchor points of their image size.
       conf: the score threshold; a score equal to it passes.
       iou: a box is suppressed if a better box of its class overlaps it by more than this.
       max_detections: D, the number of detection slots; static.
@@ -80,7 +80,7 @@ def _best_class(predictions: Predictions, conf: float, num_candidates: int) -> t
 
 
 def _every_class(predictions: Predictions, conf: float, num_candidates: int) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """The same for the best pairs of a box and a class."""
+    """Returns what `_best_class` does, but for the best pairs of a box and a class."""
     num_classes = predictions.cls_logits.shape[1]
     score_AC = jax.nn.sigmoid(predictions.obj_logits)[:, None] * jax.nn.sigmoid(predictions.cls_logits)
     score_P = jnp.where(score_AC >= conf, score_AC, -1.0).reshape(-1)  # P pairs of a box and a class

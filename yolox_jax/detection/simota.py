@@ -22,7 +22,7 @@ _LOG_FLOOR = -100.0  # torch's binary_cross_entropy clamps log(p) here
 
 @dataclasses.dataclass(frozen=True)
 class SimOtaConfig:
-    """The tunables of the assignment; the defaults are the reference's."""
+    """The parameters of SimOTA; the defaults are the reference's."""
 
     center_radius: float = 1.5  # strides: candidates are the anchors closer than this to a box's center, in x and in y
     num_candidates: int = 10  # IoUs summed for the dynamic k, which is therefore at most this
@@ -87,7 +87,7 @@ def assign(
 
 
 def _candidates(boxes: _Boxes, anchors: Anchors, config: SimOtaConfig) -> tuple[jax.Array, jax.Array]:
-    """True [G, A] if an anchor is a candidate because of this box, and if it has no penalty with this box."""
+    """Two masks [G, A]: the anchors that are candidates because of a box, and those without a penalty for that box."""
     near_GA = _near_center(boxes.xyxy, anchors, config.center_radius) & boxes.mask[:, None]
     if not config.in_box_candidates:
         return near_GA, near_GA
@@ -98,7 +98,7 @@ def _candidates(boxes: _Boxes, anchors: Anchors, config: SimOtaConfig) -> tuple[
 def _iou_and_cost(
     boxes: _Boxes, predicted: _Predicted, candidate_A: jax.Array, config: SimOtaConfig
 ) -> tuple[jax.Array, jax.Array]:
-    """IoU and cost [G, A] of every real box with every candidate, also with those of other boxes; elsewhere 0 and ∞."""
+    """IoU and cost [G, A] of every real box with every candidate, including those of other boxes; 0 and ∞ elsewhere."""
     real_GA = candidate_A[None, :] & boxes.mask[:, None]
     _, free_GA = _candidates(boxes, predicted.anchors, config)
     iou_GA = jnp.where(real_GA, pairwise_iou(boxes.xyxy, predicted.xyxy), 0.0)
@@ -114,7 +114,7 @@ def _take_cheapest(iou_GA: jax.Array, cost_GA: jax.Array, num_candidates: int) -
     """Dynamic k: each box takes its k cheapest candidates, k = Σ of its `num_candidates` best IoUs, and at least 1.
 
     Returns:
-      True if the box takes its K-th cheapest anchor, and the index of that anchor, [G, K] each.
+      For the K cheapest anchors of each box: whether the box takes them, and their indices, [G, K] each.
     """
     # k ≤ K since an IoU is at most 1, so one top-k of width K serves every box.
     width = min(num_candidates, iou_GA.shape[1])

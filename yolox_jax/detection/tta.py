@@ -1,7 +1,7 @@
 """Test-time augmentation: maps predictions for a mirrored or resized image back to the original image.
 
 The anchor points of such a view are moved to where they lie in the original image, so that its raw outputs decode to
-boxes of that image. The views of one image are then joined, as if one network had more anchors.
+boxes of that image. The views of one image are then joined, as if the network had more anchors.
 """
 
 import dataclasses

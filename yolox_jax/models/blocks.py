@@ -1,4 +1,4 @@
-"""The blocks that all the networks are made of.
+"""The blocks that all networks are made of.
 
 Every module and parameter has the reference's name (yolox/models/network_blocks.py), so that weights/official.py can
 map a checkpoint by joining paths.
@@ -130,7 +130,7 @@ class CSPLayer(nn.Module):
 
 
 class SPPBottleneck(nn.Module):
-    """Spatial pyramid pooling: the input beside its maxima over 5×5, 9×9 and 13×13 neighborhoods."""
+    """Spatial pyramid pooling: halves the channels and appends the maxima over 5×5, 9×9 and 13×13 neighborhoods."""
 
     features: int
     config: BlockConfig

@@ -11,7 +11,7 @@ from yolox_jax.models.kernels.space_to_depth import Choice, Layout, choose_layou
 
 
 class Focus(nn.Module):
-    """Each 2×2 pixels become one with four times the channels, then a 3×3 ConvBlock."""
+    """Turns each 2×2 pixels into one with four times the channels, then applies a 3×3 ConvBlock."""
 
     features: int
     config: BlockConfig
@@ -31,7 +31,7 @@ class CSPDarknet(nn.Module):
     base_features: int
     base_depth: int  # bottlenecks in the first and last stage, three times as many in the two between
     config: BlockConfig
-    space_to_depth: Choice = "auto"  # for the stem and first stage, whose channels are few
+    space_to_depth: Choice = "auto"  # of the stem and first stage, which have few channels
 
     @nn.compact
     def __call__(self, images_BHW3: jax.Array, train: bool) -> tuple[jax.Array, jax.Array, jax.Array]:

@@ -13,7 +13,7 @@ from yolox_jax.models.blocks import BlockConfig, ConvBlock, Sequential, upsample
 class FPN(nn.Module):
     """Images to features at stride 8 and 16, with 128 and 256 channels, and the backbone's own at stride 32.
 
-    The backbone is inside, named "backbone", as in the reference. What it must be is in models/yolox.py.
+    The backbone is inside, named "backbone", as in the reference. models/yolox.py says what it must return.
     Source: the reference's yolox/models/yolo_fpn.py.
     """
 

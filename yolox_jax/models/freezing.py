@@ -18,7 +18,7 @@ from yolox_jax.models.layers import BatchNorm
 def frozen_mask(variables: Any, patterns: tuple[str, ...]) -> Any:
     """Returns a tree like `variables`, {"params", "batch_stats"}, that is True where a variable is frozen.
 
-    The paths have the official names: "backbone/backbone" is the backbone, "backbone" the neck with its backbone,
+    The modules have the official names: "backbone/backbone" is the backbone, "backbone" the neck with its backbone,
     "head" the head.
 
     Raises:
@@ -58,7 +58,7 @@ def stop_frozen_gradients(mask: Any, params: Any) -> Any:
 def frozen_statistics(patterns: tuple[str, ...]) -> Iterator[None]:
     """Inside the context, a BatchNorm with frozen statistics normalizes by them in training too, like torch's eval().
 
-    Only the BatchNorm of models/layers.py is covered: a backbone with normalization of its own trains as it is written.
+    This covers only the BatchNorm of models/layers.py: other normalization layers of your own backbone still train.
     """
 
     def intercept(call: Callable[..., Any], args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:

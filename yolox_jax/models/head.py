@@ -12,7 +12,7 @@ from yolox_jax.models.blocks import BlockConfig, ConvBlock, Sequential, spatial_
 from yolox_jax.models.layers import Conv
 from yolox_jax.types import Predictions
 
-# Every score starts at 0.01, so that the many negatives do not dominate the first steps (RetinaNet, section 3.3).
+# Every probability starts at 0.01, so that the many negatives do not dominate the first steps (RetinaNet, section 3.3).
 _PRIOR_PROB = 0.01
 _prior_bias = nn.initializers.constant(-math.log((1 - _PRIOR_PROB) / _PRIOR_PROB))
 
@@ -64,5 +64,5 @@ class Head(nn.Module):
 
 
 def _join_levels(levels: Sequence[jax.Array]) -> jax.Array:
-    """Joins one [B, h, w, n] per level to [B, A, n], row-major inside a level."""
+    """Joins one array [B, h, w, n] per level into [B, A, n], row-major inside a level."""
     return jnp.concatenate([x.reshape(x.shape[0], -1, x.shape[-1]) for x in levels], axis=1)

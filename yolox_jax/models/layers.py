@@ -1,4 +1,4 @@
-"""Convolution and BatchNorm as torch defines them. How they are computed fast is in kernels/."""
+"""Convolution and BatchNorm as torch defines them, computed by kernels/."""
 
 from collections.abc import Callable
 
@@ -10,7 +10,7 @@ from yolox_jax.models.kernels import batch_norm, convolution, depthwise, space_t
 from yolox_jax.models.kernels.space_to_depth import Layout
 
 BN_EPSILON = 1e-3  # the reference sets both on every BatchNorm
-BN_KEEP = 0.97  # torch's momentum of 0.03 is the share of the new value
+BN_KEEP = 0.97  # 1 − torch's momentum of 0.03, which is the share of the new value
 
 # torch's default for Conv2d, kaiming_uniform(a=√5), is U(−1/√fan_in, 1/√fan_in).
 kernel_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")

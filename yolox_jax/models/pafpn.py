@@ -12,7 +12,7 @@ from yolox_jax.models.blocks import BlockConfig, ConvBlock, CSPLayer, spatial_bl
 class PAFPN(nn.Module):
     """Images to features at stride 8, 16 and 32, with the backbone's numbers of channels.
 
-    The backbone is inside, named "backbone", as in the reference. What it must be is in models/yolox.py.
+    The backbone is inside, named "backbone", as in the reference. models/yolox.py says what it must return.
     Source: the reference's yolox/models/yolo_pafpn.py.
     """
 

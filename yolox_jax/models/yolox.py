@@ -1,14 +1,14 @@
-"""The seven networks, and how a network of your own is composed.
+"""The seven networks, and how to compose your own.
 
 A network is a backbone, a neck and a head:
 
 - a backbone is a module of (images [B, H, W, 3], train) -> features at stride 8, 16 and 32: three arrays
-  [B, H/stride, W/stride, channels], whose numbers of channels are its own choice. Images are BGR in 0..255.
+  [B, H/stride, W/stride, channels] with any numbers of channels. Images are BGR in 0..255.
 - a neck has the same signature. It calls its backbone with name="backbone".
 - a head is a module of (features, train) -> `Predictions` in float32.
 
-Each is passed as something that makes the module when it is called with name=: a class whose fields are set by
-functools.partial. So a network with a backbone of your own needs no change in this package:
+Each is passed as a callable that makes the module when called with name=, such as a class whose fields are set by
+functools.partial. A backbone of your own needs no change in this package:
 
     config = BlockConfig()
     model = YOLOX(
@@ -43,7 +43,7 @@ _LARGEST_STRIDE = 32
 
 @dataclasses.dataclass(frozen=True)
 class Variant:
-    """One network of the family, in the numbers of the reference's exps/default."""
+    """One network of the family, with the numbers of the reference's exps/default."""
 
     depth: float  # × 3 bottlenecks a stage
     width: float  # × 64 channels after the stem, × 256 in the head
@@ -66,7 +66,7 @@ class YOLOX(nn.Module):
     """A detector: images to raw predictions.
 
     `apply(variables, images_BHW3, train)` takes BGR images in 0..255 (no mean, no std) whose sides are any multiples of
-    32. With train=True the collection "batch_stats" must be mutable. The module's docstring has the fields' contract.
+    32. With train=True the collection "batch_stats" must be mutable. The docstring of this file explains neck and head.
     """
 
     neck: Callable[..., nn.Module]
@@ -75,7 +75,7 @@ class YOLOX(nn.Module):
     @nn.compact
     def __call__(self, images_BHW3: jax.Array, train: bool = False) -> Predictions:
         _check_images(images_BHW3)
-        levels = self.neck(name="backbone")(images_BHW3, train)  # so the reference names its neck
+        levels = self.neck(name="backbone")(images_BHW3, train)  # the reference's name for the neck
         return self.head(name="head")(levels, train)
 
 
@@ -92,11 +92,12 @@ def create(
     Args:
       dtype: the compute dtype; parameters, statistics and predictions are float32.
       bn_axis: the mapped axis whose devices share BatchNorm's statistics in training; None: each has its own.
-      space_to_depth: hold the first stages of tiny and s as a TPU needs it (kernels/space_to_depth.py); the other
-        networks have no use for it. Neither parameters nor, but for rounding, predictions depend on it.
+      space_to_depth: whether the first stages of tiny and s have the layout that suits a TPU
+        (kernels/space_to_depth.py); the other networks ignore it. Parameters and, up to rounding, predictions are the
+        same.
 
     Raises:
-      UserError: an unknown name or no class.
+      UserError: the name is unknown, or `num_classes` is below 1.
     """
     if name not in VARIANTS:
         raise UserError(f"no model named {name!r}", f"choose one of {', '.join(VARIANTS)}")
@@ -119,7 +120,7 @@ def count_flops(model: YOLOX, variables: Any, size_hw: tuple[int, int]) -> float
     """Counts the floating-point operations of predicting one image, before any rewriting for a device.
 
     A multiply-add counts as two. Only the shapes of the variables matter. Give a float32 model without space-to-depth,
-    or casts and padding of kernels are counted too. Returns None if jax may not use the CPU (JAX_PLATFORMS): GPUs and
+    otherwise casts and padding of kernels count too. Returns None if jax may not use the CPU (JAX_PLATFORMS): GPUs and
     TPUs do not report the count.
     """
     try:
@@ -145,7 +146,7 @@ def compute_dtype(name: str) -> jnp.dtype:
 
 
 def _check_images(images: jax.Array) -> None:
-    """Raises ValueError for another shape. detection/anchors.py has its own check: neither may import the other."""
+    """Raises ValueError for any other shape. detection/anchors.py checks sizes too: neither may import the other."""
     if images.ndim != 4 or images.shape[-1] != 3:
         raise ValueError(f"images have shape {images.shape}: expected [B, H, W, 3]")
     _, height, width, _ = images.shape

@@ -1,4 +1,4 @@
-"""Gradient accumulation: a batch passes through the network in parts, and what the parts return is added."""
+"""Gradient accumulation: a batch passes through the network in parts, and their sums are added."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,7 +14,7 @@ ForwardBackward = Callable[[Any, Batch], tuple[Any, Any]]
 
 
 def accumulate(forward_backward: ForwardBackward, num_parts: int) -> ForwardBackward:
-    """Maps `forward_backward` over `num_parts` equal parts of the batch, one after another, and adds their sums.
+    """Makes `forward_backward` take `num_parts` equal parts of the batch, one after another, and add their sums.
 
     The sums are those of the whole batch, except that BatchNorm sees one part at a time (unless its statistics are
     frozen) and updates its running statistics at each part.

@@ -1,6 +1,6 @@
 """Saves and restores the checkpoints of a run, and decides when to save and when to stop early.
 
-weights/checkpoint.py describes their content and reads it.
+weights/checkpoint.py describes and reads their content.
 """
 
 import contextlib
@@ -56,10 +56,10 @@ class SaveDue:
         self._every_steps = every_steps
         self._ask_every = ask_every
         self._every_seconds = None if every_minutes is None else 60 * every_minutes
-        self._since = time.monotonic()  # the wall clock may go backwards
+        self._since = time.monotonic()  # the wall clock can go backwards
 
     def note_save(self) -> None:
-        """Restarts the minutes."""
+        """Restarts the count of minutes."""
         self._since = time.monotonic()
 
     def __call__(self, step: int) -> bool:
@@ -99,7 +99,7 @@ class Checkpoints:
         return sorted(complete_steps(self._directory))
 
     def save(self, state: TrainState, meta: Meta) -> None:
-        """Starts writing. The arrays are copied before this returns, so the state may be donated.
+        """Starts writing in the background. The arrays are copied before this returns, so the state may be donated.
 
         Leaves a step that is already saved as it is, and moves an unreadable checkpoint of this step aside.
 
@@ -114,7 +114,7 @@ class Checkpoints:
             if self._manager is None:
                 self._manager = self._open()
             if meta.step not in self._manager.all_steps():
-                # force: after a fallback to an older checkpoint, the steps before the unreadable one are saved too.
+                # force: after a fallback, orbax would otherwise skip the steps up to the unreadable checkpoint.
                 self._manager.save(meta.step, args=items, force=True)
 
     def _open(self) -> _Manager:
@@ -249,7 +249,9 @@ def _try_on_all(read: Callable[[], _T]) -> tuple[_T | None, Exception]:
 
 
 def has_stalled(ap_by_step: Mapping[int, float], patience: int | None, step: int) -> bool:
-    """Returns whether none of the last `patience` evaluations up to `step` beat the best one before them; None: never.
+    """Returns whether none of the last `patience` evaluations up to `step` beats the best one before them.
+
+    Never with `patience` None.
 
     Depends on the recorded APs alone, so a resumed run stops at the same step as one that was never interrupted.
 

@@ -20,7 +20,7 @@ _COMPILED = "/jax/core/compile/backend_compile_duration"
 _POLL_SECONDS = 0.2  # between two checks whether the run was asked to stop
 
 
-ByKey = Mapping[Hashable, Callable[[], Any]]  # functions that compile
+ByKey = Mapping[Hashable, Callable[[], Any]]  # functions that compile a program and return it
 
 
 class Programs:
@@ -40,7 +40,7 @@ class Programs:
 
     def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         self._closed = True
-        if kind is None:  # a finished run has time to wait, and Python cannot exit during a compilation
+        if kind is None:  # a finished run can wait, and Python cannot exit during a compilation
             self._thread.join()
 
     def _work(self, compile_by_key: ByKey) -> None:
@@ -70,7 +70,7 @@ class Programs:
 
 
 def is_compiling() -> bool:
-    """Returns whether a thread compiles ahead. Python cannot end such a thread: the process must exit at once."""
+    """Returns whether a thread is still compiling. Python cannot end such a thread: the process must exit at once."""
     return any(thread.name == _THREAD for thread in threading.enumerate())
 
 
@@ -93,4 +93,4 @@ def enable_compilation_cache() -> None:
     try:
         jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "programs"))
     except UserError as error:  # slower starts, but no reason to stop
-        logger.warning("compiled programs are not kept for the next start: %s", error)
+        logger.warning("the compilation cache is off: %s", error)

@@ -1,4 +1,4 @@
-"""Keeps the memory that XLA:CPU frees after each step for the next one, until it runs short."""
+"""Keeps the memory that XLA:CPU frees after each step for the next one, until memory runs short."""
 
 import ctypes
 import os
@@ -13,8 +13,8 @@ _CONTAINER_LIMIT = Path("/sys/fs/cgroup/memory.max")
 def keep_freed_memory() -> None:
     """Makes malloc keep freed memory. Call it before threads start. Does nothing without glibc.
 
-    XLA:CPU allocates the temporaries of a step as one block and frees it afterwards. By default the system unmaps that
-    block, and maps and zeroes its pages again at the next step, for a third of the processor's time
+    XLA:CPU allocates the temporaries of a step as one block and frees it afterwards. By default malloc unmaps that
+    block, and the system maps and zeroes its pages again at the next step, which takes a third of the processor's time
     (benchmarks/NOTES.md).
     """
     if platform.libc_ver()[0] != "glibc":
@@ -40,7 +40,7 @@ def _resident_bytes() -> int:
 
 
 def _total_bytes() -> int:
-    """Memory of the machine, or of the container if that has a limit."""
+    """Memory of the machine, or of the container if its limit is lower."""
     machine_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     limit = _CONTAINER_LIMIT.read_text().strip() if _CONTAINER_LIMIT.exists() else "max"
     return min(machine_bytes, int(limit)) if limit.isdecimal() else machine_bytes

@@ -18,9 +18,9 @@ from jax.experimental import multihost_utils
 from yolox_jax.errors import UserError
 from yolox_jax.training.interruption import EXIT_CODE
 
-_SINGLE_PROCESS = "none"  # the value of config.parallel.coordinator that looks for no other process
+_SINGLE_PROCESS = "none"  # as config.parallel.coordinator: one process, even on a cluster
 _HEARTBEAT_SECONDS = 30  # a process silent for this long is lost, and the others end
-_SHUTDOWN_SECONDS = 60  # how long the first process waits for the last one at the end
+_SHUTDOWN_SECONDS = 60  # how long the first process to finish waits for the last one
 _BARRIER_SECONDS = 3600  # the program of a large network takes minutes to compile
 _LOST = 70  # EX_SOFTWARE of sysexits.h
 _LOST_MESSAGE = (
@@ -38,8 +38,8 @@ def joined(coordinator: str, num_processes: int | None, process_id: int | None) 
     An error ends this process at once: the others would wait for it. They notice within seconds and end too.
 
     Args:
-      coordinator: HOST:PORT of process 0. If empty, a Slurm job, an Open MPI job or a TPU pod provides it, and anywhere
-        else the run has one process. "none": one process everywhere.
+      coordinator: HOST:PORT of process 0. If empty, it is taken from Slurm, Open MPI or the TPU pod; anywhere else the
+        run has one process. "none": one process everywhere.
       num_processes: of the run; None unless `coordinator` is an address.
       process_id: of this process, from 0; None unless `coordinator` is an address.
     Raises:
@@ -96,6 +96,7 @@ def barrier(name: str) -> None:
 
 
 def _connect(coordinator: str, num_processes: int | None, process_id: int | None) -> bool:
+    """Connects the processes of this run. Returns whether there are several."""
     given = (coordinator not in ("", _SINGLE_PROCESS), num_processes is not None, process_id is not None)
     if any(given) and not all(given):
         raise UserError(
@@ -112,7 +113,7 @@ def _connect(coordinator: str, num_processes: int | None, process_id: int | None
             heartbeat_timeout_seconds=_HEARTBEAT_SECONDS,
             shutdown_timeout_seconds=_SHUTDOWN_SECONDS,
         )
-    except (RuntimeError, ValueError, OSError) as error:  # of the cluster's own services
+    except (RuntimeError, ValueError, OSError) as error:  # from the cluster's own services
         raise UserError(
             f"the processes of this run did not find each other ({str(error).splitlines()[0]})",
             "give the address of process 0 with --config.parallel.coordinator, or, for a single process, "

@@ -17,7 +17,7 @@ class Stopped(Exception):
 
 
 class StopRequest:
-    """Knows whether the run was asked to stop.
+    """Records whether the run was asked to stop.
 
     With several processes, one that is asked informs the others through JAX's preemption service, and all stop at the
     same step.
@@ -38,7 +38,7 @@ class StopRequest:
         return True
 
     def is_urgent(self) -> bool:
-        """Returns whether to stop waiting at once; with several processes never, since none may leave alone."""
+        """Returns whether to stop waiting at once: never with several processes, since none may leave alone."""
         return bool(self.signal_name) and jax.process_count() == 1
 
     def _note(self, number: int, frame: FrameType | None) -> None:
@@ -46,7 +46,7 @@ class StopRequest:
             raise KeyboardInterrupt
         self.signal_name = signal.Signals(number).name
         print(f"\n{self.signal_name}: the run ends after this step, once it is saved", flush=True)
-        if jax.process_count() > 1:  # JAX's preemption service listens to SIGTERM
+        if jax.process_count() > 1:  # JAX's preemption service listens for SIGTERM
             os.kill(os.getpid(), signal.SIGTERM)
 
 

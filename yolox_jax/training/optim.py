@@ -1,4 +1,4 @@
-"""Updates of the weights: optimizers, gradient clipping, and EMA weights."""
+"""Weight updates: optimizers, gradient clipping, and EMA weights."""
 
 import math
 from typing import Any
@@ -16,7 +16,7 @@ def create(name: str, *, momentum: float, weight_decay: float) -> optax.Gradient
     """Creates the optimizer "sgd" or "adamw"; AdamW ignores the momentum.
 
     Raises:
-      UserError: an unknown name, or a number out of range.
+      UserError: the name is unknown, or a number is out of range.
     """
     optimizers = {"sgd": lambda: sgd(momentum, weight_decay), "adamw": lambda: adamw(weight_decay)}
     if name not in optimizers:
@@ -47,7 +47,7 @@ def decay_mask(params: Any) -> Any:
 
 
 def clip_to_norm(gradients: Any, norm: jax.Array, max_norm: float) -> Any:
-    """Scales gradients whose global norm is `norm` so that it is `max_norm` at most.
+    """Scales gradients, whose global norm is `norm`, down to a norm of at most `max_norm`.
 
     The norm is an argument because, with ZeRO-1 sharding, a device holds only slices of the gradients (zero.norm).
     Source: Pascanu et al. (arXiv 1211.5063), as in optax.clip_by_global_norm.
@@ -56,7 +56,7 @@ def clip_to_norm(gradients: Any, norm: jax.Array, max_norm: float) -> Any:
 
 
 def ema_decay(num_updates: jax.Array | int, decay: float) -> jax.Array:
-    """The share of the EMA that update number `num_updates` (from 1) keeps."""
+    """The share of the old EMA that update number `num_updates`, counted from 1, keeps."""
     return decay * (1 - jnp.exp(-jnp.asarray(num_updates, jnp.float32) / _EMA_RAMP))
 
 

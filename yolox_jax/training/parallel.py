@@ -15,7 +15,7 @@ from yolox_jax.training.state import TrainState
 StepFunction = Callable[[Any, Any], tuple[Any, Any]]
 
 
-# On a CPU, LLVM's third level makes the step slower than its second (benchmarks/NOTES.md).
+# On a CPU, the step is faster with LLVM's optimization level 2 than with 3 (benchmarks/NOTES.md).
 _CPU_OPTIONS = {"xla_backend_optimization_level": "2"}
 
 
@@ -25,10 +25,10 @@ def map_step(step: StepFunction, mesh: Mesh, kind: str = "shard_map", state_spec
     Args:
       step: for one device, with its collectives over the axis "data".
       mesh: from `make_mesh`.
-      kind: "shard_map", or "pmap" to use jax.pmap, for one process and a replicated state.
+      kind: "shard_map" or "pmap" (jax.pmap: one process and a replicated state only).
       state_specs: from `state_specs`; by default the state is replicated.
     Raises:
-      UserError: an unknown kind, or pmap with several processes or a sharded state.
+      UserError: the kind is unknown, or is pmap with several processes or a sharded state.
     """
     if kind == "shard_map":
         return _by_shard_map(step, mesh, state_specs)
@@ -47,7 +47,7 @@ def map_step(step: StepFunction, mesh: Mesh, kind: str = "shard_map", state_spec
 
 
 def compile_step(step: StepFunction, state: TrainState, batch: Any, mesh: Mesh) -> StepFunction:
-    """Compiles a mapped step for a state that lies on the mesh and a batch of this process's rows.
+    """Compiles a mapped step for a state on the mesh and a batch of this process's rows.
 
     A step mapped by pmap is returned as it is; it compiles at its first call.
     """
@@ -67,7 +67,7 @@ def compiler_options(mesh: Mesh) -> dict[str, str]:
 
 
 def _by_shard_map(step: StepFunction, mesh: Mesh, state_specs: Any) -> StepFunction:
-    # check_vma=False: the step sums the gradients itself; shard_map's transposition would sum them once more.
+    # check_vma=False: the step sums the gradients itself; shard_map's transpose would sum them once more.
     mapped = jax.shard_map(
         step, mesh=mesh, in_specs=(state_specs, P(AXIS)), out_specs=(state_specs, WHOLE), check_vma=False
     )

@@ -1,4 +1,4 @@
-"""Traces a few steps, for TensorBoard's profiler or ui.perfetto.dev."""
+"""Traces a few steps for TensorBoard's profiler or ui.perfetto.dev."""
 
 import contextlib
 from pathlib import Path

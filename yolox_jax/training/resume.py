@@ -17,10 +17,10 @@ def check(
     total_steps: int,
     workdir: Path,
 ) -> None:
-    """Checks the parts of the config that a run cannot change, and prints the other fields that differ.
+    """Checks the parts of a config that must not change within a run, and prints the other fields that differ.
 
     Raises:
-      UserError: this config could not have started the run. The message lists the fields that differ.
+      UserError: this config cannot resume the run. The message lists what differs.
     """
     then: dict[str, Any] = {"model": meta.model, "classes": meta.class_names, "optimizer": meta.config["optimizer"]}
     now: dict[str, Any] = {"model": config["model"], "classes": class_names, "optimizer": config["optimizer"]}
@@ -49,7 +49,7 @@ def _print_changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
 
 
 def _flat(section: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Every field by its full name; tuples become lists, as in the JSON of a checkpoint."""
+    """All fields by their full names; tuples become lists, as in the JSON of a checkpoint."""
     fields: dict[str, Any] = {}
     for name, value in section.items():
         if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""The directory of a run: one run at a time writes to it, and no file in it is lost."""
+"""The directory of a run: only one run at a time writes to it, and files of an earlier run are moved, not deleted."""
 
 import contextlib
 import itertools
@@ -18,7 +18,7 @@ _WRITTEN = (
 
 
 class RunDirectoryError(UserError):
-    """A run directory that cannot be used now."""
+    """The run directory is in use, or cannot be written."""
 
 
 @contextlib.contextmanager
@@ -70,7 +70,7 @@ def set_aside(workdir: Path) -> Path | None:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Replaces a file: a process that dies meanwhile leaves the old content or the new, never a part.
+    """Replaces a file. A process that dies meanwhile leaves the old content or the new, never a part of it.
 
     Raises:
       RunDirectoryError: the disk is full or read-only.

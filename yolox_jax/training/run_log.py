@@ -28,7 +28,7 @@ _LOSS_TERMS = ("loss", "loss_iou", "loss_obj", "loss_cls", "loss_l1")
 
 
 class TrainingBrokeDown(UserError):
-    """Too many steps in a row had a loss or gradient that is not finite."""
+    """Too many steps in a row had a loss or gradient that was not finite."""
 
 
 class RunLog:
@@ -55,10 +55,10 @@ class RunLog:
           first_is_evaluated: whether the evaluation of that state, if one was due, is done.
           total_steps: of the whole run.
           steps_per_epoch: for the progress line.
-          batch_size: images a step, on all devices.
-          max_bad_steps: consecutive steps without a finite loss and gradient that end the run.
+          batch_size: images per step, on all devices.
+          max_bad_steps: how many steps in a row with a non-finite loss or gradient end the run.
           writes: whether this process writes files; with several processes, one does.
-          tracker: gets every record too; `close` closes it.
+          tracker: gets the numbers of every record too; `close` closes it.
         Raises:
           UserError: `max_bad_steps` is less than 1.
           RunDirectoryError: the directory cannot be written.
@@ -79,7 +79,7 @@ class RunLog:
         self._steps_per_epoch = steps_per_epoch
         self._batch_size = batch_size
         self._max_bad_steps = max_bad_steps
-        self._pending: list[tuple[int, dict[str, jax.Array], ImageIds]] = []  # may still be computed
+        self._pending: list[tuple[int, dict[str, jax.Array], ImageIds]] = []  # may still be computing
         self._checked: list[tuple[int, dict[str, float]]] = []  # since the last report
         self._num_dropped_boxes = max((record.get("num_dropped_boxes", 0) for record in kept), default=0)
         self._num_bad_in_a_row = 0
@@ -89,11 +89,11 @@ class RunLog:
         self._seconds_waited = 0.0
 
     def time_waits(self, batches: Iterator[_T]) -> Iterator[_T]:
-        """Yields the batches and measures the time in which the device had nothing to do but wait for one.
+        """Yields the batches, and measures the time that the device was idle because it waited for one.
 
-        Steps run while the host is already here, so a wait counts only if the last step was done when it ended. Before
-        it, this waits for the step before the last: the host runs ahead by one step at most, and batches do not pile up
-        on the device.
+        The host waits here while the device may still compute the last step, so a wait counts only if that step was
+        done when the wait ended. Before each batch, waits for the step before the last one: the host runs at most one
+        step ahead, and batches do not pile up on the device.
         """
         while True:
             if len(self._pending) > 1:
@@ -185,12 +185,12 @@ class RunLog:
         """Closes the files and the tracker."""
         self._call_tracker(lambda tracker: tracker.close())
         if self._file is not None and self._events is not None:
-            with contextlib.suppress(OSError):  # `write` has reported it
+            with contextlib.suppress(OSError):  # `write` has already reported it
                 self._file.close()
                 self._events.close()
 
     def _call_tracker(self, call: Callable[[Tracker], None]) -> None:
-        """Calls the tracker. The first error disables it: a run does not end because a service does."""
+        """Calls the tracker. The first error disables it: a run does not end because a service fails."""
         if self._tracker is None:
             return
         try:
@@ -236,7 +236,10 @@ def _is_ready(metrics: dict[str, jax.Array]) -> bool:
 
 
 def _records_before(path: Path, first_step: int, first_is_evaluated: bool) -> list[dict[str, Any]]:
-    """The records of earlier steps, without a line that a killed run left unfinished."""
+    """The records before `first_step`, without a line that a killed run left unfinished.
+
+    If the evaluation after step `first_step` − 1 runs again, its records are dropped too.
+    """
     records = []
     for line in path.read_text().splitlines() if path.exists() else []:
         try:

@@ -11,7 +11,7 @@ from yolox_jax.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Schedule:
-    """Everything that changes over time is a function of the step, so there is no state to save or restore.
+    """Learning rate and loss weights as functions of the step alone, so there is no state to save or restore.
 
     Source: the reference's yolox_warm_cos_lr.
     """
@@ -67,7 +67,7 @@ class Schedule:
 
 @dataclasses.dataclass(frozen=True)
 class EvaluationDue:
-    """Decides after which steps a run evaluates: every so many epochs, after each no-aug epoch, and at the end."""
+    """Decides when a run evaluates: every `every_epochs` epochs, after each no-aug epoch, and at the end."""
 
     schedule: Schedule
     every_epochs: int

@@ -1,4 +1,4 @@
-"""Everything that a training step changes: arrays only. Config, class names and data position are saved beside it."""
+"""The arrays that a training step changes. Checkpoints hold the config, class names and data position beside them."""
 
 from typing import Any
 
@@ -9,7 +9,8 @@ import optax
 
 from yolox_jax.models.yolox import YOLOX
 
-# The program runs once, so compiling it faster is worth slower code on a CPU (benchmarks/NOTES.md). Same bits.
+# The program runs once, so on a CPU it pays to compile fast rather than well (benchmarks/NOTES.md). The bits are the
+# same.
 _FAST_COMPILE = {"xla_backend_optimization_level": "0", "xla_llvm_disable_expensive_passes": True}
 
 

@@ -28,7 +28,7 @@ from yolox_jax.types import Batch
 
 @dataclasses.dataclass(frozen=True)
 class StepConfig:
-    """What a training step depends on besides the state and the batch."""
+    """Everything that a training step depends on besides the state and the batch."""
 
     schedule: Schedule
     ema_decay: float
@@ -38,7 +38,7 @@ class StepConfig:
     accumulate_steps: int = 1  # parts of a device's images, one after another, for less memory (accumulate.py)
     freeze: tuple[str, ...] = ()  # patterns of frozen variables (models/freezing.py)
     clip_grad_norm: float | None = None  # the largest global norm of the gradients; None: not clipped
-    hsv_multiplies: bool = False
+    hsv_multiplies: bool = False  # the color shifts are fractions of the levels (augment/colour.py)
 
     def __post_init__(self) -> None:
         if not 0 <= self.ema_decay < 1:
@@ -61,15 +61,15 @@ def train_step(
     """Augments, predicts, assigns, and updates the weights and the EMA weights from this device's part of the batch.
 
     Must run under a mapped axis named "data" (parallel.map_step). One all-reduce sums gradients and losses over the
-    devices. BatchNorm normalizes by this device's images only; its running statistics are averaged over the devices. A
-    step whose loss or gradient is not finite changes nothing but `step`.
+    devices. BatchNorm normalizes by this device's images only, unless the model has a `bn_axis`; its running statistics
+    are averaged over the devices. A step whose loss or gradient is not finite changes nothing but `step`.
 
     Args:
       state: the same on every device; with config.shard_state, `ema` and `opt_state` are this device's slices.
       batch: this device's images.
       model: the network.
       optimizer: without its learning rate, which the schedule gives.
-      config: everything else.
+      config: everything else that is fixed for a run.
       size_hw: the size to train at; None for the batch's own.
     Returns:
       The new state, and metrics of the global batch: those of losses.divide, learning_rate, grad_norm (before
@@ -102,7 +102,7 @@ def train_step(
     batch_stats, (gradients, sums) = accumulate(forward_backward, config.accumulate_steps)(state.batch_stats, batch)
     num_slices = lax.axis_size(AXIS) if config.shard_state else 1
     gradients, (sums, batch_stats) = zero.sum_over_devices(gradients, (sums, batch_stats), num_slices, AXIS)
-    # The norm is taken before the division, so that the compiler can fuse the latter into the update.
+    # The norm is taken before the division, so that the compiler can fuse the division into the update.
     grad_norm = zero.norm(gradients, state.params, AXIS)
     metrics, (gradients, grad_norm) = losses.divide(sums, (gradients, grad_norm))
     batch_stats = jax.tree.map(lambda total: total / lax.axis_size(AXIS), batch_stats)
@@ -144,7 +144,7 @@ def _update(
     optimizer: optax.GradientTransformation,
     config: StepConfig,
 ) -> TrainState:
-    """The state after one update. Each device updates its own slices: everything, if nothing is sliced."""
+    """The state after one update. Each device updates its own slices, or everything if nothing is sharded."""
     own_params = zero.own_slices(state.params, num_slices, AXIS)
     updates, opt_state = optimizer.update(gradients, state.opt_state, own_params)
     own_params = jax.tree.map(lambda param, update: param - learning_rate * update, own_params, updates)

@@ -28,7 +28,7 @@ class EventFile:
     """
 
     def __init__(self, folder: Path, records: Iterable[Mapping[str, Any]]):
-        """`folder` lies in the run directory; the records name pictures relative to that."""
+        """Writes the records to a new file in `folder`, whose parent is the run directory that holds their pictures."""
         self._workdir = folder.parent
         for earlier in folder.glob("events.out.tfevents.*"):
             earlier.unlink()
@@ -39,7 +39,7 @@ class EventFile:
         self._writer.flush()
 
     def add(self, record: Mapping[str, Any]) -> None:
-        """Writes the picture of a record or, if it has none, its numbers."""
+        """Writes the picture of a record, or its numbers if it has no picture."""
         self._add(record)
         self._writer.flush()
 

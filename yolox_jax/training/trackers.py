@@ -10,11 +10,11 @@ from yolox_jax.errors import UserError
 from yolox_jax.training.run_directory import write_atomically
 
 _PROJECT = "yolox_jax"
-_ID_FILE = "tracker.json"  # the service's id of this run, so that a resumed run stays the same one there
+_ID_FILE = "tracker.json"  # the service's id of this run, under which a resumed run continues there
 
 
 class Tracker(Protocol):
-    """An open run of a service."""
+    """A run that is open at a tracking service."""
 
     def add(self, numbers: Mapping[str, float], step: int) -> None: ...
 

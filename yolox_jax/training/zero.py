@@ -56,7 +56,7 @@ def sum_over_devices(sliced: Any, whole: Any, num_slices: int, axis_name: str) -
 
 
 def gather(slices: Any, like: Any, axis_name: str) -> Any:
-    """Joins the slices of all devices to whole arrays of the shapes of `like`."""
+    """Joins the slices of all devices into whole arrays of the shapes of `like`."""
 
     def join(own: jax.Array, whole: jax.Array) -> jax.Array:
         if own.shape == whole.shape:
@@ -79,6 +79,6 @@ def norm(slices: Any, like: Any, axis_name: str) -> jax.Array:
 
 
 def _sum_of_squares(arrays: list[jax.Array]) -> jax.Array:
-    # As one vector: a sum for each array would be 700 small programs to compile on a CPU (benchmarks/NOTES.md).
+    # As one vector: a sum for each array would give a CPU 700 small kernels to compile (benchmarks/NOTES.md).
     vector = jnp.concatenate([jnp.zeros(1), *(array.ravel() for array in arrays)])
     return jnp.vdot(vector, vector)

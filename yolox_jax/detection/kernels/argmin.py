@@ -1,11 +1,11 @@
-"""The first place of the minimum of each column."""
+"""The row of each column's minimum, the first of equal ones."""
 
 import jax
 import jax.numpy as jnp
 
 
 def argmin_rows(x_GA: jax.Array) -> jax.Array:
-    """`jnp.argmin(x_GA, axis=0)` as int32 [A], written as two minima; no NaN may be in x.
+    """`jnp.argmin(x_GA, axis=0)` as int32 [A], written as two minima; x must not contain NaN.
 
     XLA:CPU compiles an argmin to a slow loop (benchmarks/NOTES.md).
     """

@@ -11,9 +11,9 @@ def map_images(function: Callable[[Any], Any], images: Any, at_a_time: int) -> A
     """`jax.vmap(function)(images)`, at most `at_a_time` images at once to bound the memory.
 
     Args:
-      function: of one image, a tree of arrays without the axis B.
-      images: a tree of arrays [B, …]; B may be symbolic (jax.export), and images then go one at a time.
-      at_a_time: how many images one call of the mapped function has.
+      function: takes one image, a tree of arrays without the axis B.
+      images: a tree of arrays [B, …]. B may be symbolic (jax.export); images then go one at a time.
+      at_a_time: the most images in one call of the mapped function.
     """
 
     def batched(images: Any) -> Any:
@@ -25,5 +25,5 @@ def map_images(function: Callable[[Any], Any], images: Any, at_a_time: int) -> A
     batch_size = jax.tree.leaves(images)[0].shape[0]
     if not isinstance(batch_size, int):  # cannot be divided by at_a_time
         return one_by_one(images)
-    # The arrays of one image fit a CPU's cache, those of several do not (benchmarks/NOTES.md).
+    # The arrays of one image fit into a CPU's cache, those of several do not (benchmarks/NOTES.md).
     return lax.platform_dependent(images, cpu=one_by_one, default=batched)

@@ -1,4 +1,4 @@
-"""Applies a function of the anchors to the few that are candidates, gathered into a fixed number of slots on a CPU."""
+"""On a CPU, applies a function to only the anchors that are candidates, gathered into a fixed number of slots."""
 
 import functools
 import math
@@ -12,22 +12,22 @@ from jax import lax
 from yolox_jax.detection.anchors import STRIDES
 from yolox_jax.detection.kernels.top_k import CHUNK
 
-_SHARES = tuple((STRIDES[-1] // stride) ** 2 for stride in STRIDES)  # anchors of each level in a chunk
+_SHARES = tuple((STRIDES[-1] // stride) ** 2 for stride in STRIDES)  # of the CHUNK anchors, those of each level
 
 
 def over_candidates(
     function: Callable[[jax.Array, Any], Any], candidate_A: jax.Array, arrays: Any, max_candidates: int
 ) -> Any:
-    """Returns `function(candidate_A, arrays)`, a tree of arrays [A, …].
+    """Returns `function(candidate_A, arrays)`, a tree of arrays [A].
 
     Args:
-      function: of candidates and arrays of any number of anchors. Anchors that are not candidates must get zeros and
-        must not affect the results of others.
+      function: takes a mask and arrays for any number of anchors. Anchors outside the mask must get zeros and must not
+        affect the results of others.
       candidate_A: [A] bool.
       arrays: a tree of arrays [A, …].
       max_candidates: a bound on the number of candidates; static.
     """
-    # TPUs scatter one element after another: gathering and scattering would take longer than all anchors.
+    # TPUs scatter one element after another: that would take longer than computing all anchors.
     return lax.platform_dependent(
         candidate_A,
         arrays,
@@ -50,7 +50,7 @@ def _gathered(
 
 
 def max_near(num_boxes: int, num_anchors: int, radius: float) -> int:
-    """A bound on the anchors, of all levels, that are less than `radius` strides from the center of one of the boxes.
+    """An upper bound on how many anchors, of all levels, lie less than `radius` strides from the center of some box.
 
     It is rounded up to whole chunks, for top_k.
     """

@@ -1,6 +1,7 @@
 """Batch normalization: the formulas, then a form whose backward pass reads each array as few times as it can.
 
-The number of channels is that of `scale_C`: `scale_and_shift` and `normalize` also take x in the space-to-depth layout.
+`scale_and_shift` and `normalize` also take x in the space-to-depth layout: the length of `scale_C` is the number of
+channels, whatever the shape of x.
 """
 
 import functools
@@ -39,13 +40,13 @@ def normalize(
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Computes `normalize_plain`. No gradient flows from the returned statistics.
 
-    The gradient is written out because autodiff's reduces each array twice as often.
+    The gradient is written out because autodiff would reduce each array twice as often.
     """
     return _normalize_fwd(x_BHWC, scale_C, bias_C, epsilon, axis_name)[0]
 
 
 def num_values(x_BHWC: jax.Array, num_channels: int, axis_name: str | None) -> int:
-    """The number of values of one channel that its statistics are computed from."""
+    """The number of values from which the statistics of one channel are computed."""
     num_devices = 1 if axis_name is None else lax.axis_size(axis_name)
     return num_devices * (x_BHWC.size // num_channels)
 
@@ -55,7 +56,7 @@ def _normalize_fwd(
 ) -> tuple:
     mean_C, var_C = _moments(x_BHWC, len(scale_C))
     if axis_name is not None:
-        # From each device's own moments. E[x²] − E[x]² over all devices would cancel digits.
+        # From each device's own moments: E[x²] − E[x]² over all devices would lose digits to cancellation.
         mean_NC, var_NC = lax.all_gather((mean_C, var_C), axis_name)
         mean_C = mean_NC.mean(axis=0)
         var_C = (var_NC + jnp.square(mean_NC - mean_C[None])).mean(axis=0)
@@ -70,12 +71,12 @@ def _normalize_bwd(
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     x_BHWC, scale_C, mean_C, per_std_C = saved
     grad, _, _ = gradients
-    # Not divided by the deviation here: XLA:CPU would write that array, and this one it has from the variance.
+    # Not divided by the standard deviation: XLA:CPU would write that array out, but has this one from the variance.
     centered = x_BHWC.astype(jnp.float32) - _spread(mean_C, x_BHWC)
     grad_bias_C = _sum(grad, len(scale_C))
     grad_scale_C = _sum(grad * centered, len(scale_C)) * per_std_C
-    # Scale and bias get this device's share, which the training step sums. What flows through the statistics comes
-    # from all devices.
+    # The gradients of scale and bias are this device's share, which the training step sums. The gradient through the
+    # statistics comes from all devices.
     sum_C, sum_unit_C = grad_bias_C, grad_scale_C
     if axis_name is not None:
         sum_C, sum_unit_C = lax.psum((sum_C, sum_unit_C), axis_name)
@@ -92,8 +93,8 @@ normalize.defvjp(_normalize_fwd, _normalize_bwd)
 def _moments(x_BHWC: jax.Array, num_channels: int) -> tuple[jax.Array, jax.Array]:
     """Mean and biased variance of each channel, in float32.
 
-    bfloat16 takes one pass: there E[x²] − E[x]² in float32 loses fewer digits than x has already lost, and a TPU
-    computes both sums while it writes x, where a second pass would read it again.
+    For bfloat16 in one pass: E[x²] − E[x]² in float32 loses fewer digits than x has already lost, and a TPU computes
+    both sums while it writes x. A second pass would have to read x again.
     """
     x = x_BHWC.astype(jnp.float32)
     count = x.size // num_channels

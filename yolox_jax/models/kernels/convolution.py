@@ -20,7 +20,7 @@ def dense_plain(x_BHWC: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
 
 
 def pointwise_plain(x_BHWC: jax.Array, kernel_CD: jax.Array) -> jax.Array:
-    """A 1×1 convolution is a matrix product over the channels."""
+    """Convolves [B, H, W, C] with a 1×1 kernel [C, D]: a matrix product over the channels."""
     return x_BHWC @ kernel_CD
 
 
@@ -30,11 +30,11 @@ def dense_conv(x_BHWC: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
     return dense_plain(x_BHWC, kernel, stride)
 
 
-_MANY_PIXELS = 320 * 320  # above, XLA:CPU is faster in parts; at 208×208 it is slower (benchmarks/NOTES.md)
+_MANY_PIXELS = 320 * 320  # from here on, XLA:CPU is faster in parts; at 208×208 it is slower (benchmarks/NOTES.md)
 
 
 def _dense_bwd(stride: int, saved: tuple[jax.Array, jax.Array], grad: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Both gradients. XLA:CPU would compute those of a whole batch of large images on one core."""
+    """Gradients of x and kernel. XLA:CPU would compute those of a whole batch of large images on one core."""
     x, kernel = saved
 
     def whole(x: jax.Array, grad: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -55,7 +55,7 @@ dense_conv.defvjp(lambda x, kernel, stride: (dense_conv(x, kernel, stride), (x, 
 
 @jax.custom_vjp
 def pointwise_conv(x_BHWC: jax.Array, kernel_CD: jax.Array) -> jax.Array:
-    """Computes `pointwise_plain`. From autodiff's gradient of the kernel, XLA:CPU would make a transposed copy of x."""
+    """Computes `pointwise_plain`. For autodiff's gradient of the kernel, XLA:CPU would make a transposed copy of x."""
     return pointwise_plain(x_BHWC, kernel_CD)
 
 
@@ -71,5 +71,5 @@ _MAX_PARTS = 8  # more would only take longer to compile
 
 
 def num_parts(batch: int) -> int:
-    """The number of equal parts that a batch is split into when the program spells out each part."""
+    """The number of equal parts to split a batch into where the program is unrolled over the parts."""
     return max(n for n in range(1, _MAX_PARTS + 1) if batch % n == 0)

@@ -63,7 +63,7 @@ def _filter_grad(x: jax.Array, grad: jax.Array, *, size: int, stride: int) -> ja
 
 
 def _filter_grad_chained(x: jax.Array, grad: jax.Array, *, size: int, stride: int) -> jax.Array:
-    """The same sums, first over the batch as one elementwise chain and then over rows and columns.
+    """The same sums as `_filter_grad`: over the batch by a chain of elementwise adds, then over rows and columns.
 
     XLA:CPU does not vectorize the plain reduction (benchmarks/NOTES.md). The barriers keep it from recomputing `grad`
     for each tap and from merging the two sums again. The loop over the taps compiles one kernel instead of n².
@@ -72,7 +72,7 @@ def _filter_grad_chained(x: jax.Array, grad: jax.Array, *, size: int, stride: in
     x = _pad_pixels(x, size // 2)
     batch, out_h, out_w, features = grad.shape
     view_hw = stride * (out_h - 1) + 1, stride * (out_w - 1) + 1
-    num_links = num_parts(batch)  # of the chain: link b adds up images b, b + num_links, …
+    num_links = num_parts(batch)  # link b holds images b, b + num_links, …; the chain adds the links elementwise
 
     def sum_images(tap: jax.Array) -> jax.Array:
         view = lax.dynamic_slice(x, (0, tap // size, tap % size, 0), (batch, *view_hw, features))

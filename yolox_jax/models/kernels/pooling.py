@@ -31,7 +31,7 @@ def _max_fwd(x: jax.Array, size: int, axis: int) -> tuple[jax.Array, tuple[jax.A
 def _max_bwd(size: int, axis: int, saved: tuple[jax.Array, jax.Array], grad: jax.Array) -> tuple[jax.Array]:
     """Gives each gradient to the first of the equal values, as torch does.
 
-    Along columns and then along rows, that is the first one in row-major order.
+    The backward pass goes along columns and then along rows, so that is the first one in row-major order.
     """
     x, largest = saved
     not_yet, shares = jnp.ones_like(x, bool), []
@@ -48,7 +48,7 @@ _max_along.defvjp(_max_fwd, _max_bwd)
 
 
 def _views_along(x: jax.Array, size: int, axis: int, fill: float) -> list[jax.Array]:
-    """Views of x shifted along one axis by −(size // 2) to size // 2; `fill` stands outside of it."""
+    """Views of x shifted along one axis by −(size // 2) to size // 2; `fill` is the value outside of x."""
     widths = [(0, 0)] * x.ndim
     widths[axis] = (size // 2, size // 2)
     padded = jnp.pad(x, widths, constant_values=fill)

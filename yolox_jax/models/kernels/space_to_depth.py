@@ -1,8 +1,8 @@
 """Space-to-depth: the first stages on cells of 2×2 pixels, [B, H, W, C] held as [B, H/2, W/2, C·4], to suit a TPU.
 
 A TPU holds channels in lanes of 128, so an array of 32 channels occupies four times its bytes wherever it is written
-and read. In cells it occupies its own size. Kernels grow by zeros to compute the same on cells; that costs a TPU
-nothing, since its matrix unit, 128 lanes wide too, would otherwise multiply padding.
+and read. In cells it occupies its own size. Kernels are padded with zeros to compute the same on cells; that costs a
+TPU nothing, since its matrix unit, 128 lanes wide too, would otherwise multiply padding.
 
 A cell's channel is channel · 4 + row · 2 + column, so concatenating arrays in this layout concatenates their channels.
 """
@@ -16,10 +16,10 @@ from jax import lax
 from yolox_jax.models.kernels.convolution import dense_plain
 
 Layout = Literal["plain", "space_to_depth"]  # of an array inside the network
-Choice = bool | Literal["auto"]  # of a user: on, off, or on if the platform is a TPU
+Choice = bool | Literal["auto"]  # the user's setting: on, off, or on if the platform is a TPU
 
-_PIXELS = 4  # of a cell
-_MAX_CHANNELS = 32  # of the stem: in cells they fill the 128 lanes, and more would not gain
+_PIXELS = 4  # in a cell
+_MAX_CHANNELS = 32  # of the stem: as cells, 32 channels fill the 128 lanes; wider stems gain nothing
 
 
 def space_to_depth(x_BHWC: jax.Array) -> jax.Array:
@@ -37,7 +37,7 @@ def depth_to_space(cells: jax.Array) -> jax.Array:
 
 
 def conv_plain(cells: jax.Array, kernel: jax.Array, stride: int, out_layout: Layout) -> jax.Array:
-    """Convolves the plain array that `cells` hold with [n, n, C, D]; the result is in `out_layout`."""
+    """Convolves the plain array that `cells` holds with [n, n, C, D]; the result is in `out_layout`."""
     y_BHWD = dense_plain(depth_to_space(cells), kernel, stride)
     return space_to_depth(y_BHWD) if out_layout == "space_to_depth" else y_BHWD
 
@@ -53,7 +53,7 @@ def focus_plain(x_BHWC: jax.Array) -> jax.Array:
 
 
 def conv(cells: jax.Array, kernel: jax.Array, stride: int, out_layout: Layout) -> jax.Array:
-    """Computes `conv_plain` on the cells themselves, by a kernel padded with zeros. A plain result needs stride 2."""
+    """Computes `conv_plain` on the cells, with a kernel padded by zeros. A plain result needs stride 2."""
     if out_layout == "plain":
         cell_kernel, padding, cell_stride = *_kernel_to_pixels(kernel), stride // 2
     else:
@@ -64,7 +64,7 @@ def conv(cells: jax.Array, kernel: jax.Array, stride: int, out_layout: Layout) -
 
 
 def focus(x_BHWC: jax.Array, layout: Layout) -> jax.Array:
-    """Computes `focus_plain` in a layout. One transposition yields both: a TPU pays for each one of an image."""
+    """Computes `focus_plain` in this layout, in one transposition: each one of an image costs time on a TPU."""
     if layout == "plain":
         return focus_plain(x_BHWC)
     batch, height, width, channels = x_BHWC.shape
@@ -88,7 +88,7 @@ def num_channels(x: jax.Array, layout: Layout) -> int:
 
 
 def _kernel_to_cells(kernel: jax.Array, stride: int) -> tuple[jax.Array, tuple[int, int]]:
-    """The kernel from cells to cells that does what [n, n, I, O] does at this stride, and its padding."""
+    """The kernel from cells to cells that computes what [n, n, I, O] does at this stride, and its padding."""
     per_row = [_shifted(kernel, stride * row, axis=0, extent=stride + 1) for row in range(2)]
     shifted = [[_shifted(k, stride * column, axis=1, extent=stride + 1) for column in range(2)] for k in per_row]
     size, in_features, out_features = kernel.shape[0], *kernel.shape[2:]
@@ -105,7 +105,7 @@ def _kernel_to_cells(kernel: jax.Array, stride: int) -> tuple[jax.Array, tuple[i
 
 
 def _kernel_to_pixels(kernel: jax.Array) -> tuple[jax.Array, tuple[int, int]]:
-    """The kernel from cells to pixels that does at stride 1 what [n, n, I, O] does at stride 2, and its padding."""
+    """The kernel from cells to pixels that computes at stride 1 what [n, n, I, O] does at 2, and its padding."""
     size, in_features, out_features = kernel.shape[0], *kernel.shape[2:]
     shifted = _shifted(_shifted(kernel, 0, axis=0, extent=1), 0, axis=1, extent=1)
     num_cells = shifted.shape[0] // 2
@@ -118,7 +118,7 @@ def _kernel_to_pixels(kernel: jax.Array) -> tuple[jax.Array, tuple[int, int]]:
 def _shifted(kernel: jax.Array, shift: int, *, axis: int, extent: int) -> jax.Array:
     """Pads a kernel along one axis to whole cells, so that tap i sees pixel shift + i − n//2 of the output's own cell.
 
-    `extent` is one more than the greatest shift that must fit.
+    `extent` is one more than the largest shift that must fit.
     """
     size = kernel.shape[axis]
     cells_before = (size // 2 + 1) // 2
