@@ -240,9 +240,11 @@ def _open_log(run: Run, first_step: int) -> RunLog:
 
 def _save(run: Run, session: Session, train_state: TrainState, num_steps: int) -> None:
     session.log.check_steps()  # a state that has diverged is not saved
-    progress = (num_steps, run.config.to_dict(), {**run.loader.get_state(), "next_step": num_steps})
-    written_by = (run.mesh.size, jax.process_count())
-    meta = checkpoint.Meta(run.config.model, run.train_source.class_names, *progress, *written_by)
+    config, class_names = run.config, run.train_source.class_names
+    data_state = {**run.loader.get_state(), "next_step": num_steps}
+    meta = checkpoint.Meta(
+        config.model, class_names, num_steps, config.to_dict(), data_state, run.mesh.size, jax.process_count()
+    )
     run.checkpoints.save(train_state, meta)
     run.save_due.note_save()
 

@@ -44,8 +44,8 @@ def _head_of_2025() -> ConfigDict:
     config.data.tfds = ConfigDict({"image": "image", "image_id": "image/id", "objects": "objects", "bbox": "bbox"})
     config.data.tfds.update({"label": "label", "is_crowd": "is_crowd", "area": "area"})
     config.data.shapes = ConfigDict({"num_train": 1000, "num_val": 200, "seed": 0})  # for kind "shapes"
-    config.data.bad_images = "replace"  # with an empty image, and warn; "refuse": stop at the start
-    config.data.mosaic_window = 256  # mosaic partners are among this many last images of the shuffled order; 0: any
+    config.data.bad_images = "replace"  # by an empty image, with a warning; "refuse": the run stops at the start
+    config.data.mosaic_window = 256  # mosaic partners come from the last 256 images in shuffled order; 0: any image
     config.data.threads = 2  # threads that decode and augment, per process
     # Worker processes, each with as many threads and its own cache; 0: threads in the main process. Several workers
     # decode an image more than once: 1.9 times with two, 2.9 times with four.
@@ -109,7 +109,7 @@ def _head_of_2025() -> ConfigDict:
     config.loss.iou_weight = 5.0  # YOLOXHead's reg_weight
     config.loss.obj_weight = 1.0
     config.loss.cls_weight = 1.0
-    config.loss.l1_weight = 1.0  # in the last no_aug_epochs; L1 is off before them
+    config.loss.l1_weight = 1.0  # in the no-aug epochs; L1 is off before them
     config.loss.iou_type = "iou"  # 1 - IoU^2, or "giou": 1 - GIoU (IOUloss has both)
 
     # Evaluation
@@ -120,8 +120,8 @@ def _head_of_2025() -> ConfigDict:
     config.eval.detect = ConfigDict()
     config.eval.detect.conf = 0.001  # --conf 0.001 in the reference's README
     config.eval.detect.iou = 0.65  # exp.nmsthre
-    config.eval.detect.max_detections = 1000  # per image; docs/architecture.md says how AP depends on these two
-    config.eval.detect.num_candidates = 2000  # boxes per image that enter NMS
+    config.eval.detect.max_detections = 1000  # per image
+    config.eval.detect.num_candidates = 2000  # boxes per image that enter NMS; AP by both: docs/architecture.md
     config.eval.detect.multi_label = False  # True: every class of a box above conf, not only its best one
     config.eval.detect.tta = False  # test-time augmentation: four views of each image, four times the work
 
@@ -131,7 +131,7 @@ def _head_of_2025() -> ConfigDict:
     config.parallel.shard_state = False  # ZeRO-1 sharding of optimizer state and EMA weights: less memory per device
     config.parallel.sync_bn = False  # BatchNorm over the images of all devices; for few images per device
     # Several processes: found automatically on TPU pods, Slurm and Open MPI; elsewhere, give all three to each process.
-    config.parallel.coordinator = ""  # HOST:PORT of process 0; "none": one process, wherever this runs
+    config.parallel.coordinator = ""  # HOST:PORT of process 0; "none": one process, even on a cluster
     config.parallel.num_processes = placeholder(int)
     config.parallel.process_id = placeholder(int)
     config.log_every_steps = 10

@@ -38,7 +38,7 @@ class StepConfig:
     accumulate_steps: int = 1  # parts of a device's images, one after another, for less memory (accumulate.py)
     freeze: tuple[str, ...] = ()  # patterns of frozen variables (models/freezing.py)
     clip_grad_norm: float | None = None  # the largest global norm of the gradients; None: not clipped
-    hsv_multiplies: bool = False  # the color shifts are fractions of the levels (augment/colour.py)
+    hsv_multiplies: bool = False  # the batch's hsv_shift holds factors, not levels (augment/colour.py)
 
     def __post_init__(self) -> None:
         if not 0 <= self.ema_decay < 1:

@@ -71,5 +71,5 @@ _MAX_PARTS = 8  # more would only take longer to compile
 
 
 def num_parts(batch: int) -> int:
-    """The number of equal parts to split a batch into where the program is unrolled over the parts."""
+    """The number of equal parts that a batch is split into, in a program that is unrolled over them."""
     return max(n for n in range(1, _MAX_PARTS + 1) if batch % n == 0)
