@@ -22,7 +22,7 @@ STAT_NAMES = (
 def compute_ap(ground_truth: Mapping[str, Any], detections: Sequence[Mapping[str, Any]]) -> ApResult:
     """Computes the twelve numbers of COCO, and the AP and AP50 of each class.
 
-    Ids may be any numbers or texts. They are replaced by 1, 2 … for COCO's code, which takes the id 0 of a matched box
+    Ids may be numbers or strings. They are replaced by 1, 2 … for COCO's code, which takes the id 0 of a matched box
     for "no match".
 
     Args:
