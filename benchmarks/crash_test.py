@@ -41,7 +41,7 @@ SHORT = (
     "--config.mosaic.prob=0.5",
     "--config.hsv.enabled=true",
 )
-_STEPS_PER_EPOCH = 20
+_STEPS_PER_EPOCH = 20  # 160 images in batches of 8
 _SILENCE = 900  # seconds without output after which a program hangs; a large one compiles in silence
 _STOPPED = 75  # exit code of train.py after a save on SIGTERM
 _NOT_COMPARED = ("images_per_second", "data_wait", "time", "num_programs")  # differ between runs without an error
@@ -190,11 +190,11 @@ class _Reader(threading.Thread):
             elif line.startswith("AP "):
                 self.phase = "training"
         for _ in range(1000):
-            self._reports.release()  # releases everyone who waits: no more reports will come
+            self._reports.release()  # ends wait_for_reports: no more reports will come
         self.ended.set()
 
     def wait_for_end(self) -> bool:
-        """Waits until the program ends; False if it hangs."""
+        """Waits until the program ends. Returns False if it hangs."""
         while not self.ended.wait(1):
             if time.monotonic() - self._last_line > _SILENCE:
                 return False
@@ -208,7 +208,8 @@ class _Reader(threading.Thread):
 def interrupt(run: Run, number: int, num_times: int, rng: random.Random, total_steps: int) -> int:
     """Sends the signal at `num_times` random moments, restarting the run after each, then lets the run finish.
 
-    Returns the number of lost steps: after SIGKILL those before the last save, after SIGTERM any.
+    Of every seven moments one is during the start and one during an evaluation. Returns the number of lost steps: saved
+    ones that the restart did not resume from, and ones that the program wrongly reported as saved.
     """
     num_lost = 0
     for attempt_number in range(num_times):

@@ -4,7 +4,7 @@ python -m benchmarks.input_pipeline --annotations=train.json --images=DIR [--pee
 
 Each size is measured in three modes. "cold": the beginning of a run, with an empty cache and the files dropped from
 the page cache. "jpeg": every sample decodes its own image, since the cache holds only the mosaic window. "ram": every
-image is in memory, in our cache fitted to the input size, for the peer decoded. --peer also measures the official
+image is in memory: resized to fit the input in our cache, decoded for the peer. --peer also measures the official
 PyTorch YOLOX, from a checkout, in interleaved rounds in the same process and on the same core; it needs PyTorch.
 """
 
@@ -50,7 +50,7 @@ _STAGES = (
 
 
 def recipe(source: coco.CocoSource, size: int) -> LoaderConfig:
-    """Returns the batches of yolox_s at an input size."""
+    """Returns the loader config of yolox_s's recipe at an input size."""
     config = base.get_config()
     config.batch_size = _BATCH
     return from_config.loader_config(config, (size, size), from_config.schedule(config, len(source)))
@@ -71,6 +71,7 @@ def drop_from_memory(source: coco.CocoSource) -> None:
 
 
 def samples_per_second(make_one: Callable[[], Any], num: int, per_call: int = 1) -> float:
+    """Times calls that make `per_call` samples each, until `num` samples are made."""
     start = time.perf_counter()
     for _ in range(num // per_call):
         make_one()

@@ -41,9 +41,9 @@ def main() -> None:
     schedule = Schedule(0.01, 100, 10, warmup_epochs=1, no_aug_epochs=1, min_lr_ratio=0.05)
     config = StepConfig(schedule, 0.9998, SimOtaConfig(), LossConfig())
     step = parallel.map_step(functools.partial(train_step, model=model, optimizer=optimizer, config=config), mesh)
-    now = place(state.create(state.init_variables(model, 0), optimizer), mesh)
+    train_state = place(state.create(state.init_variables(model, 0), optimizer), mesh)
     batch = shard_batch(_batch(arguments.batch, arguments.size), mesh)
-    now, metrics = step(now, batch)  # compiles
+    train_state, metrics = step(train_state, batch)  # compiles
     jax.block_until_ready(metrics)
 
     returning: list[float] = []
@@ -55,10 +55,10 @@ def main() -> None:
             start = time.perf_counter()
             if turn % 2 == 0:
                 meta = checkpoint.Meta(arguments.model, ("thing",), turn + 1, {}, {"next_step": turn + 1})
-                checkpoints.save(now, meta)
+                checkpoints.save(train_state, meta)
                 returning.append(time.perf_counter() - start)
             for _ in range(_STEPS_PER_TURN):
-                now, metrics = step(now, batch)
+                train_state, metrics = step(train_state, batch)
                 jax.block_until_ready(metrics)
             (without if turn % 2 else with_save).append(time.perf_counter() - start)
         checkpoints.close()

@@ -44,7 +44,7 @@ def _program(function: Callable[..., Any], *arguments: Any) -> Callable[[], Any]
 def assignment(
     batch: int = _BATCH, boxes: int = _BOXES, size: int = _SIZE, classes: int = _CLASSES
 ) -> Callable[[], Any]:
-    """SimOTA of a batch whose ground-truth slots are all full."""
+    """Prepares SimOTA of a batch whose ground-truth slots are all full."""
     predictions, truth, labels = random_case(size, boxes, batch, classes)
     assign = jax.vmap(functools.partial(losses.assign, config=SimOtaConfig()), in_axes=(0, None, 0, 0, 0))
     return _program(assign, predictions, make_anchors((size, size)), truth, labels, np.ones(labels.shape, bool))
@@ -53,13 +53,13 @@ def assignment(
 def nms(
     batch: int = _BATCH, size: int = _SIZE, classes: int = _CLASSES, candidates: int = _CANDIDATES
 ) -> Callable[[], Any]:
-    """Decoding, scores, selection of candidates and NMS."""
+    """Prepares decoding, scores, selection of candidates and NMS."""
     run = functools.partial(detect, conf=0.001, iou=0.65, max_detections=100, num_candidates=candidates)
     return _program(run, random_case(size, 1, batch, classes)[0], make_anchors((size, size)))
 
 
 def evaluation(images: int = 500, classes: int = _CLASSES, found: int = 100) -> Callable[[], Any]:
-    """COCO AP of images with seven boxes and `found` detections each, some of them correct."""
+    """Prepares COCO AP of images with seven boxes and `found` detections each, some of them correct."""
     rng = np.random.default_rng(0)
     annotations: list[dict[str, Any]] = []
     detections: list[dict[str, Any]] = []
@@ -84,7 +84,7 @@ def evaluation(images: int = 500, classes: int = _CLASSES, found: int = 100) -> 
 
 
 def pipeline(images: int = 1000, size: int = 320, batch: int = 8) -> Callable[[], Any]:
-    """A new loader with mosaic and mixup. It makes the same number of samples for every batch size."""
+    """Prepares runs of a new loader with mosaic and mixup, each of the same number of samples for every batch size."""
     config, source = base.get_config(), ShapesSource(images, 0)
     config.batch_size = batch
     batches = from_config.loader_config(config, (size, size), from_config.schedule(config, images))
@@ -136,9 +136,9 @@ def main() -> None:
             growing = [n * n if keyword == "size" else n for n in sizes]
             shown = "  ".join(f"{n}: {1000 * t:.1f}" for n, t in zip(sizes, medians, strict=True))
             print(f"{name:<14} {quantity:<22} slope {slope(growing, medians):5.2f}   ms at {shown}", flush=True)
-    count = evaluation(5000)
+    compute_ap = evaluation(5000)
     start = time.perf_counter()
-    count()
+    compute_ap()
     print(f"COCO AP of 5,000 images with 100 detections each: {time.perf_counter() - start:.1f} s")
 
 

@@ -39,7 +39,7 @@ def take_turns(contenders: Mapping[str, Callable[[], Any]], rounds: int, warm_up
 
 
 def slope(amounts: Sequence[float], values: Sequence[float]) -> float:
-    """Slope of log(value) over log(amount) by least squares; 1 means linear growth."""
+    """Returns the slope of log(value) over log(amount) by least squares; 1 means linear growth."""
     return float(np.polyfit(np.log(amounts), np.log(values), 1)[0])
 
 

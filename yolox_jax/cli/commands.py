@@ -52,7 +52,7 @@ def find_config(named: str) -> str:
 
 
 def with_found_configs(arguments: list[str]) -> list[str]:
-    """Replaces the value of --config by the path of its file; the other arguments stay."""
+    """Replaces the value of --config by the path of its file, and leaves the other arguments as they are."""
     found = list(arguments)
     for place, argument in enumerate(arguments):
         flag, equals, value = argument.partition("=")
@@ -66,13 +66,13 @@ def with_found_configs(arguments: list[str]) -> list[str]:
 
 
 def prepare(argv: list[str]) -> list[str]:
-    """Returns the arguments with the config's file found, and lets that file import configs/ from anywhere."""
+    """Makes configs/ importable from any directory, and returns the arguments with the path of the config's file."""
     sys.path.insert(0, str(ROOT))
     return with_found_configs(argv)
 
 
 def how_to_run(program: str) -> list[str]:
-    """The words of a command that starts "train" or "eval" here: a console command, or python and a file."""
+    """Returns the command that runs "train" or "eval" in this installation: a console command, or python and a file."""
     return [f"yolox-{program}"] if ROOT == _INSTALLED else ["python", f"{program}.py"]
 
 

@@ -134,13 +134,13 @@ def read_config(config: ConfigDict) -> ReadConfig:
 
 
 def train_loader(config: ConfigDict, source: Source, schedule: Schedule, shard: Shard = Shard()) -> TrainLoader:
-    """The batches of the whole run, from its first step on; `shard` is this process among all."""
+    """The batches of the whole run, from its first step on; `shard` selects the part of this process."""
     batches = loader_config(config, check_size(config.input_size), schedule)
     return TrainLoader(source, batches, schedule.total_steps, shard=shard, read=read_config(config))
 
 
 def load_batch(config: ConfigDict, step: int) -> tuple[LoadedBatch, tuple[str, ...]]:
-    """The training batch of one step, before the colour shift that the device does, and the class names."""
+    """The training batch of one step, before the color shift, which the device applies, and the class names."""
     source = open_source(config, "train")
     batches = loader_config(config, check_size(config.input_size), schedule(config, len(source)))
     with TrainLoader(source, batches, step + 1, start_step=step, read=read_config(config)) as loader:

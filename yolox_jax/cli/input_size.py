@@ -7,7 +7,7 @@ from yolox_jax.errors import UserError
 
 
 def parse_size(sides: Sequence[str]) -> tuple[int, int]:
-    """Height and width from one or two numbers; one number is both.
+    """Parses height and width; a single number is both.
 
     Raises:
       UserError: a side is not a number or not a multiple of 32.

@@ -26,7 +26,7 @@ def print_start(
     schedule: Schedule,
     num_sizes: int,
 ) -> None:
-    """Prints model, devices, data, length, and the run directory."""
+    """Prints model, devices, data, number of steps, and the run directory."""
     train_source, val_source = sources
     names = ", ".join(train_source.class_names[:8]) + (" …" if len(train_source.class_names) > 8 else "")
     height, width = config.input_size

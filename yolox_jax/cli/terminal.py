@@ -67,7 +67,7 @@ def quiet_libraries() -> None:
     absl_logging.set_verbosity(absl_logging.WARNING if _DEBUG.value else absl_logging.FATAL)
     logging.getLogger("yolox_jax").setLevel(logging.WARNING)
     if not _DEBUG.value:
-        # A failed save is one error. Its other writers end in threads of their own, with warnings that say nothing new.
+        # A failed save raises one error; its other writers then end in threads of their own, with needless warnings.
         sys.unraisablehook = _ignore_closed_loops
         warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
 
@@ -79,7 +79,7 @@ def _ignore_closed_loops(unraisable: "sys.UnraisableHookArgs") -> None:
 
 @contextlib.contextmanager
 def user_errors() -> Iterator[None]:
-    """Ends the program with one message and exit code 1 if a UserError is raised, or the memory of a device is full.
+    """Ends the program with one message and exit code 1 if a UserError is raised or a device runs out of memory.
 
     Any other error keeps its traceback; --debug shows that of every error. A run that was asked to stop and has saved
     ends with exit code 75; otherwise Ctrl-C ends with code 130.
@@ -105,7 +105,7 @@ def user_errors() -> Iterator[None]:
 
 
 def _out_of_memory(error: Exception) -> UserError | None:
-    """The message for jax's error that a device has no more memory; None for any other error."""
+    """Returns a UserError if JAX reports that a device is out of memory, or None for any other error."""
     if not isinstance(error, jax.errors.JaxRuntimeError) or "RESOURCE_EXHAUSTED" not in str(error):
         return None
     return UserError(
@@ -115,7 +115,7 @@ def _out_of_memory(error: Exception) -> UserError | None:
 
 
 def _leave(code: int | str) -> NoReturn:
-    """Ends the program; at once if a background thread compiles, since Python crashes if it exits meanwhile."""
+    """Ends the program. If a background thread compiles, exits at once: Python would crash in a normal exit."""
     if compilation.is_compiling():
         if isinstance(code, str):
             print(code, file=sys.stderr)

@@ -1,4 +1,4 @@
-"""ApResult: the numbers of an AP computation, for every metric."""
+"""ApResult: the result of an AP computation, in the same form for every metric."""
 
 import dataclasses
 from typing import Any, NamedTuple
@@ -19,7 +19,7 @@ class ClassAp(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class ApResult:
-    """The metric's numbers by name, in [0, 1] or UNDEFINED, AP and AP50 among them, and the AP of each class."""
+    """The metric's numbers by name, each in [0, 1] or UNDEFINED, always with AP and AP50; and the AP of each class."""
 
     stats: dict[str, float]
     per_class: tuple[ClassAp, ...]  # in the order of the labels

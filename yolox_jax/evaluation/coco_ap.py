@@ -22,12 +22,13 @@ STAT_NAMES = (
 def compute_ap(ground_truth: Mapping[str, Any], detections: Sequence[Mapping[str, Any]]) -> ApResult:
     """Computes the twelve numbers of COCO, and the AP and AP50 of each class.
 
-    Images and boxes are renumbered for COCO's code, which would lose a box whose id is 0; any ids will do here.
+    Ids may be numbers or strings. They are replaced by 1, 2 … for COCO's code, which takes the id 0 of a matched box
+    for "no match".
 
     Args:
       ground_truth: a COCO annotation dict; a box without `area` gets width times height. Not changed.
-      detections: in COCO's result format: image_id, category_id, bbox xywh, score. The best 100 per image and class
-        count. Not changed.
+      detections: in COCO's result format: image_id, category_id, bbox xywh, score. Only the best 100 per image and
+        class count. Not changed.
     Raises:
       UserError: an id occurs twice, or is not in the ground truth.
     """
@@ -83,7 +84,7 @@ def to_coco(
 ) -> list[dict[str, Any]]:
     """Converts padded arrays in letterboxed input pixels to COCO's result format in the pixels of each image.
 
-    Boxes are not clipped to the image, as in the reference.
+    Like the reference, this does not clip boxes to the image.
 
     Args:
       boxes_xyxy: [B, D, 4].
@@ -103,7 +104,7 @@ def to_coco(
         raise ValueError(
             f"labels range from {label_D.min()} to {label_D.max()}, but there are {len(category_ids)} categories"
         )
-    _number("image", [ids[row] for row in np.unique(image_D)])
+    _number("image", [ids[row] for row in np.unique(image_D)])  # only to refuse ids that occur twice
 
     xyxy_D4 = np.asarray(boxes_xyxy)[image_D, slot_D].astype(np.float64) / np.asarray(ratios, np.float64)[image_D, None]
     xywh_D4 = xyxy_to_xywh(xyxy_D4)

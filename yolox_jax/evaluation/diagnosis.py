@@ -24,7 +24,7 @@ class Diagnosis:
 
     @property
     def best(self) -> OperatingPoint:
-        """The score threshold of largest F1 over the boxes of all classes."""
+        """The operating point of largest F1, with the boxes of all classes counted together."""
         return self.all_classes.best()
 
     def mean_precision(self) -> np.ndarray:
@@ -37,7 +37,7 @@ class Diagnosis:
         return confusion_matrix(self.images, self.matches, len(self.class_names), self.best.threshold)
 
     def worst(self, most: int) -> list[tuple[ImageBoxes, Mistakes]]:
-        """Returns up to `most` images, those with most mistakes at the best score threshold; each has at least one."""
+        """Returns up to `most` images, those with the most mistakes at the best threshold; each has at least one."""
         judged = [
             (image, find_mistakes(image, match, self.best.threshold))
             for image, match in zip(self.images, self.matches, strict=True)

@@ -19,7 +19,7 @@ class ImageBoxes:
     image_id: int | str
     gt_xyxy_G4: np.ndarray  # float64
     gt_label_G: np.ndarray
-    crowd_G: np.ndarray  # bool: neither has to be found nor makes a detection wrong
+    crowd_G: np.ndarray  # bool: it may be missed, and a detection of it is not wrong
     pred_xyxy_D4: np.ndarray  # float64
     pred_label_D: np.ndarray
     score_D: np.ndarray
@@ -37,7 +37,7 @@ class ImageBoxes:
 
 
 def sorted_ids(ground_truth: Mapping[str, Any]) -> list[Any]:
-    """Image ids in pycocotools' order, with text after numbers; the order breaks ties between equal scores."""
+    """Returns image ids in pycocotools' order, text after numbers; the order breaks ties between equal scores."""
     return sorted((image["id"] for image in ground_truth["images"]), key=lambda id: (isinstance(id, str), id))
 
 

@@ -16,7 +16,7 @@ class Matches:
 
     true_positive_D: np.ndarray  # bool: matched with a box of its class
     gt_index_D: np.ndarray  # int: that box
-    ignored_D: np.ndarray  # bool: does not count, because it lies in a crowd or beyond the best hundred
+    ignored_D: np.ndarray  # bool: does not count, because it lies in a crowd or is not among the best hundred
 
 
 def match(iou_DG: np.ndarray, crowd_G: np.ndarray, min_iou: float = MIN_IOU) -> tuple[np.ndarray, np.ndarray]:

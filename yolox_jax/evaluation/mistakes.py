@@ -42,10 +42,10 @@ def confusion_matrix(
     threshold: float,
     min_iou: float = MIN_IOU,
 ) -> np.ndarray:
-    """Counts boxes [C + 1, C + 1] by true class (row; the last is background) and detected class (the last is missed).
+    """Counts boxes by true class (rows; the last is background) and detected class (columns; the last is missed).
 
-    True positives are on the diagonal. Each false positive is then matched with a missed box of any class; those that
-    overlap none are in the background row.
+    Returns [C + 1, C + 1] int64. True positives are on the diagonal. Each false positive is then matched with a missed
+    box of any class; those that overlap none are in the background row.
     """
     counts = np.zeros((num_classes + 1, num_classes + 1), np.int64)
     for image, matched in zip(images, matches, strict=True):

@@ -23,7 +23,7 @@ _DPI = 130
 
 
 def prepare(folder: Path) -> None:
-    """Creates the folder and checks for matplotlib; to be called before the evaluation, which may take long.
+    """Creates the folder and checks for matplotlib. Call it before the evaluation, which may take long.
 
     Raises:
       UserError: matplotlib is not installed, or the folder cannot be created.
@@ -66,7 +66,7 @@ def write_plots(folder: Path, source: Source, detections: list[dict[str, Any]]) 
 
 
 def precision_recall(diagnosis: Diagnosis) -> "Figure":
-    """Plots the precision of each class and their mean by recall, interpolated as for AP50."""
+    """Plots precision over recall for each class, and the mean over classes, interpolated as for AP50."""
     recall = np.linspace(0, 1, 101)
     figure, axes = _axes("Recall", "Precision", "Precision and recall at IoU 0.5")
     for label, curve in enumerate(diagnosis.per_class):
@@ -80,7 +80,7 @@ def precision_recall(diagnosis: Diagnosis) -> "Figure":
 
 
 def f1(diagnosis: Diagnosis) -> "Figure":
-    """Plots F1 by score threshold and marks the best threshold."""
+    """Plots F1 over the score threshold and marks the best threshold."""
     figure, axes = _axes("Score threshold", "F1", "F1 by score threshold at IoU 0.5")
     for label, curve in enumerate(diagnosis.per_class):
         if curve.num_boxes and len(curve.scores):
@@ -98,7 +98,7 @@ def f1(diagnosis: Diagnosis) -> "Figure":
 
 
 def _plot_f1(axes: "Axes", curve: Curve, **line: Any) -> None:
-    # F1 is constant between two neighbouring scores: the threshold keeps the same detections.
+    # Any threshold between two neighboring scores keeps the same detections, so F1 is constant there.
     axes.step(curve.scores[::-1], curve.f1[::-1], where="pre", **line)
 
 
@@ -133,7 +133,7 @@ def _axes(x: str, y: str, title: str, side: float = 6.0) -> "tuple[Figure, Axes]
 
 
 def _line(diagnosis: Diagnosis, label: int, name: str) -> dict[str, Any]:
-    """Line style of a class: in its color with a name, or grey without one if there are many classes."""
+    """Returns the line style of a class: its color and its name, or gray without a name if there are many classes."""
     if len(diagnosis.class_names) > _MOST_NAMED:
         return {"color": "0.8", "linewidth": 0.7}
     blue, green, red = drawing.class_colour(label)

@@ -37,13 +37,13 @@ class Curve:
         return 2 * self.precision * self.recall / np.where(total > 0, total, 1)
 
     def interpolated(self) -> np.ndarray:
-        """The best precision at a recall of at least 0, 0.01 … 1, [101]; its mean is COCO's AP at the matches' IoU."""
+        """The best precision at a recall of at least 0, 0.01 … 1, [101]. Its mean is AP at the IoU of the matches."""
         # Accumulated from the right: the best precision at this recall or a larger one; 0 beyond the largest recall.
         best = np.append(np.maximum.accumulate(self.precision[::-1])[::-1], 0.0)
         return best[np.searchsorted(self.recall, np.linspace(0, 1, _NUM_RECALLS), side="left")]
 
     def ap(self) -> float | None:
-        """COCO's AP at the matches' IoU, or None if there are no ground-truth boxes."""
+        """COCO's AP at the IoU of the matches, or None if there are no ground-truth boxes."""
         return float(self.interpolated().mean()) if self.num_boxes else None
 
     def at(self, threshold: float) -> OperatingPoint:

@@ -63,7 +63,7 @@ def _area_under_curve(recall_N: np.ndarray, precision_N: np.ndarray) -> float:
 
 
 def _judge_all(images: Sequence[ImageBoxes]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Scores and labels of all detections, [N], and which are correct and which are wrong at each of T IoUs, [T, N]."""
+    """Returns scores and labels of all detections, [N], and masks of the correct and wrong ones at T IoUs, [T, N]."""
     scores, labels = [np.zeros(0)], [np.zeros(0, np.int64)]
     correct, wrong = [np.zeros((len(_IOUS), 0), np.bool_)], [np.zeros((len(_IOUS), 0), np.bool_)]
     for image in images:

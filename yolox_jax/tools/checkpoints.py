@@ -1,7 +1,7 @@
 """Lists the checkpoints of a run: python -m yolox_jax.tools.checkpoints WORKDIR
 
-A line has the step, the AP if it was evaluated, the size, the mesh that wrote it (devices, or processes x devices), and
-whether the checkpoint is the best and complete.
+A line has the step, the AP if it was evaluated, the size, the mesh that wrote it (devices, or processes x devices),
+whether it is the best by AP, and whether it is complete.
 """
 
 from pathlib import Path
@@ -14,7 +14,7 @@ from yolox_jax.weights import checkpoint
 
 
 def table(workdir: Path) -> str:
-    """One line for each checkpoint, the oldest first.
+    """Formats one line for each checkpoint, the oldest first.
 
     Raises:
       NotFoundError: the directory has none.

@@ -24,7 +24,7 @@ _NAME = flags.DEFINE_string("name", None, "The name of the data set; config.data
 _MAX_SIDE = flags.DEFINE_integer(
     "max_side",
     None,
-    "Shrinks images whose longer side is larger to this many pixels, as JPEG. By default images keep their bytes.",
+    "Shrinks larger images to this many pixels on the longer side, as JPEG. By default all images keep their bytes.",
 )
 
 

@@ -1,4 +1,4 @@
-"""Draws the positive anchors of each ground-truth box, as an assignment of a batch chose them."""
+"""Draws the positive anchors that an assignment gave to each ground-truth box of a batch."""
 
 from collections.abc import Sequence
 
@@ -22,7 +22,7 @@ def draw_sheet(batch: Batch, assignment: Assignment, anchors: Anchors, class_nam
     for index, image in enumerate(np.asarray(batch.images)):
         fitted, scale = sheets.fit(image, _CELL)
         mask_G, positive_A = np.asarray(batch.gt_mask[index]), np.asarray(assignment.positive[index])
-        box_of_slot_G = np.cumsum(mask_G) - 1  # index of a slot's box among the boxes without padding slots
+        box_of_slot_G = np.cumsum(mask_G) - 1  # from an index with padding slots to one without
         picture = draw_assignment(
             fitted,
             np.asarray(batch.gt_boxes[index])[mask_G] * scale,

@@ -14,7 +14,7 @@ from yolox_jax.visualize.drawing import draw_boxes
 
 TITLE_HEIGHT = 18  # pixels
 _TITLE_SCALE, _MIN_TITLE_SCALE = 0.4, 0.28  # of OpenCV's font
-_MIN_SHOWN_SCORE = 0.3
+_MIN_SHOWN_SCORE = 0.3  # the threshold of the official demo
 CELL = 320  # pixels: the side of one image on a sheet
 
 
@@ -26,7 +26,7 @@ def fit(image_HW3: np.ndarray, cell: int = CELL) -> tuple[np.ndarray, float]:
 
 
 def sheet(images: Sequence[np.ndarray], columns: int = 4, cell: int = CELL) -> np.ndarray:
-    """Arranges images of at most `cell` pixels a side in a grid on grey."""
+    """Arranges images of at most `cell` pixels a side in a grid on gray."""
     rows = -(-len(images) // columns)
     canvas = np.full((rows * cell, min(columns, len(images)) * cell, 3), 114, np.uint8)
     for place, image in enumerate(images):
@@ -36,7 +36,7 @@ def sheet(images: Sequence[np.ndarray], columns: int = 4, cell: int = CELL) -> n
 
 
 def titled(image_HW3: np.ndarray, title: str, width: int) -> np.ndarray:
-    """Pads the image with grey to `width` and puts a black title bar with white text above it.
+    """Pads the image with gray to `width` and puts a black title bar with white text above it.
 
     Text that is too long for the width is drawn smaller, down to _MIN_TITLE_SCALE, and then cut off.
     """
@@ -50,7 +50,7 @@ def titled(image_HW3: np.ndarray, title: str, width: int) -> np.ndarray:
 
 
 def predictions_sheet(source: Source, detections: Sequence[dict[str, Any]], num_images: int = 8) -> np.ndarray:
-    """Draws detections of score 0.3 and above on a sheet of images taken at equal distances from the source.
+    """Draws the detections of score 0.3 and above on a sheet of images spread evenly over the source.
 
     `detections` are in COCO's result format, in the pixels of each image.
     """
@@ -71,7 +71,7 @@ def predictions_sheet(source: Source, detections: Sequence[dict[str, Any]], num_
 
 
 def keep_picture(workdir: Path, name: str, image_HW3: np.ndarray) -> dict[str, Any]:
-    """Writes pictures/<name>.jpg in a run directory; returns the fields that metrics.jsonl records of it.
+    """Writes pictures/<name>.jpg in a run directory; returns the fields that metrics.jsonl records for it.
 
     Raises:
       UserError: the picture cannot be written.

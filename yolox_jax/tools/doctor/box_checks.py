@@ -11,7 +11,7 @@ from yolox_jax.tools.doctor.findings import Finding, Severity
 
 _DUPLICATE_IOU = 0.95  # two boxes that overlap this much are one box, drawn or exported twice
 _FEW_BOXES = 10  # of a class: too few to learn it in training, and its AP is noise in validation
-_MIN_SIDE = 1.0  # input pixels: training drops boxes with a shorter side
+_MIN_SIDE = 1.0  # input pixels; config.min_box_side by default: training drops smaller boxes
 _FINEST_STRIDE = 8.0  # input pixels
 _MANY_EMPTY = 0.5  # share of the images
 _OVERHANG = 0.01  # of a side: annotation tools round outwards by less
@@ -43,7 +43,7 @@ _FORMATS: dict[str, tuple[str, dict[str, _ToXyxy]]] = {
 
 
 def _fractions(split: SplitAnnotations) -> Iterator[Finding]:
-    """Boxes within the first pixel of their image: fractions of its size, written where pixels are expected."""
+    """Finds boxes within the first pixel of their image: fractions of its size, written where pixels are expected."""
     wh_N2 = split.sizes_wh[split.image_index]
     is_fraction_N = (split.boxes_xyxy[:, 2:] <= 1 + _OVERHANG).all(axis=1) & (wh_N2 > 2).all(axis=1)
     if is_fraction_N.any():
@@ -56,7 +56,7 @@ def _fractions(split: SplitAnnotations) -> Iterator[Finding]:
 
 
 def _other_format(split: SplitAnnotations, kind: str) -> Iterator[Finding]:
-    """Boxes that cross their image's border, although all would lie inside if their numbers had another meaning."""
+    """Finds boxes that cross their image's border, although all lie inside if their numbers are read another way."""
     if kind not in _FORMATS:
         return
     as_read, others = _FORMATS[kind]
@@ -79,7 +79,7 @@ def _other_format(split: SplitAnnotations, kind: str) -> Iterator[Finding]:
 
 
 def _are_inside(xyxy_N4: np.ndarray, wh_N2: np.ndarray) -> np.ndarray:
-    """[N] bool, with some tolerance for rounding."""
+    """Returns [N] bool: whether a box lies inside its image, with some tolerance for rounding."""
     slack_N2 = np.maximum(_OVERHANG * wh_N2, 1.0)
     inside_N2 = (xyxy_N4[:, :2] >= -slack_N2) & (xyxy_N4[:, 2:] <= wh_N2 + slack_N2)
     return np.all(inside_N2, axis=1)

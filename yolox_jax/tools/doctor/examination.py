@@ -14,7 +14,7 @@ from yolox_jax.types import Source
 
 Progress = Callable[[str, int, int], None]  # split, images read, all images of the split
 
-# Codes that a systematic fault causes in its split. They would only repeat it, and are left out.
+# A systematic fault of a split causes many findings of these codes, which are left out: they only repeat it.
 _CONSEQUENCES = {
     "shifted-categories": {"unknown-category", "class-without-boxes"},
     "wrong-box-format": {"box-partly-outside", "duplicate-box", "box-below-1-pixel", "boxes-below-8-pixels"},
@@ -69,7 +69,7 @@ def examine(
     Args:
       data: a config's data section, as `open_split` takes it.
       size_hw: the input size; it determines how small a box is for the network.
-      max_boxes: ground-truth slots per image.
+      max_boxes: config.data.max_boxes, the ground-truth slots per image.
       num_classes: config.num_classes, None if the data set decides.
       threads: number of threads that decode images.
       progress: called after each image.
@@ -79,16 +79,16 @@ def examine(
     for name in ("train", "val"):
         try:
             source = open_split(data, name)
-            digests, faults = image_checks.read_all(source, threads, _of_split(progress, name))
-            of_split = annotations.from_ground_truth(name, source.ground_truth(), with_crowds=data["kind"] == "voc")
+            digests, faults = image_checks.read_all(source, threads, _progress_of_split(progress, name))
+            annotated = annotations.from_ground_truth(name, source.ground_truth(), with_crowds=data["kind"] == "voc")
         except UserError as error:
             findings.append(Finding("error", "cannot-open", name, "", "", error.what, error.advice))
             continue
-        splits[name] = ExaminedSplit(source, of_split, digests)
+        splits[name] = ExaminedSplit(source, annotated, digests)
         found = [from_problem(problem, name) for problem in source.problems]
-        found += image_checks.unusable_images(of_split, faults)
-        found += box_checks.check_boxes(of_split, data["kind"], size_hw, max_boxes)
-        found += image_checks.repeated_images(of_split, digests)
+        found += image_checks.unusable_images(annotated, faults)
+        found += box_checks.check_boxes(annotated, data["kind"], size_hw, max_boxes)
+        found += image_checks.repeated_images(annotated, digests)
         findings += _without_consequences(found)
     if len(splits) == 2:
         train, val = splits["train"], splits["val"]
@@ -98,7 +98,7 @@ def examine(
     return Report(findings, splits)
 
 
-def _of_split(progress: Progress | None, name: str) -> Callable[[int, int], None] | None:
+def _progress_of_split(progress: Progress | None, name: str) -> Callable[[int, int], None] | None:
     if progress is None:
         return None
     return lambda num_done, num_all: progress(name, num_done, num_all)

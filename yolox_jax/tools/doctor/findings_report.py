@@ -13,7 +13,7 @@ from yolox_jax.visualize import drawing, sheets
 _LINES_PER_KIND = 10
 _CLASSES_SHOWN = 8
 _SHEET_CELLS = 24
-_MIN_EXAMPLES = 4  # images on the sheet beside those with findings
+_MIN_EXAMPLES = 4  # candidates for the last free cells: some are on the sheet already
 
 
 def text(report: Report) -> str:
@@ -67,13 +67,13 @@ def contact_sheet(report: Report) -> np.ndarray:
         pictures.append(sheets.titled(boxed, title, sheets.CELL))
     if not pictures:
         raise UserError(
-            "no sheet was written, since no image of the data set can be read", "mend the errors above first"
+            "no sheet was written, since no image of the data set can be read", "fix the errors above first"
         )
     return sheets.sheet(pictures)
 
 
 def _chosen_images(report: Report) -> dict[tuple[str, int], list[str]]:
-    """The images of the sheet in order, as split and index, each with the codes of the findings that it shows."""
+    """Returns the images of the sheet in order, as (split, index), with the codes of the findings that each shows."""
     chosen: dict[tuple[str, int], list[str]] = {}
     shown = set()
     for finding in report.findings:

@@ -22,7 +22,7 @@ from yolox_jax.tools.plan.planner import plan, plan_largest
 from yolox_jax.tools.plan.programs import PROGRAMS
 from yolox_jax.tools.plan.report import as_text
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "The config that is planned.", lock_config=True)
+_CONFIG = config_flags.DEFINE_config_file("config", None, "The config to plan.", lock_config=True)
 _TOPOLOGY = flags.DEFINE_string("topology", None, "The slice, as generation:chips, such as v5e:2x4 or v4:2x2x2.")
 _WHAT = flags.DEFINE_enum("what", "train", list(PROGRAMS), "The training step, or prediction as in evaluation.")
 _BATCH = flags.DEFINE_string(

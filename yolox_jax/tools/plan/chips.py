@@ -5,7 +5,7 @@ import math
 
 from yolox_jax.errors import UserError
 
-MAX_CHIPS = 256
+MAX_CHIPS = 256  # a whole pod of v5e or v6e
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,7 +11,7 @@ from yolox_jax.tools.plan.compiling import compile_for_chip, make_topology_mesh
 from yolox_jax.tools.plan.programs import PROGRAMS
 from yolox_jax.tools.plan.report import make_report
 
-_MAX_BATCH = 4096  # images per chip that --batch=auto tries
+_MAX_BATCH = 4096  # images per chip: the most that --batch=auto tries
 
 
 def plan(config: ConfigDict, topology: Topology, what: str, batch_per_chip: int, dtype: str) -> dict[str, Any]:

@@ -92,7 +92,7 @@ def _batch(num_images: int, size_hw: tuple[int, int], num_slots: int, has_hsv: b
 
 
 def _with_shardings(tree: Any, mesh: Mesh, specs: Any) -> Any:
-    """The shapes of a tree with shardings on the mesh, from one spec or a tree of specs."""
+    """Adds shardings on the mesh to the shapes of a tree, from one spec or a tree of specs."""
     if isinstance(specs, P):
         specs = jax.tree.map(lambda _: specs, tree)
     return jax.tree.map(

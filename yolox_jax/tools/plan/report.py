@@ -9,7 +9,7 @@ from yolox_jax.tools.plan.hlo import parse
 from yolox_jax.tools.plan.roofline import Work, roofline
 from yolox_jax.tools.plan.traffic import hbm_bytes
 
-# Kinds of memory under other names on the terminal. The keys of --json stay.
+# What the terminal shows for keys of --json.
 _SHOWN = {"optimiser": "optimizer state", "EMA": "EMA weights", "padding of these": "padding of the above"}
 
 
@@ -88,7 +88,7 @@ def as_text(report: dict[str, Any]) -> str:
     ]
     exchanged = report["collectives"]
     if report["num_collectives"]:
-        exchanged += f": {_mb(report['collective_bytes'])}, of which a chip sends {_mb(report['sent_bytes'])}"
+        exchanged += f": {_mb(report['collective_bytes'])} of results; a chip sends {_mb(report['sent_bytes'])}"
     traffic, accessed = report["hbm_bytes_per_step"], report["bytes_accessed_per_step"]
     lines += [
         f"FLOPs          {report['flops_per_step'] / 1e9:.1f} G, {report['flops_per_image'] / 1e9:.2f} G per image",

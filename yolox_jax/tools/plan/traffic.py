@@ -7,7 +7,7 @@ two memories several times. Here an array counts only if it lies in HBM.
 
 from yolox_jax.tools.plan.hlo import Array, Instruction, Program
 
-# These move no data: they name parts of existing arrays.
+# Not counted: they name existing arrays or parts of them, or generate their values (iota, partition-id).
 _FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "partition-id", "iota"}
 _RUN_OTHERS = {"while", "conditional", "call"}  # cost what the computations they run cost
 _SLICES = {"slice", "slice-start", "dynamic-slice"}  # read as many bytes as they return, not their whole operand

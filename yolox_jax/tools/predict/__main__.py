@@ -24,7 +24,7 @@ _OUTPUT = flags.DEFINE_string("output", "predictions", "The folder of the annota
 _CONF = flags.DEFINE_float("conf", None, "Score threshold; 0.25 if not given.", 0, 1)
 _IOU = flags.DEFINE_float("iou", None, "IoU threshold of NMS; 0.45 if not given.", 0, 1)
 _SIZE = flags.DEFINE_list(
-    "size", None, "The input's height,width, or one number for both; the training's if not given."
+    "size", None, "The input size as height,width, or one number for both; by default that of training."
 )
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 8, "Images per batch.", lower_bound=1)
 _MULTI_LABEL = flags.DEFINE_boolean("multi_label", None, "A box may have several classes.")

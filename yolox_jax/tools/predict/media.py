@@ -72,7 +72,7 @@ class Video:
         self._capture = cv2.VideoCapture(int(media.path.name) if media.kind == "webcam" else str(media.path))
         if not self._capture.isOpened():
             is_webcam = media.kind == "webcam"
-            advice = "check that it is connected and not in use" if is_webcam else "convert it to an mp4 of H.264"
+            advice = "check that it is connected and not in use" if is_webcam else "convert it to an mp4 with H.264"
             raise MediaError(f"{media.name} cannot be opened{'' if is_webcam else ' as a video'}", advice)
         self.frames_per_second = self._capture.get(cv2.CAP_PROP_FPS) or 25.0
         count = int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))
@@ -88,7 +88,7 @@ class Video:
             yield frame
 
     def check_complete(self) -> None:
-        """Raises a MediaError if the frames that were read are fewer than the file announces: it is truncated."""
+        """Raises a MediaError if far fewer frames were read than the file's header announces: the file is truncated."""
         # Some intact files announce a frame or two more than they have.
         if self.num_read == 0 or (self.num_frames is not None and self.num_read < 0.9 * self.num_frames):
             frames = f"{self.num_read} of {self.num_frames} frames" if self.num_frames else f"{self.num_read} frames"
