@@ -67,8 +67,8 @@ def main() -> None:
         if _PLOTS.value:
             plots.prepare(Path(_PLOTS.value))
         result, source = run(_CONFIG.value, str(_WEIGHTS.value))
-        speed = f"{result.images_per_second:.1f}" if result.images_per_second else "too few to measure"
-        print(f"\n{result.ap.table()}\n\n{result.num_images} images, {speed} images/s")
+        speed = f", {result.images_per_second:.1f} images/s" if result.images_per_second else ""
+        print(f"\n{result.ap.table()}\n\n{result.num_images} images{speed}")
         if _PLOTS.value:
             best = plots.write_plots(Path(_PLOTS.value), source, result.detections).best
             print(f"plots are in {_PLOTS.value}; best F1 {best.f1:.3f} at score threshold {best.threshold:.3f}")

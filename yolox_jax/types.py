@@ -22,7 +22,7 @@ class Batch:
     gt_labels: jax.Array  # [B, G] int32
     gt_mask: jax.Array  # [B, G] bool
     # The color shift that the device applies; both fields are None if there is none.
-    hsv_shift: jax.Array | None = None  # [B, 3] float32, OpenCV's 8-bit levels
+    hsv_shift: jax.Array | None = None  # [B, 3] float32, OpenCV's 8-bit levels; or factors (config.hsv.multiplies)
     content_hw: jax.Array | None = None  # [B, 2] int32: the rows and columns to shift, without the padding
 
 

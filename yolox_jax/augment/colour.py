@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 _HUE_LEVELS = 180.0  # OpenCV's 8-bit hue counts half degrees
-_FIXED_BITS = 12  # the hsv_shift of OpenCV's fixed-point conversion
+_FIXED_BITS = 12  # of OpenCV's fixed-point conversion, whose source calls them hsv_shift
 CUT = 1e-3  # OpenCV truncates; this keeps a whole level that float32 left slightly below itself
 
 

@@ -13,10 +13,10 @@ from ml_collections import ConfigDict
 
 from yolox_jax.cli import from_config
 from yolox_jax.detection.anchors import check_size
-from yolox_jax.inference.predict import DetectConfig, make_predict
+from yolox_jax.inference.predict import make_predict
 from yolox_jax.mesh import AXIS, check_batch_size
 from yolox_jax.models import yolox
-from yolox_jax.training import optim, parallel, state
+from yolox_jax.training import parallel, state
 from yolox_jax.training.step import train_step
 from yolox_jax.types import Batch
 from yolox_jax.weights.official import abstract_variables
@@ -37,7 +37,7 @@ def train_program(config: ConfigDict, mesh: Mesh, batch_per_chip: int, dtype: st
     """Lowers the training step at the config's input size, with `batch_per_chip` images on each device of the mesh."""
     size_hw = check_size(config.input_size)
     model = _create_model(config, dtype, AXIS if config.parallel.sync_bn else None)
-    optimizer = optim.create(config.optimizer, momentum=config.momentum, weight_decay=config.weight_decay)
+    optimizer = from_config.optimizer(config)
     step_config = from_config.step_config(config, from_config.schedule(config, _NUM_IMAGES))
     step = functools.partial(train_step, model=model, optimizer=optimizer, config=step_config, size_hw=size_hw)
     train_state = jax.eval_shape(functools.partial(state.create, optimizer=optimizer), abstract_variables(model))
@@ -63,7 +63,7 @@ def train_program(config: ConfigDict, mesh: Mesh, batch_per_chip: int, dtype: st
 def predict_program(config: ConfigDict, mesh: Mesh, batch_per_chip: int, dtype: str) -> Program:
     """Lowers prediction as in evaluation: images to detections, including NMS."""
     model, (height, width) = _create_model(config, dtype), check_size(config.input_size)
-    predict = make_predict(model, mesh, DetectConfig(**config.eval.detect))
+    predict = make_predict(model, mesh, from_config.detect_config(config))
     variables = abstract_variables(model)
     images = jax.ShapeDtypeStruct((batch_per_chip * mesh.size, height, width, 3), jnp.uint8)
     variables, images = _with_shardings(variables, mesh, P()), _with_shardings(images, mesh, P(AXIS))
