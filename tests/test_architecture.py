@@ -105,7 +105,7 @@ def test_importing_the_package_alone_imports_no_library():
     assert result.stdout.split()[1] == "False"
 
 
-def test_no_file_is_named_for_anything_at_all():
+def test_no_file_has_a_name_that_fits_anything():
     names = {Path(file).stem for file in _SOURCES}
     assert not names & {"utils", "util", "common", "helpers", "misc"}
 

@@ -81,7 +81,7 @@ def test_finetune_differs_from_nano_only_in_data_length_and_initial_weights():
 
 
 def _with_parts(built: Any) -> list[Any]:
-    """A dataclass and those in its fields."""
+    """A dataclass and, recursively, the dataclasses in its fields."""
     values = [getattr(built, field.name) for field in dataclasses.fields(built)]
     return [built, *[part for value in values if dataclasses.is_dataclass(value) for part in _with_parts(value)]]
 
@@ -94,7 +94,7 @@ def test_defaults_of_dataclasses_are_the_recipe_of_base_py():
     roots = [from_config.detect_config(config), from_config.read_config(config)]
     roots += [from_config.multiscale(config, size_hw, schedule), from_config.step_config(config, schedule)]
     roots += [from_config.loader_config(config, size_hw, schedule)]
-    by_step = {"end_step", "plain_from_step", "no_aug_step"}  # by default None: the change never comes
+    by_step = {"end_step", "no_aug_step"}  # the default, None, means never
     num_compared = 0
     for built in (part for root in roots for part in _with_parts(root)):
         for field in dataclasses.fields(built):
@@ -156,7 +156,7 @@ _WRONG = [
 _NAMES_OF_THINGS = ("model", "dtype", "optimizer", "loss.iou_type", "data.kind", "data.bad_images", "eval.metric")
 
 
-def test_a_config_that_nothing_is_wrong_with_can_be_built(train, tmp_path):
+def test_a_correct_config_can_be_built(train, tmp_path):
     _build_everything(train, _on_shapes(), tmp_path)
 
 

@@ -31,7 +31,7 @@ def test_waiting_can_be_given_up_and_a_running_compilation_is_known():
         asked = iter([False, True])
         assert programs.get("slow", give_up=lambda: next(asked)) is None
         assert compilation.is_compiling()
-        raise KeyboardInterrupt  # a run that ends without an error would wait
+        raise KeyboardInterrupt  # if no error is raised, leaving the block waits for the compilation
     may_finish.set()
     assert programs.get("slow") is True  # it finishes, and the next one does not start
     programs._thread.join()
@@ -79,7 +79,7 @@ def test_the_compilation_cache_is_below_the_cache_folder_unless_jax_has_its_own(
     assert jax.config.jax_compilation_cache_dir == str(tmp_path / "programs")
 
 
-def test_without_a_home_folder_programs_are_not_kept_and_that_is_said(jax_cache, monkeypatch, caplog):
+def test_without_a_home_folder_programs_are_not_kept_and_a_warning_says_so(jax_cache, monkeypatch, caplog):
     monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
     no_home_folder(monkeypatch)
     before = jax.config.jax_compilation_cache_dir

@@ -1,4 +1,4 @@
-"""Downloads from a small server on this machine, which misbehaves in various ways."""
+"""Downloads from a local server that misbehaves in various ways."""
 
 import fcntl
 import http.server
@@ -273,7 +273,7 @@ def test_on_a_terminal_progress_is_one_line_that_changes(server, tmp_path, monke
     assert not end
 
 
-def test_a_folder_that_cannot_be_written_is_a_message(server, tmp_path):
+def test_a_folder_that_cannot_be_written_is_an_error_with_advice(server, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"file/cache cannot be written \(Not a directory\): set YOLOX_JAX_HOME"):
         fetch_official("yolox_nano", tmp_path / "file" / "cache", server.url)

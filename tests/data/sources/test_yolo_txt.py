@@ -1,3 +1,5 @@
+"""Reads data sets in YOLO's txt format, and reports what is wrong in their files."""
+
 import io
 
 import cv2
