@@ -189,7 +189,7 @@ def test_a_failing_disk_is_an_error_but_not_a_bad_image(tmp_path, monkeypatch):
     assert not isinstance(caught.value, ImageError)  # no empty image may take its place
 
 
-def test_folders_know_files_by_one_listing_of_each_folder(tmp_path):
+def test_each_folder_is_listed_only_once(tmp_path):
     (tmp_path / "a.jpg").touch()
     folders = images.Folders()
     assert folders.have(f"{tmp_path}/a.jpg")

@@ -62,7 +62,7 @@ def test_nothing_is_restored_if_nothing_was_saved(tmp_path):
     assert _restore(tmp_path) is None
 
 
-def test_an_error_of_the_check_is_raised_and_no_older_checkpoint_is_tried(run):
+def test_an_error_of_the_check_is_raised_as_it_is(run):
     workdir, _ = run
 
     def refuse(meta):
