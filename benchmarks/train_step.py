@@ -18,9 +18,10 @@ import numpy as np
 
 from benchmarks.official import Official
 from benchmarks.turns import OURS, print_times, take_turns, use_cores
+from yolox_jax import compiler_options
 from yolox_jax.detection.losses import LossConfig
 from yolox_jax.detection.simota import SimOtaConfig
-from yolox_jax.mesh import make_mesh, place, shard_batch
+from yolox_jax.mesh import make_mesh, place, platform_of, shard_batch
 from yolox_jax.models import yolox
 from yolox_jax.training import optim, parallel, state
 from yolox_jax.training.host_memory import keep_freed_memory
@@ -59,7 +60,7 @@ def our_step(name: str, variables: Any, batch: Batch) -> Callable[[], float]:
     start = time.perf_counter()
     lowered = cast(jax.stages.Wrapped, parallel.map_step(step, mesh)).lower(train_state, sharded)
     traced = time.perf_counter()
-    compiled = lowered.compile(compiler_options=dict(parallel.compiler_options(mesh)))
+    compiled = lowered.compile(compiler_options=compiler_options.for_training_step(platform_of(mesh)))
     print(f"       traced in {traced - start:.1f} s, compiled in {time.perf_counter() - traced:.1f} s", flush=True)
 
     def run() -> float:

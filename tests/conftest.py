@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-# On a busy machine, a device may wait long for the others.
+# On a busy machine, a device may have to wait a long time for the others.
 _FLAGS = " --xla_force_host_platform_device_count=8 --xla_cpu_collective_call_terminate_timeout_seconds=600"
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + _FLAGS
 
@@ -20,7 +20,7 @@ jax.config.update("jax_compilation_cache_dir", os.environ.get("YOLOX_JAX_TEST_CA
 
 
 def pytest_collection_modifyitems(items):
-    """Runs the files that start whole programs first: they take longest, and at the end one core would run alone."""
+    """Runs the files that start whole programs first: they take longest, and run last they would leave a core idle."""
     here = Path(__file__).parent
     items.sort(key=lambda item: item.path.parent != here)
 

@@ -1,4 +1,4 @@
-"""The reference values of the tests: golden arrays, and the weights that they were computed with."""
+"""Reference values for the tests: golden arrays, and the weights that they were computed with."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from yolox_jax.weights import official
 
 ROOT = Path(__file__).resolve().parent.parent
 GOLDEN = ROOT / "tests" / "golden"
-# Official weights and photographs are not in the repository (licenses, size); tests that need them skip without.
+# Official weights and photographs are not in the repository (licenses, size); without them, some tests are skipped.
 _MATERIAL = os.environ.get("YOLOX_JAX_MATERIAL", "")
 
 

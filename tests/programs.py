@@ -63,7 +63,7 @@ def arguments(data: Path, size: str = "(64, 64)") -> list[str]:
 def environment(num_devices: int = 1) -> dict[str, str]:
     """The environment of a program with simulated devices of its own and the tests' compilation cache."""
     return os.environ | {
-        # On a busy machine, a device may wait long for the others.
+        # On a busy machine, a device may have to wait a long time for the others.
         "XLA_FLAGS": f"--xla_force_host_platform_device_count={num_devices} "
         "--xla_cpu_collective_call_terminate_timeout_seconds=600",
         "JAX_PLATFORMS": "cpu",
@@ -73,7 +73,7 @@ def environment(num_devices: int = 1) -> dict[str, str]:
 
 
 class Program:
-    """A started program. Its output is read all the time, so that it never blocks; waiting ends after long silence."""
+    """A running program. Threads read its pipes, so that it never blocks; waiting ends after long silence."""
 
     def __init__(self, command: list[str], cwd: Path, environment: dict[str, str]) -> None:
         self._process = subprocess.Popen(
@@ -83,8 +83,8 @@ class Program:
         self.pid = self._process.pid
         self.output: list[str] = []
         self.error: list[str] = []
-        self._said_something = threading.Condition()
-        self._last_said = time.monotonic()
+        self._changed = threading.Condition()
+        self._last_output = time.monotonic()
         pipes = ((self._process.stdout, self.output), (self._process.stderr, self.error))
         self._readers = [threading.Thread(target=self._read, args=pipe, daemon=True) for pipe in pipes]
         for reader in self._readers:
@@ -93,28 +93,28 @@ class Program:
     def _read(self, pipe: IO[str], lines: list[str]) -> None:
         with pipe:
             for line in pipe:
-                with self._said_something:
+                with self._changed:
                     lines.append(line)
-                    self._last_said = time.monotonic()
-                    self._said_something.notify()
+                    self._last_output = time.monotonic()
+                    self._changed.notify()
 
     def send(self, number: signal.Signals) -> None:
         self._process.send_signal(number)
 
-    def wait_for(self, said: Callable[[], bool]) -> None:
-        """Waits until `said`, a function that looks at `output` and `error`, returns True."""
-        with self._said_something:
-            while not said():
-                has_ended = not self.is_heard()
+    def wait_for(self, condition: Callable[[], bool]) -> None:
+        """Waits until `condition`, a function that looks at `output` and `error`, returns True."""
+        with self._changed:
+            while not condition():
+                has_ended = not self.has_open_pipes()
                 if has_ended or self._hangs():
                     break
-                self._said_something.wait(1)
-        if not said():
+                self._changed.wait(1)
+        if not condition():
             self.kill()
-            pytest.fail(f"{'ended' if has_ended else 'printed nothing more'} before that: {self.told()}")
+            pytest.fail(f"{'ended' if has_ended else 'printed nothing more'} before that: {self.last_lines()}")
 
     def _hangs(self) -> bool:
-        return time.monotonic() - self._last_said > _SILENCE
+        return time.monotonic() - self._last_output > _SILENCE
 
     def wait_for_step(self, step: int = 1) -> None:
         """Waits until a training program reports that step or a later one."""
@@ -128,29 +128,29 @@ class Program:
 
     def kill(self) -> None:
         """Kills it and its children, which may outlive it."""
-        if self._process.poll() is None or self.is_heard():
+        if self._process.poll() is None or self.has_open_pipes():
             os.killpg(self.pid, signal.SIGKILL)
             self._process.wait()
 
-    def is_heard(self) -> bool:
+    def has_open_pipes(self) -> bool:
         """True while it or one of its children has its pipes open."""
         return any(reader.is_alive() for reader in self._readers)
 
     def end(self, code: int | None = None) -> subprocess.CompletedProcess[str]:
         """Waits until it and its children have ended; if `code` is given, that must be its exit code."""
-        while self.is_heard() and not self._hangs():
+        while self.has_open_pipes() and not self._hangs():
             for reader in self._readers:
                 reader.join(1)
-        hangs = self.is_heard()
+        hangs = self.has_open_pipes()
         if hangs:
             self.kill()
         ended = self._process.wait()
-        assert not hangs, f"the program did not end: {self.told()}"
-        assert code is None or ended == code, f"exit code {ended}: {self.told()}"
+        assert not hangs, f"the program did not end: {self.last_lines()}"
+        assert code is None or ended == code, f"exit code {ended}: {self.last_lines()}"
         return subprocess.CompletedProcess(self._process.args, ended, "".join(self.output), "".join(self.error))
 
-    def told(self) -> str:
-        """The end of its output, for a failure's message."""
+    def last_lines(self) -> str:
+        """The last lines of its output and errors, for the message of a failed test."""
         return "".join([*self.output[-40:], "\n", *self.error[-40:]])
 
 

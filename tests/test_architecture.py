@@ -12,7 +12,7 @@ from tests.material import ROOT
 # The layers, lowest first: a part may import lower layers and itself, but no other part of its own layer.
 _LAYERS = (
     ("errors", "types"),
-    ("boxes", "cache_folder", "locks", "mesh"),
+    ("boxes", "cache_folder", "compiler_options", "locks", "mesh"),
     ("augment", "detection", "models"),
     ("data", "weights"),
     ("visualize",),
@@ -48,7 +48,11 @@ _ALL_CODE = [*_SOURCES, *_files("tests/**/*.py", "benchmarks/**/*.py")]
 _SETTINGS = _files("*.toml", "*.yml", "*.yaml", ".*.yaml", ".github/**/*.yml")
 _MOST_LINES, _MOST_COLUMNS = 350, 120
 _MOST_LINES_OF_A_FUNCTION = 60  # besides its docstring
-_PLATFORM_TUNING = {"platform_dependent", "optimization_barrier", "custom_vjp", "custom_jvp"}
+_PLATFORM_TUNING = {"platform_dependent", "optimization_barrier", "custom_vjp", "custom_jvp", "default_backend"}
+# These tell XLA or a user which platform it is: the code they run does not depend on it.
+_MAY_NAME_THE_PLATFORM = {
+    *("yolox_jax/training/state.py", "yolox_jax/inference/export/stablehlo.py", "yolox_jax/cli/run_summary.py"),
+}
 _REASON = "Long because"  # a docstring with these words gives the reason why its function is longer
 
 
@@ -105,7 +109,7 @@ def test_importing_the_package_alone_imports_no_library():
     assert result.stdout.split()[1] == "False"
 
 
-def test_no_file_is_named_for_anything_at_all():
+def test_no_file_has_a_name_that_fits_anything():
     names = {Path(file).stem for file in _SOURCES}
     assert not names & {"utils", "util", "common", "helpers", "misc"}
 
@@ -135,4 +139,5 @@ def test_a_function_has_60_lines_at_most_or_its_docstring_gives_the_reason(file)
 def test_only_kernels_ask_for_the_platform_or_replace_gradients(file):
     names = {node.attr for node in ast.walk(ast.parse((ROOT / file).read_text())) if isinstance(node, ast.Attribute)}
     names |= {name.rsplit(".", 1)[-1] for name in _imports(file)}
-    assert not names & _PLATFORM_TUNING
+    allowed = {"default_backend"} if file in _MAY_NAME_THE_PLATFORM else set()
+    assert not names & _PLATFORM_TUNING - allowed

@@ -1,4 +1,4 @@
-"""A fault in the middle of a run either ends it with a message or does not end it; nothing is lost."""
+"""After a fault, a run continues, or ends with one message and can be resumed."""
 
 import contextlib
 import json
@@ -32,7 +32,7 @@ def _endless(data, *more: str) -> list[str]:
     return _arguments(data, "--config.epochs=5000", "--config.data.cache_mb=0", "--config.data.prefetch=1", *more)
 
 
-def _assert_goes_on(data, cwd, *more: str) -> None:
+def _assert_resumes(data, cwd, *more: str) -> None:
     """Asserts that every remaining checkpoint is complete, and that the same command resumes."""
     assert {each.condition for each in list_checkpoints(cwd / "a run")} <= {"complete", "half-written"}
     newest = find(cwd / "a run").name
@@ -72,7 +72,7 @@ def test_an_error_in_a_loader_thread_names_the_image_and_the_last_checkpoint_is_
     assert "error: " in stopped.stderr and "3.png" in stopped.stderr
     assert "Traceback" not in stopped.stderr
     cv2.imwrite(str(path), image)
-    _assert_goes_on(data, tmp_path)
+    _assert_resumes(data, tmp_path)
 
 
 def _mount(folder, size: str, *options: str) -> None:
@@ -97,23 +97,23 @@ def test_a_full_disk_ends_the_run_and_the_last_checkpoint_is_complete(data, tmp_
     process.wait_for_step(3)
     somebody_elses = small_disk / "somebody else's"
     with somebody_elses.open("wb", buffering=0) as file:
-        while process.is_heard():  # also fills the space that the end of a save frees
+        while process.has_open_pipes():  # also fills the space that the end of a save frees
             with contextlib.suppress(OSError):
                 while True:
                     file.write(b"0" * 100_000)
             time.sleep(0.1)
     stopped = process.end(1)
-    (told,) = stopped.stderr.splitlines()
+    (message,) = stopped.stderr.splitlines()
     # metrics.jsonl or the event file may be the first to find the disk full.
     assert re.match(
-        r"error: (a checkpoint could not be written to .*/a run/checkpoints|a run(/\S+)? cannot be written)", told
+        r"error: (a checkpoint could not be written to .*/a run/checkpoints|a run(/\S+)? cannot be written)", message
     )
-    assert "free some space" in told and "the same command resumes from the last checkpoint" in told
+    assert "free some space" in message and "the same command resumes from the last checkpoint" in message
     somebody_elses.unlink()
-    _assert_goes_on(data, tmp_path)
+    _assert_resumes(data, tmp_path)
 
 
-def test_a_read_only_directory_is_one_message(data, tmp_path, small_disk):
+def test_a_read_only_directory_is_an_error_with_advice(data, tmp_path, small_disk):
     _mount(small_disk, "60M", "remount", "ro")
     stopped = programs.run("train.py", _arguments(data), tmp_path, 1)
     assert "error: a run cannot be written (Read-only file system): choose another --workdir" in stopped.stderr
@@ -141,4 +141,4 @@ def test_ctrl_c_twice_ends_at_once_and_the_last_checkpoint_is_complete(data, tmp
     stopped = process.end()
     assert stopped.returncode in (75, 130), stopped.stderr  # the first may already have taken effect
     assert "Traceback" not in stopped.stderr
-    _assert_goes_on(data, tmp_path)
+    _assert_resumes(data, tmp_path)

@@ -1,4 +1,4 @@
-"""The cache folder is where the user or the platform says, and a missing home folder is a message."""
+"""The cache folder is the one that the user or the platform names; a missing home folder is an error with advice."""
 
 import pwd
 
@@ -28,7 +28,7 @@ def test_the_users_own_folder_is_first_then_the_platforms(monkeypatch, tmp_path)
     assert tmp_path in cache_folder().parents and cache_folder().name == "yolox_jax"
 
 
-def test_without_a_home_folder_there_is_one_message_that_says_what_to_set(monkeypatch, tmp_path):
+def test_the_error_for_a_missing_home_folder_says_what_to_set(monkeypatch, tmp_path):
     no_home_folder(monkeypatch)
     with pytest.raises(UserError, match="no home folder for the cache: set YOLOX_JAX_HOME"):
         cache_folder()

@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib
+import inspect
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -13,6 +14,7 @@ from ml_collections import ConfigDict, config_flags
 from configs import base, finetune, yolox_nano
 from tests.material import ROOT
 from yolox_jax.cli import from_config
+from yolox_jax.detection import postprocess
 from yolox_jax.detection.anchors import check_size
 from yolox_jax.errors import UserError
 from yolox_jax.training.checkpoints import has_stalled
@@ -81,7 +83,7 @@ def test_finetune_differs_from_nano_only_in_data_length_and_initial_weights():
 
 
 def _with_parts(built: Any) -> list[Any]:
-    """A dataclass and those in its fields."""
+    """A dataclass and, recursively, the dataclasses in its fields."""
     values = [getattr(built, field.name) for field in dataclasses.fields(built)]
     return [built, *[part for value in values if dataclasses.is_dataclass(value) for part in _with_parts(value)]]
 
@@ -94,7 +96,7 @@ def test_defaults_of_dataclasses_are_the_recipe_of_base_py():
     roots = [from_config.detect_config(config), from_config.read_config(config)]
     roots += [from_config.multiscale(config, size_hw, schedule), from_config.step_config(config, schedule)]
     roots += [from_config.loader_config(config, size_hw, schedule)]
-    by_step = {"end_step", "plain_from_step", "no_aug_step"}  # by default None: the change never comes
+    by_step = {"end_step", "no_aug_step"}  # the default, None, means never
     num_compared = 0
     for built in (part for root in roots for part in _with_parts(root)):
         for field in dataclasses.fields(built):
@@ -102,6 +104,8 @@ def test_defaults_of_dataclasses_are_the_recipe_of_base_py():
                 assert getattr(built, field.name) == field.default, f"{type(built).__name__}.{field.name}"
                 num_compared += 1
     assert num_compared > 20
+    in_detect = inspect.signature(postprocess.detect).parameters["num_candidates"].default
+    assert in_detect == config.eval.detect.num_candidates
 
 
 def test_an_input_size_that_training_never_uses_is_a_warning(caplog):
@@ -149,6 +153,9 @@ _WRONG = [
     *[(f"data.{name}", -1) for name in ("threads", "workers", "prefetch", "cache_mb", "mosaic_window")],
     *[(f"loss.{name}_weight", -1.0) for name in ("iou", "obj", "cls", "l1")],
     ("clip_grad_norm", 0.0),
+    *[(f"mosaic.{name}", value) for name in ("degrees", "translate", "shear") for value in (-1.0, float("inf"))],
+    *[(f"hsv.{name}", -1.0) for name in ("hue", "saturation", "value")],
+    ("min_box_side", float("nan")),
     *[(field, 1.5) for field in ("mosaic.prob", "mixup.prob", "flip_prob", "data.repeat_threshold")],
     *[(f"eval.detect.{name}", 1.5) for name in ("conf", "iou")],
     *[(f"{name}.scale", (2.0, 0.5)) for name in ("mosaic", "mixup")],
@@ -156,7 +163,7 @@ _WRONG = [
 _NAMES_OF_THINGS = ("model", "dtype", "optimizer", "loss.iou_type", "data.kind", "data.bad_images", "eval.metric")
 
 
-def test_a_config_that_nothing_is_wrong_with_can_be_built(train, tmp_path):
+def test_a_correct_config_can_be_built(train, tmp_path):
     _build_everything(train, _on_shapes(), tmp_path)
 
 

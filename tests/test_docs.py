@@ -1,4 +1,4 @@
-"""The documents name fields, files and programs that exist, and cover what they promise to cover."""
+"""Every field, file and program that a document names exists, and the official programs are covered completely."""
 
 import re
 
@@ -68,7 +68,7 @@ def _is_there(name: str) -> bool:
     return any((folder / name).exists() for folder in (ROOT, ROOT / "yolox_jax", ROOT / "docs"))
 
 
-# What a document names of other places: the official code's files, and what a run or a data set has.
+# Names that are not paths of this project: files of the official code, of a run and of a data set.
 _ELSEWHERE = {
     "tools/train.py",
     "tools/eval.py",

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tests import programs
+from yolox_jax.errors import UserError
 from yolox_jax.tools.checkpoints import table
 from yolox_jax.training import hosts
 
@@ -23,7 +24,7 @@ _CONFIG = [
     "--config.epochs=2",
     "--config.log_every_steps=1",
     "--config.checkpoint.every_steps=2",
-    # With one image of 64 pixels per device, its own BatchNorm statistics are of four numbers: rounding grows too fast.
+    # With one image of 64 pixels per device, BatchNorm statistics come from as few as four numbers: rounding grows.
     "--config.parallel.sync_bn=true",
 ]
 _SHARDED = "--config.parallel.shard_state=true"
@@ -68,7 +69,7 @@ def stopped_and_finished_by_one(tmp_path_factory):
 @pytest.mark.slow
 def test_sigterm_to_one_process_stops_all_at_the_same_step_and_another_mesh_resumes(stopped_and_finished_by_one):
     cwd, silence, saved, mesh, written, finished = stopped_and_finished_by_one
-    assert [line for line in silence.splitlines() if line and "Gloo" not in line] == []  # process 0 speaks for both
+    assert [line for line in silence.splitlines() if line and "Gloo" not in line] == []  # process 0 prints for both
     assert f"resuming from step {saved} of run\n" in finished
     assert mesh.splitlines()[-1].split()[-2:] == ["2x4", "complete"]
     assert sorted(written) == ["ocdbt.process_0", "ocdbt.process_1"]  # each host wrote its part
@@ -115,7 +116,7 @@ def test_if_a_process_is_killed_the_other_ends_with_a_message_and_the_run_resume
 
 def test_an_incomplete_address_is_an_error():
     with (
-        pytest.raises(ValueError, match="give all three .HOST:PORT of process 0"),
+        pytest.raises(UserError, match="give all three .HOST:PORT of process 0"),
         hosts.joined("127.0.0.1:1234", 2, None),
     ):
         pass

@@ -59,9 +59,7 @@ def test_threads_wait_for_each_other(tmp_path):
 
 
 @pytest.mark.parametrize("code", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
-def test_on_a_file_system_without_locks_nothing_is_held_and_nothing_is_left_that_would_look_like_it(
-    tmp_path, monkeypatch, code
-):
+def test_a_file_system_without_locks_holds_no_lock_and_keeps_no_marker_file(tmp_path, monkeypatch, code):
     def refuse(*_):
         raise OSError(code, "not supported")
 

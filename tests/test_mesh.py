@@ -6,7 +6,7 @@ import pytest
 from jax.sharding import PartitionSpec as P
 
 from yolox_jax.errors import UserError
-from yolox_jax.mesh import AXIS, check_batch_size, make_mesh, place, replicate, shard_batch
+from yolox_jax.mesh import AXIS, check_batch_size, make_mesh, place, platform_of, replicate, shard_batch
 
 
 def _tree():
@@ -17,6 +17,10 @@ def _tree():
 def test_the_mesh_has_all_devices_or_the_first_ones_over_one_axis():
     assert make_mesh().shape == {AXIS: 8}
     assert list(make_mesh(3).devices) == jax.devices()[:3]
+
+
+def test_the_platform_is_that_of_its_devices():
+    assert platform_of(make_mesh(2)) == "cpu"
 
 
 def test_place_replicates_by_default_and_slices_by_a_spec():

@@ -22,7 +22,7 @@ _FASTER = (
 )
 
 
-def _said(cell: nbformat.NotebookNode) -> str:
+def _printed(cell: nbformat.NotebookNode) -> str:
     return "".join(output.get("text", "") for output in cell.outputs)
 
 
@@ -37,15 +37,14 @@ def test_every_cell_of_the_notebook_runs(tmp_path, monkeypatch):
     (parameters,) = (cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", ()))
     parameters.source += f'\nWEIGHTS = "nano.pth"\nFASTER = "{_FASTER}"'
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    monkeypatch.setenv(
-        "PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    )  # so that "python" is this interpreter
+    # So that "python" is this interpreter.
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
     monkeypatch.delenv("XLA_FLAGS", raising=False)
     NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(tmp_path)}}).execute()
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    said = "\n".join(_said(cell) for cell in cells)
-    assert "exit code 75" in said and re.search(r"resuming from step ([3-9]|\d\d) of runs/mine", said)
-    assert len(re.findall(r"Average Precision|AP50 ", said)) >= 2
+    output = "\n".join(_printed(cell) for cell in cells)
+    assert "exit code 75" in output and re.search(r"resuming from step ([3-9]|\d\d) of runs/mine", output)
+    assert len(re.findall(r"Average Precision|AP50 ", output)) >= 2
     assert Path(tmp_path / "mine.stablehlo").stat().st_size > 1e6
     assert sum("image/png" in output.get("data", {}) for cell in cells for output in cell.outputs) == 4
 

@@ -1,4 +1,4 @@
-"""A run that an older version wrote resumes and evaluates as it did there (tests/golden/make_old_run.py)."""
+"""A run that an older version wrote resumes and evaluates as it did with that version (golden/make_old_run.py)."""
 
 import json
 import tarfile
@@ -46,7 +46,7 @@ def test_every_array_of_an_old_checkpoint_has_its_place_in_the_state(folder):
     assert restored.step == meta.step == _OLD["first_step"]
     arrays = [np.asarray(array) for array in jax.tree.leaves(restored)]
     assert all(np.isfinite(array).all() for array in arrays)
-    assert sum(array.any() for array in jax.tree.leaves(restored.opt_state)) > 400  # the moments of all that learns
+    assert sum(array.any() for array in jax.tree.leaves(restored.opt_state)) > 400  # AdamW's moments
 
 
 @pytest.mark.slow
@@ -60,7 +60,7 @@ def test_an_old_run_resumes_with_the_same_losses(folder):
     assert [record["step"] for record in resumed] == [record["step"] for record in _OLD["steps"]]
     assert len(records) > len(resumed)  # the log of the earlier steps stays
     # The loss of the first step depends only on the old weights and images: float32 sums in another order differ by
-    # about 1e-7, and 1e-5 leaves room. After the first update, rounding may move one anchor of the about 40 positives.
+    # about 1e-7, and 1e-5 leaves room. After the first update, rounding may move one anchor of about 40 positives.
     for found, expected, tolerance in zip(resumed, _OLD["steps"], [1e-5, *[0.05] * 4], strict=True):
         for name in ("loss", "loss_iou", "loss_obj", "loss_cls", "loss_l1", "num_fg", "learning_rate"):
             assert found[name] == pytest.approx(expected[name], rel=tolerance), (found["step"], name)

@@ -15,6 +15,7 @@ import pytest
 import yolox_jax
 from tests.material import ROOT
 from yolox_jax.cli import commands
+from yolox_jax.errors import NotFoundError
 
 _BUILT_FROM = ("pyproject.toml", "README.md", "LICENSE", "requirements.txt", "train.py", "eval.py")
 _FOLDERS = ("yolox_jax", "configs", "tests")
@@ -95,7 +96,7 @@ def test_each_console_command_runs_an_existing_program(distribution, monkeypatch
         assert importlib.util.find_spec(name) is not None
 
 
-# Each ends at a mistake that it finds only if it runs and has read its config.
+# Each ends with an error that it can find only after it has started and read its arguments.
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("start", "arguments", "message"),
@@ -139,9 +140,7 @@ def test_a_config_is_found_by_path_and_then_by_its_name_in_the_project(tmp_path,
         ("yolox_s", "yolox_s"),
     ):
         assert commands.find_config(named) == found
-    with pytest.raises(
-        FileNotFoundError, match="there is no config absent: give a file, or one of finetune, quickstart"
-    ):
+    with pytest.raises(NotFoundError, match="there is no config absent: give a file, or one of finetune, quickstart"):
         commands.find_config("absent")
 
 

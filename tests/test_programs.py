@@ -187,12 +187,12 @@ def test_show_assignment_writes_a_sheet_and_counts_the_positive_anchors_of_each_
         "-m yolox_jax.tools.show_assignment", [*programs.arguments(data), "--output=made/sheet.png"], tmp_path
     )
     assert finished.returncode == 0, finished.stderr
-    told = re.fullmatch(
+    printed = re.fullmatch(
         r"made/sheet\.png: step 0, (\d+) boxes, (\d+) positive anchors \((\d+) of stride 8, (\d+) of stride 16, "
         r"(\d+) of stride 32\), boxes without anchors: (\d+)\n",
         finished.stdout,
     )
-    num_boxes, num_positive, *of_level, num_without = map(int, told.groups())
+    num_boxes, num_positive, *of_level, num_without = map(int, printed.groups())
     assert sum(of_level) == num_positive >= num_boxes - num_without > 0
     assert cv2.imread(str(tmp_path / "made" / "sheet.png")).shape[1] == 4 * 640
 

@@ -19,6 +19,11 @@ def make_mesh(num_devices: int | None = None) -> Mesh:
     return Mesh(np.array(devices), (AXIS,))
 
 
+def platform_of(mesh: Mesh) -> str:
+    """ "cpu", "gpu" or "tpu": the platform of the devices of a mesh, which need not be this process's default one."""
+    return mesh.devices.flat[0].platform
+
+
 def place(tree: Any, mesh: Mesh, specs: Any = WHOLE) -> Any:
     """Puts a pytree, which every process has in full, on the mesh: replicated, or sharded by `specs`."""
     if isinstance(specs, P):

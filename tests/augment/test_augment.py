@@ -104,7 +104,7 @@ def test_a_limit_on_the_wrong_side_of_the_input_size_is_refused():
         multiscale_config(min_units=26).units((640, 640))
 
 
-def test_hsv_factors_are_the_tables_of_the_reference_of_2021_within_two_levels():
+def test_hsv_factors_equal_the_lookup_tables_of_the_2021_reference_within_two_levels():
     """Its augment_hsv multiplies each level by its factor, truncates, and converts by OpenCV."""
     image = np.array(_ARRAYS["hsv/0/in_bgr"])
     for factors in ((1.01, 1.4, 0.8), (0.99, 0.35, 1.3), (1.0, 1.0, 1.0)):

@@ -1,20 +1,20 @@
-from pathlib import Path
+"""Letterboxing compared with the reference's pixels, and flips of images and boxes."""
 
 import numpy as np
 import pytest
 
+from tests.material import golden
 from yolox_jax.augment import geometry
 from yolox_jax.boxes import min_sides_xyxy
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "augment_letterbox.npz"
+_ARRAYS = golden("augment_letterbox")
 
 
 @pytest.mark.parametrize("case", ["0", "1", "2"])
 def test_letterbox_gives_the_references_pixels_and_ratio(case):
-    with np.load(GOLDEN) as golden:
-        image, ratio = geometry.letterbox(golden[f"{case}/in_bgr"], tuple(golden[f"{case}/size_hw"].tolist()))
-        np.testing.assert_array_equal(image, golden[f"{case}/out_bgr"])
-        assert ratio == golden[f"{case}/ratio"]
+    image, ratio = geometry.letterbox(_ARRAYS[f"{case}/in_bgr"], tuple(_ARRAYS[f"{case}/size_hw"].tolist()))
+    np.testing.assert_array_equal(image, _ARRAYS[f"{case}/out_bgr"])
+    assert ratio == _ARRAYS[f"{case}/ratio"]
 
 
 def test_letterbox_rounds_the_scaled_sides_down():

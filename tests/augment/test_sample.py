@@ -111,7 +111,7 @@ def test_an_image_without_boxes_is_not_changed():
         assert sample.content_hw == (0, 0)
 
 
-def test_an_image_that_is_not_to_be_shifted_is_not_changed_on_the_device():
+def test_an_image_without_a_large_enough_box_is_not_shifted_on_the_device():
     image = np.random.default_rng(0).integers(0, 256, (24, 32, 3)).astype(np.uint8)
     for boxes in ([], [[0, 0, 1, 20]]):
         sample = sample_of(MadeSource(image, boxes), size_hw=(24, 32))

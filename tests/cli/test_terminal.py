@@ -28,7 +28,7 @@ def parsed_flags():
         (KeyboardInterrupt(), 130),
     ],
 )
-def test_what_a_user_causes_ends_the_program_without_a_traceback(error, code):
+def test_an_error_or_signal_that_the_user_causes_ends_the_program_without_a_traceback(error, code):
     with pytest.raises(SystemExit) as left, user_errors():
         raise error
     assert left.value.code == code

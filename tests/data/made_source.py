@@ -1,4 +1,4 @@
-"""Small sources for tests: one picture with given boxes, repeated."""
+"""Small sources for tests: copies of one picture with the given boxes."""
 
 import numpy as np
 

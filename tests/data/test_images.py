@@ -43,7 +43,7 @@ def assert_close(image, expected, levels):
 
 def test_a_gray_jpeg_becomes_three_equal_channels():
     data = encoded(Image.fromarray(smooth()[..., 0]), "JPEG", quality=95)
-    assert_close(images.decode(data, "grey"), pillow_bgr(data), levels=1)
+    assert_close(images.decode(data, "gray"), pillow_bgr(data), levels=1)
 
 
 def test_a_cmyk_jpeg_gets_the_colors_of_pillow():
@@ -148,7 +148,7 @@ def test_the_second_half_filled_with_zeros_is_truncated(name):
 # A camera's second image, cut or whole, and bytes that look like the start of a scan.
 @pytest.mark.parametrize("trailing", [bytes(200), b"\xff\xda\0\0", FILES["jpeg"], FILES["jpeg"][:900]])
 @pytest.mark.parametrize("name", FILES)
-def test_bytes_after_the_end_do_no_harm(name, trailing):
+def test_bytes_after_the_end_are_ignored(name, trailing):
     image = images.decode(FILES[name], "whole")
     np.testing.assert_array_equal(images.decode(FILES[name] + trailing, "trailing"), image)
 
@@ -189,7 +189,7 @@ def test_a_failing_disk_is_an_error_but_not_a_bad_image(tmp_path, monkeypatch):
     assert not isinstance(caught.value, ImageError)  # no empty image may take its place
 
 
-def test_folders_know_files_by_one_listing_of_each_folder(tmp_path):
+def test_each_folder_is_listed_only_once(tmp_path):
     (tmp_path / "a.jpg").touch()
     folders = images.Folders()
     assert folders.have(f"{tmp_path}/a.jpg")

@@ -1,4 +1,4 @@
-"""The Source protocol: every source and view has all of it, and no code asks a source what it has."""
+"""Every source and view has the whole Source protocol, and no code probes a source with getattr or hasattr."""
 
 import ast
 
@@ -78,7 +78,7 @@ def test_the_chain_changes_nothing_if_nothing_is_configured():
     assert chain.as_configured(source, bad_images="refuse", repeat_threshold=0.0, threads=1) is source
 
 
-def test_no_code_asks_a_source_what_it_has():
+def test_no_code_probes_a_source_with_getattr_or_hasattr():
     for path in [ROOT / "train.py", ROOT / "eval.py", *ROOT.glob("yolox_jax/**/*.py")]:
         for node in ast.walk(ast.parse(path.read_text())):
             if (

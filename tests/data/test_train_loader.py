@@ -35,7 +35,7 @@ class FailingSource(MadeSource):
 
 
 class BrokenSource(FailingSource):
-    """Image 3 meets a bug."""
+    """Image 3 runs into a bug."""
 
     def error(self):
         raise ZeroDivisionError("a bug")
@@ -213,7 +213,7 @@ def test_partners_come_from_the_window_before_a_position_with_equal_probability(
         counts = [drawn.count(index) for index in expected]
         assert sum(counts) == 4000
         assert all(400 < count for count in counts)  # 500 of each expected, with a standard deviation of 21
-    assert index_at(position, num_images, seed) in expected
+        assert index_at(position, num_images, seed) in expected
 
 
 @pytest.mark.parametrize("window", [0, 100, 500])
@@ -225,7 +225,7 @@ def test_partners_come_from_the_whole_set_if_the_window_is_0_or_as_large(window)
 
 def test_a_cache_of_the_window_decodes_each_image_once():
     counting = CountingSource(striped(), [[2, 4, 12, 20]], length=400)
-    cache = (8 + 4) * 48 * 64 * 3  # the window and one batch that is read ahead, in fitted images
+    cache = (8 + 4) * 48 * 64 * 3  # the window and one prefetched batch, in fitted images
     batches = list(load(counting, num_steps=100, threads=0, mosaic_window=8, cache=cache))
     assert min(len(ids) for loaded in batches for ids in loaded.image_ids) == 5
     assert len(counting.read) <= 1.05 * 400
@@ -288,7 +288,7 @@ def test_the_steps_of_a_loader_end(source):
     assert list(load(source, start_step=2, num_steps=2)) == []
 
 
-def test_a_batch_that_does_not_divide_and_a_process_out_of_range_are_refused(source):
+def test_a_batch_that_the_processes_cannot_share_evenly_and_a_process_out_of_range_are_refused(source):
     with pytest.raises(UserError, match=r"config\.batch_size is 4, not a multiple of 3 processes"):
         load(source, shard=Shard(0, 3))
     with pytest.raises(ValueError, match="process 2 of 2"):

@@ -1,4 +1,4 @@
-"""Ctrl-C ends a training loader with all its threads, processes and shared memory."""
+"""Ctrl-C ends a training loader and leaves no thread, process or shared memory behind."""
 
 import os
 import signal

@@ -35,7 +35,7 @@ def arrays():
 
 @pytest.fixture(scope="module")
 def loss_and_gradients(arrays):
-    """Runs both cases through one compiled program, since the L1 weight is an argument."""
+    """Metrics and gradients, without and with L1; one compiled program, since the L1 weight is an argument."""
     model, variables = nano_of_seven_classes()
 
     @jax.jit
@@ -168,7 +168,7 @@ def test_each_weight_of_the_config_multiplies_its_own_term():
         ({"l1_weight": float("nan")}, "config.loss.l1_weight is nan: give a finite number of 0 or more"),
     ],
 )
-def test_a_loss_that_does_not_exist_is_refused(change, message):
+def test_an_unknown_iou_type_or_an_impossible_weight_is_refused(change, message):
     with pytest.raises(UserError, match=message):
         LossConfig(**change)
 
@@ -190,8 +190,8 @@ def _naive_box_loss(pred_cxcywh: np.ndarray, target_cxcywh: np.ndarray, iou_type
 def test_the_box_loss_and_its_gradient_equal_a_naive_formula_and_its_finite_differences(iou_type):
     rng = np.random.default_rng(0)
     pred, target = (np.concatenate([rng.uniform(0, 40, (60, 2)), rng.uniform(5, 40, (60, 2))], 1) for _ in range(2))
-    pred[:3] = [[20, 20, 4, 6], [20, 20, 50, 60], [200, 20, 10, 10]]  # inside, around, and far from
-    target[:3] = [[21, 22, 30, 31], [21, 22, 30, 31], [20, 20, 10, 12]]  # these
+    pred[:3] = [[20, 20, 4, 6], [20, 20, 50, 60], [200, 20, 10, 10]]  # inside, around, and far from …
+    target[:3] = [[21, 22, 30, 31], [21, 22, 30, 31], [20, 20, 10, 12]]  # … these
 
     def total(boxes):
         return losses._box_loss(boxes, jnp.asarray(target, jnp.float32), iou_type).sum()

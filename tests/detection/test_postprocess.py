@@ -18,7 +18,7 @@ keep_mask = jax.jit(nms.keep_mask)
 
 
 def naive_nms(boxes_xyxy: np.ndarray, labels: np.ndarray, iou: float) -> list[int]:
-    """Greedy, class by class, on boxes that come best first; the indices kept."""
+    """Greedy NMS within each class. Boxes come best first; returns the indices of those that are kept."""
     kept: list[int] = []
     for i, (x1, y1, x2, y2) in enumerate(boxes_xyxy):
         for j in kept:
@@ -44,21 +44,21 @@ def test_nms_keeps_what_a_naive_loop_keeps(seed):
     assert kept.tolist() == expected
 
 
-def test_a_chain_of_boxes_each_felling_the_next_is_judged_one_by_one():
-    # Each overlaps its neighbours only: every second one stays.
+def test_of_a_chain_of_overlapping_boxes_every_second_one_is_kept():
+    # Each overlaps only its two neighbors: a suppressed box suppresses no other.
     low = np.arange(40)[:, None] * np.array([[4.0, 0.0]])
     boxes_xyxy = np.concatenate([low, low + 10], axis=1).astype(np.float32)
     kept = keep_mask(boxes_xyxy, np.zeros(40, int), np.ones(40, bool), 0.4)
     np.testing.assert_array_equal(kept, np.arange(40) % 2 == 0)
 
 
-def test_masked_boxes_neither_stay_nor_fell_others():
+def test_masked_boxes_are_not_kept_and_suppress_no_others():
     boxes_xyxy = np.array([[0, 0, 10, 10], [0, 0, 10, 10]], np.float32)
     kept = keep_mask(boxes_xyxy, np.zeros(2, int), np.array([False, True]), 0.5)
     np.testing.assert_array_equal(kept, [False, True])
 
 
-def test_boxes_of_different_classes_do_not_fell_each_other():
+def test_boxes_of_different_classes_do_not_suppress_each_other():
     boxes_xyxy = np.array([[0, 0, 10, 10], [0, 0, 10, 10]], np.float32)
     assert keep_mask(boxes_xyxy, np.array([0, 1]), np.ones(2, bool), 0.5).all()
 
@@ -117,7 +117,7 @@ def test_with_multi_label_every_class_of_every_box_above_the_threshold_is_a_cand
         np.testing.assert_allclose(found.boxes[image][mask], xyxy[kept], rtol=1e-5, atol=1e-4)
 
 
-def test_the_answer_has_all_its_slots_even_from_a_tiny_input():
+def test_the_result_has_all_its_slots_even_if_there_are_fewer_anchors():
     anchors = make_anchors((32, 32))
     found = detect(_random_predictions(0, 21), anchors, conf=0.0, iou=0.5, max_detections=100)
     assert found.boxes.shape == (2, 100, 4)
@@ -151,6 +151,6 @@ def test_nms_on_real_detections_keeps_what_a_naive_loop_keeps():
         padded[: len(xyxy)] = xyxy
         padded_labels = np.zeros(700, int)
         padded_labels[: len(xyxy)] = labels
-        # A lower threshold than the one they passed, so that many fall.
+        # A lower threshold than the one they passed, so that many are suppressed.
         kept = keep_mask(padded, padded_labels, np.arange(700) < len(xyxy), 0.3)
         assert np.flatnonzero(kept).tolist() == naive_nms(xyxy, labels, 0.3)

@@ -1,4 +1,4 @@
-"""A network that knows where the objects are says the same of each view of an image."""
+"""Test-time augmentation maps the predictions for each view back to the boxes of the original image."""
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ _SIZE = (96, 64)
 
 
 def _oracle(boxes_cxcywh_N4, size_hw):
-    """Predictions whose first anchors give the boxes, and the anchors."""
+    """Raw predictions that decode to these boxes at the first anchors, and the anchors."""
     anchors = make_anchors(size_hw)
     wanted_A4 = np.resize(np.asarray(boxes_cxcywh_N4, np.float32), (len(anchors.strides), 4))
     logits_A = jnp.arange(len(anchors.strides), dtype=jnp.float32)

@@ -80,8 +80,8 @@ def test_the_sheet_shows_missed_boxes_in_orange_and_false_detections_in_red_and_
     assert [mistakes.count for _, mistakes in worst] == sorted((m.count for _, m in worst), reverse=True)
     sheet = worst_images.worst_images(diagnosis, source)
     assert sheet.shape == (480 + sheets.TITLE_HEIGHT, 2 * 480, 3)
-    for colour in ((0, 130, 255), (40, 40, 220), (60, 180, 60)):
-        assert (sheet == colour).all(axis=2).any(), colour
+    for color in ((0, 130, 255), (40, 40, 220), (60, 180, 60)):
+        assert (sheet == color).all(axis=2).any(), color
 
 
 def test_without_mistakes_there_is_no_sheet(source):

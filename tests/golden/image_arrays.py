@@ -1,4 +1,4 @@
-"""Mosaic, mixup, letterbox, colour and resize of the official code, as arrays."""
+"""Mosaic, mixup, letterbox, color and resize of the official code, as arrays."""
 
 import random
 from typing import Any

@@ -11,7 +11,7 @@ from tests.material import golden_shapes, material, nano_of_seven_classes
 from yolox_jax import Detector
 from yolox_jax.augment.geometry import letterbox
 from yolox_jax.data import images
-from yolox_jax.errors import UserError
+from yolox_jax.errors import NotFoundError, UserError
 from yolox_jax.inference import pretrained
 from yolox_jax.inference.coco_names import COCO_NAMES
 from yolox_jax.inference.inputs import as_bgr
@@ -59,8 +59,8 @@ def test_array_pil_image_and_file_of_a_picture_give_the_network_the_same_pixels(
 
 @pytest.mark.parametrize(("name", "dtype"), [("deep.png", "<u2"), ("deep.pgm", "<u2"), ("deep.tif", ">u2")])
 def test_a_16_bit_pil_image_gives_the_pixels_of_its_file(tmp_path, name, dtype):
-    grey = np.random.default_rng(0).integers(0, 2**16, (40, 50)).astype(dtype)
-    Image.fromarray(grey).save(tmp_path / name)
+    gray = np.random.default_rng(0).integers(0, 2**16, (40, 50)).astype(dtype)
+    Image.fromarray(gray).save(tmp_path / name)
     with Image.open(tmp_path / name) as picture:
         np.testing.assert_array_equal(as_bgr(picture), as_bgr(tmp_path / name))
 
@@ -94,9 +94,8 @@ def test_a_list_is_detected_in_batches_of_a_fixed_size_and_each_compilation_is_l
 
 
 def test_boxes_are_clipped_to_the_image_and_boxes_in_the_padding_are_dropped():
-    boxes = np.array(
-        [[[-5.0, 10, 20, 40], [70, 10, 90, 30]]]
-    )  # in the input the image covers x = 0 to 60 and the full height
+    # In input pixels, where the image covers x = 0 to 60 and the full height.
+    boxes = np.array([[[-5.0, 10, 20, 40], [70, 10, 90, 30]]])
 
     def predict(images_BHW3):
         return Detections(boxes, np.ones((1, 2)), np.zeros((1, 2), int), np.ones((1, 2), bool))
@@ -120,7 +119,7 @@ def test_boxes_are_clipped_to_the_image_and_boxes_in_the_padding_are_dropped():
     ],
 )
 def test_anything_that_is_not_an_image_is_refused_with_a_reason(given, message):
-    with pytest.raises(ValueError, match=message):  # ImageError for the file, else UserError
+    with pytest.raises(UserError, match=message):
         _detector(WhitePixels())(given)
 
 
@@ -183,7 +182,7 @@ def test_one_number_as_size_is_height_and_width(run):
     assert Detector.from_pretrained(run, size=96).size_hw == (96, 96)
     assert Detector.from_pretrained(run, size=(96, 32)).size_hw == (96, 32)
     for size in (0, 100, (96, 100)):
-        with pytest.raises(ValueError, match="multiples of 32"):
+        with pytest.raises(UserError, match="multiples of 32"):
             Detector.from_pretrained(run, size=size)
 
 
@@ -194,9 +193,9 @@ def test_the_variant_is_inferred_from_the_tensors(name):
 
 
 def test_weights_of_an_unknown_network_are_refused():
-    with pytest.raises(ValueError, match="YOLOX: there is neither a tensor backbone"):
+    with pytest.raises(UserError, match="YOLOX: there is neither a tensor backbone"):
         official.variant_of({"conv1.weight": np.zeros((64, 3, 7, 7))})
-    with pytest.raises(ValueError, match="first layer has 20 channels; known.* nano 16, tiny 24, s 32"):
+    with pytest.raises(UserError, match="first layer has 20 channels; known.* nano 16, tiny 24, s 32"):
         official.variant_of({"backbone.backbone.stem.conv.conv.weight": np.zeros((20, 12, 3, 3))})
 
 
@@ -218,18 +217,18 @@ def test_options_out_of_range_are_refused(run):
 
 
 def test_missing_or_unusable_weights_are_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match="absent.pth"):
+    with pytest.raises(NotFoundError, match="absent.pth"):
         Detector.from_pretrained(tmp_path / "absent.pth")
-    with pytest.raises(ValueError, match="yolox_huge"):
+    with pytest.raises(UserError, match="yolox_huge"):
         Detector.from_pretrained("yolox_huge")
-    with pytest.raises(ValueError, match=r"any\.onnx is an ONNX file.*: .*--format=stablehlo"):
+    with pytest.raises(UserError, match=r"any\.onnx is an ONNX file.*: .*--format=stablehlo"):
         Detector.from_pretrained("any.onnx")
-    with pytest.raises(ValueError, match="folder without checkpoints"):
+    with pytest.raises(UserError, match="folder without checkpoints"):
         Detector.from_pretrained(tmp_path)
 
 
 def test_an_unknown_dtype_is_named(run):
-    with pytest.raises(ValueError, match="^dtype is 'float16': choose one of auto, float32, bfloat16"):
+    with pytest.raises(UserError, match="^dtype is 'float16': choose one of auto, float32, bfloat16"):
         Detector.from_pretrained(run, dtype="float16")
 
 

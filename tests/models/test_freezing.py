@@ -1,4 +1,4 @@
-"""Variables are frozen by their paths, and a frozen BatchNorm normalizes by its statistics."""
+"""Variables are frozen by their paths, and a frozen BatchNorm normalizes by its running statistics."""
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +27,7 @@ def test_a_pattern_matches_the_paths_of_parameters_and_statistics():
         (("Conv",), "freezes every parameter"),
     ],
 )
-def test_patterns_that_cannot_be_meant_are_refused(patterns, message):
+def test_a_pattern_that_is_invalid_or_matches_nothing_or_everything_is_refused(patterns, message):
     with pytest.raises(UserError, match=f"config.freeze .*{message}"):
         freezing.frozen_mask(toy.create_variables(), patterns)
 

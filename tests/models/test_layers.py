@@ -1,4 +1,4 @@
-"""Conv, BatchNorm and upsampling against their definitions, and the fence around platform code."""
+"""Conv, BatchNorm and upsampling against their definitions, and no platform tuning outside of kernels/."""
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +21,7 @@ def test_running_variance_is_the_unbiased_one_and_moves_by_three_hundredths():
     np.testing.assert_allclose(updated["batch_stats"]["var"], [0.97 + 0.03 * x.var(ddof=1)], rtol=1e-5)
 
 
-def test_kernels_start_as_torch_starts_them():
+def test_kernels_are_initialized_as_in_torch():
     kernel = layers.kernel_init(jax.random.key(0), (3, 3, 64, 64), jnp.float32)
     bound = 1 / np.sqrt(3 * 3 * 64)
     assert 0.99 * bound < jnp.abs(kernel).max() <= bound
@@ -34,6 +34,6 @@ def test_upsampling_repeats_each_pixel():
 
 
 @pytest.mark.parametrize("path", sorted(_MODELS.glob("*.py")), ids=lambda path: path.name)
-def test_only_the_kernels_know_platforms(path):
+def test_only_the_kernels_depend_on_the_platform(path):
     text = path.read_text()
     assert not [word for word in _PLATFORM_CODE if word in text]

@@ -1,4 +1,4 @@
-"""A network with a backbone from outside of the package trains, freezes and detects."""
+"""A network with a backbone that is not part of the package trains, freezes and detects."""
 
 import functools
 

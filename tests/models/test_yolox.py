@@ -130,7 +130,7 @@ def test_real_weights_reproduce_the_onnx_files_outputs_on_photographs(file):
 
 @pytest.mark.parametrize(("name", "size", "gflop"), [("nano", 416, 1.08), ("s", 640, 26.8)])
 def test_flops_are_the_official_ones_within_three_percent(name, size, gflop):
-    """From the README of the official code, which omits, and counts twice, other small operations than XLA."""
+    """The figures are from the official README, whose counter treats small operations differently than XLA's."""
     model = yolox.create(name, 80, space_to_depth=False)
     variables = official.abstract_variables(model)
     assert yolox.count_flops(model, variables, (size, size)) / 1e9 == pytest.approx(gflop, rel=0.03)

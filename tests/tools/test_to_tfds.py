@@ -16,7 +16,7 @@ from yolox_jax.data.sources.coco import CocoSource
 from yolox_jax.data.sources.open import open_split
 from yolox_jax.data.sources.shapes import ShapesSource
 from yolox_jax.data.sources.tfds import TfdsSource
-from yolox_jax.errors import UserError
+from yolox_jax.errors import NotFoundError, UserError
 from yolox_jax.tools import to_tfds
 
 HEIGHT, WIDTH = 40, 60
@@ -83,7 +83,7 @@ def _comparable(truth):
 
 
 @pytest.mark.parametrize(("split", "name"), [("train", "train"), ("val", "validation")])
-def test_a_data_set_is_read_back_as_it_was(coco, tmp_path, capsys, split, name):
+def test_a_data_set_that_was_written_is_read_back_unchanged(coco, tmp_path, capsys, split, name):
     to_tfds.run(_config(coco), tmp_path / "out", "small")
     assert "train 5 images, validation 5 images" in capsys.readouterr().out
     data = {"kind": "tfds", "root": str(tmp_path / "out" / "small" / "1.0.0"), split: name}
@@ -112,7 +112,7 @@ def test_images_keep_their_bytes_unless_their_boxes_ignore_the_exif_orientation(
     assert source.encoded(3).startswith(b"\x89PNG")
 
 
-def test_only_images_larger_than_max_side_are_shrunk_and_their_areas_too(coco, tmp_path):
+def test_only_images_larger_than_max_side_are_shrunk_with_their_boxes_and_areas(coco, tmp_path):
     cv2.imwrite(str(coco / "images" / "c.bmp"), np.zeros((HEIGHT // 2, WIDTH // 2, 3), np.uint8))
     content = json.loads((coco / "all.json").read_text())
     content["images"][2] |= {"width": WIDTH // 2, "height": HEIGHT // 2}
@@ -157,7 +157,7 @@ def test_a_tfds_data_set_with_string_ids_is_converted_again(coco, tmp_path):
     assert _comparable(source.ground_truth())[:3] == _comparable(TfdsSource(first, "train").ground_truth())[:3]
 
 
-def test_boxes_that_training_uses_but_evaluation_ignores_stay_so(tmp_path):
+def test_boxes_that_only_training_uses_are_still_ignored_by_evaluation(tmp_path):
     class Difficult(ShapesSource):  # as VOC's
         def ground_truth(self):
             truth = super().ground_truth()
@@ -188,7 +188,7 @@ def test_images_that_cannot_be_read_are_reported_and_left_out(coco, tmp_path, ca
 def test_a_split_without_a_readable_image_is_an_error_and_leaves_no_files(coco, tmp_path):
     for file in (coco / "images").glob("**/*.*"):
         file.write_bytes(b"no image")
-    with pytest.raises(ValueError, match="none of the 5 images of train can be read"):
+    with pytest.raises(UserError, match="none of the 5 images of train can be read"):
         tfds_writer.write({"train": _open(coco)}, tmp_path / "out", "small")
     assert list((tmp_path / "out" / "small").iterdir()) == []
 
@@ -223,7 +223,7 @@ def test_two_runs_cannot_write_the_same_data_set(coco, tmp_path):
 def test_names_that_tfds_cannot_store_are_errors(tmp_path, name, class_names, max_side, message):
     source = ShapesSource(2, 0)
     source.class_names = class_names
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UserError, match=message):
         tfds_writer.write({"train": source}, tmp_path, name, max_side=max_side)
 
 
@@ -243,7 +243,7 @@ def test_an_interrupted_run_leaves_no_data_set(tmp_path, stop):
         assert finished.stderr.endswith("interrupted\n")
     else:
         assert left == ["1.0.0.unfinished"]
-        with pytest.raises(FileNotFoundError, match="no tfds data set is in"):
+        with pytest.raises(NotFoundError, match="no tfds data set is in"):
             TfdsSource(tmp_path, "train")
         folder, _ = tfds_writer.write({"train": ShapesSource(2, 0)}, tmp_path, "small")
         assert [each.name for each in folder.parent.iterdir()] == ["1.0.0"]

@@ -1,4 +1,4 @@
-"""Sums over parts and devices: any metric of the loss is that of the whole batch."""
+"""Any metric of the loss is that of the whole batch, however many parts and devices share it."""
 
 import functools
 
@@ -20,8 +20,8 @@ _FROZEN_STATISTICS = ("bn/(mean|var)$",)  # so that an image's predictions do no
 _loss_sums = losses.loss_sums
 
 
-def _sums_with_metrics_of_our_own(*arguments, **options):
-    """`loss_sums` with a mean over the positive anchors and a count added, as a new metric would be."""
+def _sums_with_new_metrics(*arguments, **options):
+    """`loss_sums` with two new metrics: a mean over the positive anchors, and a count."""
     sums = _loss_sums(*arguments, **options)
     predictions, anchors, gt_boxes, gt_labels, gt_mask, _ = arguments
     per_image = jax.vmap(losses.assign, in_axes=(0, None, 0, 0, 0, None))
@@ -55,7 +55,7 @@ _SIMPLER = ((1, False, 1), (8, False, 1), (1, False, 4))  # device count, ZeRO-1
     [(8, True, 1), (2, True, 4), *(pytest.param(*each, marks=pytest.mark.slow) for each in _SIMPLER)],
 )
 def test_a_metric_added_to_the_loss_is_that_of_the_whole_batch(monkeypatch, num_devices, shard_state, accumulate_steps):
-    monkeypatch.setattr(losses, "loss_sums", _sums_with_metrics_of_our_own)
+    monkeypatch.setattr(losses, "loss_sums", _sums_with_new_metrics)
     batch = toy.random_batch(0)
     config = toy.step_config(freeze=_FROZEN_STATISTICS, shard_state=shard_state, accumulate_steps=accumulate_steps)
     mesh = make_mesh(num_devices)
@@ -69,7 +69,7 @@ def test_a_metric_added_to_the_loss_is_that_of_the_whole_batch(monkeypatch, num_
 
 
 def test_parts_are_added_in_order_and_pass_their_statistics_on():
-    """Written out for a function whose sums and statistics are numbers."""
+    """Compares with a loop written out for a function whose sums and statistics are numbers."""
 
     def forward_backward(batch_stats, batch):
         return 2 * batch_stats + batch.sum(), {"sum": batch.sum(), "product": batch_stats * batch.sum()}

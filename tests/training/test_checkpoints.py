@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.training import toy
-from yolox_jax.errors import UserError
+from yolox_jax.errors import NotFoundError, UserError
 from yolox_jax.mesh import make_mesh, place
 from yolox_jax.tools.checkpoints import table
 from yolox_jax.training.checkpoints import Checkpoints, SaveDue
@@ -62,7 +62,7 @@ def test_nothing_is_restored_if_nothing_was_saved(tmp_path):
     assert _restore(tmp_path) is None
 
 
-def test_an_error_of_the_check_is_not_taken_for_damage(run):
+def test_an_error_of_the_check_is_raised_as_it_is(run):
     workdir, _ = run
 
     def refuse(meta):
@@ -206,7 +206,7 @@ def test_a_list_shows_step_ap_size_devices_and_condition(run):
     assert [(each[0], each[1]) for each in columns[:3]] == [("2", "0.9000"), ("3", "0.2000"), ("4", "0.3000")]
     assert lines[1].endswith("1  best, complete") and lines[3].endswith("1  complete")
     assert "cannot be read" in lines[2] and lines[4].endswith("half-written")
-    with pytest.raises(FileNotFoundError, match="has no checkpoints"):
+    with pytest.raises(NotFoundError, match="has no checkpoints"):
         table(folder)
 
 
@@ -226,7 +226,7 @@ def test_a_run_that_was_never_evaluated_has_no_best_checkpoint(tmp_path):
     assert checkpoint.find(tmp_path / "elsewhere" / "best") is None
 
 
-def test_a_damaged_checkpoint_that_is_named_is_a_message(run):
+def test_a_damaged_checkpoint_that_the_user_names_is_an_error_with_advice(run):
     workdir, state = run
     newest = workdir / "checkpoints" / "4"
     (newest / "meta" / "metadata").write_text("{")
@@ -236,7 +236,7 @@ def test_a_damaged_checkpoint_that_is_named_is_a_message(run):
             read(newest)
 
 
-def test_a_damaged_list_of_aps_is_a_message(run):
+def test_a_damaged_list_of_aps_is_an_error_with_advice(run):
     workdir, _ = run
     (workdir / "checkpoints" / "ap.json").write_text('{"4": ')
     with pytest.raises(checkpoint.CheckpointError, match=r"ap\.json is not a JSON object .*: delete it"):

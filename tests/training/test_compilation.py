@@ -31,7 +31,7 @@ def test_waiting_can_be_given_up_and_a_running_compilation_is_known():
         asked = iter([False, True])
         assert programs.get("slow", give_up=lambda: next(asked)) is None
         assert compilation.is_compiling()
-        raise KeyboardInterrupt  # a run that ends without an error would wait
+        raise KeyboardInterrupt  # if no error is raised, leaving the block waits for the compilation
     may_finish.set()
     assert programs.get("slow") is True  # it finishes, and the next one does not start
     programs._thread.join()

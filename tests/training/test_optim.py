@@ -71,7 +71,7 @@ def test_clipped_gradients_are_those_of_optax(max_norm):
         (("sgd", 0.9, -1.0), "config.weight_decay is -1.0: give 0 or more"),
     ],
 )
-def test_an_optimizer_that_does_not_exist_is_refused(arguments, message):
+def test_an_unknown_optimizer_is_refused(arguments, message):
     name, momentum, weight_decay = arguments
     with pytest.raises(UserError, match=message):
         optim.create(name, momentum=momentum, weight_decay=weight_decay)

@@ -114,7 +114,7 @@ def test_pmap_with_a_sharded_state_is_refused():
 
 
 def test_a_batch_that_the_devices_cannot_share_evenly_is_refused_with_both_numbers():
-    with pytest.raises(ValueError, match=r"config.batch_size is 12, which 8 device\(s\) cannot share evenly"):
+    with pytest.raises(UserError, match=r"config.batch_size is 12, which 8 device\(s\) cannot share evenly"):
         check_batch_size("batch_size", 12, make_mesh(8))
 
 

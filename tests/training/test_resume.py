@@ -17,7 +17,7 @@ def _check(config, total_steps=9, written=_IN_JSON, differences=()):
     resume.check(Meta("nano", ("cat",), 5, written, {}), config, ("cat",), loader, total_steps, "runs/a")
 
 
-def test_the_same_config_resumes_without_a_word(capsys):
+def test_the_same_config_resumes_without_a_message(capsys):
     _check(_CONFIG)
     assert capsys.readouterr().out == ""
 

@@ -24,7 +24,7 @@ def test_a_second_run_in_the_directory_is_refused(tmp_path):
         assert (tmp_path / "run").is_dir()
 
 
-def test_what_cannot_be_written_is_a_message(tmp_path):
+def test_a_folder_or_file_that_cannot_be_written_is_an_error_with_advice(tmp_path):
     (tmp_path / "file").write_text("")
     refused = pytest.raises(RunDirectoryError, match=r"run cannot be written \(Not a directory\): choose another")
     with refused, claim(tmp_path / "file" / "run"):
@@ -33,7 +33,7 @@ def test_what_cannot_be_written_is_a_message(tmp_path):
         write_atomically(tmp_path / "absent" / "ap.json", "{}")
 
 
-def test_a_file_is_replaced_whole(tmp_path):
+def test_a_file_is_replaced_and_no_temporary_file_is_left(tmp_path):
     write_atomically(tmp_path / "ap.json", "1")
     write_atomically(tmp_path / "ap.json", "2")
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("ap.json", "2")]

@@ -1,4 +1,4 @@
-"""The log of a run has every number once, and ends a run that diverges."""
+"""RunLog records every report once, and stops a run that diverges."""
 
 import json
 
@@ -96,7 +96,7 @@ def test_the_share_of_time_spent_waiting_for_data_is_logged(tmp_path, monkeypatc
     assert [record["data_wait"] for record in _records(tmp_path)] == [1 / 5, 3 / 5]
 
 
-def test_a_full_disk_is_a_message_that_says_how_to_resume(log):
+def test_the_error_for_a_full_disk_says_how_to_resume(log):
     log._file.close()
     log._file = open("/dev/full", "a")  # noqa: SIM115  (closed by the log)
     with pytest.raises(
@@ -122,6 +122,6 @@ def test_a_tracker_that_fails_is_disabled_and_the_run_continues(tmp_path, caplog
     assert caplog.text.count("tracker disabled after an error: no network (metrics.jsonl is complete)") == 1
 
 
-def test_at_least_one_bad_step_ends_a_run(tmp_path):
+def test_max_bad_steps_below_one_is_refused(tmp_path):
     with pytest.raises(UserError, match="config.max_bad_steps is 0: give 1 or more"):
         RunLog(tmp_path, total_steps=100, steps_per_epoch=10, batch_size=4, max_bad_steps=0)

@@ -1,4 +1,4 @@
-"""The learning rate is the reference's, and the switches turn at the no-aug epochs."""
+"""The learning rate is the reference's, and the L1 loss is on in the no-aug epochs."""
 
 import json
 
@@ -56,6 +56,6 @@ def test_the_l1_loss_is_on_from_the_first_step_of_the_no_aug_epochs():
         ("steps_per_epoch", 0, "the training set has no images"),
     ],
 )
-def test_a_schedule_that_cannot_be_is_refused_with_its_field(field, value, message):
+def test_an_impossible_schedule_is_refused_with_its_field(field, value, message):
     with pytest.raises(UserError, match=message):
         Schedule(**_NUMBERS | {field: value})

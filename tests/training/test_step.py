@@ -151,7 +151,7 @@ def test_frozen_variables_keep_every_bit_and_the_others_learn():
     assert metrics["skipped"] == 0
 
 
-def test_the_switches_that_may_be_left_out_are_those_of_the_base_config():
+def test_the_defaults_are_those_of_the_base_config():
     config, ours = base.get_config(), toy.step_config()
     assert (ours.ema_decay, ours.clip_grad_norm) == (config.ema_decay, config.clip_grad_norm)
     assert (ours.accumulate_steps, ours.freeze) == (config.accumulate_steps, config.freeze)

@@ -11,7 +11,7 @@ _PICTURE = {"step": 3, "event": "batch", "picture": "pictures/batch_3.jpg", "hei
 
 
 def _values(folder: Path) -> dict[tuple[int, str], object]:
-    """By step and tag."""
+    """The numbers of the event file, by step and tag."""
     (file,) = folder.glob("events.out.tfevents.*")
     found = {}
     for event in read_events(file):

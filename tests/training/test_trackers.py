@@ -55,7 +55,7 @@ def test_no_tracker_is_the_default(tmp_path):
     assert open_tracker("", tmp_path, _CONFIG) is None
 
 
-def test_an_unknown_or_absent_tracker_is_a_message(tmp_path, monkeypatch):
+def test_an_unknown_tracker_or_a_missing_package_is_an_error_with_advice(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="config.tracker is 'comet': choose one of wandb, mlflow, or leave it empty"):
         open_tracker("comet", tmp_path, _CONFIG)
     refuses = types.SimpleNamespace(init=lambda **_: (_ for _ in ()).throw(Exception("api_key not configured")))

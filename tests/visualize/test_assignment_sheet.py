@@ -1,4 +1,4 @@
-"""The sheet of a small assignment made by hand."""
+"""The sheet of a small, hand-made assignment."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Writes pickles and .pth files instruction by instruction, wrong ones too, without PyTorch."""
+"""Writes pickles and .pth files instruction by instruction, invalid ones too, without PyTorch."""
 
 import struct
 import zipfile

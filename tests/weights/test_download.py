@@ -1,4 +1,4 @@
-"""Downloads from a small server on this machine, which misbehaves in various ways."""
+"""Downloads from a local server that misbehaves in various ways."""
 
 import fcntl
 import http.server
@@ -204,7 +204,7 @@ def test_a_missing_file_names_its_address_and_where_to_put_it_by_hand(server, fe
 
 def test_without_a_server_the_error_says_what_to_do(server, tmp_path):
     refused = http.server.HTTPServer(("127.0.0.1", 0), Handler)
-    refused.server_close()  # its port is free, and nobody listens
+    refused.server_close()  # nothing listens on its port now
     url = f"http://127.0.0.1:{refused.server_port}"
     with pytest.raises(
         DownloadError, match=f"{url}/yolox_nano.pth cannot be downloaded .*refused.*put it at {tmp_path}"
@@ -212,7 +212,7 @@ def test_without_a_server_the_error_says_what_to_do(server, tmp_path):
         fetch_official("yolox_nano", tmp_path, url, log=lambda line: None)
 
 
-def test_an_answer_that_is_no_weights_file_is_deleted(server, fetch, tmp_path):
+def test_an_answer_that_is_not_a_weights_file_is_deleted(server, fetch, tmp_path):
     good, server.body = server.body, b"<!doctype html><title>Sign in</title>"
     with pytest.raises(UserError, match=r"yolox_nano\.pth sent no weights file, which was deleted .*a web page"):
         fetch()
@@ -273,7 +273,7 @@ def test_on_a_terminal_progress_is_one_line_that_changes(server, tmp_path, monke
     assert not end
 
 
-def test_a_folder_that_cannot_be_written_is_a_message(server, tmp_path):
+def test_a_folder_that_cannot_be_written_is_an_error_with_advice(server, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"file/cache cannot be written \(Not a directory\): set YOLOX_JAX_HOME"):
         fetch_official("yolox_nano", tmp_path / "file" / "cache", server.url)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from tests.material import material, nano_of_seven_classes
-from yolox_jax.errors import UserError
+from yolox_jax.errors import NotFoundError, UserError
 from yolox_jax.models import yolox
 from yolox_jax.training import optim, state
 from yolox_jax.training.checkpoints import Checkpoints
@@ -77,7 +77,7 @@ def test_an_official_file_of_other_classes_is_refused_unless_transferred():
 
 
 def test_a_missing_path_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match="there is no file or folder .*absent.pth: give a run directory"):
+    with pytest.raises(NotFoundError, match="there is no file or folder .*absent.pth: give a run directory"):
         load.load_weights(str(tmp_path / "absent.pth"), "nano", _SEVEN)
     with pytest.raises(UserError, match="folder without checkpoints"):
         load.load_weights(str(tmp_path), "nano", _SEVEN)

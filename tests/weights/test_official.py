@@ -60,7 +60,7 @@ def test_the_weights_of_another_model_are_refused(state_dict):
         official.from_state_dict(state_dict, yolox.create("tiny", 80))
 
 
-def test_with_another_number_of_classes_only_the_class_layers_are_drawn_and_a_warning_says_so(state_dict, caplog):
+def test_with_another_number_of_classes_only_the_class_layers_are_random_and_a_warning_says_so(state_dict, caplog):
     model = yolox.create("nano", 5)
     variables = official.from_state_dict(state_dict, model)
     assert "80 classes, the model 5" in caplog.text

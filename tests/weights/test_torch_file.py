@@ -1,4 +1,4 @@
-"""Reads .pth files that pickle_writer.py writes, right and wrong ones, and runs nothing of them."""
+"""Reads .pth files that pickle_writer.py writes, valid and invalid ones, and runs no code in them."""
 
 import pickle
 import struct
@@ -70,7 +70,7 @@ def test_bfloat16_comes_as_float32(path, order):
     assert load_one(path, tensor("BFloat16", "0", 5, (), (), offset=1), data, byteorder=order) == -2.5
 
 
-def test_a_file_of_old_pytorch_notes_no_byte_order_and_is_little_endian(path):
+def test_a_file_without_a_byte_order_is_little_endian_as_old_pytorch_wrote_it(path):
     data = np.arange(3, dtype="<f4").tobytes()
     np.testing.assert_array_equal(load_one(path, tensor("Float", "0", 3, (3,), (1,)), data, byteorder=None), [0, 1, 2])
 
@@ -116,7 +116,7 @@ def test_the_state_dict_may_be_the_whole_file_and_keeps_its_order(path):
 
 @pytest.mark.parametrize("module", ["numpy.core.multiarray", "numpy._core.multiarray"])
 def test_best_ap_may_be_a_numpy_number_as_the_reference_saves_it(path, module):
-    # The very bytes numpy writes, and the same by protocol 2, which writes bytes as text.
+    # The bytes as numpy writes them, and as protocol 2 does, which writes bytes as text.
     dtype = Build(Call(Global("numpy", "dtype"), ("f8", False, True)), (3, "<", None, None, None, -1, -1, 0))
     as_text = Call(Global("_codecs", "encode"), (struct.pack("<d", 40.5).decode("latin1"), "latin1"))
     for value in (struct.pack("<d", 40.5), as_text):
@@ -127,10 +127,10 @@ def test_best_ap_may_be_a_numpy_number_as_the_reference_saves_it(path, module):
 
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
 @pytest.mark.parametrize("number", [np.float64(0.4), np.float32(0.4), np.int64(3), np.bool_(True)])
-def test_a_number_pickled_by_numpy_itself_passes(path, protocol, number):
+def test_a_number_pickled_by_numpy_itself_is_accepted(path, protocol, number):
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("archive/data.pkl", pickle.dumps({"best_ap": number}, protocol=protocol))
-    with pytest.raises(UserError, match="top-level keys: best_ap"):  # the pickle is read; only the tensors lack
+    with pytest.raises(UserError, match="top-level keys: best_ap"):  # the pickle is read; only the tensors are missing
         load_pth(path)
 
 
@@ -185,7 +185,7 @@ def test_a_flipped_bit_is_found_by_its_checksum(path, read):
         read(path)
 
 
-def test_a_whole_file_verifies(path):
+def test_an_undamaged_file_passes_verification(path):
     verify_pth(good_file(path))
 
 

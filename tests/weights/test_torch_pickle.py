@@ -31,7 +31,7 @@ def path(tmp_path):
 
 @pytest.fixture
 def nothing_runs(monkeypatch, tmp_path):
-    """A file whose absence proves that no shell ran, and traps where the usual ways out lead."""
+    """A shell command that must not run: traps eval, exec and the like, and checks that its file does not appear."""
     proof = tmp_path / "it-ran"
     trapped = []
     for module, name in [(builtins, "eval"), (builtins, "exec"), (os, "system"), (subprocess, "Popen")]:
@@ -68,13 +68,13 @@ def test_a_pickle_that_runs_a_command_is_refused(path, nothing_runs, module, kin
     ],
 )
 @pytest.mark.parametrize("kind", [Global, StackGlobal])
-def test_only_the_few_names_of_a_checkpoint_are_found(path, nothing_runs, name, kind):
+def test_names_that_a_checkpoint_does_not_need_are_refused(path, nothing_runs, name, kind):
     save(path, {"model": Call(kind(*name), (f"__import__('os').system({nothing_runs!r})",))})
     with pytest.raises(UserError, match=rf"asks to run {'.'.join(name)}"):
         load_pth(path)
 
 
-def test_what_is_asked_for_among_real_weights_is_refused_too(path, nothing_runs):
+def test_a_call_among_real_weights_is_refused_too(path, nothing_runs):
     model = {"w": tensor("Float", "0", 1, (1,), (1,)), "x": Call(Global("os", "system"), (nothing_runs,))}
     save(path, {"model": model}, {"0": bytes(4)})
     with pytest.raises(UserError, match=r"os\.system"):

@@ -41,8 +41,18 @@ class AugmentConfig:
         ):
             if not 0 <= prob <= 1:
                 raise UserError(f"config.{field} is {prob}", "give a probability, from 0 to 1")
-        if self.min_box_side < 0:
-            raise UserError(f"config.min_box_side is {self.min_box_side}", "give 0 or more")
+        hue, saturation, value = self.hsv or (0.0, 0.0, 0.0)
+        for field, extent in (
+            ("mosaic.degrees", self.degrees),
+            ("mosaic.translate", self.translate),
+            ("mosaic.shear", self.shear),
+            ("hsv.hue", hue),
+            ("hsv.saturation", saturation),
+            ("hsv.value", value),
+            ("min_box_side", self.min_box_side),
+        ):
+            if not 0 <= extent < math.inf:
+                raise UserError(f"config.{field} is {extent}", "give a finite number of 0 or more")
 
     def no_aug(self) -> "AugmentConfig":
         """Returns the augmentation of the no-aug epochs: flip and color only."""

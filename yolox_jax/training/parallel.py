@@ -7,16 +7,13 @@ import jax
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from yolox_jax import compiler_options
 from yolox_jax.errors import UserError
-from yolox_jax.mesh import AXIS, WHOLE
+from yolox_jax.mesh import AXIS, WHOLE, platform_of
 from yolox_jax.training import zero
 from yolox_jax.training.state import TrainState
 
 StepFunction = Callable[[Any, Any], tuple[Any, Any]]
-
-
-# On a CPU, the step is faster with LLVM's optimization level 2 than with 3 (benchmarks/NOTES.md).
-_CPU_OPTIONS = {"xla_backend_optimization_level": "2"}
 
 
 def map_step(step: StepFunction, mesh: Mesh, kind: str = "shard_map", state_specs: Any = WHOLE) -> StepFunction:
@@ -58,12 +55,8 @@ def compile_step(step: StepFunction, state: TrainState, batch: Any, mesh: Mesh) 
     batch_shapes = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct((jax.process_count() * len(x), *x.shape[1:]), x.dtype, sharding=sharded), batch
     )
-    return step.lower(state_shapes, batch_shapes).compile(compiler_options=compiler_options(mesh))
-
-
-def compiler_options(mesh: Mesh) -> dict[str, str]:
-    """XLA's options for the training step on the devices of this mesh."""
-    return _CPU_OPTIONS if mesh.devices.flat[0].platform == "cpu" else {}
+    options = compiler_options.for_training_step(platform_of(mesh))
+    return step.lower(state_shapes, batch_shapes).compile(compiler_options=options)
 
 
 def _by_shard_map(step: StepFunction, mesh: Mesh, state_specs: Any) -> StepFunction:

@@ -7,11 +7,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from yolox_jax import compiler_options
 from yolox_jax.models.yolox import YOLOX
-
-# The program runs once, so on a CPU it pays to compile fast rather than well (benchmarks/NOTES.md). The bits are the
-# same.
-_FAST_COMPILE = {"xla_backend_optimization_level": "0", "xla_llvm_disable_expensive_passes": True}
 
 
 @flax.struct.dataclass
@@ -27,7 +24,7 @@ class TrainState:
 
 def init_variables(model: YOLOX, seed: int) -> Any:
     """Randomly initialized {"params", "batch_stats"}."""
-    init = jax.jit(model.init, compiler_options=_FAST_COMPILE if jax.default_backend() == "cpu" else None)
+    init = jax.jit(model.init, compiler_options=compiler_options.for_one_call(jax.default_backend()))
     return init(jax.random.key(seed), jnp.zeros((1, 32, 32, 3)))
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from yolox_jax.augment.geometry import PAD_VALUE
 from yolox_jax.boxes import xywh_to_xyxy
 from yolox_jax.errors import UserError, writing
 from yolox_jax.types import Source
@@ -28,7 +29,7 @@ def fit(image_HW3: np.ndarray, cell: int = CELL) -> tuple[np.ndarray, float]:
 def sheet(images: Sequence[np.ndarray], columns: int = 4, cell: int = CELL) -> np.ndarray:
     """Arranges images of at most `cell` pixels a side in a grid on gray."""
     rows = -(-len(images) // columns)
-    canvas = np.full((rows * cell, min(columns, len(images)) * cell, 3), 114, np.uint8)
+    canvas = np.full((rows * cell, min(columns, len(images)) * cell, 3), PAD_VALUE, np.uint8)
     for place, image in enumerate(images):
         y, x = place // columns * cell, place % columns * cell
         canvas[y : y + image.shape[0], x : x + image.shape[1]] = image
@@ -44,7 +45,7 @@ def titled(image_HW3: np.ndarray, title: str, width: int) -> np.ndarray:
     (text_width, _), _ = cv2.getTextSize(title, cv2.FONT_HERSHEY_SIMPLEX, _TITLE_SCALE, 1)
     scale = max(_MIN_TITLE_SCALE, _TITLE_SCALE * min(1, (width - 4) / max(text_width, 1)))
     cv2.putText(line, title, (2, TITLE_HEIGHT - 5), cv2.FONT_HERSHEY_SIMPLEX, scale, (255, 255, 255), 1, cv2.LINE_AA)
-    image = np.full((image_HW3.shape[0], width, 3), 114, np.uint8)
+    image = np.full((image_HW3.shape[0], width, 3), PAD_VALUE, np.uint8)
     image[:, : image_HW3.shape[1]] = image_HW3
     return np.concatenate([line, image])
 

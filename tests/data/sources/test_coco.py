@@ -1,3 +1,5 @@
+"""Reads COCO data sets, and reports what is wrong in their files."""
+
 import json
 import logging
 import struct
@@ -8,6 +10,7 @@ import pytest
 
 from yolox_jax.data.sources import problems
 from yolox_jax.data.sources.coco import CocoSource
+from yolox_jax.errors import UserError
 
 HEIGHT, WIDTH = 40, 60
 
@@ -190,34 +193,34 @@ def test_the_log_has_ten_lines_per_kind_and_one_with_the_rest(open_source, conte
 )
 def test_a_file_that_is_not_a_coco_data_set_is_an_error_that_names_it(open_source, content, change, message):
     change(content)
-    with pytest.raises(ValueError, match=message) as caught:
+    with pytest.raises(UserError, match=message) as caught:
         open_source(content)
     assert "train.json" in str(caught.value)
 
 
 def test_invalid_json_is_an_error_that_names_the_file(open_source):
-    with pytest.raises(ValueError, match=r"train\.json is not valid json"):
+    with pytest.raises(UserError, match=r"train\.json is not valid json"):
         open_source('{"images": [')
 
 
 def test_a_data_set_without_a_usable_image_is_an_error_with_file_and_folder(open_source, content):
     for image in content["images"]:
         image["file_name"] = "elsewhere/" + image["file_name"]
-    with pytest.raises(ValueError, match=r"train\.json \(train\): none of its 2 images is in .*images: check"):
+    with pytest.raises(UserError, match=r"train\.json \(train\): none of its 2 images is in .*images: check"):
         open_source(content)
 
 
 def test_an_image_that_cannot_be_decoded_is_named(open_source, content, tmp_path):
     source = open_source(content)
     (tmp_path / "images" / "a.png").write_bytes(b"not a picture")
-    with pytest.raises(ValueError, match=r"a\.png cannot be decoded"):
+    with pytest.raises(UserError, match=r"a\.png cannot be decoded"):
         source[0]
 
 
 def test_an_image_of_another_size_than_the_json_states_is_an_error_with_both_sizes(open_source, content, tmp_path):
     source = open_source(content)
     cv2.imwrite(str(tmp_path / "images" / "a.png"), np.zeros((HEIGHT, WIDTH + 1, 3), np.uint8))
-    with pytest.raises(ValueError, match=r"a\.png \(image 1\) is 61x40 pixels but 60x40 in the json"):
+    with pytest.raises(UserError, match=r"a\.png \(image 1\) is 61x40 pixels but 60x40 in the json"):
         source[0]
 
 

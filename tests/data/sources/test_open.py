@@ -1,3 +1,5 @@
+"""open_split finds the files that config.data names, and names the field of a wrong value."""
+
 import json
 
 import cv2
@@ -164,7 +166,7 @@ def test_a_voc_folder_without_images_or_annotations_is_named(voc_dir, part):
 
 def test_different_classes_of_two_voc_splits_are_an_error_that_says_what_to_do(voc_dir):
     train, val = (open_split(VOC | {"train": f"{folder}/trainval"}, "train") for folder in ("VOC2007", "VOC2012"))
-    with pytest.raises(ValueError, match=r"train: ant; val: bee\).*config\.data\.class_names"):
+    with pytest.raises(UserError, match=r"train: ant; val: bee\).*config\.data\.class_names"):
         check_classes(None, train.class_names, val.class_names)
 
 

@@ -1,3 +1,5 @@
+"""Drawn shapes: exact boxes, the stated ranges, and pictures that depend only on seed and index."""
+
 import dataclasses
 import math
 
@@ -62,7 +64,7 @@ def test_every_shape_keeps_two_fifths_of_its_pixels_and_some_are_covered():
 def test_pictures_are_within_the_stated_ranges():
     source = ShapesSource(400, seed=2, max_side=160)
     plans = [source.plan(index) for index in range(len(source))]
-    assert 0.04 < np.mean([not plan.shapes for plan in plans]) < 0.13  # 8 % negatives
+    assert 0.04 < np.mean([not plan.shapes for plan in plans]) < 0.13  # 8 % are without shapes
     assert {len(plan.shapes) for plan in plans} == {0, 1, 2, 3, 4, 5, 6}
     assert {shape.label for plan in plans for shape in plan.shapes} == {0, 1, 2, 3}
     for plan in plans:

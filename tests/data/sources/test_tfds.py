@@ -47,12 +47,12 @@ def record(id, *objects, image=PNG):
 
 @pytest.fixture
 def write(tmp_path):
-    """Returns a function that writes records as "train", and the first also as "validation"; it returns the folder."""
+    """A function that writes records as "train", the first one also as "validation", and returns the folder."""
 
     def write_it(records, features=COCO, version="1.2.0"):
         class Small(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             VERSION = tfds.core.Version(version)
-            code_path = None  # else tfds looks for download checksums, by a package that it does not require
+            code_path = None  # otherwise tfds looks for download checksums, with a package that it does not require
 
             def _info(self):
                 return tfds.core.DatasetInfo(builder=self, features=F.FeaturesDict(features), disable_shuffling=True)

@@ -1,3 +1,5 @@
+"""Reads Pascal VOC data sets, and reports what is wrong in their files."""
+
 import io
 import os
 
@@ -9,6 +11,7 @@ from PIL import Image
 from yolox_jax.data.images import SizeError
 from yolox_jax.data.sources import problems
 from yolox_jax.data.sources.voc import VocSource
+from yolox_jax.errors import UserError
 
 HEIGHT, WIDTH = 40, 60
 
@@ -256,7 +259,7 @@ def test_an_image_listed_twice_is_used_once(devkit):
 def test_lists_without_a_usable_image_are_an_error_that_names_them(devkit):
     devkit.add("1")
     devkit.list("2", "3")
-    with pytest.raises(ValueError, match=r"VOC2007/trainval in .*: none of the 2 listed images has"):
+    with pytest.raises(UserError, match=r"VOC2007/trainval in .*: none of the 2 listed images has"):
         devkit.open()
 
 

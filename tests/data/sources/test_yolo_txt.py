@@ -1,3 +1,5 @@
+"""Reads data sets in YOLO's txt format, and reports what is wrong in their files."""
+
 import io
 
 import cv2
@@ -82,7 +84,7 @@ def test_images_are_in_order_of_path_and_those_without_labels_are_kept(folder):
     assert ids(folder.open(split="val")) == ["images/val/e.png"]
 
 
-def test_only_the_last_images_of_a_path_becomes_labels(tmp_path):
+def test_only_the_last_folder_named_images_in_a_path_becomes_labels(tmp_path):
     folder = Folder(tmp_path / "images" / "set")
     folder.add("images/train/a", LINE)
     (folder.root / "images" / "images" / "train").rename(folder.root / "images" / "train")

@@ -1,3 +1,5 @@
+"""Unreadable images are replaced by empty ones, or refused at the start."""
+
 import logging
 import pickle
 
@@ -50,7 +52,7 @@ def test_refusing_names_the_bad_images_at_the_start(damaged):
     assert seen == [(number, 70) for number in range(1, 71)]
 
 
-def test_a_whole_set_is_not_refused():
+def test_a_data_set_without_bad_images_is_not_refused():
     source = MadeSource(striped(), [[2, 4, 12, 20]], length=3)
     assert apply_policy(source, "refuse", threads=2) is source
 

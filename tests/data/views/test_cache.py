@@ -1,3 +1,5 @@
+"""Images are resized to fit the input, and the most recently used ones are cached."""
+
 import logging
 
 import numpy as np

@@ -18,6 +18,6 @@ def test_mapped_images_equal_a_loop(num_images):
     loop = [function(jax.tree.map(lambda x, i=i: x[i], images)) for i in range(num_images)]
     expected = jax.tree.map(lambda *x: jnp.stack(x), *loop)
     jax.tree.map(np.testing.assert_array_equal, map_images(function, images, 4), expected)
-    # The form of other devices, which a CPU can run too.
+    # The form for other devices, which a CPU can run too.
     by_four = jax.lax.map(function, images, batch_size=4)
     jax.tree.map(np.testing.assert_array_equal, by_four, expected)

@@ -1,4 +1,4 @@
-"""The gathered candidates have enough slots, and the same results as all anchors."""
+"""Gathered candidates fit into their slots, and give the same results as all anchors."""
 
 import jax
 import jax.numpy as jnp
@@ -34,7 +34,7 @@ def test_a_function_of_the_candidates_alone_equals_that_of_all_anchors(max_candi
     }
 
     def function(candidate_A, arrays):
-        largest = jnp.where(candidate_A, arrays["x"], -jnp.inf).max()  # something of all candidates
+        largest = jnp.where(candidate_A, arrays["x"], -jnp.inf).max()  # depends on all candidates
         return {
             "is_largest": candidate_A & (arrays["x"] == largest),
             "sum": jnp.where(candidate_A, arrays["y"].sum(1), 0),

@@ -32,7 +32,7 @@ def test_one_pass_moments_of_bfloat16_are_those_of_float64(mean, std):
     exact = np.asarray(x, np.float64)
     ours_mean, ours_var = jax.jit(lambda x: batch_norm._moments(x, 3))(x)
     np.testing.assert_allclose(ours_mean, exact.mean((0, 1, 2)), rtol=1e-5, atol=1e-5 * std)
-    # The digits that cancel are those of the squared mean in float32; bfloat16 has rounded x itself by far more.
+    # In E[x²] − E[x]², float32 loses digits in proportion to the squared mean; bfloat16 has rounded x by far more.
     np.testing.assert_allclose(ours_var, exact.var((0, 1, 2)), rtol=1e-5, atol=1e-6 * mean**2)
 
 
@@ -46,8 +46,8 @@ def _run(function, x, weight, scale, bias, axis_name):
 
 
 @pytest.mark.parametrize("function", [normalize, normalize_plain])
-def test_over_an_axis_the_statistics_are_those_of_all_devices(function):
-    """Outputs, statistics and gradients equal the whole batch's; of scale's and bias's, each device has its share."""
+def test_over_an_axis_outputs_statistics_and_gradients_are_those_of_all_devices(function):
+    """All equal those of the whole batch, if the gradients of scale and bias are summed over the devices."""
     x, weight, scale, bias = 3 + 2 * normal(0, 8, 4, 5, 3), normal(1, 8, 4, 5, 3), normal(2, 3), normal(3, 3)
     on_one = functools.partial(_run, function, scale=scale, bias=bias, axis_name="data")
     shards = (array.reshape(4, 2, *array.shape[1:]) for array in (x, weight))

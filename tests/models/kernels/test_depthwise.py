@@ -39,7 +39,7 @@ def test_in_bfloat16_the_fast_form_agrees_within_its_rounding():
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("batch", [3, 11])  # 11 has no divisor up to 8
 def test_both_forms_of_the_filter_gradient_agree(stride, batch):
-    """Of the two, a CPU runs the chained one only."""
+    """A CPU runs the chained form; other devices run the other one."""
     x, grad = normal(0, batch, 8, 8, 4), normal(1, batch, 8 // stride, 8 // stride, 4)
     plain = depthwise._filter_grad(x, grad, size=3, stride=stride)
     chained = jax.jit(functools.partial(depthwise._filter_grad_chained, size=3, stride=stride))(x, grad)

@@ -17,7 +17,7 @@ from yolox_jax.models.kernels.batch_norm import normalize
 from yolox_jax.models.layers import Conv
 from yolox_jax.types import Predictions
 
-_QUICKLY = {"xla_backend_optimization_level": "0", "xla_llvm_disable_expensive_passes": True}  # it runs once
+_QUICKLY = {"xla_backend_optimization_level": "0", "xla_llvm_disable_expensive_passes": True}  # it runs only once
 
 
 def test_a_cells_channel_is_4_channels_and_2_rows_and_its_column():
@@ -86,7 +86,7 @@ def test_in_inference_first_stages_on_cells_have_the_parameters_and_outputs_of_p
 
 
 class _Head(nn.Module):
-    """One convolution of each level: the network's own head takes long to compile."""
+    """One convolution for each level; the network's own head takes long to compile."""
 
     @nn.compact
     def __call__(self, levels, train):
@@ -118,7 +118,7 @@ def test_in_training_predictions_statistics_and_gradients_agree_with_it_on_and_o
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 @pytest.mark.parametrize(("platform", "on"), [("cpu", False), ("gpu", False), ("tpu", True)])
-def test_auto_is_on_for_a_tpu_alone_whatever_the_dtype(monkeypatch, platform, on, dtype):
+def test_auto_is_on_for_a_tpu_only_with_any_dtype(monkeypatch, platform, on, dtype):
     monkeypatch.setattr(jax, "default_backend", lambda: platform)
     assert s2d.choose_layout("auto", 32, depthwise=False) == ("space_to_depth" if on else "plain")
     # The stem's input: 3 channels by Focus, and by cells.
@@ -131,7 +131,7 @@ def test_only_a_narrow_dense_stem_is_held_in_cells(name, depth):
 
 
 def _stem_depth(model: yolox.YOLOX) -> int:
-    """The channels that the stem's convolution sees; the parameters are checked to be the plain network's."""
+    """Number of input channels of the stem's convolution. Asserts that its kernel has the plain network's shape."""
     seen = []
 
     def look(call, args, kwargs, context):

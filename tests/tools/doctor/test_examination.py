@@ -1,4 +1,4 @@
-"""In a clean data set with one fault, the doctor finds that fault and nothing else."""
+"""The doctor finds one fault put into a clean data set, and nothing else."""
 
 import copy
 import json
@@ -73,7 +73,7 @@ def _as_corners(record):
     record["bbox"] = [x, y, x + w, y + h]
 
 
-def _as_centre(record):
+def _as_center(record):
     x, y, w, h = record["bbox"]
     record["bbox"] = [x + w / 2, y + h / 2, w, h]
 
@@ -189,7 +189,7 @@ def test_category_ids_shifted_up_or_down_are_one_finding_a_split(data_set, step,
     assert f"{ids} are used, 1 to 2 are listed" in found[0].what
 
 
-@pytest.mark.parametrize(("rewrite", "meant"), [(_as_corners, "x1, y1, x2, y2"), (_as_centre, "cx, cy, w, h")])
+@pytest.mark.parametrize(("rewrite", "meant"), [(_as_corners, "x1, y1, x2, y2"), (_as_center, "cx, cy, w, h")])
 def test_the_format_in_which_the_boxes_were_written_is_named(data_set, rewrite, meant):
     _rewrite(data_set, rewrite)
     found = data_set.examine().findings
@@ -207,7 +207,7 @@ def test_a_data_set_of_fractions_is_one_finding_a_split(data_set):
     assert "24 of 24 boxes" in found[0].what
 
 
-def test_one_examination_finds_faults_at_each_of_which_training_would_stop(data_set):
+def test_one_examination_finds_all_faults_each_of_which_would_stop_training(data_set):
     data_set.write("train/3.png", (HEIGHT, WIDTH + 2, 3))
     data_set.write("val/4.png", (HEIGHT + 2, WIDTH, 3))
     data_set.val["categories"].reverse()

@@ -1,4 +1,4 @@
-"""tools/plan: the programs it lowers on simulated devices, its report, and the TPU compiler itself if it is there."""
+"""tools/plan: the programs that it lowers on simulated devices, its report, and libtpu's compiler if installed."""
 
 import dataclasses
 import importlib.util
@@ -60,7 +60,7 @@ def test_a_program_is_lowered_from_shapes_and_all_its_arguments_are_counted(toy_
     assert program.argument_bytes["batch"] >= images
     compiled = program.lowered.compile()
     counted = sum(program.argument_bytes.values())
-    # The step counter is in no kind, and the mask may be padded.
+    # The step counter belongs to none of the kinds, and the mask may be padded.
     assert compiled.memory_analysis().argument_size_in_bytes == pytest.approx(counted, abs=64)
 
 
@@ -77,7 +77,7 @@ def test_a_sharded_state_takes_less_memory_on_each_chip(toy_network):
 
 
 def test_the_batch_has_the_shapes_and_types_of_a_training_batch(toy_network, monkeypatch):
-    """Otherwise the plan would be of another program than training's."""
+    """Otherwise the plan would describe another program than the one that training runs."""
     lowered = {}
     monkeypatch.setattr(programs.parallel, "map_step", lambda step, mesh, state_specs: _Recorder(lowered))
     programs.train_program(_toy_config(), make_mesh(8), 2, "bfloat16")

@@ -159,7 +159,7 @@ def test_a_pattern_stands_for_the_files_it_matches_and_a_number_for_a_webcam(fol
 
 def test_the_name_of_a_folder_is_not_a_pattern(folder):
     folder = folder.rename(folder.parent / "holiday [2021]*")
-    (folder / ".a.png").write_bytes((folder / "a.png").read_bytes())  # hidden, as files that other systems leave behind
+    (folder / ".a.png").write_bytes((folder / "a.png").read_bytes())  # a hidden file, as other systems leave behind
     found, errors = media.find([str(folder)])
     assert [each.path.name for each in found] == ["a.png", "b.JPG", "damaged.jpg", "film.avi"]
     assert not errors
