@@ -9,7 +9,7 @@ def for_training_step(platform: str) -> Options:
 
 
 def for_one_call(platform: str) -> Options:
-    """On a CPU, a program that runs once is compiled fast rather than well (benchmarks/NOTES.md). The bits are equal."""
+    """On a CPU, a program that runs once is compiled fast, to the same bits (benchmarks/NOTES.md)."""
     if platform != "cpu":
         return {}
     return {"xla_backend_optimization_level": "0", "xla_llvm_disable_expensive_passes": True}
