@@ -60,7 +60,8 @@ def batches(
     """Makes samples one by one, in order, in threads, and stacks `rows` of them in the caller's thread.
 
     If each thread made a whole batch, `threads` batches would be in progress at once, which needs a larger cache of
-    decoded images. Worker processes do make whole batches, since grain hands out single elements to them in turn.
+    decoded images. Worker processes do make whole batches: grain gives them the elements of a data set in turn,
+    so an element has to be a batch there.
     """
     if read.workers:
         if not flags.FLAGS.is_parsed():  # grain's worker processes read absl's flags, even if no absl program runs
