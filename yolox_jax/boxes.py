@@ -2,7 +2,7 @@
 
 Every name contains the format: xyxy is two corners, xywh the top left corner and the size, cxcywh the center and the
 size; x comes before y, in pixels. norm_ means fractions of the image's width and height, norm_yxyx has y before x, and
-voc_xyxy counts pixels from 1 with both corners inside the box. A function typed `Array` takes numpy and JAX arrays and
+voc_xyxy counts pixels from 1 with both corners inside the box. A function typed `Array` takes numpy or JAX arrays and
 returns the same kind.
 """
 
@@ -51,7 +51,7 @@ def xywh_to_cxcywh(boxes_xywh: Array) -> Array:
 
 
 def voc_xyxy_to_xywh(boxes_voc_xyxy: np.ndarray) -> np.ndarray:
-    """Converts [..., 4] corners of Pascal VOC (pixels from 1, both inside the box) to top left corner and size."""
+    """Converts [..., 4] Pascal VOC corners (pixels from 1, both inside the box) to top left corner and size."""
     low, high = boxes_voc_xyxy[..., :2], boxes_voc_xyxy[..., 2:]
     return np.concatenate([low - 1, high - low + 1], axis=-1)
 
@@ -95,7 +95,7 @@ def min_sides_xyxy(boxes_xyxy: np.ndarray) -> np.ndarray:
 
 
 def pairwise_iou(boxes_xyxy_M4: jax.Array, boxes_xyxy_N4: jax.Array) -> jax.Array:
-    """Returns the IoU [M, N] of every box of one set with every box of the other; 0 for two empty boxes.
+    """Returns the IoU [M, N] of every box of one set with every box of the other; 0 if both are empty.
 
     Works coordinate by coordinate, so that no [M, N, 2] array is allocated.
     """

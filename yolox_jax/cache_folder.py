@@ -9,16 +9,16 @@ from yolox_jax.errors import UserError
 
 
 def cache_folder() -> Path:
-    """Returns YOLOX_JAX_HOME or, if that is not set, the user's cache folder on this platform (~/.cache/yolox_jax).
+    """Returns YOLOX_JAX_HOME or, if that is not set, the user's cache folder (~/.cache/yolox_jax on Linux).
 
     Weights are in the folder itself, compiled programs in programs/ below it. The folder may not exist yet.
 
     Raises:
-      UserError: there is no home folder to find it in.
+      UserError: the user has no home folder.
     """
     folder = os.environ.get("YOLOX_JAX_HOME")
     try:
         path = Path(folder) if folder else platformdirs.user_cache_path("yolox_jax", appauthor=False)
         return path.expanduser().absolute()
-    except RuntimeError as error:  # no HOME, and no entry of this user in the password file
+    except RuntimeError as error:  # HOME is not set, and the password file does not list this user
         raise UserError("this user has no home folder for the cache", "set YOLOX_JAX_HOME to a folder") from error

@@ -1,4 +1,4 @@
-"""UserError, the only error that programs show as one message; every other exception keeps its traceback."""
+"""UserError: programs show it as one message without a traceback; every other exception keeps its traceback."""
 
 import contextlib
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ class NotFoundError(UserError, FileNotFoundError):
 
 @contextlib.contextmanager
 def writing(path: Path | str, advice: str = "choose another path, or free some space") -> Iterator[None]:
-    """Turns an OSError of the block into a UserError that names `path`; the block only writes that file or folder."""
+    """Turns an OSError of the block, which must only write that file or folder, into a UserError that names `path`."""
     try:
         yield
     except UserError:  # NotFoundError is an OSError too

@@ -1,4 +1,4 @@
-"""Locks between processes. A lock ends with the process that holds it, however that process ends."""
+"""Locks between processes. A lock is released when the process that holds it ends, even if it is killed."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -11,14 +11,14 @@ from filelock import FileLock, Timeout
 def locked(file: Path, on_busy: Callable[[], object]) -> Iterator[None]:
     """Holds the lock on `file`, an empty file that is created if absent and left in place.
 
-    If another process holds it, calls `on_busy`, which may raise, and then waits. On a file system without locks this
-    holds nothing.
+    If another process holds it, calls `on_busy`, which may raise, and then waits. On a file system without locks,
+    nothing is locked.
 
     Raises:
       OSError: the file cannot be created.
     """
     file.open("a").close()
-    # The fallback of filelock, a marker file, survives a killed process: a run could not resume on another machine.
+    # filelock's fallback, a marker file, outlives a killed process: the run could not resume on another machine.
     lock = FileLock(file, fallback_to_soft=False)
     if not _acquire(lock, blocking=False):
         on_busy()
@@ -30,7 +30,7 @@ def locked(file: Path, on_busy: Callable[[], object]) -> Iterator[None]:
 
 
 def _acquire(lock: FileLock, blocking: bool) -> bool:
-    """Returns False if another process holds the lock."""
+    """Tries to take the lock; returns False if another process holds it."""
     try:
         lock.acquire(blocking=blocking)
     except Timeout:

@@ -1,4 +1,4 @@
-"""The mesh of all devices over one axis, "data": makes it, and moves arrays onto it and off it."""
+"""Makes the mesh of all devices along one axis, "data", and places arrays on it."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from jax.sharding import PartitionSpec as P
 
 from yolox_jax.errors import UserError
 
-AXIS = "data"  # the devices along it share a global batch
+AXIS = "data"  # a global batch is split over the devices along it
 WHOLE = P()  # replicated on every device
 
 
@@ -25,7 +25,7 @@ def platform_of(mesh: Mesh) -> str:
 
 
 def place(tree: Any, mesh: Mesh, specs: Any = WHOLE) -> Any:
-    """Puts a pytree, which every process has in full, on the mesh: replicated, or sharded by `specs`."""
+    """Places a pytree that every process holds in full on the mesh: replicated, or sharded by `specs`."""
     if isinstance(specs, P):
         specs = jax.tree.map(lambda _: specs, tree)
 
@@ -37,27 +37,27 @@ def place(tree: Any, mesh: Mesh, specs: Any = WHOLE) -> Any:
 
 
 def shard_batch(batch: Any, mesh: Mesh) -> Any:
-    """Makes global arrays, sharded along their first axis, from this process's rows of a batch."""
+    """Makes global arrays [B, ...], sharded along their first axis, from this process's rows of a batch."""
     sharded = NamedSharding(mesh, P(AXIS))
     return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharded, x), batch)
 
 
 def replicate(arrays: Any, mesh: Mesh) -> Any:
-    """Replicates a pytree of arrays on the mesh to every device; a replicated pytree is returned as it is."""
+    """Replicates a pytree of arrays to every device of the mesh; returns it as it is if it is replicated already."""
     if all(leaf.is_fully_replicated for leaf in jax.tree.leaves(arrays)):
         return arrays
     return jax.jit(_identity, out_shardings=NamedSharding(mesh, WHOLE))(arrays)
 
 
-def _identity(arrays: Any) -> Any:  # a function of the module, so that jit compiles it once
+def _identity(arrays: Any) -> Any:  # at module level, since jit would compile a new lambda every time
     return arrays
 
 
 def check_batch_size(field: str, global_batch: int, mesh: Mesh, num_parts: int = 1) -> None:
-    """Checks that the devices can share a global batch evenly, each its share in `num_parts` equal parts.
+    """Checks that a global batch divides evenly over the devices, and each device's share into `num_parts` parts.
 
     Raises:
-      UserError: they cannot; `field` is the config's name for the batch.
+      UserError: it does not; names `field`, the config's field of the batch size.
     """
     if num_parts < 1:
         raise UserError(f"config.accumulate_steps is {num_parts}", "give 1 or more")

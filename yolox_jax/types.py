@@ -1,7 +1,8 @@
 """The arrays and records that pass between the parts of the package, one dataclass for each boundary.
 
-Shapes: B images, H and W pixels, A anchor points of all levels, G padded ground-truth slots, C classes, D detections.
-Boxes are float32 in input pixels, x before y. A mask is True where a slot holds a real entry and False for padding.
+Shapes: B images, H and W pixels, A anchor points of all levels, G ground-truth boxes, C classes, D detections.
+Boxes are float32 in input pixels, x before y. G and D include padding slots: a mask is True for a real entry and False
+for padding.
 """
 
 import dataclasses
@@ -21,9 +22,9 @@ class Batch:
     gt_boxes: jax.Array  # [B, G, 4] float32, xyxy
     gt_labels: jax.Array  # [B, G] int32
     gt_mask: jax.Array  # [B, G] bool
-    # The color shift that the device applies; both fields are None if there is none.
+    # The color shift, applied on the device; both fields are None if there is none.
     hsv_shift: jax.Array | None = None  # [B, 3] float32, OpenCV's 8-bit levels; or factors (config.hsv.multiplies)
-    content_hw: jax.Array | None = None  # [B, 2] int32: the rows and columns to shift, without the padding
+    content_hw: jax.Array | None = None  # [B, 2] int32: the rows and columns to shift; beyond them is padding
 
 
 @flax.struct.dataclass
@@ -76,7 +77,7 @@ class Example:
 class Problem:
     """One fault in a data set's files, and what was done about it."""
 
-    kind: str  # a constant of data/sources/problems.py; the log counts by kind
+    kind: str  # a constant of data/sources/problems.py; the log groups by kind
     file: str
     record: str  # "annotation 17", "line 3"
     found: str

@@ -141,7 +141,7 @@ def test_a_state_of_other_batches_is_refused(source):
     with pytest.raises(UserError, match="global_batch: 4 there, 8 here"):
         load(source, global_batch=8).set_state(state)
     same_size = ShapesSource(len(source), seed=1, max_side=64)
-    with pytest.raises(UserError, match=r"belongs to other batches than these .data_set_crc: \d+ there, \d+ here.: "):
+    with pytest.raises(UserError, match=r"another data set or other settings .data_set_crc: \d+ there, \d+ here.: "):
         load(same_size).set_state(state)
 
 

@@ -188,7 +188,7 @@ def test_a_wrong_length_is_an_error(server, fetch, tmp_path):
         fetch()
     server.announced = len(server.body) - 10
     (tmp_path / "cache" / "yolox_nano.pth.part").unlink()
-    with pytest.raises(UserError, match="sent no weights file, which was deleted"):
+    with pytest.raises(UserError, match="is not a weights file and was deleted"):
         fetch()
     assert not (tmp_path / "cache" / "yolox_nano.pth").exists()
 
@@ -214,7 +214,7 @@ def test_without_a_server_the_error_says_what_to_do(server, tmp_path):
 
 def test_an_answer_that_is_not_a_weights_file_is_deleted(server, fetch, tmp_path):
     good, server.body = server.body, b"<!doctype html><title>Sign in</title>"
-    with pytest.raises(UserError, match=r"yolox_nano\.pth sent no weights file, which was deleted .*a web page"):
+    with pytest.raises(UserError, match=r"yolox_nano\.pth is not a weights file and was deleted .*web page"):
         fetch()
     assert not (tmp_path / "cache" / "yolox_nano.pth").exists()
     server.body = good

@@ -4,14 +4,15 @@ import jax
 import jax.numpy as jnp
 
 _HUE_LEVELS = 180.0  # OpenCV's 8-bit hue counts half degrees
-_FIXED_BITS = 12  # of OpenCV's fixed-point conversion, whose source calls them hsv_shift
-CUT = 1e-3  # OpenCV truncates; this keeps a whole level that float32 left slightly below itself
+_FIXED_BITS = 12  # fractional bits in OpenCV's fixed-point conversion, whose source calls them hsv_shift
+CUT = 1e-3  # added before truncating, as OpenCV does: float32 may leave a whole level slightly too low
 
 
 def shift_hsv(image_HW3: jax.Array, shift_3: jax.Array, multiplies: bool = False) -> jax.Array:
-    """Shifts hue, saturation and value of a BGR image of whole levels 0..255 by whole levels; returns float32.
+    """Shifts the hue, saturation and value of a BGR image [H, W, 3] in 0..255 by whole levels; returns float32 BGR.
 
-    With `multiplies`, `shift_3` holds factors, and fractions of a level are truncated (the reference before June 2021).
+    With `multiplies`, `shift_3` holds factors instead, as in the reference before June 2021; the products are truncated
+    to whole levels.
     """
     channels = _bgr_to_hsv(image_HW3.astype(jnp.int32))
     if multiplies:
@@ -22,7 +23,7 @@ def shift_hsv(image_HW3: jax.Array, shift_3: jax.Array, multiplies: bool = False
 
 
 def _bgr_to_hsv(image_HW3: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Converts with OpenCV's fixed-point arithmetic: one level of hue off here can be seven levels of a color later."""
+    """Converts with OpenCV's fixed-point arithmetic: an error of one level of hue can become seven levels of color."""
     blue, green, red = (image_HW3[..., i] for i in range(3))
     value = jnp.maximum(jnp.maximum(blue, green), red)
     spread = value - jnp.minimum(jnp.minimum(blue, green), red)
@@ -51,7 +52,7 @@ def _hsv_to_bgr(hue: jax.Array, saturation: jax.Array, value: jax.Array) -> jax.
 def shift_content(
     image_HW3: jax.Array, shift_3: jax.Array, content_2: jax.Array, multiplies: bool = False
 ) -> jax.Array:
-    """Applies `shift_hsv` to the first content_2 rows and columns; the padding beyond them keeps its gray."""
+    """Applies `shift_hsv` to the first content_2 = (rows, columns) of an image; the padding beyond stays gray."""
     height, width = image_HW3.shape[:2]
     in_content_HW = (jnp.arange(height)[:, None] < content_2[0]) & (jnp.arange(width)[None, :] < content_2[1])
     return jnp.where(

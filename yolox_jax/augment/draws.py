@@ -1,4 +1,4 @@
-"""Runs on the host: draws the random parameters of every augmentation, apart from the code that applies them."""
+"""Runs on the host: draws the random parameters of every augmentation; other modules apply them."""
 
 import dataclasses
 import math
@@ -23,8 +23,8 @@ class AugmentConfig:
     mixup_scale: tuple[float, float]
     flip_prob: float
     hsv: tuple[float, float, float] | None  # the largest shifts, in OpenCV's 8-bit levels; None turns them off
-    hsv_multiplies: bool  # `hsv` holds fractions of each level, not levels
-    min_box_side: float  # input pixels; only boxes with a longer shortest side are learned
+    hsv_multiplies: bool  # `hsv` holds the largest relative changes, not levels
+    min_box_side: float  # input pixels; a box is learned only if both its sides are longer
 
     def __post_init__(self) -> None:
         for field, limits in (("mosaic.scale", self.scale), ("mixup.scale", self.mixup_scale)):
@@ -60,7 +60,7 @@ class AugmentConfig:
 
 
 def draw_mosaic(rng: np.random.Generator, size_hw: tuple[int, int], config: AugmentConfig) -> MosaicParameters:
-    """Draws the center of a mosaic, on a canvas of twice the output's size, and an affine map about (0, 0)."""
+    """Draws a mosaic's center, on a canvas of twice the output's size, and an affine map that rotates about (0, 0)."""
     height, width = size_hw
     center_yx = int(rng.uniform(0.5, 1.5) * height), int(rng.uniform(0.5, 1.5) * width)
     angle = math.radians(rng.uniform(-config.degrees, config.degrees))
@@ -87,7 +87,7 @@ def draw_hsv_shift(
 ) -> np.ndarray:
     """Draws shifts of hue, saturation and value, [3] float32: whole levels, each 0 with probability 0.5.
 
-    With `multiplies`, draws factors instead.
+    With `multiplies`, draws factors instead, as in the reference before June 2021.
     """
     if multiplies:
         return (1 + rng.uniform(-1, 1, 3) * largest).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Runs on the host: resizes, pads and flips images together with their boxes, at given parameters."""
+"""Runs on the host: resizes and pads images, and flips them together with their boxes."""
 
 import cv2
 import numpy as np
@@ -14,7 +14,7 @@ def fit_ratio(image_hw: tuple[int, int], size_hw: tuple[int, int]) -> float:
 
 
 def scaled_hw(image_hw: tuple[int, int], size_hw: tuple[int, int]) -> tuple[int, int]:
-    """Returns the rows and columns of an image at that scale."""
+    """Returns the rows and columns of an image after it is scaled to fit into `size_hw`."""
     ratio = fit_ratio(image_hw, size_hw)
     # At least one pixel: the reference fails on an image so thin that its short side rounds to 0.
     return max(1, int(image_hw[0] * ratio)), max(1, int(image_hw[1] * ratio))
@@ -29,7 +29,7 @@ def fit(image: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
 
 
 def pad(image: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
-    """Pads an image with gray on the right and bottom to [H, W, 3]; returns the same array if it has that size."""
+    """Pads an image [h, w, 3] on the right and bottom with gray to [H, W, 3]; returns one of that size as it is."""
     height, width = image.shape[:2]
     if (height, width) == size_hw:
         return image
@@ -39,10 +39,10 @@ def pad(image: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
 
 
 def letterbox(image: np.ndarray, size_hw: tuple[int, int]) -> tuple[np.ndarray, float]:
-    """Fits and pads an image, exactly as the reference's `preproc`.
+    """Fits and pads an image [h, w, 3], exactly as the reference's `preproc`.
 
     Returns:
-      [H, W, 3], and the scale: pixels of the image times the scale are pixels of the result.
+      The result [H, W, 3], and the scale: pixel coordinates of the image times the scale are those of the result.
     """
     return pad(fit(image, size_hw), size_hw), fit_ratio(image.shape[:2], size_hw)
 

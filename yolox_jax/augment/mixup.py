@@ -1,4 +1,4 @@
-"""Runs on the host: blends two images, as the reference's MosaicDetection.mixup does at given parameters."""
+"""Runs on the host: blends two images as the reference's MosaicDetection.mixup does, with given parameters."""
 
 import dataclasses
 
@@ -15,7 +15,7 @@ class MixupParameters:
 
     scale: float  # of the letterboxed second image
     flip: bool
-    offset_yx: tuple[int, int]  # top left corner of the crop, in pixels of the scaled second image; 0 if it is smaller
+    offset_yx: tuple[int, int]  # top left corner of the crop, in pixels of the scaled second image; 0 if uncropped
 
 
 def mixup(
@@ -23,11 +23,11 @@ def mixup(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Blends a picture [H, W, 3] evenly with an image [h, w, 3] that is fitted to the same size.
 
-    The image is padded with gray, scaled, flipped and cropped to the picture; beyond the image the picture is blended
-    with black.
+    The image is padded with gray, scaled, flipped and cropped to the picture's size. If it is smaller, the rest of the
+    picture is blended with black.
 
     Returns:
-      The blend [H, W, 3], and the image's boxes [n, 4] in its pixels. All boxes are kept, clipped.
+      The blend [H, W, 3], and the image's boxes [n, 4] in pixels of the blend: all of them, clipped.
     """
     height, width = picture.shape[:2]
     scaled_hw = int(height * parameters.scale), int(width * parameters.scale)

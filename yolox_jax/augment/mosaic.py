@@ -1,4 +1,4 @@
-"""Runs on the host: the reference's mosaic of four images and its random affine map, at given parameters.
+"""Runs on the host: the reference's mosaic of four images and its affine map, with given parameters.
 
 The reference pastes four images onto a canvas of twice the output's size and warps the canvas. Here each image is
 warped directly into the output, so that pixels outside the output cost nothing.
@@ -34,8 +34,9 @@ def mosaic(
     The images are [h, w, 3] uint8, fitted to `size_hw`, in the order top left, top right, bottom left, bottom right.
 
     Returns:
-      The output [H, W, 3], and the boxes of the four images [n, 4] in its pixels, one image after the other. A box is
-      the bounds of its warped corners, clipped, as in the reference's random_affine; all boxes are kept, however small.
+      The output [H, W, 3], and the boxes [n, 4] of the four images in its pixels, in the order of the images. A box
+      becomes the bounds of its warped corners, clipped, as in the reference's random_affine; all boxes are kept,
+      however small.
     """
     (canvas_height, canvas_width), (center_y, center_x) = (2 * size_hw[0], 2 * size_hw[1]), parameters.center_yx
     output = np.full((*size_hw, 4), PAD_VALUE, np.uint8)
@@ -55,8 +56,8 @@ def mosaic(
 def _warp_into(output: np.ndarray, image: np.ndarray, matrix: np.ndarray, corner_xy: tuple[int, int]) -> None:
     """Warps an image, whose top left pixel lies at `corner_xy` of the canvas, into the part of the output it covers.
 
-    Both have a fourth channel: four bytes are gathered faster than three, and the pass that adds the channel brings the
-    image into the processor's cache in order, which the warp would not (benchmarks/NOTES.md).
+    The output has a fourth channel, and the image gets one here: four bytes are gathered faster than three, and adding
+    the channel reads the image into the cache sequentially, unlike the warp (benchmarks/NOTES.md).
     """
     if not image.size:
         return

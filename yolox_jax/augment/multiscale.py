@@ -1,4 +1,4 @@
-"""Runs on the device: resizes a batch. On the host: chooses the size of each training step (multi-scale training)."""
+"""Multi-scale training: chooses the size of each step (on the host), and resizes a batch to it (on the device)."""
 
 import dataclasses
 
@@ -13,8 +13,8 @@ class MultiscaleConfig:
     """Multi-scale training: a new random size every `every_steps` steps, as the reference's random_resize."""
 
     every_steps: int
-    range_units: int  # heights up to this many units of 32 pixels from the input's; the width keeps the aspect ratio
-    min_units: int | None = None  # if given, the limits of the height in place of the range
+    range_units: int  # the height varies by up to this many units of 32 pixels; the width keeps the aspect ratio
+    min_units: int | None = None  # limits of the height, in units of 32 pixels; if given, they replace the range
     max_units: int | None = None
     end_step: int | None = None  # from this step on, every step has the base size
 
@@ -31,7 +31,7 @@ class MultiscaleConfig:
             _check_order(self.min_units, self.max_units)
 
     def size_at(self, step: int, base_hw: tuple[int, int], seed: int) -> tuple[int, int]:
-        """Returns the size of a step, a pure function of (seed, step); the first `every_steps` have the base size."""
+        """Returns a step's size, a pure function of (seed, step). The first `every_steps` steps have the base size."""
         round_number = step // self.every_steps
         if round_number == 0 or (self.end_step is not None and step >= self.end_step):
             return base_hw
@@ -42,11 +42,11 @@ class MultiscaleConfig:
         """Returns the sizes of steps [first_step, num_steps), each once, in the order of their first use."""
         next_round = (first_step // self.every_steps + 1) * self.every_steps
         end_step = num_steps if self.end_step is None else self.end_step
-        rounds = [first_step, *range(next_round, min(end_step, num_steps), self.every_steps)]
+        changes = [first_step, *range(next_round, min(end_step, num_steps), self.every_steps)]
         if first_step < end_step < num_steps:
-            rounds.append(end_step)
+            changes.append(end_step)
         found: dict[tuple[int, int], None] = {}
-        for step in rounds if first_step < num_steps else []:
+        for step in changes if first_step < num_steps else []:
             found[self.size_at(step, base_hw, seed)] = None
             if len(found) == len(self.sizes(base_hw)):
                 break
@@ -61,7 +61,7 @@ class MultiscaleConfig:
         """Returns the heights to draw from, in units of 32 pixels.
 
         Raises:
-          UserError: there are none: the smallest is above the largest.
+          UserError: there are none, because the smallest is above the largest.
         """
         base = base_hw[0] // 32
         first = max(1, base - self.range_units) if self.min_units is None else self.min_units
@@ -83,7 +83,7 @@ def _check_order(min_units: int, max_units: int) -> None:
 
 
 def resize(images_BHW3: jax.Array, gt_boxes_BG4: jax.Array, size_hw: tuple[int, int]) -> tuple[jax.Array, jax.Array]:
-    """Resizes images and boxes as torch's bilinear interpolate does with align_corners=False, without antialiasing."""
+    """Resizes images and boxes as torch's bilinear interpolate does (align_corners=False), without antialiasing."""
     batch, height, width, channels = images_BHW3.shape
     if (height, width) == size_hw:
         return images_BHW3, gt_boxes_BG4

@@ -1,4 +1,4 @@
-"""Runs on the host: makes one training sample, every random draw from one stream."""
+"""Runs on the host: makes one training sample, with all random draws from one stream."""
 
 import dataclasses
 from collections.abc import Callable
@@ -17,16 +17,16 @@ DrawPartner = Callable[[np.random.Generator], int]  # a random index into the so
 
 @dataclasses.dataclass(frozen=True)
 class TrainSample:
-    """One row of each array of `types.Batch`, and the numbers that are logged."""
+    """One row of each array of `types.Batch`, plus values for the log."""
 
     image: np.ndarray  # [H, W, 3] uint8, BGR
     boxes: np.ndarray  # [G, 4] float32, xyxy input pixels
     labels: np.ndarray  # [G] int32
     mask: np.ndarray  # [G] bool
-    hsv_shift: np.ndarray | None  # [3] float32, levels; the device applies it
-    content_hw: tuple[int, int]  # the rows and columns that are shifted: without the padding, or (0, 0)
+    hsv_shift: np.ndarray | None  # [3] float32, levels or, if hsv_multiplies, factors; the device applies it
+    content_hw: tuple[int, int]  # the rows and columns to shift: all but the padding, or (0, 0)
     image_ids: tuple[int | str, ...]  # the image's own id, then its partners'
-    num_dropped_boxes: int
+    num_dropped_boxes: int  # boxes beyond the G slots
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,12 +49,12 @@ def train_sample(
     augment: AugmentConfig,
     draw_partner: DrawPartner,
 ) -> TrainSample:
-    """Makes a sample of image `index`: an optional mosaic with mixup, a flip, padding, boxes in `num_slots` slots.
+    """Makes the sample of image `index`: optional mosaic and mixup, flip, padding to `size_hw`, `num_slots` box slots.
 
     The source's images must be fitted to `size_hw` (FittedSource).
 
-    As in the reference's TrainTransform, boxes with a side of at most `min_box_side` are left out. If no box is larger,
-    or there is none, the image is neither flipped nor shifted in color and keeps all its boxes.
+    As in the reference's TrainTransform, boxes with a side of at most `min_box_side` are left out. If that leaves none,
+    all boxes are kept, and the image is neither flipped nor shifted in color.
     """
     if rng.random() < augment.mosaic_prob:
         picture = _mosaic_picture(source, index, rng, size_hw, augment, draw_partner)
@@ -96,14 +96,14 @@ def _mosaic_picture(
     augment: AugmentConfig,
     draw_partner: DrawPartner,
 ) -> _Picture:
-    """Makes a mosaic of image `index` and three partners; if it has boxes, mixup may add a fourth that has some."""
+    """Makes a mosaic of image `index` and three partners; if it has boxes, mixup may blend in an image with boxes."""
     parameters = draws.draw_mosaic(rng, size_hw, augment)
     examples = [source[i] for i in (index, *(draw_partner(rng) for _ in range(3)))]
     image, boxes = mosaic(
         [example.image for example in examples], [example.boxes_xyxy for example in examples], size_hw, parameters
     )
     if len(boxes) and rng.random() < augment.mixup_prob:
-        # Ends however rare boxes are: the four images can be drawn too, and one of them has boxes.
+        # This loop ends: the four images can be drawn again, and at least one of them has boxes.
         partner = draw_partner(rng)
         while not source.num_boxes(partner):
             partner = draw_partner(rng)

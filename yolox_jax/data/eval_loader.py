@@ -1,4 +1,4 @@
-"""Reads a source into the batches of evaluation, each image once."""
+"""Reads a source into evaluation batches, each image once."""
 
 import dataclasses
 from collections.abc import Iterable, Sequence
@@ -15,12 +15,12 @@ from yolox_jax.types import Source
 
 @dataclasses.dataclass(frozen=True)
 class EvalBatch:
-    """One process's part of an evaluation batch. The last batches are padded with gray images whose mask is False."""
+    """One process's part of an evaluation batch; the last ones are padded with gray images whose mask is False."""
 
     images: np.ndarray  # [B, H, W, 3] uint8, BGR
     ratios: np.ndarray  # [B] float32: input pixels per image pixel
     mask: np.ndarray  # [B] bool: True for an image, False for padding
-    indices: np.ndarray  # [B] int64, into the source
+    indices: np.ndarray  # [B] int64, into the source; 0 for padding
 
 
 def eval_loader(

@@ -1,4 +1,4 @@
-"""Reads image files into pixels, rotated as a person sees them."""
+"""Reads image files into pixels, rotated upright as their EXIF orientation says."""
 
 import os
 import re
@@ -11,7 +11,7 @@ import numpy as np
 from yolox_jax.errors import UserError
 
 _JPEG_START, _JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
-# After 0xff: 0x00 makes it a byte of a scan, 0xd0 to 0xd7 are restarts inside a scan, and another 0xff is padding.
+# No markers: 0xff followed by 0x00 is scan data, by 0xd0 to 0xd7 a restart inside a scan, by 0xff padding.
 _JPEG_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 _PNG_START, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND"
 
@@ -21,11 +21,11 @@ class ImageError(UserError):
 
 
 class SizeError(UserError):
-    """An image has another size than its annotations state. `what` begins with the file's path."""
+    """An image's size differs from the one that its annotations state. `what` begins with the file's path."""
 
 
 class Folders:
-    """Checks which files exist by one listing per folder, since single checks are slow on a network file system."""
+    """Checks which files exist by listing each folder once: on a network file system, a check per file is slow."""
 
     def __init__(self) -> None:
         self._names_in: dict[str, frozenset[str]] = {}
@@ -52,8 +52,8 @@ def read_bytes(path: str | Path) -> bytes:
 
     Raises:
       ImageError: there is no such file, or it may not be read.
-      UserError: the disk or the network failed. Not an ImageError: the file may well be there on the next try, so no
-        empty image may take its place.
+      UserError: the disk or the network failed. Not an ImageError, which lets an empty image take the place of the
+        file: the next try may well succeed.
     """
     try:
         return Path(path).read_bytes()
@@ -81,11 +81,11 @@ def read_annotated(path: str | Path, width: int, height: int, record: str, state
 
     Raises:
       ImageError: the file cannot be read or decoded.
-      SizeError: the image has another size.
+      SizeError: the image has another size, in either orientation.
     """
     pixels = read(path)
     if pixels.shape[:2] == (width, height) != (height, width):
-        # The EXIF orientation swapped the sides, so the boxes were drawn on the image as it is stored.
+        # The EXIF orientation swaps the sides, so the boxes were drawn on the image as it is stored.
         pixels = read(path, ignore_orientation=True)
     if pixels.shape[:2] != (height, width):
         raise SizeError(
@@ -99,8 +99,8 @@ def read_annotated(path: str | Path, width: int, height: int, record: str, state
 def decode(data: bytes, name: str, ignore_orientation: bool = False) -> np.ndarray:
     """Decodes an image of any format that OpenCV knows to [h, w, 3] uint8 BGR; `name` is for the error.
 
-    Gray images get three channels, CMYK and palettes become BGR, 16 bits become 8, transparency is dropped, and the
-    image is rotated as its EXIF orientation says.
+    Gray, CMYK and palette images become BGR, 16 bits become 8, transparency is dropped, and the EXIF orientation is
+    applied unless `ignore_orientation` is set.
 
     Raises:
       ImageError: the data is truncated (OpenCV would fill in the rest of a JPEG or PNG) or cannot be decoded. Wrong
@@ -125,12 +125,12 @@ def _is_truncated(data: bytes) -> bool:
 
 
 def _reaches_end_of_jpeg(data: bytes) -> bool:
-    """Follows the markers, since the end marker's bytes also occur in a thumbnail and after the image."""
+    """Follows the markers; a search for the end marker's bytes would also find those of a thumbnail."""
     position = len(_JPEG_START) - 1
     while (marker := _JPEG_MARKER.search(data, position)) is not None:
         if marker[0] == _JPEG_END:
             return True
-        length = int.from_bytes(data[marker.end() : marker.end() + 2], "big")  # for a scan, of its header only
+        length = int.from_bytes(data[marker.end() : marker.end() + 2], "big")  # of a scan: only its header
         position = marker.end() + length
     return False
 

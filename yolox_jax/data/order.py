@@ -1,4 +1,4 @@
-"""Determines the order of training images, the partners of each sample, and each sample's random stream."""
+"""Chooses the order of training images, the partners of each sample, and each sample's random stream."""
 
 import functools
 
@@ -14,10 +14,10 @@ def index_at(position: int, num_images: int, seed: int) -> int:
 
 
 def partner_at(position: int, num_images: int, seed: int, window: int, rng: np.random.Generator) -> int:
-    """Draws an image to mix with the sample at a position; it can be the sample's own.
+    """Draws the index of an image to mix with the sample at a position; it can be the sample's own image.
 
-    Draws from the last `window` positions, whose images are probably in the cache; from the whole data set, as the
-    reference does, if `window` is 0 or at least `num_images`.
+    Draws from the last `window` positions, whose images are probably in the cache. If `window` is 0 or at least
+    `num_images`, draws from the whole data set, as the reference does.
     """
     if not 0 < window < num_images:
         return int(rng.integers(num_images))
@@ -26,12 +26,12 @@ def partner_at(position: int, num_images: int, seed: int, window: int, rng: np.r
 
 
 def sample_rng(position: int, seed: int) -> np.random.Generator:
-    """Returns the random stream of the sample at a position; no other sample uses it."""
+    """Returns the random stream of the sample at a position, which no other sample uses."""
     return _stream(seed, _SAMPLE, position)
 
 
-# Threads read from at most two epochs at a time. lru_cache is thread-safe, and a permutation that is evicted too early
-# is only computed again.
+# The samples in progress are from two epochs at most, unless the data set is tiny. lru_cache is thread-safe, and a
+# permutation that is evicted too early is computed again.
 @functools.lru_cache(maxsize=4)
 def _permutation(seed: int, epoch: int, num_images: int) -> np.ndarray:
     return _stream(seed, _SHUFFLE, epoch).permutation(num_images)

@@ -1,4 +1,4 @@
-"""Prefetches batches: samples are made in threads or worker processes and stacked, each process its own rows."""
+"""Prefetches batches: makes the samples of this process's rows in threads or worker processes, and stacks them."""
 
 import dataclasses
 import signal
@@ -11,7 +11,8 @@ from absl import flags
 
 from yolox_jax.errors import UserError
 
-# Samples are made in parallel already; OpenCV's own threads would only compete. Applies to worker processes too.
+# Samples are made in parallel already, and OpenCV's own threads would only compete with that. Worker processes import
+# this module too.
 cv2.setNumThreads(0)
 
 
@@ -31,10 +32,10 @@ class Shard:
 class ReadConfig:
     """The resources for reading batches. They change the speed, never the contents of a batch."""
 
-    threads: int  # that decode and augment, per process; 0 uses the caller's thread
+    threads: int  # threads that decode and augment, in each process; 0 uses the caller's thread
     workers: int  # worker processes; 0 uses only the threads of this process
-    prefetch: int  # batches made ahead of their use
-    cache_bytes: int  # for decoded images, per process
+    prefetch: int  # batches to make before they are needed
+    cache_bytes: int  # for decoded images, in each process
 
     def __post_init__(self) -> None:
         for field, value in (
@@ -48,7 +49,7 @@ class ReadConfig:
 
 
 def position_of(element: int, rows: int, shard: Shard) -> int:
-    """Returns the position, among the samples of all processes, of this process's sample number `element`."""
+    """Returns the position, in the sequence of all processes' samples, of this process's sample number `element`."""
     step, row = divmod(element, rows)
     return (step * shard.process_count + shard.process_index) * rows + row
 
@@ -58,11 +59,12 @@ def batches(
 ) -> grain.IterDataset:
     """Makes samples one by one, in order, in threads, and stacks `rows` of them in the caller's thread.
 
-    Threads that each made a whole batch would work on `threads` batches at once, which needs a larger cache of decoded
-    images. Worker processes do make whole batches, in turn, since grain distributes single elements to them.
+    If each thread made a whole batch, `threads` batches would be in progress at once, which needs a larger cache of
+    decoded images. Worker processes do make whole batches: grain gives them the elements of a data set in turn,
+    so an element has to be a batch there.
     """
     if read.workers:
-        if not flags.FLAGS.is_parsed():  # grain's worker processes read absl's flags, even outside a program
+        if not flags.FLAGS.is_parsed():  # grain's worker processes read absl's flags, even if no absl program runs
             flags.FLAGS.mark_as_parsed()
         options = grain.ReadOptions(num_threads=read.threads, prefetch_buffer_size=read.threads)
         multiprocessing = grain.multiprocessing.MultiprocessingOptions(
@@ -76,5 +78,5 @@ def batches(
 
 
 def _ignore_ctrl_c(worker_index: int, worker_count: int) -> None:
-    """Leaves Ctrl-C, which a terminal sends to every process, to the main process, which then stops its workers."""
+    """Ignores Ctrl-C, which a terminal sends to every process: the main process handles it and stops its workers."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,8 +1,8 @@
-"""Reads a source into the batches of training, from any step on.
+"""Reads a source into training batches, starting at any step.
 
-Everything rests on one guarantee: the training sample at position p is a pure function of (seed, p), and the global
-batch of step t is positions t*B .. t*B + B - 1. So the number of threads, the number of processes and the step at which
-a run starts change nothing, and a resumed run needs only its step.
+Everything rests on one guarantee: for one data set and one LoaderConfig, the training sample at position p is a pure
+function of (seed, p), and the global batch of step t is positions t*B .. t*B + B - 1. So the number of threads, the
+number of processes and the step at which a run starts change nothing, and a resumed run needs only its step.
 """
 
 import dataclasses
@@ -27,7 +27,7 @@ from yolox_jax.types import Source
 
 logger = logging.getLogger("yolox_jax.data")
 
-_NUM_FINGERPRINTED = 64  # images; some formats read a record for each
+_NUM_FINGERPRINTED = 64  # images, or up to twice as many: few, since some formats read a record for each
 
 ImageIds = tuple[tuple[int | str, ...], ...]  # for each row of a batch: the image's own id, then its partners'
 
@@ -43,7 +43,7 @@ class LoadedBatch:
 
 @dataclasses.dataclass(frozen=True)
 class LoaderConfig:
-    """Everything that the contents of the batches depend on, besides the source. configs/base.py has the values."""
+    """Everything besides the source that the contents of the batches depend on. configs/base.py has the values."""
 
     size_hw: tuple[int, int]
     global_batch: int
@@ -51,7 +51,7 @@ class LoaderConfig:
     num_slots: int  # G
     augment: AugmentConfig
     no_aug_step: int | None  # the first step without mosaic and mixup
-    mosaic_window: int  # the number of positions that partners come from; 0: the whole data set
+    mosaic_window: int  # number of latest positions that partners are drawn from; 0: the whole data set
 
     def __post_init__(self) -> None:
         for field, value, least in (
@@ -67,8 +67,8 @@ class LoaderConfig:
 class TrainLoader(Iterator[LoadedBatch]):
     """Iterates over this process's rows of the batches of steps [start_step, num_steps).
 
-    Its state is the next step, plus everything the batches depend on. Close it, or use it in a `with`, to stop its
-    threads. An image that cannot be used raises a SampleError.
+    Its state is the next step, plus what the order of the images depends on. Close it, or use it in a `with`, to stop
+    its threads. An image that cannot be used raises a SampleError during iteration.
     """
 
     def __init__(
@@ -100,12 +100,12 @@ class TrainLoader(Iterator[LoadedBatch]):
         self._next_step += 1
         if self._read.workers:  # copies: grain frees its shared memory while the batch may still be in use
             arrays = {name: np.array(array) for name, array in arrays.items()}
-        # Any, since Batch declares jax.Array, and these stay numpy until the step places them on its devices.
+        # Any: Batch declares jax.Array, but these stay numpy until they are placed on the devices.
         fields: dict[str, Any] = arrays
         return LoadedBatch(types.Batch(**fields), image_ids, num_dropped_boxes)
 
     def empty_batch(self) -> types.Batch:
-        """Returns zeros of every batch's shapes and types, to compile a program before a batch is read."""
+        """Returns zeros with the shapes and dtypes of every batch, to compile a program before a batch is read."""
         config, rows = self._read_sample.config, self._read_sample.rows
         has_shift = config.augment.hsv is not None
         fields: dict[str, Any] = {
@@ -119,7 +119,7 @@ class TrainLoader(Iterator[LoadedBatch]):
         return types.Batch(**fields)
 
     def get_state(self) -> dict[str, int]:
-        """Returns a small dict for json. It fits any loader of the same data set, batch size, seed and window."""
+        """Returns a small dict, ready for JSON, for any loader with the same data set, batch size, seed and window."""
         config = self._read_sample.config
         return {
             "next_step": self._next_step,
@@ -131,7 +131,7 @@ class TrainLoader(Iterator[LoadedBatch]):
         }
 
     def differences(self, state: Mapping[str, int]) -> list[str]:
-        """Returns what differs between a state's loader and this one; empty if their batches are the same."""
+        """Lists the differences between a state's loader and this one; empty if the order of the images is the same."""
         own = self.get_state()
         return [
             f"{name}: {state.get(name)} there, {own[name]} here"
@@ -143,11 +143,11 @@ class TrainLoader(Iterator[LoadedBatch]):
         """Resumes at the next step of a state, without reading anything before it.
 
         Raises:
-          UserError: the state's loader has other batches than this one; names the differences.
+          UserError: the state's loader has another order of images than this one; names the differences.
         """
         if differing := self.differences(state):
             raise UserError(
-                f"the saved position belongs to other batches than these ({'; '.join(differing)})",
+                f"the saved position belongs to another data set or other settings ({'; '.join(differing)})",
                 "use the data set and the config that it was saved with",
             )
         self.close()
@@ -165,7 +165,7 @@ class TrainLoader(Iterator[LoadedBatch]):
             )
 
     def close(self) -> None:
-        """Stops prefetching; the next batch would start it again."""
+        """Stops prefetching; reading another batch starts it again."""
         if self._iterator is not None:
             self._iterator.close()
             self._iterator = None
@@ -178,14 +178,14 @@ class TrainLoader(Iterator[LoadedBatch]):
 
 
 def _fingerprint(source: Source) -> int:
-    """Distinguishes data sets of equal length, wherever they are stored: a CRC of evenly spread ids and box counts."""
+    """Returns a CRC of evenly spread image ids and box counts, to tell data sets apart; independent of their folder."""
     spread = range(0, len(source), max(1, len(source) // _NUM_FINGERPRINTED))
     return zlib.crc32(repr([(source.image_id(index), source.num_boxes(index)) for index in spread]).encode())
 
 
 @dataclasses.dataclass(frozen=True)  # not a closure, so that it can be pickled for worker processes
 class _ReadTrainSample:
-    """Makes the training sample with a given number among this process's samples."""
+    """Makes this process's training sample number `element`."""
 
     source: Source
     config: LoaderConfig
@@ -219,7 +219,7 @@ class _ReadTrainSample:
 
 
 def _stack(samples: Sequence[TrainSample]) -> tuple[dict[str, np.ndarray], ImageIds, int]:
-    """Returns the fields of a LoadedBatch in plain containers, which worker processes send through shared memory."""
+    """Returns a LoadedBatch's fields as plain containers, whose arrays grain sends through shared memory."""
     arrays = {
         "images": np.stack([sample.image for sample in samples]),
         "gt_boxes": np.stack([sample.boxes for sample in samples]),

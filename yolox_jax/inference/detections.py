@@ -11,7 +11,7 @@ from yolox_jax.inference.inputs import ImageInput, as_bgr
 from yolox_jax.types import Detections
 from yolox_jax.visualize.drawing import draw_boxes
 
-_PIXELS_PER_SIZE = 800  # lines and captions grow by one size per this many pixels of the image's longer side
+_PIXELS_PER_SIZE = 800  # pixels of the image's longer side for each step in the size of lines and captions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +40,7 @@ class ImageDetections:
         return np.ascontiguousarray(self.draw_bgr(as_bgr(image))[..., ::-1])
 
     def draw_bgr(self, image_HW3: np.ndarray) -> np.ndarray:
-        """Draws the objects on a copy of a BGR array, OpenCV's channel order."""
+        """Draws the objects on a copy of a BGR array [h, w, 3] uint8, OpenCV's channel order."""
         captions = [f"{name} {score:.2f}" for name, score in zip(self.names, self.scores, strict=True)]
         size = max(1, round(max(image_HW3.shape[:2]) / _PIXELS_PER_SIZE))
         # Reversed, so that the best object is drawn last and lies on top.
@@ -57,9 +57,9 @@ class ImageDetections:
 def from_input_pixels(
     found: Detections, row: int, ratio: float, image_hw: tuple[int, int], class_names: tuple[str, ...]
 ) -> ImageDetections:
-    """Converts row `row` of a batch of detections to the pixels of its image, which was letterboxed by `ratio`."""
+    """Converts row `row` of a batch of detections to pixels of its image, which was letterboxed by `ratio`."""
     mask_D = np.asarray(found.mask[row])
     boxes_xyxy = boxes.clip_xyxy(np.asarray(found.boxes[row])[mask_D] / ratio, image_hw)
-    inside = boxes.min_sides_xyxy(boxes_xyxy) > 0  # a box that lies in the padding alone has no area after clipping
+    inside = boxes.min_sides_xyxy(boxes_xyxy) > 0  # a box that lies only in the padding has no area after clipping
     scores, labels = np.asarray(found.scores[row])[mask_D], np.asarray(found.labels[row])[mask_D]
     return ImageDetections(boxes_xyxy[inside].astype(np.float32), scores[inside], labels[inside], class_names)

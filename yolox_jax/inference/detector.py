@@ -16,10 +16,10 @@ from yolox_jax.types import Detections
 
 
 class Detector:
-    """Detects objects in images of any size, by letterboxing each image to the one input size of the network.
+    """Detects objects in images of any size, which it letterboxes to one input size.
 
-    Only one program is compiled for each batch size, when it is first used: usually one for a single image and one for
-    lists, which are cut into batches of a fixed size; the last batch is padded.
+    One program is compiled for each batch size when it is first used: usually one for a single image and one for lists,
+    which are cut into batches of a fixed size; the last batch is padded.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class Detector:
         Args:
           predict: maps images [B, H, W, 3] uint8 BGR to Detections in input pixels, as numpy arrays.
           class_names: in the order of the labels.
-          size_hw: H and W.
+          size_hw: H and W of the network's input.
           batch_sizes: the values of B that `predict` is called with.
           log: called with a message before the first call for each batch size, which compiles.
         """
@@ -70,15 +70,17 @@ class Detector:
 
         Args:
           weights: a path, or a name such as yolox_s, which is downloaded once.
-          size: input height and width, multiples of 32, or one number for both; by default those of the training.
+          size: input height and width, multiples of 32, or one number for both; by default those of training.
           conf: score threshold, 0.25 by default.
           iou: NMS threshold, 0.45 by default: an object that overlaps a better one of its class by more is suppressed.
-          max_detections: the most objects per image, 300 by default.
-          multi_label: let one box have several classes.
-          tta: test-time augmentation: detect in four views of each image (mirrored, smaller, larger).
+          max_detections: the largest number of objects per image, 300 by default.
+          multi_label: report a box for each class that reaches `conf`, not only for its best one; off by default.
+          tta: test-time augmentation: detect in four views of each image (as it is, mirrored, smaller, larger); off by
+            default.
           dtype: compute dtype: float32, bfloat16 or auto, the default: float32 on CPU, bfloat16 on GPU and TPU.
           batch_size: images per batch when a list is given.
           log: called with a message before work that takes long; `lambda text: None` silences it.
+
         Raises:
           UserError: there are no such weights, they cannot be used, or an option is out of range.
         """
@@ -92,7 +94,7 @@ class Detector:
                 f"{weights} is an ONNX file, which needs ONNX Runtime",
                 "give the weights that it was exported from, or export them with --format=stablehlo",
             )
-        from yolox_jax.inference import pretrained  # not above, since an exported file must work without the network
+        from yolox_jax.inference import pretrained  # here, since an exported file works without the network
 
         loaded = pretrained.load(str(weights), given.pop("dtype", "auto"))
         size = given.pop("size", loaded.size_hw)
@@ -107,7 +109,7 @@ class Detector:
         if given:
             raise UserError(
                 f"{', '.join(given)} cannot be changed: {path} was exported with its own",
-                "leave that out, or export again",
+                "leave these options out, or export again with other ones",
             )
         program = stablehlo.Exported.read(path)
         batch_sizes = (1, batch_size) if program.batch is None else (program.batch,)
@@ -122,7 +124,7 @@ class Detector:
 
         Raises:
           ImageError: a file cannot be read.
-          UserError: something else is not an image.
+          UserError: one of the objects is not an image.
         """
         if isinstance(images, list | tuple) and len(images) != 1:
             most = self.batch_sizes[-1]
@@ -134,7 +136,7 @@ class Detector:
         return self.detect_bgr([as_bgr(cast(ImageInput, images))])[0]
 
     def detect_bgr(self, images: Sequence[np.ndarray], batch_size: int | None = None) -> list[ImageDetections]:
-        """Detects in BGR arrays, OpenCV's channel order: at most as many as the largest batch size.
+        """Detects in BGR arrays [h, w, 3] uint8, OpenCV's channel order: at most as many as the largest batch size.
 
         `batch_size` chooses the program, by default the smallest that takes all images. Callers that cut one long list
         into parts should give it, so that a shorter last part does not compile another program.

@@ -1,4 +1,4 @@
-"""Turns whatever a user gives as an image (array, PIL image, path) into BGR pixels."""
+"""Converts any kind of image that a user may give (array, PIL image, path) to BGR pixels."""
 
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -49,19 +49,19 @@ def as_bgr(image: ImageInput) -> np.ndarray:
 
 
 def _from_pil(image: Any) -> np.ndarray:
-    """RGB pixels as `images.decode` makes them: EXIF orientation applied, 16 bits made 8, transparency dropped."""
-    from PIL import ImageOps  # installed, since the caller has a PIL image
+    """Returns RGB pixels as `images.decode` does: EXIF orientation applied, 16 bits made 8, transparency dropped."""
+    from PIL import ImageOps  # PIL is installed, since the caller has a PIL image
 
     turned = ImageOps.exif_transpose(image)
     if turned.mode == "F":
         raise UserError("a PIL image has mode F, whose range is unknown", "scale it to 0..255 and convert it to mode L")
     if not turned.mode.startswith("I"):
         return np.asarray(turned.convert("RGB"))
-    # 16-bit grey has mode I;16, I;16B or I, depending on the file format; convert("RGB") would clip it at 255.
+    # 16-bit gray has mode I;16, I;16B or I, depending on the file format; convert("RGB") would clip it at 255.
     levels = np.asarray(turned) >> 8
-    grey = levels.astype(np.uint8)
-    if (grey != levels).any():
+    gray = levels.astype(np.uint8)
+    if (gray != levels).any():
         raise UserError(
-            f"a PIL image of mode {turned.mode} has values outside 0..65535", "scale it to 16-bit grey levels"
+            f"a PIL image of mode {turned.mode} has values outside 0..65535", "scale it to 16-bit gray levels"
         )
-    return np.stack([grey] * 3, axis=-1)
+    return np.stack([gray] * 3, axis=-1)

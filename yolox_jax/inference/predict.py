@@ -25,7 +25,7 @@ Predict = Callable[[Any, Any], Detections]  # (variables, images [B, H, W, 3] ui
 class DetectConfig:
     """Settings of detection.
 
-    The defaults are those of config.eval.detect, for computing AP; for looking at pictures see
+    The defaults are those of config.eval.detect, for computing AP; those for looking at pictures are
     pretrained.DETECTOR_CONFIG.
     """
 
@@ -33,7 +33,7 @@ class DetectConfig:
     iou: float = 0.65  # NMS threshold: a box that overlaps a better one of its class by more is suppressed
     max_detections: int = 1000  # slots per image
     num_candidates: int = 2000  # best boxes per image that enter NMS
-    multi_label: bool = False  # a box counts once for each class above `conf`, not only for its best class
+    multi_label: bool = False  # detects a box once for each class that reaches `conf`, not only for its best class
     tta: bool = False  # test-time augmentation: four views of each image, four times the work
 
     def __post_init__(self) -> None:
@@ -55,12 +55,12 @@ class _View(NamedTuple):
 
 
 _PLAIN_VIEW = _View(1.0, mirrored=False)
-# Scales are n/32, so that an input size, a multiple of 32, becomes a whole number of pixels.
+# Scales are n/32, so that a scaled input side, a multiple of 32 before, is a whole number of pixels.
 _TTA_VIEWS = (_PLAIN_VIEW, _View(1.0, mirrored=True), _View(27 / 32, mirrored=True), _View(40 / 32, mirrored=False))
 
 
 def predict_images(model: YOLOX, variables: Any, images_BHW3: jax.Array, config: DetectConfig) -> Detections:
-    """Detects in images [B, H, W, 3] uint8 BGR; boxes are in their pixels."""
+    """Detects in images [B, H, W, 3] uint8 BGR; the boxes are in pixels of these images."""
     views = _TTA_VIEWS if config.tta else (_PLAIN_VIEW,)
     seen = [_predict_view(model, variables, images_BHW3.astype(jnp.float32), view) for view in views]
     predictions, anchors = tta.join(seen)
@@ -76,7 +76,7 @@ def predict_images(model: YOLOX, variables: Any, images_BHW3: jax.Array, config:
 
 
 def _predict_view(model: YOLOX, variables: Any, images_BHW3: jax.Array, view: _View) -> tuple[Predictions, Anchors]:
-    """Raw predictions for one view of the images, with anchors that place them in the images themselves."""
+    """Returns raw predictions for one view, and the anchors that map them back to the original images."""
     height, width = images_BHW3.shape[1:3]
     seen_BHW3 = images_BHW3[:, :, ::-1] if view.mirrored else images_BHW3
     if view.scale != 1:
@@ -91,7 +91,7 @@ def _predict_view(model: YOLOX, variables: Any, images_BHW3: jax.Array, view: _V
 
 
 def make_predict(model: YOLOX, mesh: Mesh, config: DetectConfig) -> Predict:
-    """Makes the jitted `predict_images` of a model: variables on every device of the mesh, images sharded over it."""
+    """Makes the jitted `predict_images` of a model: variables replicated on the mesh, images sharded over it."""
 
     def predict(variables: Any, images_BHW3: jax.Array) -> Detections:
         return predict_images(model, variables, images_BHW3, config)

@@ -1,4 +1,4 @@
-"""Loads a network with its weights, class names and input size from whatever a user names."""
+"""Loads a network with its weights, class names and input size: from a run, a checkpoint, a file or a name."""
 
 import dataclasses
 from collections.abc import Callable
@@ -23,7 +23,7 @@ from yolox_jax.weights.official import Variables
 # For looking at pictures, unlike DetectConfig's defaults, which are for computing AP. conf and iou are those of the
 # demo command in the reference's README (--conf 0.25 --nms 0.45); the two limits are ours.
 DETECTOR_CONFIG = DetectConfig(conf=0.25, iou=0.45, max_detections=300, num_candidates=1000)
-_OFFICIAL_SIZES = {"nano": (416, 416), "tiny": (416, 416)}  # test_size in the reference's exps
+_OFFICIAL_SIZES = {"nano": (416, 416), "tiny": (416, 416)}  # test_size in the reference's exp files
 _OFFICIAL_SIZE = (640, 640)  # all others
 
 
@@ -35,17 +35,17 @@ class Pretrained:
     model: yolox.YOLOX
     variables: Variables
     class_names: tuple[str, ...]
-    size_hw: tuple[int, int]  # input size of the training; other multiples of 32 work too
+    size_hw: tuple[int, int]  # input size in training; other multiples of 32 work too
 
 
 def load(weights: str, dtype: str = "auto") -> Pretrained:
     """Loads a run (its last checkpoint), a checkpoint, an official .pth file or a name such as yolox_s.
 
     A run states its network, class names and input size. For an official file, the network and the number of classes
-    are inferred from its tensors; 80 classes are taken for COCO's, any other number gets the names class_0, class_1 …
+    are inferred from its tensors; 80 classes are taken to be COCO's, any others are named class_0, class_1 …
 
     Raises:
-      UserError: nothing is there, or it is no network of this family.
+      UserError: there are no such weights, they cannot be read, or they do not belong to a YOLOX.
     """
     found = checkpoint.find(Path(weights))
     if found is not None:
@@ -56,7 +56,7 @@ def load(weights: str, dtype: str = "auto") -> Pretrained:
         state_dict = read_official(weights)
         try:
             name = official.variant_of(state_dict)
-            num_classes = official.num_classes_of(state_dict) or 1  # no class layer at all: from_state_dict reports it
+            num_classes = official.num_classes_of(state_dict) or 1  # None: from_state_dict reports the missing layers
             variables = official.from_state_dict(state_dict, yolox.create(name, num_classes))
         except UserError as error:
             raise UserError(f"{weights}: {error.what}", error.advice) from error
@@ -74,7 +74,7 @@ def detector_config(**options: Any) -> DetectConfig:
 def make_detect(loaded: Pretrained, config: DetectConfig) -> Callable[[np.ndarray], Detections]:
     """Makes a function of images [B, H, W, 3] uint8 BGR to Detections as numpy arrays, with the weights bound.
 
-    It runs on one device and is compiled once for each new shape.
+    It runs on one device, and is compiled once for each shape.
     """
     mesh = make_mesh(1)
     variables = place(loaded.variables, mesh)

@@ -1,9 +1,9 @@
-"""Reads checkpoints: lists those of a run, and reads the meta and the weights of one.
+"""Lists the checkpoints of a run, and reads their metadata and weights.
 
-A run directory holds checkpoints/<step>/ with four items: `ema`, the EMA weights, the only ones that evaluation reads;
-`raw`, the weights that the optimizer updates; `train`, the rest of the state; and `meta`, a JSON with everything that
-is not an array. Beside them, ap.json has the AP of the steps that were evaluated: a state is saved before it is
-evaluated, so that a crash in between loses nothing. training/checkpoints.py writes them.
+A run directory holds checkpoints/<step>/ with four items: `ema`, the EMA weights, which evaluation reads; `raw`, the
+weights that the optimizer updates; `train`, the rest of the state; and `meta`, a JSON with everything that is not an
+array. Beside the steps, ap.json has the AP of those that were evaluated: a state is saved before it is evaluated, so
+that a crash during evaluation loses nothing. training/checkpoints.py writes them.
 """
 
 import contextlib
@@ -22,16 +22,16 @@ from yolox_jax.errors import UserError
 
 FOLDER = "checkpoints"
 _ITEMS = ("ema", "raw", "train", "meta")
-_FORMAT_VERSION = 3  # 3: raw weights as an item of their own, the data set's fingerprint, the mesh
+_FORMAT_VERSION = 3  # since 3: raw weights as a separate item, the data set's fingerprint, the mesh
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "opencv-python-headless")
 
 
 class CheckpointError(UserError):
-    """A checkpoint that cannot be written, read or found."""
+    """A checkpoint cannot be written, read or found."""
 
 
 class OtherFormatError(CheckpointError):
-    """A checkpoint of another version of this package: intact, but not readable here."""
+    """A checkpoint is intact, but in the format of another version of this package."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,10 +40,10 @@ class Meta:
 
     model: str
     class_names: tuple[str, ...]
-    step: int  # steps done
+    step: int  # number of steps done
     config: dict[str, Any]
     data_state: dict[str, int]  # the position in the training data: TrainLoader.get_state
-    num_devices: int = 1  # of all processes that wrote it
+    num_devices: int = 1  # in all processes of the run that wrote it
     num_processes: int = 1
     packages: dict[str, str] = dataclasses.field(default_factory=lambda: _package_versions())
 
@@ -64,18 +64,18 @@ class Meta:
 
 
 def best_step(aps: Mapping[int, float], steps: Collection[int]) -> int | None:
-    """Returns the step with the highest AP, the latest if several are equal; None if none of `steps` was evaluated."""
+    """Returns the step with the highest AP, the latest of equal ones; None if none of `steps` was evaluated."""
     return max((step for step in steps if step in aps), key=lambda step: (aps[step], step), default=None)
 
 
 @dataclasses.dataclass(frozen=True)
 class Listed:
-    """A checkpoint as far as it is known without reading its arrays."""
+    """A checkpoint's properties that are known without reading its arrays."""
 
     step: int
     ap: float | None  # None if it was not evaluated
     num_bytes: int
-    mesh: str  # that wrote it: devices, or processes x devices of each; empty if unknown
+    mesh: str  # of the run that wrote it: devices, or processes x devices per process; empty if unknown
     condition: str  # "complete", or what is wrong
 
 
@@ -108,9 +108,9 @@ def list_checkpoints(workdir: Path) -> list[Listed]:
 
 
 def find(path: Path) -> Path | None:
-    """Returns the checkpoint that a path names, itself or the newest one of a run directory; None if it is neither.
+    """Returns the checkpoint that a path names: the path itself, or the newest one of a run directory; None otherwise.
 
-    RUN/last is the newest too, RUN/best the one with the highest AP.
+    RUN/last names the newest one too, RUN/best the one with the highest AP, unless there is such a folder.
 
     Raises:
       CheckpointError: RUN/best of a run without any evaluation.
@@ -135,16 +135,16 @@ def _best(folder: Path) -> Path:
 
 
 def complete_steps(folder: Path) -> list[int]:
-    """Returns the steps of the checkpoints in a folder, without the half-written ones."""
+    """Returns the steps of the complete checkpoints in a folder, in no particular order."""
     children = folder.iterdir() if folder.is_dir() else []
     return [int(each.name) for each in children if each.name.isdigit() and any((each / x).is_dir() for x in _ITEMS)]
 
 
 def read_meta(checkpoint: Path) -> Meta:
-    """Reads the meta of a checkpoint.
+    """Reads the metadata of a checkpoint.
 
     Raises:
-      CheckpointError: it is damaged, or of another version of this package.
+      CheckpointError: the checkpoint is damaged, or of another version of this package.
     """
     with _reading(checkpoint), ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
         return Meta.from_json(reader.restore((checkpoint / "meta").absolute()), checkpoint)
@@ -162,7 +162,11 @@ def read_variables(checkpoint: Path, abstract_variables: Any, item: str = "ema")
 
 
 def read_aps(directory: Path) -> dict[int, float]:
-    """Reads the AP of each evaluated step from a folder of checkpoints."""
+    """Reads the AP of each evaluated step from ap.json in a folder of checkpoints; empty if there is none.
+
+    Raises:
+      CheckpointError: the file is damaged.
+    """
     file = directory / "ap.json"
     if not file.exists():
         return {}
@@ -195,10 +199,10 @@ def _package_versions() -> dict[str, str]:
 def _version(package: str) -> str:
     try:
         return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:  # cv2 comes from wheels of several names
+    except importlib.metadata.PackageNotFoundError:  # cv2 may be installed from another wheel
         return "unknown"
 
 
 def first_line(error: BaseException) -> str:
-    """Returns the first line of an error's message, or its type if the message is empty."""
+    """Returns the first line of an error's message, at most 200 characters, or its type if the message is empty."""
     return (str(error) or type(error).__name__).splitlines()[0][:200]

@@ -1,7 +1,7 @@
 """Downloads the official YOLOX weights into the cache folder, once.
 
-Environment variables: YOLOX_JAX_HOME moves the whole cache (cache_folder.py), YOLOX_JAX_CACHE is another folder for the
-weights alone, YOLOX_JAX_WEIGHTS_URL another server with the same files.
+Environment variables: YOLOX_JAX_HOME moves the whole cache (cache_folder.py), YOLOX_JAX_CACHE only the weights, and
+YOLOX_JAX_WEIGHTS_URL names another server with the same files.
 """
 
 import http
@@ -32,7 +32,7 @@ _FILES = {
     "yolox_darknet": "yolox_darknet.pth",
     "yolox_darknet53": "yolox_darknet.pth",
 }
-_TIMEOUT = 30.0  # seconds without an answer or a byte
+_TIMEOUT = 30.0  # seconds without a response or further data
 _CHUNK = 1 << 18  # bytes
 
 
@@ -46,7 +46,7 @@ def fetch_official(
     base_url: str | None = None,
     log: Callable[[str], object] = print,
 ) -> Path:
-    """Returns the path of the official weights `name`, and downloads them if the folder lacks them.
+    """Returns the path of the official weights `name`, after downloading them if the folder lacks them.
 
     Resumes an interrupted download if the server still has the same file. The file gets its name only when it is
     complete, and processes that want the same file wait for each other.
@@ -55,9 +55,10 @@ def fetch_official(
       name: such as yolox_s.
       cache_dir: YOLOX_JAX_CACHE or the cache folder by default.
       base_url: YOLOX_JAX_WEIGHTS_URL or the official release by default.
-      log: gets the progress, line by line.
+      log: called with each line of progress.
+
     Raises:
-      UserError: the name is unknown, the folder cannot be written, or the server sent no weights.
+      UserError: the name is unknown, the folder cannot be written, or what the server sent is not a weights file.
       DownloadError: the file cannot be downloaded.
     """
     if name not in _FILES:
@@ -76,7 +77,7 @@ def fetch_official(
             on_busy=lambda: log(f"another process is downloading {target}; waiting for it"),
         )
         with lock:
-            if not target.exists():  # else that process finished it
+            if not target.exists():  # else the other process finished it
                 _fetch(url, target, log)
     return target
 
@@ -97,14 +98,16 @@ def _fetch(url: str, target: Path, log: Callable[[str], object]) -> None:
             verify_pth(part)
         except UserError as error:
             _restart(file)
-            raise UserError(f"{url} sent no weights file, which was deleted ({error.what})", error.advice) from error
+            raise UserError(
+                f"the download of {url} is not a weights file and was deleted ({error.what})", error.advice
+            ) from error
         _validator_path(part).unlink(missing_ok=True)
         os.replace(part, target)
     log(f"downloaded {url} to {target}")
 
 
 def _download(url: str, file: IO[bytes], progress: "_Progress") -> None:
-    """Appends to `file` what it lacks of `url`, or starts over if the server cannot resume."""
+    """Appends the rest of `url` to `file`, or starts over if the server cannot resume."""
     validator_path = _validator_path(Path(file.name))
     have = file.tell()
     validator = validator_path.read_text() if have and validator_path.exists() else ""
@@ -123,7 +126,7 @@ def _download(url: str, file: IO[bytes], progress: "_Progress") -> None:
     with response:
         resumes = response.status == http.HTTPStatus.PARTIAL_CONTENT
         if resumes and not validator:
-            raise ConnectionError("the server sent a part of the file, though it was asked for all of it")
+            raise ConnectionError("the server sent a part of the file, but all of it was requested")
         if resumes and not _continues(response.headers, have, validator):
             _restart(file)
             return _download(url, file, progress)
@@ -142,12 +145,12 @@ def _download(url: str, file: IO[bytes], progress: "_Progress") -> None:
 
 
 def _continues(headers: http.client.HTTPMessage, have: int, validator: str) -> bool:
-    """Returns whether a partial answer begins at byte `have` of the same version of the file."""
+    """Returns True if a partial response begins at byte `have` of the same version of the file."""
     return headers.get("Content-Range", "").startswith(f"bytes {have}-") and _validator(headers) in (validator, "")
 
 
 def _validator(headers: http.client.HTTPMessage) -> str:
-    """Returns what identifies this version of the file, or "" if the server gives nothing reliable."""
+    """Returns the header that identifies this version of the file, or "" if the server sends none that is reliable."""
     etag = headers.get("ETag", "")
     if etag and not etag.startswith("W/"):  # a weak tag does not promise the same bytes
         return etag
@@ -159,7 +162,7 @@ def _validator_path(part: Path) -> Path:
 
 
 def _restart(file: IO[bytes]) -> None:
-    """Empties the file."""
+    """Empties the file, and forgets its version."""
     file.seek(0)
     file.truncate()
     _validator_path(Path(file.name)).unlink(missing_ok=True)
@@ -175,7 +178,7 @@ def _reason(error: Exception) -> str:
 
 
 class _Progress:
-    """Shows a download: as one changing line on a terminal, elsewhere as a line every 10 %."""
+    """Shows a download: one line that is updated on a terminal, a line every 10 % elsewhere."""
 
     def __init__(self, name: str, log: Callable[[str], object]) -> None:
         self._name = name
@@ -194,7 +197,7 @@ class _Progress:
 
     def show(self, done: int, total: int | None) -> None:
         now = time.monotonic()
-        if self._start_bytes is None:  # a resumed download has not just received these
+        if self._start_bytes is None:  # the speed does not count what an earlier download received
             self._start_bytes = done
         tenth = 10 * done // total if total else 0
         finished = done == total

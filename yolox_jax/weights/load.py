@@ -31,15 +31,16 @@ def load_weights(
       spec: a run directory (its last checkpoint), a checkpoint directory, an official .pth file, or a name such as
         yolox_s, which is downloaded once.
       model_name: a key of yolox.VARIANTS.
-      class_names: of the data, in the order of the labels.
+      class_names: the classes of the data, in the order of the labels.
       transfer: accept weights of other classes. If their number differs, the layers that predict the class keep their
         initial values, drawn from `seed`.
       seed: see `transfer`.
-      item: of a checkpoint: "ema", the EMA weights, or "raw", those that the optimizer updates. Official files have one
-        kind.
+      item: which weights of a checkpoint to read: "ema", the EMA weights, or "raw", those that the optimizer updates.
+        Official files have only one kind.
+
     Raises:
-      UserError: the item is unknown; the weights do not exist or cannot be read; they are of another model or, without
-        `transfer`, of other classes.
+      UserError: the item is unknown; the weights do not exist or cannot be read; they belong to another model or,
+        without `transfer`, to other classes.
     """
     if item not in ("ema", "raw"):
         raise UserError(f"config.init_item is {item!r}", "choose ema or raw")
@@ -77,7 +78,7 @@ def read_official(spec: str) -> dict[str, np.ndarray]:
     """Reads the tensors of an official .pth file, or of official weights by name, which are downloaded once.
 
     Raises:
-      UserError: there is no such file or name, or it holds no weights.
+      UserError: there is no such file or name, or the file is not a weights file.
     """
     path = Path(spec)
     if path.is_dir():
@@ -100,7 +101,7 @@ def _from_official(spec: str, model: yolox.YOLOX, class_names: tuple[str, ...], 
         )
     try:
         return official.from_state_dict(state_dict, model, seed=seed)
-    except UserError as error:  # it does not know the file
+    except UserError as error:  # its message does not name the file
         raise UserError(f"{spec}: {error.what}", error.advice) from error
 
 

@@ -1,6 +1,6 @@
 """Converts official PyTorch state dicts to this project's variables and back.
 
-Our modules have the reference's names, so a tensor's name is its path joined by dots, with the leaf renamed.
+Our modules have the reference's names, so a tensor's official name is its path joined by dots, with the leaf renamed.
 """
 
 import logging
@@ -21,13 +21,13 @@ __all__ = ["abstract_variables", "from_state_dict", "load_pth", "num_classes_of"
 Variables = dict[str, Any]  # {"params": …, "batch_stats": …}, nested by module name
 
 _TORCH_LEAF = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
-_COUNTER = "num_batches_tracked"  # torch's BatchNorm counts batches, but with a fixed momentum does not read the count
+_COUNTER = "num_batches_tracked"  # torch's BatchNorm counts batches, but uses the count only if momentum is None
 _CLASS_LAYERS = "head.cls_preds."  # the only tensors whose shape depends on the number of classes
 _STEM = "backbone.backbone.stem.conv.conv.weight"  # of CSPDarknet; 64 channels at width 1
 _STEM_DARKNET53 = "backbone.backbone.stem.0.conv.weight"
-_MAX_NAMED = 5  # tensors that an error names: the file of another model differs in hundreds
+_MAX_NAMED = 5  # tensors named in an error: the file of another model differs in hundreds
 
-_WHAT_TO_GIVE = "give a .pth file of the official YOLOX, with the model it was made for"
+_WHAT_TO_GIVE = "give a .pth file of the official YOLOX, and the model that it belongs to"
 
 _log = logging.getLogger("yolox_jax.weights")
 
@@ -35,8 +35,8 @@ _log = logging.getLogger("yolox_jax.weights")
 def from_state_dict(state_dict: Mapping[str, np.ndarray], model: YOLOX, *, seed: int = 0) -> Variables:
     """Converts the tensors of an official checkpoint to the model's variables, float32.
 
-    If the checkpoint has another number of classes, warns, and the layers that predict the class keep their initial
-    values, drawn from `seed`.
+    If the checkpoint has another number of classes, logs a warning; the layers that predict the class then keep their
+    initial values, drawn from `seed`.
 
     Raises:
       UserError: a tensor is missing, left over or of the wrong shape; the message names it.
@@ -63,7 +63,7 @@ def from_state_dict(state_dict: Mapping[str, np.ndarray], model: YOLOX, *, seed:
 
 
 def to_state_dict(variables: Variables, model: YOLOX) -> dict[str, np.ndarray]:
-    """Converts variables to official names and layouts, bit for bit; the batch counters are 0.
+    """Converts variables to official names and layouts without changing a bit; the batch counters are 0.
 
     Raises:
       ValueError: the variables are not those of the model.
@@ -82,16 +82,16 @@ def to_state_dict(variables: Variables, model: YOLOX) -> dict[str, np.ndarray]:
 
 
 def num_classes_of(state_dict: Mapping[str, np.ndarray]) -> int | None:
-    """Returns the number of classes a state dict predicts, or None if it has no such layer."""
+    """Returns the number of classes that a state dict predicts, or None if it has no class layers."""
     bias = state_dict.get(f"{_CLASS_LAYERS}0.bias")
     return None if bias is None else len(bias)
 
 
 def variant_of(state_dict: Mapping[str, np.ndarray]) -> str:
-    """Returns the key of yolox.VARIANTS that these weights belong to, by their first layer, which differs in each.
+    """Returns the key of yolox.VARIANTS that these weights belong to, judged by their first layer.
 
     Raises:
-      UserError: no variant has this first layer.
+      UserError: no variant has such a first layer.
     """
     if _STEM_DARKNET53 in state_dict:
         return "darknet53"
@@ -105,7 +105,7 @@ def variant_of(state_dict: Mapping[str, np.ndarray]) -> str:
     if num_channels not in of_width:
         known = ", ".join(f"{name} {channels}" for channels, name in of_width.items())
         raise UserError(
-            f"these weights are of no known YOLOX: the first layer has {num_channels} channels; known: {known}",
+            f"these weights belong to no known YOLOX: the first layer has {num_channels} channels; known: {known}",
             _WHAT_TO_GIVE,
         )
     return of_width[num_channels]
@@ -126,7 +126,7 @@ def _initial_class_layers(model: YOLOX, seed: int) -> dict[tuple[str, ...], jax.
 
 
 def _torch_names(variables: Variables) -> dict[tuple[str, ...], tuple[str, tuple[int, ...]]]:
-    """Maps (collection, module …, leaf) to the official name and shape."""
+    """Maps each path (collection, module …, leaf) to the official name and shape."""
     names = {}
     for path, array in flatten_dict(variables).items():
         name = ".".join((*path[1:-1], _TORCH_LEAF[path[-1]]))

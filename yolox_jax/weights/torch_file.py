@@ -1,8 +1,8 @@
 """Reads the tensors of a PyTorch .pth file without PyTorch and without running any code of the file.
 
-A .pth file is a zip archive: `<prefix>/data.pkl` is a pickle that describes the tensors (torch_pickle.py says what it
-may contain), and `<prefix>/data/<key>` holds their numbers. Only those of the model are read: half of an official file
-is optimizer state.
+A .pth file is a zip archive: `<prefix>/data.pkl` is a pickle that describes the tensors (torch_pickle.py lists what
+it may contain), and `<prefix>/data/<key>` holds their numbers. Only the tensors of the model are read: half of an
+official file is optimizer state.
 """
 
 import functools
@@ -21,7 +21,7 @@ from yolox_jax.weights.torch_pickle import BFLOAT16, STORAGE_DTYPES, Storage, Te
 _ZIP_MAGIC = b"PK\x03\x04"
 _LEGACY_MAGIC = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19."  # torch.save before PyTorch 1.6
 
-# Reading a member raises these for a wrong checksum, bad compressed data, encryption or an unknown compression.
+# Raised for a member with a wrong checksum, bad compressed data, encryption or an unknown compression.
 _ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError)
 
 _AGAIN = "download or save the file again"
@@ -41,10 +41,10 @@ def load_pth(path: str | Path) -> dict[str, np.ndarray]:
 
 
 def verify_pth(path: str | Path) -> None:
-    """Checks that `path` is a torch archive and that the checksum of every member is right.
+    """Checks that `path` is a torch archive and that the checksums of all members are right.
 
     Raises:
-      UserError: it is not.
+      UserError: it is not, or one is wrong.
     """
     with _Archive(Path(path)) as archive:
         archive.verify()
@@ -84,7 +84,7 @@ class _Archive:
             self._read(name)
 
     def contents(self) -> object:
-        """Returns what was saved, with a `Tensor` in place of each tensor."""
+        """Returns the saved object, with a `Tensor` in place of each tensor."""
         described = io.BytesIO(self._read(self._root + "data.pkl"))
         try:
             return Unpickler(described).load()
@@ -95,11 +95,11 @@ class _Archive:
             ) from error
 
     def array(self, tensor: Tensor) -> np.ndarray:
-        """Reads the numbers of a tensor, in C order and the machine's byte order."""
+        """Reads a tensor into an array in C order and the machine's byte order."""
         storage = tensor.storage
         dtype = STORAGE_DTYPES[storage.type.name].newbyteorder(self._byte_order)
         place = f"shape {tensor.shape}, strides {tensor.strides}, offset {tensor.offset} in {storage.count} numbers"
-        # This refuses expanded tensors (stride 0) too: with them a small file could ask for any amount of memory.
+        # This refuses expanded tensors (stride 0) too, with which a small file could ask for any amount of memory.
         if math.prod(tensor.shape) > storage.count:
             raise UserError(f"{self.path}: a tensor is larger than its storage: {place}", _AGAIN)
         data = self._storage(storage, dtype.itemsize)

@@ -1,7 +1,7 @@
-"""Reads the pickle of a PyTorch .pth file into descriptions of its tensors, and runs no code that it names.
+"""Reads the pickle of a PyTorch .pth file into descriptions of its tensors, without running any code that it names.
 
-A pickle is a program, so this looks up none of its names: each name that a YOLOX checkpoint needs stands for a small
-function of this file that checks its arguments, and any other name is an error.
+A pickle is a program that calls functions by name. Here each name that a YOLOX checkpoint needs is replaced by a small
+function of this file that checks its arguments; any other name is an error.
 """
 
 import dataclasses
@@ -88,7 +88,7 @@ class _StandIn(_Sealed):
 
 
 def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, requires_grad: Any, hooks: Any, *_: Any) -> Tensor:
-    """For torch._utils._rebuild_tensor_v2."""
+    """Stands in for torch._utils._rebuild_tensor_v2."""
     _expect(isinstance(storage, Storage), "storage", storage)
     _expect(_is_count(offset), "offset", offset)
     _expect(isinstance(shape, tuple) and all(map(_is_count, shape)), "shape", shape)
@@ -98,31 +98,31 @@ def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, requires_grad: 
 
 
 def _parameter(tensor: Any, requires_grad: Any, hooks: Any) -> Tensor:
-    """For torch._utils._rebuild_parameter."""
+    """Stands in for torch._utils._rebuild_parameter."""
     _expect(isinstance(tensor, Tensor), "tensor", tensor)
     return tensor
 
 
 def _ordered_dict(items: Any = ()) -> _OrderedDict:
-    """For collections.OrderedDict."""
+    """Stands in for collections.OrderedDict."""
     _expect(isinstance(items, list | tuple), "items", items)
     return _OrderedDict(items)
 
 
 def _size(shape: Any) -> tuple[int, ...]:
-    """For torch.Size."""
+    """Stands in for torch.Size."""
     _expect(isinstance(shape, list | tuple) and all(map(_is_count, shape)), "shape", shape)
     return tuple(shape)
 
 
 def _scalar_type(code: Any, align: Any, copy: Any) -> _ScalarType:
-    """For numpy.dtype."""
+    """Stands in for numpy.dtype."""
     _expect(code in _SCALAR_DTYPES, "type", code)
     return _ScalarType(code)
 
 
 def _scalar(scalar_type: Any, value: Any) -> float | int | bool:
-    """For numpy's scalar(): YOLOX's trainer saves `best_ap` that way."""
+    """Stands in for numpy's scalar(): YOLOX's trainer saves `best_ap` that way."""
     _expect(isinstance(scalar_type, _ScalarType), "type", scalar_type)
     dtype = np.dtype(scalar_type.code).newbyteorder("<")
     _expect(isinstance(value, bytes) and len(value) == dtype.itemsize, "value", value)
@@ -130,7 +130,7 @@ def _scalar(scalar_type: Any, value: Any) -> float | int | bool:
 
 
 def _latin1_bytes(text: Any, encoding: Any) -> bytes:
-    """For _codecs.encode, which writes bytes in protocol 2."""
+    """Stands in for _codecs.encode, which writes bytes in protocol 2."""
     _expect(isinstance(text, str), "text", text)
     _expect(encoding == "latin1", "encoding", encoding)
     return text.encode("latin1")
@@ -161,7 +161,7 @@ _ALLOWED: dict[str, _Sealed] = {
 
 
 class Unpickler(pickle.Unpickler):
-    """Builds descriptions of tensors from a pickle, and finds only the names of `_ALLOWED`."""
+    """Builds descriptions of tensors from a pickle; only the names in `_ALLOWED` are known."""
 
     def find_class(self, module: str, name: str) -> Any:
         wanted = f"{module}.{name}"

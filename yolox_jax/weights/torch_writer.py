@@ -14,7 +14,7 @@ import numpy as np
 
 _ROOT = "archive"  # the folder inside; torch accepts any name
 _ALIGNMENT = 64  # bytes: torch aligns each storage so that it can be mapped into memory
-_PADDING_FIELD = 0x4246  # "FB", torch's id for the extra field of zip that pads to the alignment
+_PADDING_FIELD = 0x4246  # "FB", torch's id for the zip extra field that pads to the alignment
 _LOCAL_HEADER = 30  # bytes before the name in the zip format
 _STORAGES = {np.dtype(np.float32): "FloatStorage", np.dtype(np.int64): "LongStorage"}
 
@@ -35,8 +35,8 @@ def save_pth(path: str | Path, state_dict: Mapping[str, np.ndarray]) -> None:
 
 
 def _add(archive: zipfile.ZipFile, name: str, data: bytes) -> None:
-    """Adds a member whose data begin at a multiple of the alignment."""
-    info = zipfile.ZipInfo(f"{_ROOT}/{name}")  # dated 1980: the same tensors give the same file
+    """Adds a member whose data starts at a multiple of the alignment."""
+    info = zipfile.ZipInfo(f"{_ROOT}/{name}")  # dated 1980, so that the same tensors give the same file
     assert archive.fp is not None
     start = archive.fp.tell() + _LOCAL_HEADER + len(info.filename) + 4
     fill = -start % _ALIGNMENT
@@ -45,7 +45,7 @@ def _add(archive: zipfile.ZipFile, name: str, data: bytes) -> None:
 
 
 def _model(state_dict: Mapping[str, np.ndarray]) -> bytes:
-    """The pickle, in protocol 2, of {"model": an OrderedDict of tensors}."""
+    """Returns the pickle, in protocol 2, of {"model": an OrderedDict of tensors}."""
     model = _global("collections", "OrderedDict") + pickle.EMPTY_TUPLE + pickle.REDUCE + pickle.MARK
     for key, (name, array) in enumerate(state_dict.items()):
         if array.dtype not in _STORAGES:
@@ -56,7 +56,7 @@ def _model(state_dict: Mapping[str, np.ndarray]) -> bytes:
 
 
 def _tensor(key: str, array: np.ndarray) -> bytes:
-    """torch._utils._rebuild_tensor_v2(storage, offset, shape, strides, requires_grad, hooks)."""
+    """Encodes the call torch._utils._rebuild_tensor_v2(storage, offset, shape, strides, requires_grad, hooks)."""
     storage = (_text("storage"), _global("torch", _STORAGES[array.dtype]), _text(key), _text("cpu"), _int(array.size))
     strides = [int(np.prod(array.shape[i + 1 :])) for i in range(array.ndim)]  # of C order, in numbers
     no_hooks = _global("collections", "OrderedDict") + pickle.EMPTY_TUPLE + pickle.REDUCE

@@ -94,7 +94,7 @@ print([name for name in sys.modules if name.startswith(("yolox_jax.models", "yol
 
 def test_options_that_the_file_fixes_are_refused_by_name(path):
     with pytest.raises(
-        UserError, match="^size, conf cannot be changed: .*toy.* was exported with its own: leave that out"
+        UserError, match="^size, conf cannot be changed: .*toy.* was exported with its own: leave these options out"
     ):
         _silent(path, conf=0.5, size=(96, 96))
 

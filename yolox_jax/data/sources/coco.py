@@ -31,8 +31,8 @@ class _Image:
 class CocoSource:
     """The images of a COCO json that are on disk, in the file's order, including those without boxes.
 
-    Label k is the k-th category by id. The boxes to learn are the reference's: no crowds, area > 0, clipped to the
-    image. Faults in the json are logged and listed in `problems`.
+    Label k is the k-th category by id. The boxes to learn are the reference's: those with area > 0 that are not
+    crowds, clipped to the image. Faults in the json are logged and listed in `problems`.
 
     Raises:
       UserError: the file is not a COCO data set, or none of its images is on disk.
@@ -85,7 +85,7 @@ class CocoSource:
     def ground_truth(self) -> dict[str, Any]:
         """Returns the usable images and annotations, crowds included, boxes unclipped, with the file's ids.
 
-        Only annotations are renumbered, from 1: files use id 0, which COCO's evaluators take for "not matched".
+        Annotations are renumbered from 1, since some files use id 0, which COCO's evaluators take for "not matched".
         """
         columns = (self._annotations[name].tolist() for name in ("image", "label", "xywh", "area", "iscrowd"))
         return {
@@ -122,14 +122,14 @@ class CocoSource:
         return found
 
     def _read_annotations(self, records: list[Any], listed: dict[int | str, dict[str, Any]]) -> np.ndarray:
-        """Returns the good annotations of usable images as `_ANNOTATION` rows, by image; the others become problems."""
+        """Returns the usable annotations as `_ANNOTATION` rows, sorted by image; adds each faulty one to `problems`."""
         index_of = {image.id: index for index, image in enumerate(self._images)}
         label_of = {id: label for label, id in enumerate(self._category_ids)}
         rows = []
         for number, record in enumerate(records):
             image_id = _id(record, "image_id")
             if image_id in listed and image_id not in index_of:
-                continue  # its image file is missing, which is among the problems already
+                continue  # its image file is missing, which is listed as a problem already
             image = self._images[index_of[image_id]] if image_id in index_of else None
             name = f"annotation {record['id']}" if "id" in record else f"annotations[{number}]"
             fault = _fault(record, image, label_of)
@@ -148,16 +148,15 @@ class CocoSource:
         used_ids = collections.Counter(id for record in records if isinstance(id := record.get("category_id"), int))
         self.problems += problems.shifted_ids(used_ids, self._category_ids, self._file)
         annotations = np.array(rows, _ANNOTATION)
-        return annotations[
-            np.argsort(annotations["image"], kind="stable")
-        ]  # stable: keeps the file's order within an image
+        # A stable sort, so that the annotations of an image keep the file's order.
+        return annotations[np.argsort(annotations["image"], kind="stable")]
 
     def _add_problem(self, kind: str, record: str, found: str, action: str) -> None:
         self.problems.append(Problem(kind, self._file, record, found, action))
 
 
 def _fault(record: dict[str, Any], image: _Image | None, label_of: dict[int, int]) -> tuple[str, str] | None:
-    """Returns the kind of the first fault of an annotation, and what was found; None if it is good."""
+    """Returns the kind of an annotation's first fault, and a description of it; None if there is no fault."""
     if image is None:
         return problems.UNKNOWN_IMAGE, f"image_id {record.get('image_id')!r}"
     if _id(record, "category_id") not in label_of:
@@ -172,7 +171,7 @@ def _fault(record: dict[str, Any], image: _Image | None, label_of: dict[int, int
 
 
 def _id(record: dict[str, Any], key: str) -> Any:
-    """Returns None if the value is not an id; a list, for one, cannot be looked up in a dict."""
+    """Returns the id under `key`, or None if it is no int or str: a list, for one, could not be looked up in a dict."""
     value = record.get(key)
     return value if isinstance(value, int | str) else None
 
@@ -213,7 +212,7 @@ _FIELDS = {
 
 
 def _by_id(records: list[Any], kind: str, file: str) -> dict[Any, dict[str, Any]]:
-    """Returns the records of a top-level list by their id, in the file's order."""
+    """Checks the records of a top-level list, and returns them by id, in the file's order."""
     by_id: dict[Any, dict[str, Any]] = {}
     for number, record in enumerate(records):
         for field, is_right in _FIELDS[kind].items():

@@ -1,4 +1,4 @@
-"""Writes images and boxes into one dict in COCO's annotation format."""
+"""Builds a dict in COCO's annotation format from images and boxes."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple

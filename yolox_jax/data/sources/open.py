@@ -18,17 +18,17 @@ _SPLITS = ("train", "val")
 def open_split(data: Mapping[str, Any], split: str) -> Source:
     """Opens the split "train" or "val" of `data`, a config's data section.
 
-    The fields that each kind reads, where a relative path starts at root, and root at the working directory:
+    Each kind reads these fields. Relative paths start at root, and a relative root at the working directory.
       coco: root, train, train_images, val, val_images.
-      voc: root (the folder VOCdevkit); train and val, one or more "VOC2007/trainval" separated by commas; class_names,
-        or nothing to take the classes from the xml files.
+      voc: root (the folder VOCdevkit); train and val, one or more "VOC2007/trainval" separated by commas; class_names
+        (if empty, the classes are taken from the xml files).
       yolo_txt: root, yaml ("data.yaml" if empty).
-      tfds: root (the folder of a version); train and val, names of splits; tfds, the names of features that differ
-        from those of coco/2017.
+      tfds: root (the folder of a version); train and val, names of splits; tfds, the names of the features that are
+        not named as in coco/2017.
       shapes: shapes = {num_train, num_val, seed}.
 
     Raises:
-      UserError: a field is wrong, or the files are not such a data set; names the field or the file.
+      UserError: a field is wrong, or the files are not a data set of this kind; names the field or the file.
     """
     if split not in _SPLITS:
         raise ValueError(f"unknown split {split!r}; known: {', '.join(_SPLITS)}")
@@ -39,7 +39,7 @@ def open_split(data: Mapping[str, Any], split: str) -> Source:
 
 
 def check_classes(num_classes: int | None, train_names: tuple[str, ...], val_names: tuple[str, ...]) -> None:
-    """Checks that both splits have the same classes, and as many as config.num_classes if that is given.
+    """Checks that both splits have the same classes, and that there are config.num_classes of them if that is set.
 
     Raises:
       UserError: they differ.
@@ -131,7 +131,7 @@ def _root(data: Mapping[str, Any]) -> Path:
 
 
 def _strings(value: str | Iterable[str]) -> tuple[str, ...]:
-    """Splits one string at its commas; a sequence is taken as it is. Spaces around the parts are removed."""
+    """Splits a string at its commas, and strips each part; a sequence is already split."""
     parts = value.split(",") if isinstance(value, str) else value
     return tuple(part.strip() for part in parts if part.strip())
 

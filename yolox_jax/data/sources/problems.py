@@ -1,4 +1,4 @@
-"""Names, finds and logs the faults of a data set's files."""
+"""Names, detects and logs the faults in a data set's files."""
 
 import collections
 import logging
@@ -29,13 +29,13 @@ NOT_A_BOX = "line is neither a box nor a polygon"
 NOT_NORMALISED = "coordinate is not a fraction of the image's side"
 NOT_A_FLAG = "flag is neither 0 nor 1"
 
-_OVERHANG = 1.0  # pixels: annotation tools round outwards, so a box may exceed the image by this much without a report
-_MIN_SHIFTED = 3  # annotations: fewer may be separate mistakes
-LINES_PER_KIND = 10  # in the log: a systematic fault is in every record
+_OVERHANG = 1.0  # pixels: annotation tools round outwards, so an overhang up to this is not reported
+_MIN_SHIFTED = 3  # annotations: fewer may be unrelated mistakes
+LINES_PER_KIND = 10  # in the log, since a systematic fault is in every record
 
 
 def log_problems(problems: Iterable[Problem]) -> None:
-    """Warns about each problem: at most ten lines per kind, then one line with the number of the rest."""
+    """Logs each problem as a warning: at most ten lines per kind, then one line with the number of the others."""
     by_kind: dict[str, list[Problem]] = collections.defaultdict(list)
     for problem in problems:
         by_kind[problem.kind].append(problem)
@@ -48,9 +48,9 @@ def log_problems(problems: Iterable[Problem]) -> None:
 
 
 def box_fault(xywh: object, width: int, height: int) -> str | None:
-    """Returns the fault of a box (x, y of its top left corner, w, h; pixels) in an image of that size, or None.
+    """Returns the fault of a box (x, y of its top left corner, w, h; pixels) in an image of this size, or None.
 
-    A box that is `PARTLY_OUTSIDE` can be clipped; with any other fault it cannot be used.
+    A box that is `PARTLY_OUTSIDE` can be clipped; one with any other fault cannot be used.
     """
     if not (isinstance(xywh, list | tuple) and len(xywh) == 4 and all(map(is_finite, xywh))):
         return NOT_FOUR_NUMBERS
@@ -65,12 +65,12 @@ def box_fault(xywh: object, width: int, height: int) -> str | None:
 
 
 def is_finite(value: object) -> bool:
-    """Returns True for a number of a json file that is neither NaN nor infinite (true and false are no numbers)."""
+    """Returns True for a number from a json file that is neither NaN nor infinite; true and false are not numbers."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def shifted_ids(used: Mapping[int, int], listed: Collection[int], file: str) -> list[Problem]:
-    """Returns one problem if ids are used that are not listed, and shifting all by one would match the list.
+    """Returns one problem if some used ids are not listed, but all used ids would be if shifted by one.
 
     `used` maps each id to the number of its annotations.
     """

@@ -1,7 +1,7 @@
 """Draws a data set of circles, squares, triangles and stars on the fly, so that nothing needs downloading.
 
-Picture i is a pure function of (seed, i). Its content is planned first and drawn from a second random stream, so that
-the boxes are known without drawing.
+Picture i is a pure function of (seed, i). It is planned first, and then drawn with a second random stream, so that the
+boxes are known without drawing.
 """
 
 import dataclasses
@@ -20,21 +20,21 @@ CLASS_NAMES = ("circle", "square", "triangle", "star")
 
 _PLAN, _DRAWING = 0, 1  # the two random streams of a picture
 _SHORTEST_SIDE = 3 / 4  # of max_side: 96 at 128
-_NEGATIVES = 0.08  # share of pictures without a shape, for the detector to learn to detect nothing
+_NEGATIVES = 0.08  # fraction of pictures without a shape, so that the detector learns to detect nothing
 _MAX_SHAPES = 6
 _DIAMETERS = (0.25, 0.5)  # of the circle around a shape, as fractions of the picture's short side
-_MIN_VISIBLE = 0.4  # fraction of a shape's pixels; a detector should not have to find one that is hidden further
+_MIN_VISIBLE = 0.4  # fraction of a shape's pixels; a detector cannot be expected to find one that shows less
 _MAX_TILT = math.radians(20)  # from upright, to either side
 _TRIES = 16  # to find a place for a shape, or a color, before giving up
 _MIN_CONTRAST = 130.0  # BGR distance between a shape and the background's mean color
 _MIN_DIFFERENCE = 60.0  # BGR distance between two shapes, so that overlaps are visible
-_GRADIENT = 20  # gray levels by which the background's corners differ from its mean
-_NOISE = 8.0  # gray levels, uniform, plus and minus
+_GRADIENT = 20  # levels: the largest difference of the background's corners from its mean color
+_NOISE = 8.0  # levels in either direction, uniform in each channel
 
 
 @dataclasses.dataclass(frozen=True)
 class Shape:
-    """A filled polygon. Its vertices are pixels, so its box is exactly the bounds of the vertices."""
+    """A filled polygon. Its vertices are whole pixels, so the bounds of the vertices are exactly its box."""
 
     label: int
     polygon: np.ndarray  # [v, 2] int32, xy
@@ -42,7 +42,7 @@ class Shape:
 
     @property
     def box_xyxy(self) -> tuple[int, int, int, int]:
-        """The bounds in pixels; x2 and y2 are one past the last pixel drawn."""
+        """The box in pixels; x2 and y2 are one past the last pixel drawn."""
         (x1, y1), (x2, y2) = self.polygon.min(axis=0).tolist(), self.polygon.max(axis=0).tolist()
         return x1, y1, x2 + 1, y2 + 1
 
@@ -58,7 +58,7 @@ class Plan:
 
 
 class ShapesSource:
-    """`num_images` pictures with sides of 3/4 `max_side` to `max_side` pixels and exact boxes."""
+    """`num_images` pictures with exact boxes; their sides are 3/4 of `max_side` to `max_side` pixels."""
 
     class_names: tuple[str, ...] = CLASS_NAMES
     problems: tuple[Problem, ...] = ()
@@ -133,7 +133,7 @@ def _plan(rng: np.random.Generator, max_side: int) -> Plan:
 def _leaves_visible(shape: Shape, shapes: list[Shape]) -> bool:
     """Returns True if every earlier shape certainly keeps `_MIN_VISIBLE` of its pixels once this one is drawn too.
 
-    The estimate is on the safe side: it takes boxes for the shapes above, and the polygon's area for its pixels.
+    The estimate is conservative: it counts the whole boxes of the shapes above, also where they overlap each other.
     """
     for position, below in enumerate(shapes):
         covered = sum(_intersection(below.box_xyxy, above.box_xyxy) for above in (*shapes[position + 1 :], shape))
@@ -154,14 +154,14 @@ def _pick_color(rng: np.random.Generator, background: np.ndarray, shapes: list[S
         is_clear = math.dist(color, background) >= _MIN_CONTRAST
         if is_clear and all(math.dist(color, shape.color) >= _MIN_DIFFERENCE for shape in shapes):
             return color
-    # Each channel at the end of its range that is farther from the background: at least 127 levels away.
+    # Each channel at the end of its range that is farther from the background, so at least 127 levels away.
     return np.where(background < 128, 255.0, 0.0)
 
 
 def _outline(label: int, angle: float) -> np.ndarray:
     """Returns a class's polygon, [v, 2] float64, in the unit circle about (0, 0), tilted by `angle` radians."""
     num_vertices = {"circle": 40, "square": 4, "triangle": 3, "star": 10}[CLASS_NAMES[label]]
-    first = math.pi / 4 if CLASS_NAMES[label] == "square" else -math.pi / 2  # a flat side, or a tip, points up
+    first = math.pi / 4 if CLASS_NAMES[label] == "square" else -math.pi / 2  # a side, or a tip, points up
     turns = first + angle + np.arange(num_vertices) * (2 * math.pi / num_vertices)
     radii = np.ones(num_vertices)
     if CLASS_NAMES[label] == "star":
@@ -181,7 +181,7 @@ def draw(plan: Plan, rng: np.random.Generator) -> np.ndarray:
 
 
 def _draw_clutter(image: np.ndarray, rng: np.random.Generator) -> None:
-    """Draws thin marks without labels into the image, so that edges alone do not make a shape."""
+    """Draws small unlabeled marks into the image, so that not every edge belongs to a shape."""
     height, width = image.shape[:2]
     for mark in rng.integers(4, size=rng.integers(3, 9)).tolist():
         color = rng.integers(256, size=3).tolist()

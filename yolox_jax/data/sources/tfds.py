@@ -1,4 +1,4 @@
-"""Reads a data set prepared by TensorFlow Datasets (tfds), ArrayRecord files of encoded images, without TensorFlow."""
+"""Reads a data set of TensorFlow Datasets (tfds) in ArrayRecord files, without TensorFlow."""
 
 import collections
 import concurrent.futures
@@ -22,9 +22,9 @@ _OBJECT = np.dtype([("label", np.int32), ("xywh", np.float64, 4), ("area", np.fl
 class TfdsSource:
     """A split of a tfds data set, in its own order. Label k is the k-th name of the label feature.
 
-    If the data set has no image ids, an image's id is its index; without crowds, no object is one; without areas, they
-    are the boxes' areas. The boxes to learn are CocoSource's: no crowds, area > 0, clipped. A record is read only when
-    it is needed; its faults are logged then, once, and added to `problems`.
+    Three features may be missing: without ids, an image's id is its index; without is_crowd, no object is a crowd;
+    without areas, they are those of the boxes. The boxes to learn are chosen as in CocoSource: no crowds, area > 0,
+    clipped. A record is read only when it is needed; its faults are then logged and added to `problems`, once.
     """
 
     def __init__(self, root: str | Path, split: str, features: Mapping[str, str] | None = None):
@@ -33,7 +33,7 @@ class TfdsSource:
         Args:
           root: the folder of one version, or a folder that has only one version in it.
           split: a name, or a part such as "train[:80%]".
-          features: the names of the features that differ from the defaults of `tfds_files.FeatureNames`.
+          features: the names that differ from the defaults of `tfds_files.FeatureNames`.
 
         Raises:
           UserError: there is no such data set, split or feature.
@@ -50,12 +50,12 @@ class TfdsSource:
         self._areas_are_whole = area is not None and np.issubdtype(of_object[area].np_dtype, np.integer)
         self._records = tfds_files.open_records(builder, split, folder)
         self._sizes_hw: dict[int, tuple[int, int]] = {}  # of the images decoded so far
-        self._unreadable: set[int] = set()  # images that the ground truth left out, and the log named
+        self._unreadable: set[int] = set()  # images that ground_truth has logged as unreadable
         self._seen: set[tuple[int, int]] = set()  # (record, object) of each problem
         self._num_of_kind: collections.Counter[str] = collections.Counter()
         self._lock = threading.Lock()
 
-    def __reduce__(self) -> tuple[Any, ...]:  # for worker processes: each opens the files itself
+    def __reduce__(self) -> tuple[Any, ...]:  # each worker process opens the files itself
         return TfdsSource, self._arguments
 
     def __len__(self) -> int:
@@ -78,7 +78,7 @@ class TfdsSource:
             return index
 
     def num_boxes(self, index: int) -> int:
-        # Any size will do: it does not decide which boxes are learned, and only decoding the image would tell it.
+        # Any image size will do, since the choice of boxes to learn does not depend on it; the real one needs decoding.
         return int((~self._objects(index, self._record(index), (1, 1))["iscrowd"]).sum())
 
     def encoded(self, index: int) -> bytes:
@@ -86,11 +86,11 @@ class TfdsSource:
         return bytes(self._record(index)[self._names.image])
 
     def ground_truth(self) -> dict[str, Any]:
-        """Returns all records, crowds included, boxes unclipped. Category ids are label + 1, annotations count from 1.
+        """Returns all records, crowds included, boxes unclipped, in pixels.
 
-        The file has boxes as fractions of the image, so each image that was not decoded before is decoded here, to
-        learn its size (benchmarks/NOTES.md). An image that cannot be decoded is logged, and listed as one pixel without
-        boxes.
+        Category ids are label + 1, annotations are numbered from 1. The files have boxes as fractions of the image, so
+        each image that was not decoded before is decoded here for its size (benchmarks/NOTES.md). An image that cannot
+        be decoded is logged, and listed with a size of one pixel and without boxes.
 
         Raises:
           UserError: two images have the same id.
@@ -115,6 +115,7 @@ class TfdsSource:
         return truth
 
     def _annotated(self, index: int) -> tuple[int | str, tuple[int, int], np.ndarray]:
+        """Returns the id, height and width, and objects (`_OBJECT` rows) of an image."""
         try:
             record = self._record(index)
             if index not in self._sizes_hw:
@@ -152,7 +153,7 @@ class TfdsSource:
         return id.decode() if isinstance(id, bytes) else int(id)
 
     def _objects(self, index: int, record: dict[str, Any], size_hw: tuple[int, int]) -> np.ndarray:
-        """Returns a record's good objects as `_OBJECT` rows, in pixels of an image of `size_hw`; reports the others."""
+        """Returns a record's usable objects as `_OBJECT` rows in pixels of an image of `size_hw`; reports faults."""
         height, width = size_hw
         columns, names = record[self._names.objects], self._names
         norm_yxyx = np.asarray(columns[names.bbox], np.float64).reshape(-1, 4)
@@ -163,10 +164,10 @@ class TfdsSource:
         rows["iscrowd"] = False if names.is_crowd is None else columns[names.is_crowd]
         box_areas = rows["xywh"][:, 2] * rows["xywh"][:, 3]
         areas = box_areas if names.area is None else np.asarray(columns[names.area], np.float64)
-        # coco/2017 truncates its areas to whole numbers, so 0 is an object of less than a pixel.
+        # coco/2017 truncates its areas to whole numbers, so an object with area 0 is smaller than one pixel.
         rows["area"] = np.where(areas == 0, box_areas, areas) if self._areas_are_whole else areas
 
-        good = np.ones(len(rows), np.bool_)
+        is_usable = np.ones(len(rows), np.bool_)
         for number, (row, box) in enumerate(zip(rows, norm_yxyx.tolist(), strict=True)):
             kind, found = problems.box_fault(row["xywh"].tolist(), width, height), f"ymin, xmin, ymax, xmax {box}"
             usable = kind in (None, problems.PARTLY_OUTSIDE)
@@ -176,8 +177,8 @@ class TfdsSource:
                 kind, found, usable = problems.NO_AREA, f"area {row['area']}", False
             if kind is not None:
                 self._report(index, number, kind, found, "clipped for training" if usable else "object left out")
-            good[number] = usable
-        return rows[good]
+            is_usable[number] = usable
+        return rows[is_usable]
 
     def _report(self, index: int, number: int, kind: str, found: str, action: str) -> None:
         with self._lock:

@@ -9,13 +9,13 @@ from typing import Any
 
 from yolox_jax.errors import NotFoundError, UserError
 
-_OF_THE_RECORD = ("image", "image_id", "objects")  # the others belong to each object
+_OF_THE_RECORD = ("image", "image_id", "objects")  # features of the record; the others are those of each object
 _OPTIONAL = ("image_id", "is_crowd", "area")
 
 
 @dataclasses.dataclass(frozen=True)
 class FeatureNames:
-    """The names of the features, by default those of tfds' coco/2017; None for an optional one that is missing."""
+    """The names of the features, by default those of tfds' coco/2017; None for an optional feature that is missing."""
 
     image: str = "image"
     image_id: str | None = "image/id"
@@ -32,7 +32,7 @@ _ADVICE = f"give the folder with a version's {_INFO}, like tensorflow_datasets/c
 
 
 def import_tfds() -> ModuleType:
-    """Imports tensorflow_datasets, which is slow (benchmarks/NOTES.md), only when it is needed.
+    """Imports tensorflow_datasets; only here, when it is needed, since it is slow to import (benchmarks/NOTES.md).
 
     Raises:
       UserError: it is not installed.
@@ -48,7 +48,11 @@ def import_tfds() -> ModuleType:
 
 
 def find_version(root: Path) -> Path:
-    """Returns `root` if it is the folder of a version (coco/2017/1.1.0), or else the only version below it."""
+    """Returns `root` if it is the folder of a version (coco/2017/1.1.0), else the only version below it.
+
+    Raises:
+      UserError: there is no version, or there are several.
+    """
     if (root / _INFO).is_file():
         return root
     if not root.is_dir():
@@ -65,7 +69,11 @@ def find_version(root: Path) -> Path:
 
 
 def open_builder(folder: Path) -> Any:
-    """Reads the description of the version in a folder: its features and splits."""
+    """Opens the tfds builder of a version's folder, which describes its features and splits.
+
+    Raises:
+      UserError: the description cannot be read.
+    """
     tfds = import_tfds()
     try:
         return tfds.builder_from_directory(str(folder))
@@ -76,27 +84,27 @@ def open_builder(folder: Path) -> Any:
 
 
 def feature_names(features: Any, given: Mapping[str, str], folder: Path) -> FeatureNames:
-    """Completes the given names by the usual ones, and checks that the features exist and have the right kind.
+    """Adds the default names to the given ones, and checks that the features exist and have the right kind.
 
-    An optional feature may be missing under its usual name. If its name is given as empty, it is not read.
+    A feature in `_OPTIONAL` may be missing under its default name. If its given name is empty, it is not read.
 
     Raises:
       UserError: an unknown key, or a feature that is missing or of another kind.
     """
-    usual = dataclasses.asdict(FeatureNames())
-    unknown = sorted(set(given) - set(usual))
+    defaults = dataclasses.asdict(FeatureNames())
+    unknown = sorted(set(given) - set(defaults))
     if unknown:
-        raise UserError(f"config.data.tfds.{unknown[0]} is not known", f"the fields are {', '.join(usual)}")
+        raise UserError(f"config.data.tfds.{unknown[0]} is not known", f"the fields are {', '.join(defaults)}")
     names: dict[str, Any] = {}
-    for key in usual:
-        name = given.get(key, usual[key])
+    for key in defaults:
+        name = given.get(key, defaults[key])
         if not name and key in _OPTIONAL:
             names[key] = None
             continue
-        name = name or usual[key]
+        name = name or defaults[key]
         there = features if key in _OF_THE_RECORD else features[names["objects"]].feature
         if name not in there:
-            if name != usual[key] or key not in _OPTIONAL:
+            if name != defaults[key] or key not in _OPTIONAL:
                 raise UserError(
                     f"{folder} has no feature {name!r} for {key}, only {', '.join(there)}",
                     f"name it by config.data.tfds.{key}",
@@ -114,7 +122,7 @@ def feature_names(features: Any, given: Mapping[str, str], folder: Path) -> Feat
 
 
 def _wrong_kind(key: str, feature: Any) -> str:
-    """Returns what kind the feature should be, or an empty string if it is of that kind."""
+    """Returns the kind that the feature of this key must have, or an empty string if it has it."""
     kinds = import_tfds().features
     if key == "image" and not isinstance(feature, kinds.Image):
         return "an Image"
@@ -130,7 +138,7 @@ def _wrong_kind(key: str, feature: Any) -> str:
 
 
 def open_records(builder: Any, split: str, folder: Path) -> Sequence[Any]:
-    """Opens the records of a split, by index, images still encoded. They may be read from several threads.
+    """Opens the records of a split for random access from any thread; their images stay encoded.
 
     Raises:
       UserError: there is no such split, its format has no random access, or a file is missing.

@@ -1,4 +1,4 @@
-"""Writes sources as a data set of TensorFlow Datasets (tfds) for kind "tfds", without importing TensorFlow."""
+"""Writes sources as a data set of TensorFlow Datasets (tfds), without importing TensorFlow."""
 
 import collections
 import contextlib
@@ -25,8 +25,8 @@ from yolox_jax.types import Source
 
 _VERSION = "1.0.0"
 _JPEG_QUALITY = 95  # of images that are scaled down
-_IMAGES_PER_FILE = 1000  # 160 MB of COCO
-_PREFETCHED = 8  # images per thread
+_IMAGES_PER_FILE = 1000  # 160 MB for COCO
+_PREFETCHED = 8  # images per thread, so that a slow one does not stop the others
 
 
 def write(
@@ -41,9 +41,10 @@ def write(
     """Writes the splits, in the sources' order, to folder/name/1.0.0, with the features of tfds' coco/2017.
 
     An image keeps the bytes of its file, with three exceptions: if a side is longer than `max_side`, it is scaled down
-    and becomes a JPEG; if its EXIF orientation rotates it against its boxes, or if it has no file, it becomes a PNG.
-    Boxes are clipped, since tfds allows no others. In "train", the crowds are the boxes that the source does not learn,
-    in other splits those of its ground truth. Images that cannot be read are logged and left out.
+    and becomes a JPEG; if its boxes fit only without its EXIF rotation, or if it has no file, it becomes a PNG. Boxes
+    are clipped, since tfds allows no others. Crowds are those of the ground truth, except that in "train" an image has
+    none if the source learns all its boxes (as it does VOC's difficult ones). Images that cannot be read are logged and
+    left out.
 
     Returns:
       The data set's folder, and the number of images written of each split.
@@ -89,7 +90,7 @@ def write(
         writer = tfds.core.SequentialWriter(info, _IMAGES_PER_FILE, file_format="array_record")
         writer.initialize_splits(list(splits))
         for split in splits:
-            writer.add_examples({split: records(split)})  # a generator, so that only a few are in memory
+            writer.add_examples({split: records(split)})  # a generator, so that only a few records are in memory
             if not num_written[split]:
                 raise UserError(f"none of the {len(splits[split])} images of {split} can be read", "check their folder")
         writer.close_all()
@@ -97,7 +98,7 @@ def write(
 
 
 class _ReadRecord:
-    """Makes the record of an image from its index, or returns the error if the image cannot be read."""
+    """Makes the record of the image at an index; returns the error if the image cannot be read."""
 
     def __init__(self, source: Source, id_is_text: bool, max_side: int | None, is_learned: bool):
         truth = source.ground_truth()
@@ -138,7 +139,7 @@ class _ReadRecord:
         }
 
     def _encoded(self, index: int, listed: dict[str, Any]) -> tuple[bytes, tuple[int, int], float]:
-        """Returns the bytes to write, the image size that the boxes refer to, and the scale of areas."""
+        """Returns the bytes to write, the size [h, w] that the boxes refer to, and the factor that scales areas."""
         data = self._source.encoded(index)
         pixels = None if data is None else images.decode(data, listed["file_name"])
         if data is None or pixels is None or pixels.shape[:2] != (listed["height"], listed["width"]):
@@ -175,7 +176,7 @@ def _features(tfds: ModuleType, class_names: tuple[str, ...], ids_are_text: bool
 
 
 def _check_names(class_names: tuple[str, ...]) -> None:
-    """Checks that tfds, which stores the class names as lines of a file and strips them, returns the same names."""
+    """Checks that the class names survive tfds, which stores them as the lines of a file and strips them."""
     unfit = [name for name in class_names if not name or name != name.strip() or len(name.splitlines()) > 1]
     unfit += [name for name, count in collections.Counter(class_names).items() if count > 1]
     if unfit:
@@ -191,7 +192,7 @@ def _appearing(folder: Path) -> Iterator[Path]:
     unfinished = folder.with_name(f"{folder.name}.unfinished")
 
     def refuse() -> NoReturn:
-        raise UserError(f"another run is writing into {folder.parent}", "wait for it, or end it")
+        raise UserError(f"another run is writing into {folder.parent}", "wait for it, or stop it")
 
     with contextlib.ExitStack() as held:
         with writing(folder):

@@ -37,10 +37,10 @@ class _Listed:
 class VocSource:
     """The images of one or more lists FOLDER/SPLIT under `root`, in the lists' order, including those without boxes.
 
-    The classes are `class_names`, or else the names in all xml files of the folders, sorted (VOC's twenty: the usual
-    order); the files that are not listed are read too, so that every split of a folder has the same classes. An image's
-    id is its name in the list, preceded by its folder if there are several. Faults in the files are logged and listed
-    in `problems`.
+    The classes are `class_names`, or else the names in all xml files of the folders, sorted (the usual order of VOC's
+    twenty). Files that are not listed are read for this too, so that every split of a folder has the same classes.
+    An image's id is its name in the list, preceded by its folder if there are several folders. Faults in the files are
+    logged and listed in `problems`.
 
     Raises:
       UserError: the lists cannot be read, or none of their images has both an image file and an xml.
@@ -96,10 +96,10 @@ class VocSource:
         return images.read_bytes(self._images[index].path)
 
     def ground_truth(self) -> dict[str, Any]:
-        """Returns all usable images and boxes, unclipped. Difficult boxes, which are learned as in the reference, are
-        crowds here.
+        """Returns all usable images and boxes, unclipped; difficult boxes are crowds here.
 
-        VOC ignores a difficult box, whether it is detected or not, as COCO ignores a crowd.
+        In evaluation, VOC ignores a difficult box, detected or not, as COCO ignores a crowd. In training, difficult
+        boxes are learned, as in the reference.
         """
         columns = (self._boxes[name].tolist() for name in ("image", "label", "xywh", "difficult"))
         return coco_format.to_dict(
@@ -120,7 +120,7 @@ class VocSource:
         for number, line in enumerate(lines, 1):
             *first, last = line.rsplit(maxsplit=1) or [""]
             # The list of a single class has a second column: 1 if the image shows the class, -1 if not, 0 if only as a
-            # difficult object.
+            # difficult object. It is ignored: all listed images are used.
             name = first[0].strip() if first and last in ("-1", "0", "1") else line.strip()
             if name:
                 yield _Listed(folder, name, file, number)
@@ -141,7 +141,7 @@ class VocSource:
         return self._read[file]
 
     def _read_images(self, listed: Sequence[_Listed], is_prefixed: bool) -> np.ndarray:
-        """Sets `_images` to the usable images; returns their good boxes as `_BOX` rows in the same order."""
+        """Sets `_images` to the usable images; returns their usable boxes as `_BOX` rows in the same order."""
         files = images.Folders()
         seen: set[tuple[str, str]] = set()
         rows: list[tuple[Any, ...]] = []
@@ -178,7 +178,7 @@ class VocSource:
         return np.array(rows, _BOX)
 
     def _size(self, xml: Xml, xml_file: str, path: str) -> tuple[int, int] | None:
-        """Returns width and height: the xml's, or else the image's own, or None if the image cannot be read either."""
+        """Returns width and height from the xml, else from the image itself, else None: the image cannot be read."""
         width, height = map(voc_xml.number, xml.size)
         if width >= 1 and height >= 1:
             return int(width), int(height)
@@ -194,7 +194,7 @@ class VocSource:
     def _usable_boxes(
         self, xml: Xml, file: str, image: _Image, label_of: dict[str, int]
     ) -> Iterator[tuple[int, tuple[float, ...], bool]]:
-        """Yields (label, xywh, difficult) of each good box; the others become problems."""
+        """Yields (label, xywh, difficult) of each usable box; adds each fault to `problems`."""
         corners_n4 = np.array([[voc_xml.number(corner) for corner in each.corners] for each in xml.objects])
         boxes_xywh = voc_xyxy_to_xywh(corners_n4.reshape(-1, 4)).tolist()
         for number, (each, xywh) in enumerate(zip(xml.objects, boxes_xywh, strict=True), 1):

@@ -13,7 +13,7 @@ class Object:
 
     name: str
     corners: tuple[str | None, ...]  # in the order of `CORNERS`; pixels from 1, both corners inside the box
-    difficult: str  # "0" if the file does not say
+    difficult: str  # "0" if the file does not state it
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -26,15 +26,11 @@ class Xml:
 
 
 def read(file: str) -> Xml | None:
-    """Parses a file; returns None if it is not xml."""
+    """Parses a file; returns None if it cannot be read or is not xml."""
     try:
         root = ElementTree.parse(file).getroot()
-    except (
-        ElementTree.ParseError,
-        OSError,
-        ValueError,
-        LookupError,
-    ):  # ValueError, LookupError: a wrong or unknown encoding
+    # ValueError and LookupError: a wrong or an unknown encoding
+    except (ElementTree.ParseError, OSError, ValueError, LookupError):
         return None
     objects = (
         Object(
@@ -49,7 +45,7 @@ def read(file: str) -> Xml | None:
 
 
 def number(text: str | None) -> float:
-    """Returns the number in a text, or NaN if it is none, which `problems.box_fault` rejects."""
+    """Converts a text to a number; anything else becomes NaN, which `problems.box_fault` rejects."""
     try:
         value = float(text or "")
     except ValueError:

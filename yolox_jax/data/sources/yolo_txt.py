@@ -17,20 +17,20 @@ from yolox_jax.errors import UserError
 from yolox_jax.types import Example, Problem
 
 _BOX = np.dtype([("image", np.int64), ("label", np.int32), ("norm_xyxy", np.float64, 4)])
-_ROUNDING = 0.01  # fraction of a side by which tools exceed the image through rounding; pixel values exceed it by more
+_ROUNDING = 0.01  # fraction of a side: tools exceed the image by less through rounding, values in pixels by more
 _UNKNOWN_SIZE_HW = (640, 640)  # assumed for an unreadable image, whose boxes stay in the ground truth
 
 
 class YoloTxtSource:
     """The images of "train" or "val" of a yaml, in the order of their paths, including those without boxes.
 
-    The labels of …/images/a/1.jpg are in …/labels/a/1.txt: lines of `class cx cy w h`, or `class x1 y1 x2 y2 …`
-    for the bounding box of a polygon, all in fractions of the image after its EXIF rotation. All label files
-    are read at opening. An image's id is its path relative to the yaml's `path`. Faults in the files are logged and
-    listed in `problems`.
+    The labels of …/images/a/1.jpg are in …/labels/a/1.txt; those of an image that is not below images/ are beside it.
+    A line is `class cx cy w h`, or `class x1 y1 x2 y2 …` for the bounding box of a polygon, in fractions of the image
+    after its EXIF rotation. All label files are read when the source is opened. An image's id is its path relative to
+    the yaml's `path`. Faults in the files are logged and listed in `problems`.
 
     Raises:
-      UserError: the yaml is not one of a data set, or none of its images is usable.
+      UserError: the yaml does not describe a detection data set, or none of its images is usable.
     """
 
     def __init__(self, yaml_file: str | Path, split: str = "train"):
@@ -97,8 +97,8 @@ class YoloTxtSource:
     def ground_truth(self) -> dict[str, Any]:
         """Returns all images and boxes, unclipped, in pixels.
 
-        The sizes are known only from the images, so each image that was not decoded before is decoded here
-        (benchmarks/NOTES.md). An image that cannot be read is logged, and its boxes are given in an assumed size.
+        The label files do not state image sizes, so each image that was not decoded before is decoded here
+        (benchmarks/NOTES.md). An image that cannot be read is logged, and its boxes are scaled to an assumed size.
         """
         with ThreadPoolExecutor() as pool:
             sizes_hw = list(pool.map(self._size_hw, range(len(self))))
@@ -125,7 +125,7 @@ class YoloTxtSource:
         return height, width
 
     def _usable_boxes(self, text: str, file: str) -> Iterator[tuple[int, tuple[float, ...]]]:
-        """Yields (label, normalized xyxy) of each good line; the others become problems."""
+        """Yields (label, normalized xyxy) of each usable line; adds each fault to `problems`."""
         lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
         parsed = [_parse(line.split(), len(self.class_names)) for _, line in lines]
         norm_xyxy_n4 = _norm_xyxy(parsed)
@@ -183,16 +183,16 @@ def _norm_xyxy(lines: Sequence[_Line]) -> np.ndarray:
 
 
 def _box_fault(norm_xyxy: Sequence[float], norm_xywh: Sequence[float]) -> str | None:
-    """Returns the fault of a box, or None. One that exceeds the image by more than `_ROUNDING` is partly outside."""
+    """Returns the fault of a box, or None. A box that exceeds the image by more than `_ROUNDING` is partly outside."""
     x1, y1, x2, y2 = norm_xyxy
-    fault = problems.box_fault(norm_xywh, 1, 1)  # it allows 1 pixel outside, which is a whole side here
+    fault = problems.box_fault(norm_xywh, 1, 1)  # this allows an overhang of 1 pixel, which is a whole side here
     if fault is None and max(-x1, -y1, x2 - 1, y2 - 1) > _ROUNDING:
         return problems.PARTLY_OUTSIDE
     return fault
 
 
 def _read_text(file: str) -> str | None:
-    """Returns None if there is no such file."""
+    """Returns the text of a file, or None if there is no such file."""
     try:
         with open(file, encoding="utf-8-sig") as stream:
             return stream.read()

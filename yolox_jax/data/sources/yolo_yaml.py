@@ -22,20 +22,20 @@ class YoloYaml:
 
     file: str
     class_names: tuple[str, ...]
-    path: str  # the folder that the splits are relative to
-    splits: dict[str, tuple[str, ...]]  # by the key in the file: folders of images, and lists of image paths
+    path: str  # the folder that relative paths of the splits start at
+    splits: dict[str, tuple[str, ...]]  # by the key in the file: folders of images, or text files that list them
 
 
 def read(file: str | Path) -> YoloYaml:
     """Parses the file and checks it.
 
     Raises:
-      UserError: it is not the yaml of a detection data set.
+      UserError: it does not describe a detection data set.
     """
     file = os.path.abspath(file)
     try:
         with open(file, encoding="utf-8") as stream:
-            # BaseLoader returns only strings: YAML reads a class named `no` as false.
+            # BaseLoader returns only strings; the other loaders read a class named `no` as false.
             content = yaml.load(stream, yaml.BaseLoader)
     except (yaml.YAMLError, ValueError) as error:
         raise UserError(f"{file} is not valid yaml ({error})", "correct it") from error
@@ -59,7 +59,7 @@ def read(file: str | Path) -> YoloYaml:
 
 
 def find_images(content: YoloYaml, split: str, found_problems: list[Problem]) -> list[str]:
-    """Returns the paths of the images of "train" or "val", sorted, each once; appends faults to `found_problems`.
+    """Returns the paths of the images of "train" or "val", sorted, each once; appends the faults to `found_problems`.
 
     Raises:
       UserError: the yaml does not have the split, or names a folder or list that does not exist.
@@ -77,13 +77,13 @@ def find_images(content: YoloYaml, split: str, found_problems: list[Problem]) ->
         else:
             raise UserError(
                 f"{content.file}: {keys[0]}: there is no folder or file {entry}",
-                f"correct {keys[0]}, or path, at which its relative paths start",
+                f"correct {keys[0]}, or path, the folder that its relative paths start at",
             )
     return sorted(paths)
 
 
 def label_file(image_file: str) -> str:
-    """Returns the label file of an image: under labels/ in place of images/, or else beside the image."""
+    """Returns the path of an image's label file: labels/ replaces the last images/, or else it is beside the image."""
     before, separator, after = os.path.splitext(image_file)[0].rpartition(f"{os.sep}images{os.sep}")
     return f"{before}{os.sep}labels{os.sep}{after}.txt" if separator else f"{after}.txt"
 
@@ -104,28 +104,29 @@ def _class_names(content: dict[str, Any], file: str) -> tuple[str, ...]:
 
 def _resolve(path: str, entry: str) -> str:
     resolved = os.path.normpath(os.path.join(path, entry))
-    # Roboflow's exports name a folder beside the yaml ../train/images.
+    # Roboflow's exports write ../train/images for the folder train/images beside the yaml.
     beside = os.path.normpath(os.path.join(path, entry.removeprefix("../")))
     return beside if not os.path.exists(resolved) and os.path.exists(beside) else resolved
 
 
 def _in_folder(folder: str, found_problems: list[Problem]) -> set[str]:
+    """Returns the images in a folder and its subfolders; reports all other files but labels."""
     paths: set[str] = set()
     others: list[str] = []
     for directory, folders, names in os.walk(folder, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith(".")]  # .ipynb_checkpoints holds copies of images
+        folders[:] = [name for name in folders if not name.startswith(".")]  # .ipynb_checkpoints has copies of images
         for name in names:
             suffix = os.path.splitext(name)[1].lower()
             if suffix in _IMAGE_SUFFIXES and not name.startswith("."):
                 paths.add(os.path.join(directory, name))
-            elif suffix != ".txt" and not name.startswith("."):  # labels may be beside their images
+            elif suffix != ".txt" and not name.startswith("."):  # labels may lie beside their images
                 others.append(os.path.join(directory, name))
     owned_labels = {label_file(path) for path in paths}  # some tools write 1.npy beside 1.jpg
     existing = images.Folders()
     for path in others:
         labels = label_file(path)
-        is_labelled = labels not in owned_labels and existing.have(labels)
-        kind = problems.UNKNOWN_FORMAT if is_labelled else problems.NOT_AN_IMAGE
+        is_labeled = labels not in owned_labels and existing.have(labels)
+        kind = problems.UNKNOWN_FORMAT if is_labeled else problems.NOT_AN_IMAGE
         found_problems.append(Problem(kind, os.path.dirname(path), "file", os.path.basename(path), "left out"))
     return paths
 

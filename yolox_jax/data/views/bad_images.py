@@ -1,4 +1,4 @@
-"""Handles images that cannot be read: empty images in their place, or a refusal before training starts."""
+"""Handles images that cannot be read: replaces them by empty ones, or refuses to start."""
 
 import logging
 import threading
@@ -16,9 +16,9 @@ from yolox_jax.types import Example, Source
 
 logger = logging.getLogger("yolox_jax.data")
 
-_LINES = 20  # of a refusal; a folder that was copied badly has thousands of bad images
-_MAX_REPLACED = 0.1  # of a data set; if more images are bad, the cause is not a few files
-_ALWAYS_REPLACED = 10  # however small the data set is
+_LINES = 20  # listed in a refusal: a folder that was copied badly has thousands of bad images
+_MAX_REPLACED = 0.1  # fraction of the data set; if more are bad, the fault is not in a few files
+_ALWAYS_REPLACED = 10  # images that are replaced however small the data set is
 
 
 class TooManyBadImages(UserError):
@@ -28,16 +28,16 @@ class TooManyBadImages(UserError):
 def apply_policy(
     source: Source, policy: str, threads: int, progress: Callable[[int, int], None] | None = None
 ) -> Source:
-    """Applies config.data.bad_images: "replace" wraps the source, "refuse" reads every image once and checks it.
+    """Applies config.data.bad_images: "replace" wraps the source, "refuse" reads and checks every image once.
 
     Args:
       source: the files of one split.
       policy: "replace" or "refuse".
       threads: number of threads that check images.
-      progress: called with the number of images checked and of all images.
+      progress: called with the number of images checked so far and the number of all images.
 
     Raises:
-      ImageError: the policy is "refuse" and images cannot be read; names the first twenty.
+      ImageError: the policy is "refuse" and images cannot be used; names the first twenty.
       UserError: an unknown policy.
     """
     if policy == "replace":
@@ -51,7 +51,7 @@ def apply_policy(
 class StandInSource(SourceView):
     """Replaces each unreadable image by a gray one without boxes, and warns about it once.
 
-    Raises TooManyBadImages for more than ten bad images that are also more than a tenth of the data set.
+    Raises TooManyBadImages if more than ten images, and more than a tenth of the data set, are unreadable.
     """
 
     def __init__(self, source: Source):

@@ -1,4 +1,4 @@
-"""Views that fit images to the input size and cache the latest ones."""
+"""Views that fit images to the input size and cache the most recently used ones."""
 
 import collections
 import dataclasses
@@ -25,7 +25,7 @@ class FittedSource(SourceView):
     def __getitem__(self, index: int) -> Example:
         example = super().__getitem__(index)
         image, boxes_xyxy = example.image, example.boxes_xyxy.astype(np.float64)
-        # Twice, as in the reference: if rounding leaves the first result a pixel short, the second corrects it.
+        # Twice, as in the reference: if rounding leaves the first result a pixel short, the second pass corrects it.
         for _ in range(2):
             boxes_xyxy = boxes_xyxy * geometry.fit_ratio(image.shape[:2], self._size_hw)
             image = geometry.fit(image, self._size_hw)
@@ -35,7 +35,7 @@ class FittedSource(SourceView):
 class CachedSource(SourceView):
     """Keeps the most recently used examples, up to `max_bytes` of pixels.
 
-    Samples share the examples, so their images are read-only.
+    Several samples use the same example, so its image is read-only.
     """
 
     def __init__(self, source: Source, max_bytes: int):

@@ -1,17 +1,17 @@
-"""Wraps a source in its views, first to last: how a run sees its data set, and how the loaders read it.
+"""Wraps a source in its views, from first to last:
 
     open_split       the files of one split
     bad images       empty images in place of unreadable ones, or a refusal to start
     repeat factor    images of rarer classes several times per epoch (training only)
     --- the run's data set: the schedule and the loader's state depend on its length, order and ids ---
     fitting          images and boxes at the scale of the network's input (training only)
-    cache            the latest fitted images, for mosaic and mixup partners (training only)
+    cache            the most recently used fitted images, for mosaic and mixup partners (training only)
     naming           errors that name the image
     --- the source that a loader reads ---
 
-Bad images come first, so that no other view meets an unreadable image. The repeat factor changes the length, so it
-comes before everything that depends on the length. Fitting comes before the cache, which therefore holds resized
-images. Naming comes last: it reports the index that the loader asked for.
+Bad images are handled first, so that no other view meets one. The repeat factor changes the length, so it comes before
+everything that depends on the length. Fitting comes before the cache, which therefore holds resized images. Naming
+comes last: it reports the index that the loader asked for.
 """
 
 from collections.abc import Callable
@@ -36,9 +36,10 @@ def as_configured(
     Args:
       source: the files of one split.
       bad_images: "replace" or "refuse".
-      repeat_threshold: the share of images below which a class is repeated; 0 turns it off, as evaluation needs it.
+      repeat_threshold: classes in a smaller share of the images are repeated; 0 turns it off, as it must be for
+        evaluation.
       threads: number of threads that check images if the policy is "refuse".
-      progress: called with the number of images checked and of all images.
+      progress: called with the number of images checked so far and the number of all images.
 
     Raises:
       ImageError: the policy is "refuse" and there are bad images.

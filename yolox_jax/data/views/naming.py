@@ -1,4 +1,4 @@
-"""Adds the image to the errors of reading it."""
+"""Names the image in errors that are raised while it is read."""
 
 import contextlib
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from yolox_jax.types import Example, Source
 
 
 class SampleError(UserError):
-    """An image cannot be used. `what` names the image and then says what the error about its file says."""
+    """An image cannot be used. `what` names the image, followed by the `what` of the original error."""
 
 
 class NamingSource(SourceView):
@@ -26,9 +26,9 @@ class NamingSource(SourceView):
 
 @contextlib.contextmanager
 def naming(source: Source, index: int, activity: str) -> Iterator[None]:
-    """Makes a UserError of the block a SampleError; adds a note to any other error, which keeps type and traceback.
+    """Turns a UserError of the block into a SampleError; adds a note to any other error, which keeps its type.
 
-    Both survive the way out of a worker process, which pickles the error and drops its cause.
+    Both keep the name outside a worker process, which pickles the error and drops its cause.
     """
     try:
         yield

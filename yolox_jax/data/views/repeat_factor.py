@@ -1,4 +1,4 @@
-"""Repeat-factor sampling: repeats the training images of rarer classes several times per epoch.
+"""Repeat-factor sampling: training images of rarer classes appear several times per epoch.
 
 Source: Gupta et al., LVIS (arXiv 1908.03195), appendix B.
 """
@@ -13,8 +13,8 @@ from yolox_jax.types import Example, Source
 class RepeatedSource(SourceView):
     """Repeats image i r(i) = max over its classes c of max(1, √(threshold / f(c))) times.
 
-    f(c) is the share of images with class c. The fractional part of r is carried over to the next image, so that the
-    lengths add up; the same source always gives the same order.
+    f(c) is the share of images with class c. The fractional part of r(i) is carried over to the next image. The
+    repetitions of an image are adjacent; the same source always gives the same order.
     """
 
     def __init__(self, source: Source, threshold: float):
@@ -58,5 +58,5 @@ def _repeat_factors(source: Source, threshold: float) -> np.ndarray:
 
 
 def _num_repeats(factors: np.ndarray) -> np.ndarray:
-    """Rounds the factors to integers so that every partial sum is the factors' partial sum, rounded."""
+    """Rounds the factors to integers so that each partial sum is the rounded partial sum of the factors."""
     return np.diff(np.floor(np.cumsum(factors) + 0.5), prepend=0).astype(int)

@@ -1,4 +1,4 @@
-"""The export formats by name: the ending of the file, and the function that writes it."""
+"""Lists the export formats by name: the file extension, and the function that writes the file."""
 
 import dataclasses
 import functools
@@ -50,7 +50,7 @@ def _write_pth(path: Path, loaded: Pretrained, config: ExportConfig) -> None:
 
 
 Writer = Callable[[Path, Pretrained, ExportConfig], None]
-FORMATS: dict[str, tuple[str, Writer]] = {  # name: ending, writer
+FORMATS: dict[str, tuple[str, Writer]] = {  # name: file extension, writer
     "stablehlo": (".stablehlo.zip", _write_stablehlo),
     "onnx": (".onnx", _write_onnx),
     "pth": (".pth", _write_pth),

@@ -1,4 +1,7 @@
-"""Decoding and NMS as ONNX operators: the same detections as detection/postprocess.py."""
+"""Adds decoding and NMS as ONNX operators, which give the same detections as detection/postprocess.py.
+
+One exception: ONNX drops a box whose score is exactly the threshold, which passes there.
+"""
 
 import numpy as np
 
@@ -26,20 +29,20 @@ def add_detections(
     corners = graph.add("Sub", center, half_size), graph.add("Add", center, half_size)
     box_BA4 = graph.add("Concat", *corners, axis=2)
 
-    # N best anchors, each with its best class.
+    # The N best anchors, each with its best class.
     best_BA1 = graph.add("Mul", obj, graph.add("ReduceMax", cls_BAC, axes=[2], keepdims=1))
     score_BN, index_BN = _top(graph, graph.add("Squeeze", best_BA1, graph.constant([2])), num_candidates)
     box_BN4 = _rows(graph, box_BA4, index_BN)
     label_BN = graph.add("ArgMax", _rows(graph, cls_BAC, index_BN), axis=2, keepdims=0)
 
-    # NonMaxSuppression takes a score for every class: 0 for all but the best one, and it keeps only scores above conf.
+    # NonMaxSuppression takes a score for every class: 0 for all but the best one. It keeps only scores above conf.
     depth, off_and_on = graph.constant(np.array(num_classes, np.int64)), graph.constant([0.0, 1.0])
     is_class_BCN = graph.add("OneHot", label_BN, depth, off_and_on, axis=1)
     score_BCN = graph.add("Mul", is_class_BCN, graph.add("Unsqueeze", score_BN, graph.constant([1])))
     limits = graph.constant([num_candidates]), graph.constant([config.iou]), graph.constant([config.conf])
     kept_K3 = graph.add("NonMaxSuppression", box_BN4, score_BCN, *limits)  # image, class, candidate
 
-    # Back from the list of K kept boxes to rows of D slots: scores of suppressed boxes become 0.
+    # Back from the list of the K kept boxes to D slots per image: scores of suppressed boxes become 0.
     place_K2 = graph.add("Gather", kept_K3, graph.constant([0, 2]), axis=1)
     one = graph.constant([1.0])
     ones_K = graph.add("Expand", one, graph.add("Shape", place_K2, start=0, end=1))
@@ -53,10 +56,10 @@ def add_detections(
 
 
 def _top(graph: Graph, score: str, count: int) -> tuple[str, str]:
-    """The `count` best scores of each row, and their indices."""
+    """Returns the `count` best scores of each row, and their indices."""
     return graph.add("TopK", score, graph.constant([count]), num_outputs=2, axis=1)
 
 
 def _rows(graph: Graph, values: str, index: str) -> str:
-    """values[b, index[b, i]] at [b, i]."""
+    """Returns values[b, index[b, i]] at [b, i]."""
     return graph.add("GatherND", values, graph.add("Unsqueeze", index, graph.constant([2])), batch_dims=1)

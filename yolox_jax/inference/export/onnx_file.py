@@ -16,7 +16,7 @@ from yolox_jax.weights.official import to_state_dict
 
 
 def raw_model(loaded: Pretrained, size_hw: tuple[int, int], batch: int | None) -> onnx.ModelProto:
-    """Builds the model that the official exporter writes, without decoding and NMS.
+    """Builds the same model as the official exporter, without decoding and NMS.
 
     images [B, 3, H, W] float32 BGR 0..255 -> output [B, A, 5 + C]. Any B will do if `batch` is None.
     """

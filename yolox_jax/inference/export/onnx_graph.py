@@ -1,4 +1,4 @@
-"""Builds an ONNX graph node by node, and names its nodes and constants."""
+"""Builds an ONNX graph node by node; nodes and constants are named automatically."""
 
 import itertools
 from typing import Any
@@ -8,7 +8,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 OPSET = 17  # ONNX Runtime, OpenVINO and TensorRT have all read it for years
-_IR_VERSION = 8  # the one of opset 17; older runtimes refuse newer ones
+_IR_VERSION = 8  # the version that came with opset 17; older runtimes refuse newer ones
 
 Dims = list[int | str]  # a name stands for a size that is known only when the graph runs
 
@@ -34,7 +34,7 @@ class Graph:
         self._outputs.append(helper.make_tensor_value_info(name, _tensor_type(dtype), dims))
 
     def constant(self, array: np.ndarray | list[int] | list[float]) -> str:
-        """Adds a constant tensor. Lists of int become int64 and lists of float float32, as ONNX's operators expect."""
+        """Adds a constant tensor. A list of int becomes int64, a list of float float32, as ONNX's operators expect."""
         if isinstance(array, list):
             array = np.array(array, np.int64 if all(isinstance(item, int) for item in array) else np.float32)
         name = f"constant_{next(self._number)}"
@@ -49,7 +49,7 @@ class Graph:
         return name if num_outputs == 1 else tuple(outputs)
 
     def model(self, **metadata: str) -> onnx.ModelProto:
-        """Returns the finished model, checked by ONNX; the metadata are stored in it."""
+        """Returns the finished model with this metadata, checked by ONNX."""
         graph = helper.make_graph(self._nodes, "yolox", self._inputs, self._outputs, self._constants)
         model = helper.make_model(
             graph,

@@ -91,7 +91,7 @@ class OnnxNetwork:
         return levels[1], levels[2], levels[3]
 
     def _sequence(self, name: str, x: str, down: int | None = None) -> str:
-        """A sequence of numbered blocks (nn.Sequential in the reference); block number `down` has stride 2."""
+        """Adds a sequence of numbered blocks (nn.Sequential in the reference); block number `down` has stride 2."""
         number = 0
         while kind := self._kind(each := f"{name}.{number}"):
             if kind == "residual":
@@ -104,7 +104,7 @@ class OnnxNetwork:
         return x
 
     def _kind(self, name: str) -> str | None:
-        """The kind of a numbered block, by the names of its tensors, or None after the last block."""
+        """Returns the kind of a numbered block, by the names of its tensors, or None after the last block."""
         for first, kind in (("conv", "block"), ("layer1.conv", "residual"), ("conv1.conv", "pyramid")):
             if f"{name}.{first}.weight" in self._tensors:
                 return kind
@@ -139,13 +139,13 @@ class OnnxNetwork:
         )
 
     def _spatial(self, name: str, x: str, stride: int = 1) -> str:
-        """A 3×3 convolution block, depthwise separable if the weights are."""
+        """Adds a 3×3 convolution block, depthwise separable if the weights are."""
         if f"{name}.dconv.conv.weight" in self._tensors:
             return self._block(f"{name}.pconv", self._block(f"{name}.dconv", x, stride))
         return self._block(name, x, stride)
 
     def _block(self, name: str, x: str, stride: int = 1) -> str:
-        """A convolution, with its BatchNorm folded in, and the activation."""
+        """Adds a convolution, with its BatchNorm folded in, and the activation."""
         scale, offset, mean, var = (
             self._tensors[f"{name}.bn.{leaf}"].astype(np.float64)
             for leaf in ("weight", "bias", "running_mean", "running_var")

@@ -1,6 +1,6 @@
 """Writes and reads a detector as one file: a StableHLO program with the weights inside, and a json that describes it.
 
-Reading needs JAX and this file but not the code of the network, so later changes to models/ do not affect old files.
+Reading needs JAX but not the code of the network, so later changes to models/ do not affect old files.
 """
 
 import dataclasses
@@ -97,13 +97,13 @@ def export(
     batch: int | None,
     platforms: Sequence[str] = PLATFORMS,
 ) -> Exported:
-    """Exports a function of images [B, H, W, 3] uint8 BGR to Detections; what it closes over, weights too, is embedded.
+    """Exports a function of images [B, H, W, 3] uint8 BGR to Detections, with the arrays that it closes over (weights).
 
     `batch` is B; with None the program takes any number of images.
     """
 
     @jax.jit
-    def as_tuple(images_BHW3: jax.Array) -> tuple[jax.Array, ...]:  # so that reading needs no type of this package
+    def as_tuple(images_BHW3: jax.Array) -> tuple[jax.Array, ...]:  # so that the file needs no type of this package
         found = detect(images_BHW3)
         return found.boxes, found.scores, found.labels, found.mask
 
@@ -121,7 +121,7 @@ def is_exported(path: str | Path) -> bool:
 
 
 def _deserialize(path: str | Path, serialized: bytes) -> jax.export.Exported:
-    """Deserializes the program of a file; raises UserError if it comes from a JAX too old or too new for this one."""
+    """Deserializes the program of a file; raises UserError if it is of a JAX too old or too new for this one."""
     oldest = jax.export.minimum_supported_calling_convention_version
     newest = jax.export.maximum_supported_calling_convention_version
     try:
@@ -136,5 +136,5 @@ def _deserialize(path: str | Path, serialized: bytes) -> jax.export.Exported:
 
 
 def _backend(platform: str) -> str:
-    """The name that jax.default_backend() gives a platform."""
+    """Returns the name of a platform in jax.default_backend()."""
     return "gpu" if platform in ("cuda", "rocm") else platform
