@@ -69,7 +69,9 @@ def stopped_and_finished_by_one(tmp_path_factory):
 @pytest.mark.slow
 def test_sigterm_to_one_process_stops_all_at_the_same_step_and_another_mesh_resumes(stopped_and_finished_by_one):
     cwd, silence, saved, mesh, written, finished = stopped_and_finished_by_one
-    assert [line for line in silence.splitlines() if line and "Gloo" not in line] == []  # process 0 prints for both
+    # Process 0 prints for both. Gloo's threads print too, and cut each other's lines apart.
+    by_gloo = re.compile(r"Gloo|connected peer ranks|peer ranks\.")
+    assert [line for line in silence.splitlines() if line and not by_gloo.search(line)] == []
     assert f"resuming from step {saved} of run\n" in finished
     assert mesh.splitlines()[-1].split()[-2:] == ["2x4", "complete"]
     assert sorted(written) == ["ocdbt.process_0", "ocdbt.process_1"]  # each host wrote its part

@@ -105,7 +105,7 @@ def test_each_console_command_runs_an_existing_program(distribution, monkeypatch
         (
             "commands.doctor()",
             ["--config", "configs/finetune.py", "--config.input_size=(100, 100)"],
-            "input size 100x100",
+            "the input size is 100x100",
         ),
         ("commands.predict()", ["--weights=absent.pth", "street.jpg"], "there is no file or folder absent.pth"),
         (

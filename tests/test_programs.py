@@ -146,7 +146,7 @@ def test_a_config_that_cannot_resume_the_run_is_refused_with_the_differences_and
         ("--config.seed=1", "seed: 0 there, 1 here"),
         ("--config.batch_size=6", "global_batch: 4 there, 6 here"),
         ("--config.optimizer=sgd", "optimizer: adamw there, sgd here"),
-        ("--config.epochs=1", "6 steps are done there, 3 are all here"),
+        ("--config.epochs=1", "6 steps are done there, the config has 3"),
     ):
         extra = ["--config.warmup_epochs=0", "--config.no_aug_epochs=0"]
         finished = programs.run("train.py", [*programs.arguments(data), "--workdir=runs/first", *extra, changed], cwd)
