@@ -115,7 +115,8 @@ def _step_once(config: StepConfig, num_devices: int = 1):
 _FROZEN_STATISTICS = ("bn/(mean|var)$",)
 
 
-@pytest.mark.parametrize("num_devices", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.slow  # test_accumulate.py has the quick one
+@pytest.mark.parametrize("num_devices", [1, 2])
 def test_a_batch_in_parts_gives_the_losses_and_the_update_of_the_whole_batch(num_devices):
     """Equal to rounding if the BatchNorm statistics are frozen; otherwise BatchNorm sees one part at a time."""
     state, metrics = _step_once(toy.step_config(freeze=_FROZEN_STATISTICS), num_devices)

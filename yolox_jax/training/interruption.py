@@ -45,7 +45,8 @@ class StopRequest:
         if self.signal_name and number == signal.SIGINT:  # a second Ctrl-C ends the program at once
             raise KeyboardInterrupt
         self.signal_name = signal.Signals(number).name
-        print(f"\n{self.signal_name}: the run ends after this step, once it is saved", flush=True)
+        with contextlib.suppress(RuntimeError):  # the program was printing a line, which cannot be entered twice
+            print(f"\n{self.signal_name}: the run ends after this step, once it is saved", flush=True)
         if jax.process_count() > 1:  # JAX's preemption service listens for SIGTERM
             os.kill(os.getpid(), signal.SIGTERM)
 

@@ -1,0 +1,18 @@
+"""A signal is noted whatever the program is doing when it comes."""
+
+import builtins
+import os
+import signal
+
+from yolox_jax.training.interruption import stop_request
+
+
+def test_a_signal_that_comes_while_a_line_is_printed_is_noted(monkeypatch):
+    def busy(*args, **kwargs):
+        raise RuntimeError("reentrant call inside <_io.BufferedWriter name='<stdout>'>")
+
+    with stop_request() as stop:
+        assert not stop.check()
+        monkeypatch.setattr(builtins, "print", busy)
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.check() and stop.signal_name == "SIGTERM"
