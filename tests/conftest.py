@@ -3,16 +3,14 @@
 import os
 from pathlib import Path
 
-# On a busy machine, a device may have to wait a long time for the others.
-_FLAGS = " --xla_force_host_platform_device_count=8 --xla_cpu_collective_call_terminate_timeout_seconds=600"
-os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + _FLAGS
-
 import jax
 import pytest
 
 from tests import programs
 from tests.material import ROOT
 
+# XLA reads them when the first array is made.
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {programs.xla_flags(num_devices=8)}"
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_default_matmul_precision", "float32")

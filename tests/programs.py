@@ -14,6 +14,7 @@ from subprocess import PIPE
 from typing import IO
 
 import cv2
+import jax
 import pytest
 
 from tests.material import ROOT
@@ -60,13 +61,20 @@ def arguments(data: Path, size: str = "(64, 64)") -> list[str]:
     ]
 
 
+def xla_flags(num_devices: int) -> str:
+    """XLA_FLAGS for simulated devices, of which jaxlib must know each: at another it ends the process without a word."""
+    flags = f"--xla_force_host_platform_device_count={num_devices}"
+    if jax.__version_info__ >= (0, 8):
+        # On a busy machine, a device may have to wait a long time for the others.
+        flags += " --xla_cpu_collective_call_terminate_timeout_seconds=600"
+    return flags
+
+
 def environment(num_devices: int = 1) -> dict[str, str]:
     """The environment of a program with simulated devices of its own and the tests' compilation cache."""
     return os.environ | {
-        # On a busy machine, a device may have to wait a long time for the others. At LLVM's level 0, a program compiles
-        # in 60 % of the time.
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={num_devices} --xla_backend_optimization_level=0 "
-        "--xla_cpu_collective_call_terminate_timeout_seconds=600",
+        # At LLVM's level 0, a program compiles in 60 % of the time.
+        "XLA_FLAGS": f"{xla_flags(num_devices)} --xla_backend_optimization_level=0",
         "JAX_PLATFORMS": "cpu",
         "JAX_COMPILATION_CACHE_DIR": os.environ.get("YOLOX_JAX_TEST_CACHE", str(ROOT / ".jax_cache")),
         "PYTHONPATH": str(ROOT),
