@@ -132,7 +132,7 @@ def restore(run: Run) -> tuple[TrainState, int]:
     else:
         variables = state.init_variables(run.model, config.seed)
     freezing.frozen_mask(variables, run.step_config.freeze)  # reports a wrong pattern now, not while compiling
-    train_state = state.create(variables, run.optimizer)
+    train_state = state.create(variables, run.optimizer, yolox.compute_dtype(config.dtype))
     train_state = place(train_state, run.mesh, parallel.state_specs(train_state, run.mesh, config.parallel.shard_state))
 
     def check(meta: checkpoint.Meta) -> None:

@@ -26,13 +26,14 @@ class ToyDetector(nn.Module):
     """One strided convolution for each level, then raw predictions."""
 
     bn_axis: str | None = None
+    dtype: jnp.dtype = jnp.float32
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool = False) -> Predictions:
         levels = []
         for stride in (8, 16, 32):
             pooled = nn.avg_pool(images / 255, (stride, stride), (stride, stride))
-            features = ConvBlock(8, 3, 1, BlockConfig(bn_axis=self.bn_axis))(pooled, train)
+            features = ConvBlock(8, 3, 1, BlockConfig(bn_axis=self.bn_axis, dtype=self.dtype))(pooled, train)
             raw = Conv(5 + NUM_CLASSES, bias_init=nn.initializers.constant(-1.0))(features)
             levels.append(raw.reshape(raw.shape[0], -1, 5 + NUM_CLASSES))
         raw = jnp.concatenate(levels, axis=1)

@@ -21,6 +21,7 @@ from tests.material import golden, nano_of_seven_classes
 from tests.training import toy
 from yolox_jax.boxes import cxcywh_to_xyxy
 from yolox_jax.mesh import make_mesh, place, shard_batch
+from yolox_jax.models import yolox
 from yolox_jax.training import optim, parallel, state
 from yolox_jax.training.schedule import Schedule
 from yolox_jax.training.step import train_step
@@ -28,16 +29,18 @@ from yolox_jax.types import Batch
 from yolox_jax.weights import official
 
 
-def run(num_steps: int) -> tuple[list[dict[str, Any]], dict[str, float]]:
+def run(num_steps: int, dtype: jnp.dtype = jnp.float32) -> tuple[list[dict[str, Any]], dict[str, float]]:
     """The metrics of each step, and the final norm of every tensor and of its EMA."""
     arrays = golden("trajectory")
     model, variables = nano_of_seven_classes()
+    if dtype != jnp.float32:
+        model = yolox.create("nano", 7, dtype)
     schedule = Schedule(0.01 / 64 * 4, 4, 5, warmup_epochs=1, no_aug_epochs=1, min_lr_ratio=0.05)
     optimizer = optim.sgd(momentum=0.9, weight_decay=5e-4)
     mesh = make_mesh(1)
     step = functools.partial(train_step, model=model, optimizer=optimizer, config=toy.step_config(schedule))
     mapped = parallel.map_step(step, mesh)
-    now, history = place(state.create(variables, optimizer), mesh), []
+    now, history = place(state.create(variables, optimizer, dtype), mesh), []
     for number in range(num_steps):
         labels = jnp.asarray(arrays[f"labels/{number}"], jnp.float32)
         batch = Batch(

@@ -39,7 +39,7 @@ def print_start(
     print(
         f"YOLOX-{config.model}, {num_params:,} parameters{frozen}, "
         f"{'' if flops is None else f'{flops / 1e9:.1f} GFLOP per image '}at {height}x{width}, "
-        f"{yolox.compute_dtype(config.dtype)} on {mesh.size} {jax.default_backend()} device(s)\n"
+        f"{yolox.compute_dtype(config.dtype)} on {mesh.size} {mesh.devices.flat[0].device_kind} device(s)\n"
         f"{len(train_source)} training and {len(val_source)} validation images of {config.data.kind} data, "
         f"{len(train_source.class_names)} classes: {names}\n"
         f"{schedule.total_steps} steps of {config.batch_size} images{parts}, {schedule.epochs} epochs; "

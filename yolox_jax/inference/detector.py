@@ -77,7 +77,7 @@ class Detector:
           multi_label: report a box for each class that reaches `conf`, not only for its best one; off by default.
           tta: test-time augmentation: detect in four views of each image (as it is, mirrored, smaller, larger); off by
             default.
-          dtype: compute dtype: float32, bfloat16 or auto, the default: float32 on CPU, bfloat16 on GPU and TPU.
+          dtype: compute dtype: float32, bfloat16, float16 or auto, the default: the one that the device is built for.
           batch_size: images per batch when a list is given.
           log: called with a message before work that takes long; `lambda text: None` silences it.
 

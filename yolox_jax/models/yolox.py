@@ -33,12 +33,13 @@ from yolox_jax.models.csp_darknet import CSPDarknet
 from yolox_jax.models.darknet53 import Darknet53
 from yolox_jax.models.fpn import FPN
 from yolox_jax.models.head import Head
-from yolox_jax.models.kernels.precision import native_dtype
+from yolox_jax.models.kernels.precision import native_dtype_here
 from yolox_jax.models.kernels.space_to_depth import Choice
 from yolox_jax.models.pafpn import PAFPN
 from yolox_jax.types import Predictions
 
 _LARGEST_STRIDE = 32
+DTYPES = ("auto", "float32", "bfloat16", "float16")  # the names that `compute_dtype` takes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,16 +134,20 @@ def count_flops(model: YOLOX, variables: Any, size_hw: tuple[int, int]) -> float
     return cast(dict[str, float], lowered.cost_analysis())["flops"]
 
 
-def compute_dtype(name: str) -> jnp.dtype:
-    """The dtype named float32 or bfloat16, or for "auto" the one that the hardware is built for.
+def compute_dtype(name: str, native: jnp.dtype | None = None) -> jnp.dtype:
+    """The compute dtype of this name.
 
+    Args:
+      name: one of DTYPES; "auto" is the native dtype.
+      native: of the devices that the network is for (kernels/precision.py); None: of those here.
     Raises:
       UserError: another name.
     """
-    dtypes = {"auto": native_dtype(), "float32": jnp.float32, "bfloat16": jnp.bfloat16}
-    if name not in dtypes:
-        raise UserError(f"dtype is {name!r}", f"choose one of {', '.join(dtypes)}")
-    return jnp.dtype(dtypes[name])
+    if name not in DTYPES:
+        raise UserError(f"dtype is {name!r}", f"choose one of {', '.join(DTYPES)}")
+    if name == "auto":
+        return native_dtype_here() if native is None else native
+    return jnp.dtype(name)
 
 
 def _check_images(images: jax.Array) -> None:

@@ -20,6 +20,7 @@ from orbax.checkpoint import checkpoint_managers
 
 from yolox_jax.errors import UserError
 from yolox_jax.training import hosts
+from yolox_jax.training.loss_scale import LossScale
 from yolox_jax.training.run_directory import write_atomically, writing
 from yolox_jax.training.state import TrainState
 from yolox_jax.weights.checkpoint import (
@@ -37,6 +38,8 @@ from yolox_jax.weights.checkpoint import (
 logger = logging.getLogger("yolox_jax.training")
 
 _T = TypeVar("_T")
+
+_LOSS_SCALE = "loss_scale"  # an item of its own, so that the others are the same for every compute dtype
 
 
 class SaveDue:
@@ -150,6 +153,9 @@ class Checkpoints:
         Calls `check`, which may raise, with a meta before reading its arrays. Warns of a checkpoint that cannot be
         read, leaves it in place and falls back to the one before it.
 
+        A run may change its compute dtype, since it may move to another card: the loss scale of float16 is then that of
+        `like`, or left out, and a line reports it.
+
         Raises:
           CheckpointError: there are checkpoints, but none can be read.
         """
@@ -178,11 +184,19 @@ class Checkpoints:
         return None
 
     def _restore(self, step: int, like: TrainState) -> TrainState:
+        # Process 0 looks for all, since restoring an item is a joint work.
+        is_scaled = bool(hosts.broadcast_from_primary((self._directory / str(step) / _LOSS_SCALE).is_dir()))
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-        items = {name: ocp.args.StandardRestore(item) for name, item in _items(abstract).items()}
+        wanted = _items(abstract if is_scaled else abstract.replace(loss_scale=None))
+        items = {name: ocp.args.StandardRestore(item) for name, item in wanted.items()}
         with contextlib.closing(self._open()) as manager:
             found = manager.restore(step, args=ocp.args.Composite(**items))
-        return TrainState(ema=found["ema"], **found["raw"], **found["train"])
+        loss_scale = LossScale(**found[_LOSS_SCALE]) if _LOSS_SCALE in wanted else like.loss_scale
+        if is_scaled and like.loss_scale is None:
+            print("the run was in float16 until now: its loss scale is left out")
+        if like.loss_scale is not None and not is_scaled:
+            print("the run was not in float16 until now: it begins with a new loss scale")
+        return TrainState(ema=found["ema"], **found["raw"], **found["train"], loss_scale=loss_scale)
 
     def close(self) -> None:
         """Waits until everything is written. Raises CheckpointError if that fails."""
@@ -228,11 +242,15 @@ class _LatestAndBest(checkpoint_managers.PreservationPolicy):
 
 def _items(state: TrainState) -> dict[str, Any]:
     """The arrays of a state, by the checkpoint item that holds them."""
-    return {
+    items = {
         "ema": state.ema,
         "raw": {"params": state.params, "batch_stats": state.batch_stats},
         "train": {"step": state.step, "opt_state": state.opt_state},
     }
+    if state.loss_scale is not None:
+        scale = state.loss_scale
+        items[_LOSS_SCALE] = {"value": scale.value, "num_updates": scale.num_updates}
+    return items
 
 
 def _try_on_all(read: Callable[[], _T]) -> tuple[_T | None, Exception]:

@@ -85,5 +85,5 @@ def state_specs(state: TrainState, mesh: Mesh, shard_state: bool) -> Any:
     def sharded(tree: Any) -> Any:
         return jax.tree.map(lambda x: zero.spec_of(x.shape, mesh.size, AXIS), tree)
 
-    step, params, batch_stats = jax.tree.map(lambda _: WHOLE, (state.step, state.params, state.batch_stats))
-    return TrainState(step, params, batch_stats, sharded(state.ema), sharded(state.opt_state))
+    whole = jax.tree.map(lambda _: WHOLE, state)
+    return whole.replace(ema=sharded(state.ema), opt_state=sharded(state.opt_state))

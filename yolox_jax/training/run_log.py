@@ -84,6 +84,7 @@ class RunLog:
         self._num_dropped_boxes = max((record.get("num_dropped_boxes", 0) for record in kept), default=0)
         self._num_bad_in_a_row = 0
         self._num_skipped = sum(record.get("event") == "skipped" for record in kept)
+        self._num_overflowed = sum(record.get("event") == "overflowed" for record in kept)
         self._programs = CompileCounter()
         self._since = time.perf_counter()
         self._seconds_waited = 0.0
@@ -140,6 +141,7 @@ class RunLog:
         images_per_second = len(self._checked) * self._batch_size / (now - self._since)
         data_wait = self._seconds_waited / (now - self._since)
         step, last = self._checked[-1]
+        overflows = {"num_overflowed": self._num_overflowed} if "overflowed" in last else {}
         self.write(
             {
                 "step": step,
@@ -147,6 +149,7 @@ class RunLog:
                 "images_per_second": images_per_second,
                 "data_wait": data_wait,
                 "num_skipped": self._num_skipped,
+                **overflows,
                 "num_dropped_boxes": self._num_dropped_boxes,
                 "num_programs": self._programs.num_programs,
             }
@@ -203,17 +206,26 @@ class RunLog:
         if not metrics["skipped"]:
             self._num_bad_in_a_row = 0
             return
+        if metrics.get("overflowed"):  # float16's range, not a bad step: at most 24 times in a row (loss_scale.py)
+            self._num_overflowed += 1
+            scale = float(metrics["loss_scale"])
+            print(f"step {step}: the gradients overflow float16: update skipped, loss scale halved to {scale / 2:.0f}")
+            self.write({"step": step, "event": "overflowed", "loss_scale": scale})
+            return
         self._num_bad_in_a_row += 1
         self._num_skipped += 1
         found = f"loss {metrics['loss']}, gradient norm {metrics['grad_norm']}"
+        advice = "lower config.lr_per_image, or look at the images listed above"
+        if "loss_scale" in metrics:
+            found += f" at loss scale {metrics['loss_scale']:.0f}"
+            advice += ", or train with --config.dtype=float32"
         print(f"step {step}: {found}: update skipped ({self._num_bad_in_a_row} in a row). Images {list(image_ids)}")
         self.write({"step": step, "event": "skipped", "image_ids": list(image_ids)})
         if self._num_bad_in_a_row >= self._max_bad_steps:
             raise TrainingBrokeDown(
                 f"{self._num_bad_in_a_row} steps in a row up to step {step} had a loss or gradient that is not finite "
                 f"({found})",
-                "lower config.lr_per_image, or look at the images listed above (config.max_bad_steps is the number of "
-                "such steps that ends a run)",
+                f"{advice} (config.max_bad_steps is the number of such steps that ends a run)",
             )
 
     def _print_progress(self, step: int, metrics: dict[str, float], images_per_second: float, data_wait: float) -> None:

@@ -9,6 +9,8 @@ import optax
 
 from yolox_jax import compiler_options
 from yolox_jax.models.yolox import YOLOX
+from yolox_jax.training import loss_scale
+from yolox_jax.training.loss_scale import LossScale
 
 
 @flax.struct.dataclass
@@ -20,6 +22,7 @@ class TrainState:
     batch_stats: Any
     ema: Any  # {"params": …, "batch_stats": …}: the EMA weights, ready for model.apply
     opt_state: optax.OptState
+    loss_scale: LossScale | None = None  # in float16 only (loss_scale.py)
 
 
 def init_variables(model: YOLOX, seed: int) -> Any:
@@ -28,12 +31,16 @@ def init_variables(model: YOLOX, seed: int) -> Any:
     return init(jax.random.key(seed), jnp.zeros((1, 32, 32, 3)))
 
 
-def create(variables: Any, optimizer: optax.GradientTransformation) -> TrainState:
-    """The state before the first step. The EMA weights start as a copy, so that both can be donated."""
+def create(variables: Any, optimizer: optax.GradientTransformation, dtype: jnp.dtype = jnp.float32) -> TrainState:
+    """The state before the first step of a run with this compute dtype: float16 needs a loss scale.
+
+    The EMA weights start as a copy, so that both can be donated.
+    """
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=variables["params"],
         batch_stats=variables["batch_stats"],
         ema=jax.tree.map(jnp.copy, {"params": variables["params"], "batch_stats": variables["batch_stats"]}),
         opt_state=optimizer.init(variables["params"]),
+        loss_scale=loss_scale.create(dtype),
     )

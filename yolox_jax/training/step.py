@@ -62,7 +62,8 @@ def train_step(
 
     Must run under a mapped axis named "data" (parallel.map_step). One all-reduce sums gradients and losses over the
     devices. BatchNorm normalizes by this device's images only, unless the model has a `bn_axis`; its running statistics
-    are averaged over the devices. A step whose loss or gradient is not finite changes nothing but `step`.
+    are averaged over the devices. A step whose loss or gradient is not finite changes nothing but `step` and, in
+    float16, `loss_scale`.
 
     Args:
       state: the same on every device; with config.shard_state, `ema` and `opt_state` are this device's slices.
@@ -73,32 +74,11 @@ def train_step(
       size_hw: the size to train at; None for the batch's own.
     Returns:
       The new state, and metrics of the global batch: those of losses.divide, learning_rate, grad_norm (before
-      clipping), and skipped, which is 1 if the step changed nothing.
+      clipping), and skipped, which is 1 if the step changed nothing. In float16 also loss_scale, that of this step,
+      and overflowed, which is 1 if the step was skipped only because the scale was too high.
     """
     frozen = freezing.frozen_mask({"params": state.params, "batch_stats": state.batch_stats}, config.freeze)
-
-    def forward_backward(batch_stats: Any, part: Batch) -> tuple[Any, tuple[Any, losses.LossSums]]:
-        images_BHW3, gt_xyxy_BG4 = augment(part, size_hw, config.hsv_multiplies)
-
-        def undivided_loss(params: Any) -> tuple[jax.Array, tuple[losses.LossSums, Any]]:
-            variables = {"params": freezing.stop_frozen_gradients(frozen["params"], params), "batch_stats": batch_stats}
-            with freezing.frozen_statistics(config.freeze):
-                predictions, updated = model.apply(variables, images_BHW3, train=True, mutable=["batch_stats"])
-            sums = losses.loss_sums(
-                predictions,
-                make_anchors(images_BHW3.shape[1:3]),
-                gt_xyxy_BG4,
-                part.gt_labels,
-                part.gt_mask,
-                config.schedule.l1_weight(state.step),
-                assignment_config=config.assignment,
-                loss_config=config.loss,
-            )
-            return sums.weighted_sum(), (sums, updated["batch_stats"])
-
-        gradients, (sums, updated_stats) = jax.grad(undivided_loss, has_aux=True)(state.params)
-        return updated_stats, (gradients, sums)
-
+    forward_backward = functools.partial(_forward_backward, state, frozen, model=model, config=config, size_hw=size_hw)
     batch_stats, (gradients, sums) = accumulate(forward_backward, config.accumulate_steps)(state.batch_stats, batch)
     num_slices = lax.axis_size(AXIS) if config.shard_state else 1
     gradients, (sums, batch_stats) = zero.sum_over_devices(gradients, (sums, batch_stats), num_slices, AXIS)
@@ -111,10 +91,15 @@ def train_step(
         gradients = optim.clip_to_norm(gradients, grad_norm, config.clip_grad_norm)
     learning_rate = config.schedule.learning_rate(state.step)
     new_state = _update(state, gradients, batch_stats, frozen, learning_rate, num_slices, optimizer, config)
-    finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(grad_norm)
+    loss_is_finite, gradients_are_finite = jnp.isfinite(metrics["loss"]), jnp.isfinite(grad_norm)
+    finite = loss_is_finite & gradients_are_finite
     new_state = jax.tree.map(lambda new, old: jnp.where(finite, new, old), new_state, state)
     new_state = new_state.replace(step=state.step + 1)
     metrics |= {"learning_rate": learning_rate, "grad_norm": grad_norm, "skipped": 1.0 - finite.astype(jnp.float32)}
+    if state.loss_scale is not None:
+        overflowed = state.loss_scale.is_too_high(loss_is_finite, gradients_are_finite)
+        new_state = new_state.replace(loss_scale=state.loss_scale.after(overflowed, finite))
+        metrics |= {"loss_scale": state.loss_scale.value, "overflowed": overflowed.astype(jnp.float32)}
     return new_state, metrics
 
 
@@ -132,6 +117,45 @@ def augment(batch: Batch, size_hw: tuple[int, int] | None, hsv_multiplies: bool 
     if size_hw is not None:
         images_BHW3, gt_xyxy_BG4 = resize(images_BHW3, gt_xyxy_BG4, size_hw)
     return images_BHW3, gt_xyxy_BG4
+
+
+def _forward_backward(
+    state: TrainState,
+    frozen: Any,
+    batch_stats: Any,
+    part: Batch,
+    *,
+    model: YOLOX,
+    config: StepConfig,
+    size_hw: tuple[int, int] | None,
+) -> tuple[Any, tuple[Any, losses.LossSums]]:
+    """The updated BatchNorm statistics, and the sums over a part of the batch: gradients of its loss, and the rest."""
+    images_BHW3, gt_xyxy_BG4 = augment(part, size_hw, config.hsv_multiplies)
+
+    def undivided_loss(params: Any) -> tuple[jax.Array, tuple[losses.LossSums, Any]]:
+        variables = {"params": freezing.stop_frozen_gradients(frozen["params"], params), "batch_stats": batch_stats}
+        with freezing.frozen_statistics(config.freeze):
+            predictions, updated = model.apply(variables, images_BHW3, train=True, mutable=["batch_stats"])
+        sums = losses.loss_sums(
+            predictions,
+            make_anchors(images_BHW3.shape[1:3]),
+            gt_xyxy_BG4,
+            part.gt_labels,
+            part.gt_mask,
+            config.schedule.l1_weight(state.step),
+            assignment_config=config.assignment,
+            loss_config=config.loss,
+        )
+        loss = sums.weighted_sum()
+        if state.loss_scale is not None:
+            loss *= state.loss_scale.factor(sums)
+        return loss, (sums, updated["batch_stats"])
+
+    gradients, (sums, updated_stats) = jax.grad(undivided_loss, has_aux=True)(state.params)
+    if state.loss_scale is not None:
+        unscale = 1 / state.loss_scale.factor(sums)
+        gradients = jax.tree.map(lambda x: x * unscale, gradients)
+    return updated_stats, (gradients, sums)
 
 
 def _update(
@@ -154,4 +178,4 @@ def _update(
     params = zero.gather(own_params, state.params, AXIS)
     params = freezing.keep_frozen(frozen["params"], params, state.params)
     batch_stats = freezing.keep_frozen(frozen["batch_stats"], batch_stats, state.batch_stats)
-    return TrainState(state.step, params, batch_stats, ema, opt_state)
+    return TrainState(state.step, params, batch_stats, ema, opt_state, state.loss_scale)

@@ -2,8 +2,9 @@
 
 A run directory holds checkpoints/<step>/ with four items: `ema`, the EMA weights, which evaluation reads; `raw`, the
 weights that the optimizer updates; `train`, the rest of the state; and `meta`, a JSON with everything that is not an
-array. Beside the steps, ap.json has the AP of those that were evaluated: a state is saved before it is evaluated, so
-that a crash during evaluation loses nothing. training/checkpoints.py writes them.
+array. A run in float16 has a fifth, `loss_scale`. Beside the steps, ap.json has the AP of those that were evaluated: a
+state is saved before it is evaluated, so that a crash during evaluation loses nothing. training/checkpoints.py writes
+them.
 """
 
 import contextlib

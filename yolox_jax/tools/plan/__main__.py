@@ -17,9 +17,10 @@ from ml_collections import config_flags
 
 from yolox_jax.cli.terminal import make_parent_dirs, quiet_libraries, run_program, user_errors
 from yolox_jax.errors import UserError, writing
+from yolox_jax.models import yolox
 from yolox_jax.tools.plan.chips import parse_topology
 from yolox_jax.tools.plan.planner import plan, plan_largest
-from yolox_jax.tools.plan.programs import PROGRAMS
+from yolox_jax.tools.plan.programs import PROGRAMS, compute_dtype
 from yolox_jax.tools.plan.report import as_text
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The config to plan.", lock_config=True)
@@ -28,7 +29,7 @@ _WHAT = flags.DEFINE_enum("what", "train", list(PROGRAMS), "The training step, o
 _BATCH = flags.DEFINE_string(
     "batch", None, "Images per chip, or auto for the largest number that fits. By default the config's."
 )
-_DTYPE = flags.DEFINE_enum("dtype", "bfloat16", ["bfloat16", "float32"], "The compute dtype.")
+_DTYPE = flags.DEFINE_enum("dtype", None, yolox.DTYPES, "The compute dtype; by default config.dtype.")
 _JSON = flags.DEFINE_string("json", None, "Also writes the figures to this file as JSON.")
 
 
@@ -39,13 +40,14 @@ def main() -> None:
         make_parent_dirs(_JSON.value)
         topology = parse_topology(str(_TOPOLOGY.value))
         config = _CONFIG.value
+        dtype = compute_dtype(_DTYPE.value or config.dtype).name
         global_batch = config.batch_size if _WHAT.value == "train" else config.eval.batch_size
         batch_per_chip = max(global_batch // topology.num_chips, 1)
         if _BATCH.value == "auto":
-            report = plan_largest(config, topology, _WHAT.value, batch_per_chip, _DTYPE.value)
+            report = plan_largest(config, topology, _WHAT.value, batch_per_chip, dtype)
         else:
             batch_per_chip = _parse_batch(_BATCH.value) if _BATCH.value else batch_per_chip
-            report = plan(config, topology, _WHAT.value, batch_per_chip, _DTYPE.value)
+            report = plan(config, topology, _WHAT.value, batch_per_chip, dtype)
         height, width = report["input_size"]
         chips = "1 chip" if topology.num_chips == 1 else f"{topology.num_chips} chips"
         print(

@@ -16,6 +16,7 @@ from yolox_jax.detection.anchors import check_size
 from yolox_jax.inference.predict import make_predict
 from yolox_jax.mesh import AXIS, check_batch_size
 from yolox_jax.models import yolox
+from yolox_jax.models.kernels.precision import native_dtype
 from yolox_jax.training import parallel, state
 from yolox_jax.training.step import train_step
 from yolox_jax.types import Batch
@@ -40,7 +41,8 @@ def train_program(config: ConfigDict, mesh: Mesh, batch_per_chip: int, dtype: st
     optimizer = from_config.optimizer(config)
     step_config = from_config.step_config(config, from_config.schedule(config, _NUM_IMAGES))
     step = functools.partial(train_step, model=model, optimizer=optimizer, config=step_config, size_hw=size_hw)
-    train_state = jax.eval_shape(functools.partial(state.create, optimizer=optimizer), abstract_variables(model))
+    create = functools.partial(state.create, optimizer=optimizer, dtype=compute_dtype(dtype))
+    train_state = jax.eval_shape(create, abstract_variables(model))
     num_images = batch_per_chip * mesh.size
     check_batch_size("batch_size", num_images, mesh, config.accumulate_steps)
     batch = jax.eval_shape(lambda: _batch(num_images, size_hw, config.data.max_boxes, config.hsv.enabled))
@@ -53,7 +55,7 @@ def train_program(config: ConfigDict, mesh: Mesh, batch_per_chip: int, dtype: st
         lowered,
         {
             "parameters": _num_bytes((train_state.params, train_state.batch_stats)),
-            "optimiser": _num_bytes(train_state.opt_state),
+            "optimiser": _num_bytes((train_state.opt_state, train_state.loss_scale)),
             "EMA": _num_bytes(train_state.ema),
             "batch": _num_bytes(batch),
         },
@@ -75,9 +77,14 @@ PROGRAMS = {"train": train_program, "predict": predict_program}
 
 
 def _create_model(config: ConfigDict, dtype: str, bn_axis: str | None = None) -> yolox.YOLOX:
-    num_classes, compute_dtype = config.num_classes or _NUM_CLASSES, yolox.compute_dtype(dtype)
+    num_classes = config.num_classes or _NUM_CLASSES
     # As on a TPU: "auto" would ask for the platform of this process, which is a CPU.
-    return yolox.create(config.model, num_classes, compute_dtype, bn_axis=bn_axis, space_to_depth=True)
+    return yolox.create(config.model, num_classes, compute_dtype(dtype), bn_axis=bn_axis, space_to_depth=True)
+
+
+def compute_dtype(name: str) -> jnp.dtype:
+    """The compute dtype of this name on the chips of the plan."""
+    return yolox.compute_dtype(name, native_dtype("tpu"))
 
 
 def _batch(num_images: int, size_hw: tuple[int, int], num_slots: int, has_hsv: bool) -> Batch:
