@@ -12,7 +12,7 @@ from tests.material import ROOT
 # The layers, lowest first: a part may import lower layers and itself, but no other part of its own layer.
 _LAYERS = (
     ("errors", "types"),
-    ("boxes", "cache_folder", "compiler_options", "locks", "mesh"),
+    ("boxes", "cache_folder", "compiler_options", "locks", "mesh", "storage"),
     ("augment", "detection", "models"),
     ("data", "weights"),
     ("visualize",),
@@ -31,6 +31,10 @@ _FENCES = {
     "tensorflow_datasets": ("yolox_jax/data/",),
     "grain": ("yolox_jax/data/",),
     "filelock": ("yolox_jax/locks.py",),
+    "fsspec": ("yolox_jax/storage/client.py",),
+    "gcsfs": ("yolox_jax/storage/client.py",),
+    "s3fs": ("yolox_jax/storage/client.py",),
+    "aiohttp": ("yolox_jax/storage/client.py",),
     "platformdirs": ("yolox_jax/cache_folder.py",),
     "matplotlib": ("yolox_jax/evaluation/plots.py",),
     "onnx": ("yolox_jax/inference/export/",),

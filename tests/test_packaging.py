@@ -69,6 +69,8 @@ def test_a_wheel_has_the_version_the_requirements_and_the_extras(distribution):
         "tpu-plan",
         "wandb",
         "mlflow",
+        "gcs",
+        "s3",
         "dev",
     }
 
