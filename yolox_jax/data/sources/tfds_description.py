@@ -61,7 +61,7 @@ def _read(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror or error})", _ADVICE) from error
     except DocumentError as error:
-        raise UserError(f"{path} cannot be used ({error})", _ADVICE) from error
+        raise UserError(f"{path} {error}", _ADVICE) from error
     if not isinstance(content, dict):
         raise UserError(f"{path} is a {type(content).__name__}, not a json object", _ADVICE)
     return content
@@ -114,7 +114,7 @@ def _class_names(content: Any, path: Path) -> Iterator[str]:
                     try:
                         waiting.append(parse_json(item.encode()))
                     except DocumentError as error:
-                        raise UserError(f"{path} cannot be used ({error})", _ADVICE) from error
+                        raise UserError(f"{path} {error}", _ADVICE) from error
 
 
 def _is_text(value: object) -> bool:
