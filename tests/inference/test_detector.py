@@ -13,7 +13,6 @@ from yolox_jax.augment.geometry import letterbox
 from yolox_jax.data import images
 from yolox_jax.errors import NotFoundError, UserError
 from yolox_jax.inference import pretrained
-from yolox_jax.inference.coco_names import COCO_NAMES
 from yolox_jax.inference.inputs import as_bgr
 from yolox_jax.inference.predict import DetectConfig
 from yolox_jax.models.yolox import VARIANTS
@@ -22,6 +21,7 @@ from yolox_jax.training.checkpoints import Checkpoints
 from yolox_jax.training.compilation import CompileCounter
 from yolox_jax.types import Detections
 from yolox_jax.weights import checkpoint, official
+from yolox_jax.weights.coco_names import COCO_NAMES
 from yolox_jax.weights.torch_writer import save_pth
 
 _SIZE = (64, 96)

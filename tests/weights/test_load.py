@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict
 
 from tests.material import material, nano_of_seven_classes
 from yolox_jax.errors import NotFoundError, UserError
@@ -10,6 +11,8 @@ from yolox_jax.models import yolox
 from yolox_jax.training import optim, state
 from yolox_jax.training.checkpoints import Checkpoints
 from yolox_jax.weights import checkpoint, load, official
+from yolox_jax.weights.class_rows import find_rows
+from yolox_jax.weights.coco_names import COCO_NAMES
 
 _SEVEN = tuple("abcdefg")
 
@@ -46,34 +49,77 @@ def test_another_model_is_refused_and_both_are_named(run):
         load.load_weights(str(run[0]), "tiny", _SEVEN)
 
 
-def test_other_classes_are_refused_and_both_are_named(run):
-    with pytest.raises(UserError, match="7 classes a, b, c, d, e …; the data set has the 2 classes cat, dog"):
-        load.load_weights(str(run[0]), "nano", ("cat", "dog"))
+def test_other_classes_are_refused_and_listed(run):
+    message = (
+        "trained on the 7 classes a, b, c, d, e …; the data set has the 2 classes cat, b; "
+        "only in the data set: cat; only in the weights: a, c, d, e, f, g: choose weights or data"
+    )
+    with pytest.raises(UserError, match=message):
+        load.load_weights(str(run[0]), "nano", ("cat", "b"))
+    with pytest.raises(UserError, match="only in the data set: none; only in the weights: c, d, e, f, g"):
+        load.load_weights(str(run[0]), "nano", ("a", "b"))
 
 
-def test_transfer_loads_all_but_the_class_layers_from_a_run_of_other_classes(run):
+def _class_layers(variables, num_classes):
+    """The class axis first, as in the official file."""
+    state_dict = official.to_state_dict(variables, yolox.create("nano", num_classes))
+    return {name: tensor for name, tensor in state_dict.items() if name.startswith("head.cls_preds")}
+
+
+def _assert_others_equal(ours, theirs):
+    """All layers are equal but those that predict the class."""
+    ours, theirs = flatten_dict(ours), flatten_dict(theirs)
+    for path in ours:
+        if "cls_preds" not in path:
+            np.testing.assert_array_equal(ours[path], theirs[path])
+
+
+def test_classes_in_another_order_are_matched_by_name(run, caplog):
     workdir, variables = run
-    loaded = load.load_weights(str(workdir), "nano", ("cat", "dog"), transfer=True)
-    ours = official.to_state_dict(loaded, yolox.create("nano", 2))
-    theirs = official.to_state_dict(variables, yolox.create("nano", 7))
-    same = [name for name in theirs if not name.startswith("head.cls_preds")]
-    for name in same:
-        np.testing.assert_array_equal(ours[name], theirs[name])
-    assert ours["head.cls_preds.0.bias"].shape == (2,)
+    loaded = load.load_weights(str(workdir), "nano", tuple("gabcdef"))
+    assert "has the data set's classes in another order: they are matched by name" in caplog.text
+    for name, tensor in _class_layers(loaded, 7).items():
+        np.testing.assert_array_equal(tensor, _class_layers(variables, 7)[name][[6, 0, 1, 2, 3, 4, 5]])
+    _assert_others_equal(loaded, variables)
 
 
-def test_transfer_to_the_same_number_of_other_classes_loads_everything_and_warns(run, caplog):
+def test_transfer_takes_the_classes_that_both_have_and_lists_those_that_start_anew(run, caplog):
     workdir, variables = run
-    loaded = load.load_weights(str(workdir), "nano", tuple("tuvwxyz"), transfer=True)
-    assert "a, b, c, d, e … becomes t, u, v, w, x …" in caplog.text
+    loaded = load.load_weights(str(workdir), "nano", ("cat", "E", "dog"), transfer=True)
+    assert "has 1 of the data set's 3 classes by name; the others start anew: cat, dog" in caplog.text
+    for name, tensor in _class_layers(loaded, 3).items():
+        np.testing.assert_array_equal(tensor[1], _class_layers(variables, 7)[name][4])
+        if name.endswith("bias"):
+            np.testing.assert_allclose(jax.nn.sigmoid(tensor[[0, 2]]), 0.01, rtol=1e-5)
+    _assert_others_equal(loaded, variables)
+
+
+def test_transfer_to_classes_of_which_some_have_other_names_matches_them_by_place_and_warns(run, caplog):
+    workdir, variables = run
+    loaded = load.load_weights(str(workdir), "nano", tuple("aucvefg"), transfer=True)
+    assert "2 classes have other names and are matched by place: b becomes u, d becomes v" in caplog.text
     jax.tree.map(np.testing.assert_array_equal, loaded, variables)
 
 
-def test_an_official_file_of_other_classes_is_refused_unless_transferred():
+def test_an_official_file_of_other_classes_is_refused_unless_transferred(caplog):
     path = str(material("weights/yolox_nano_coco.pth"))
-    with pytest.raises(UserError, match="80 classes; the data set has the 2 classes cat, dog"):
-        load.load_weights(path, "nano", ("cat", "dog"))
-    load.load_weights(path, "nano", ("cat", "dog"), transfer=True)
+    message = (
+        "is taken to predict the 80 classes person, .*; the data set has the 2 classes cat, mite; "
+        "only in the data set: mite; only in the weights: person, .* and 69 more"
+    )
+    with pytest.raises(UserError, match=message):
+        load.load_weights(path, "nano", ("cat", "mite"))
+    loaded = load.load_weights(path, "nano", ("cat", "mite"), transfer=True)
+    official_bias = official.load_pth(path)["head.cls_preds.2.bias"]
+    assert _class_layers(loaded, 2)["head.cls_preds.2.bias"][0] == official_bias[COCO_NAMES.index("cat")]
+
+
+def test_the_official_files_classes_follow_a_data_set_that_lists_coco_by_the_alphabet():
+    path, names = str(material("weights/yolox_nano_coco.pth")), tuple(sorted(COCO_NAMES))
+    order = [COCO_NAMES.index(name) for name in names]
+    loaded, tensors = load.load_weights(path, "nano", names), official.load_pth(path)
+    for name, tensor in _class_layers(loaded, 80).items():
+        np.testing.assert_array_equal(tensor, tensors[name][order])
 
 
 def test_a_missing_path_is_named(tmp_path):
@@ -91,3 +137,35 @@ def test_an_unknown_name_lists_the_known_ones():
 def test_a_file_of_another_model_is_named():
     with pytest.raises(UserError, match=r"yolox_nano_coco\.pth: the weights are not of this model"):
         load.load_weights(str(material("weights/yolox_nano_coco.pth")), "tiny", tuple(map(str, range(80))))
+
+
+# --- Classes of files that have no names, without reading a file ------------------------------------------------------
+
+
+@pytest.mark.parametrize("transfer", [False, True])
+def test_each_class_gets_the_row_of_its_name(transfer):
+    assert find_rows("RUN", ("a", "b", "c"), ("c", "a", "b"), transfer=transfer) == (2, 0, 1)
+
+
+def test_the_spelling_of_other_tools_is_the_same_name(caplog):
+    spelled = tuple(name.title().replace(" ", "_") for name in COCO_NAMES)
+    assert find_rows("w.pth", 80, spelled, transfer=False) == tuple(range(80))
+    assert not caplog.records
+    assert find_rows("RUN", ("a b", "A_B"), ("A_B", "a b"), transfer=False) == (1, 0)  # here it distinguishes two
+
+
+def test_80_classes_of_which_some_have_darknets_names_are_cocos_in_order_and_listed(caplog):
+    names = tuple({"motorcycle": "motorbike", "tv": "tvmonitor"}.get(name, name) for name in COCO_NAMES)
+    assert find_rows("w.pth", 80, names, transfer=False) == tuple(range(80))
+    assert "matched by place: motorcycle becomes motorbike, tv becomes tvmonitor" in caplog.text
+    with pytest.raises(UserError, match="only in the data set: tvmonitor, motorbike; only in the weights: motorcycle"):
+        find_rows("w.pth", 80, names[::-1], transfer=False)
+
+
+def test_a_file_of_as_many_unnamed_classes_is_matched_by_place_and_a_warning_says_so(caplog):
+    assert find_rows("w.pth", 2, ("cat", "dog"), transfer=False) == (0, 1)
+    assert "w.pth does not name its 2 classes: they are matched by place" in caplog.text
+    with pytest.raises(UserError, match="w.pth predicts 3 classes; the data set has the 2 classes cat, dog"):
+        find_rows("w.pth", 3, ("cat", "dog"), transfer=False)
+    assert find_rows("w.pth", 3, ("cat", "dog"), transfer=True) == (None, None)
+    assert "w.pth does not name its 3 classes: all of the data set's 2 start anew" in caplog.text

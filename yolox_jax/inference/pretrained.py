@@ -11,12 +11,12 @@ import numpy as np
 from yolox_jax.detection.anchors import check_size
 from yolox_jax.errors import UserError
 from yolox_jax.inference import predict
-from yolox_jax.inference.coco_names import COCO_NAMES
 from yolox_jax.inference.predict import DetectConfig
 from yolox_jax.mesh import make_mesh, place
 from yolox_jax.models import yolox
 from yolox_jax.types import Detections
 from yolox_jax.weights import checkpoint, official
+from yolox_jax.weights.coco_names import COCO_NAMES
 from yolox_jax.weights.load import load_weights, read_official
 from yolox_jax.weights.official import Variables
 

@@ -1,6 +1,5 @@
 """Loads the weights that a user names: a run, a checkpoint, an official .pth file or the name of one."""
 
-import logging
 from pathlib import Path
 
 import numpy as np
@@ -8,12 +7,10 @@ import numpy as np
 from yolox_jax.errors import NotFoundError, UserError
 from yolox_jax.models import yolox
 from yolox_jax.weights import checkpoint, download, official
+from yolox_jax.weights.class_rows import find_rows
 from yolox_jax.weights.official import Variables
 
-_log = logging.getLogger("yolox_jax.weights")
-
 _WHAT_TO_GIVE = "give a run directory, a checkpoint, a .pth file, or a name such as yolox_s"
-_OTHER_CLASSES = "choose weights or data that match; train.py with --config.init_from adapts weights of other classes"
 
 
 def load_weights(
@@ -25,15 +22,15 @@ def load_weights(
     seed: int = 0,
     item: str = "ema",
 ) -> Variables:
-    """Loads the variables of model `model_name` for these classes.
+    """Loads the variables of model `model_name` for these classes, which are matched by name (class_rows.py).
 
     Args:
       spec: a run directory (its last checkpoint), a checkpoint directory, an official .pth file, or a name such as
         yolox_s, which is downloaded once.
       model_name: a key of yolox.VARIANTS.
       class_names: the classes of the data, in the order of the labels.
-      transfer: accept weights of other classes. If their number differs, the layers that predict the class keep their
-        initial values, drawn from `seed`.
+      transfer: accept weights of other classes. In the layers that predict the class, each class that the weights lack
+        keeps its initial values, drawn from `seed`.
       seed: see `transfer`.
       item: which weights of a checkpoint to read: "ema", the EMA weights, or "raw", those that the optimizer updates.
         Official files have only one kind.
@@ -55,23 +52,12 @@ def load_weights(
             f"{found} holds a YOLOX-{meta.model}, config.model is {model_name!r}",
             f"set --config.model={meta.model}, or choose other weights",
         )
-    if meta.class_names != class_names and not transfer:
-        raise UserError(
-            f"{found} was trained on the {len(meta.class_names)} classes {_listed(meta.class_names)}; "
-            f"the data set has the {len(class_names)} classes {_listed(class_names)}",
-            _OTHER_CLASSES,
-        )
+    rows = find_rows(str(found), meta.class_names, class_names, transfer=transfer)
     trained = yolox.create(model_name, len(meta.class_names))
     variables = checkpoint.read_variables(found, official.abstract_variables(trained), item)
-    if len(meta.class_names) != len(class_names):
-        state_dict = official.to_state_dict(variables, trained)
-        return official.from_state_dict(state_dict, model, seed=seed)
-    if meta.class_names != class_names:
-        _log.warning(
-            "%s was trained on the same number of classes with other names: its class layers are kept (%s becomes %s)",
-            *(found, _listed(meta.class_names), _listed(class_names)),
-        )
-    return variables
+    if rows == tuple(range(len(meta.class_names))):
+        return variables
+    return official.from_state_dict(official.to_state_dict(variables, trained), model, seed=seed, class_rows=rows)
 
 
 def read_official(spec: str) -> dict[str, np.ndarray]:
@@ -93,17 +79,8 @@ def read_official(spec: str) -> dict[str, np.ndarray]:
 def _from_official(spec: str, model: yolox.YOLOX, class_names: tuple[str, ...], transfer: bool, seed: int) -> Variables:
     state_dict = read_official(spec)
     num_classes = official.num_classes_of(state_dict)
-    if num_classes not in (None, len(class_names)) and not transfer:
-        raise UserError(
-            f"{spec} predicts {num_classes} classes; "
-            f"the data set has the {len(class_names)} classes {_listed(class_names)}",
-            _OTHER_CLASSES,
-        )
+    rows = None if num_classes is None else find_rows(spec, num_classes, class_names, transfer=transfer)
     try:
-        return official.from_state_dict(state_dict, model, seed=seed)
+        return official.from_state_dict(state_dict, model, seed=seed, class_rows=rows)
     except UserError as error:  # its message does not name the file
         raise UserError(f"{spec}: {error.what}", error.advice) from error
-
-
-def _listed(names: tuple[str, ...], most: int = 5) -> str:
-    return ", ".join(names[:most]) + (" …" if len(names) > most else "")

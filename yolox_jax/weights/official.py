@@ -4,7 +4,7 @@ Our modules have the reference's names, so a tensor's official name is its path 
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -32,11 +32,14 @@ _WHAT_TO_GIVE = "give a .pth file of the official YOLOX, and the model that it b
 _log = logging.getLogger("yolox_jax.weights")
 
 
-def from_state_dict(state_dict: Mapping[str, np.ndarray], model: YOLOX, *, seed: int = 0) -> Variables:
+def from_state_dict(
+    state_dict: Mapping[str, np.ndarray], model: YOLOX, *, seed: int = 0, class_rows: Sequence[int | None] | None = None
+) -> Variables:
     """Converts the tensors of an official checkpoint to the model's variables, float32.
 
-    If the checkpoint has another number of classes, logs a warning; the layers that predict the class then keep their
-    initial values, drawn from `seed`.
+    Class k of the model takes class `class_rows[k]` of the layers that predict the class; with None it keeps its
+    initial values, drawn from `seed`. Without `class_rows` both must have the same classes in the same order; if their
+    number differs, logs a warning, and all classes keep their initial values.
 
     Raises:
       UserError: a tensor is missing, left over or of the wrong shape; the message names it.
@@ -45,20 +48,23 @@ def from_state_dict(state_dict: Mapping[str, np.ndarray], model: YOLOX, *, seed:
     names = {name: (path, shape) for path, (name, shape) in paths.items()}
     given = {name: tensor for name, tensor in state_dict.items() if not name.endswith(_COUNTER)}
 
-    keep: set[str] = set()
-    found = num_classes_of(given)
     wanted = names[f"{_CLASS_LAYERS}0.bias"][1][0]
-    if found is not None and found != wanted:
-        keep = {name for name in names if name.startswith(_CLASS_LAYERS)}
+    found = num_classes_of(given) or wanted
+    if class_rows is None and found != wanted:
         _log.warning(
             "the weights have %d classes, the model %d: %s* keep their initial values", found, wanted, _CLASS_LAYERS
         )
-    _check_names_and_shapes({n: shape for n, (_, shape) in names.items() if n not in keep}, given, ignored=keep)
-
-    initial = _initial_class_layers(model, seed) if keep else {}
+        class_rows = [None] * wanted
+    _check_names_and_shapes(
+        {n: (found, *shape[1:]) if n.startswith(_CLASS_LAYERS) else shape for n, (_, shape) in names.items()}, given
+    )
+    initial = _initial_class_layers(model, seed) if class_rows is not None and None in class_rows else {}
     flat = {}
     for name, (path, _) in names.items():
-        flat[path] = initial[path] if name in keep else jnp.asarray(_from_torch_layout(given[name]), jnp.float32)
+        array = _from_torch_layout(given[name])
+        if class_rows is not None and name.startswith(_CLASS_LAYERS):
+            array = _take_classes(array, class_rows, initial.get(path))
+        flat[path] = jnp.asarray(array, jnp.float32)
     return unflatten_dict(flat)
 
 
@@ -84,7 +90,7 @@ def to_state_dict(variables: Variables, model: YOLOX) -> dict[str, np.ndarray]:
 def num_classes_of(state_dict: Mapping[str, np.ndarray]) -> int | None:
     """Returns the number of classes that a state dict predicts, or None if it has no class layers."""
     bias = state_dict.get(f"{_CLASS_LAYERS}0.bias")
-    return None if bias is None else len(bias)
+    return len(bias) if bias is not None and bias.ndim == 1 else None
 
 
 def variant_of(state_dict: Mapping[str, np.ndarray]) -> str:
@@ -100,7 +106,7 @@ def variant_of(state_dict: Mapping[str, np.ndarray]) -> str:
             f"these are not the weights of a YOLOX: there is neither a tensor {_STEM} nor {_STEM_DARKNET53}",
             _WHAT_TO_GIVE,
         )
-    num_channels = len(state_dict[_STEM])
+    num_channels = state_dict[_STEM].shape[0] if state_dict[_STEM].ndim else 0
     of_width = {int(64 * v.width): name for name, v in VARIANTS.items() if not v.darknet53}
     if num_channels not in of_width:
         known = ", ".join(f"{name} {channels}" for channels, name in of_width.items())
@@ -125,6 +131,13 @@ def _initial_class_layers(model: YOLOX, seed: int) -> dict[tuple[str, ...], jax.
     return flatten_dict(draw())
 
 
+def _take_classes(array: np.ndarray, rows: Sequence[int | None], initial: jax.Array | None) -> np.ndarray:
+    """Returns the classes `rows` of the last axis; where it is None, the class of `initial`."""
+    new = array if initial is None else np.asarray(initial)
+    classes = [new[..., label] if row is None else array[..., row] for label, row in enumerate(rows)]
+    return np.stack(classes, axis=-1)
+
+
 def _torch_names(variables: Variables) -> dict[tuple[str, ...], tuple[str, tuple[int, ...]]]:
     """Maps each path (collection, module …, leaf) to the official name and shape."""
     names = {}
@@ -143,11 +156,9 @@ def _to_torch_layout(array: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(array.transpose(3, 2, 0, 1)) if array.ndim == 4 else array
 
 
-def _check_names_and_shapes(
-    expected: Mapping[str, tuple[int, ...]], given: Mapping[str, np.ndarray], *, ignored: set[str]
-) -> None:
+def _check_names_and_shapes(expected: Mapping[str, tuple[int, ...]], given: Mapping[str, np.ndarray]) -> None:
     missing = [name for name in expected if name not in given]
-    left_over = [name for name in given if name not in expected and name not in ignored]
+    left_over = [name for name in given if name not in expected]
     wrong_shape = [
         f"{name} is {tuple(given[name].shape)}, not {shape}"
         for name, shape in expected.items()

@@ -249,13 +249,6 @@ def test_a_tfrecord_data_set_is_an_error_that_says_how_to_convert_it(write):
         TfdsSource(folder, "train")
 
 
-def test_a_damaged_description_is_an_error_that_names_the_folder(write):
-    folder = write([record(7)])
-    (folder / "features.json").write_text("{")
-    with pytest.raises(UserError, match=r"small/1\.2\.0 has no readable description"):
-        TfdsSource(folder, "train")
-
-
 def test_a_missing_file_is_named(write):
     folder = write([record(7)])
     (file,) = folder.glob("*train*")

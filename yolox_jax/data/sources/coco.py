@@ -2,7 +2,6 @@
 
 import collections
 import dataclasses
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import numpy as np
 from yolox_jax.boxes import clip_xyxy, xywh_to_xyxy
 from yolox_jax.data import images
 from yolox_jax.data.sources import problems
+from yolox_jax.data.sources.documents import DocumentError, parse_json
 from yolox_jax.errors import UserError
 from yolox_jax.types import Example, Problem
 
@@ -182,10 +182,9 @@ def _found_box(record: dict[str, Any], image: _Image) -> str:
 
 def _read_json(file: str) -> dict[str, Any]:
     try:
-        with open(file, encoding="utf-8") as stream:
-            content = json.load(stream)
-    except ValueError as error:  # bad json or bad utf-8
-        raise UserError(f"{file} is not valid json ({error})", "check that it was copied completely") from error
+        content = parse_json(Path(file).read_bytes())
+    except DocumentError as error:
+        raise UserError(f"{file} {error}", "check that it was copied completely") from error
     except OSError as error:
         raise UserError(f"{file} cannot be read ({error.strerror or error})", "check the file") from error
     for key in ("images", "annotations", "categories"):

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from yolox_jax.data.sources.coco import CocoSource
+from yolox_jax.data.sources.documents import MAX_CLASSES
 from yolox_jax.data.sources.shapes import ShapesSource
 from yolox_jax.data.sources.tfds import TfdsSource
 from yolox_jax.data.sources.voc import VocSource
@@ -35,7 +36,12 @@ def open_split(data: Mapping[str, Any], split: str) -> Source:
     kind = _field(data, "kind")
     if kind not in _OPENERS:
         raise UserError(f"config.data.kind is {kind!r}", f"choose one of {', '.join(sorted(_OPENERS))}")
-    return _OPENERS[kind](data, split)
+    source = _OPENERS[kind](data, split)
+    if len(source.class_names) > MAX_CLASSES:
+        raise UserError(
+            f"the data set has {len(source.class_names)} classes", f"{MAX_CLASSES} at most fit: merge or drop some"
+        )
+    return source
 
 
 def check_classes(num_classes: int | None, train_names: tuple[str, ...], val_names: tuple[str, ...]) -> None:

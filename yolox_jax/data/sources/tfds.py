@@ -45,7 +45,7 @@ class TfdsSource:
         self._name = f"{folder} ({split})"
         self._names = tfds_files.feature_names(builder.info.features, self._arguments[2], folder)
         of_object = builder.info.features[self._names.objects].feature
-        self.class_names = tuple(str(name) for name in of_object[self._names.label].names)
+        self.class_names = tfds_files.class_names(of_object[self._names.label], self._names.label, folder)
         area = self._names.area
         self._areas_are_whole = area is not None and np.issubdtype(of_object[area].np_dtype, np.integer)
         self._records = tfds_files.open_records(builder, split, folder)
@@ -157,6 +157,11 @@ class TfdsSource:
         height, width = size_hw
         columns, names = record[self._names.objects], self._names
         norm_yxyx = np.asarray(columns[names.bbox], np.float64).reshape(-1, 4)
+        of_objects = (names.bbox, names.label, names.is_crowd, names.area)
+        lengths = {name: len(columns[name]) for name in of_objects if name is not None}
+        if len(set(lengths.values())) > 1:
+            counts = ", ".join(f"{count} {name}" for name, count in lengths.items())
+            raise ImageError(f"{self._record_name(index)} has {counts}", "copy or write the data set again")
         rows = np.zeros(len(norm_yxyx), _OBJECT)
         rows["xywh"] = xyxy_to_xywh(norm_yxyx_to_xyxy(norm_yxyx, size_hw))
         labels = np.asarray(columns[names.label], np.int64)

@@ -1,12 +1,15 @@
 """Finds and opens the files of TensorFlow Datasets (tfds), without importing TensorFlow."""
 
+import contextlib
 import dataclasses
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from yolox_jax.data.sources.documents import MAX_CLASSES
+from yolox_jax.data.sources.tfds_description import FEATURES, INFO, check_description
 from yolox_jax.errors import NotFoundError, UserError
 
 _OF_THE_RECORD = ("image", "image_id", "objects")  # features of the record; the others are those of each object
@@ -27,8 +30,8 @@ class FeatureNames:
 
 
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
-_INFO = "dataset_info.json"
-_ADVICE = f"give the folder with a version's {_INFO}, like tensorflow_datasets/coco/2017/1.1.0"
+_AGAIN = "copy or write the data set again"
+_ADVICE = f"give the folder with a version's {INFO}, like tensorflow_datasets/coco/2017/1.1.0"
 
 
 def import_tfds() -> ModuleType:
@@ -53,11 +56,11 @@ def find_version(root: Path) -> Path:
     Raises:
       UserError: there is no version, or there are several.
     """
-    if (root / _INFO).is_file():
+    if (root / INFO).is_file():
         return root
     if not root.is_dir():
         raise NotFoundError(f"config.data.root: there is no folder {root}", _ADVICE)
-    found = sorted(path.parent for depth in ("*", "*/*") for path in root.glob(f"{depth}/{_INFO}"))
+    found = sorted(path.parent for depth in ("*", "*/*") for path in root.glob(f"{depth}/{INFO}"))
     versions = [folder for folder in found if _VERSION.fullmatch(folder.name)]
     if not versions:
         raise NotFoundError(f"config.data.root: no tfds data set is in {root}", _ADVICE)
@@ -72,15 +75,27 @@ def open_builder(folder: Path) -> Any:
     """Opens the tfds builder of a version's folder, which describes its features and splits.
 
     Raises:
-      UserError: the description cannot be read.
+      UserError: the description cannot be read, or would run code that is not tfds' own.
     """
     tfds = import_tfds()
+    check_description(folder)
+    with _described(folder):
+        builder = tfds.builder_from_directory(str(folder))
+    if not isinstance(builder.info.features, tfds.features.FeaturesDict):
+        raise UserError(f"{folder / FEATURES} describes one feature, not a dict of features", _AGAIN)
+    return builder
+
+
+@contextlib.contextmanager
+def _described(folder: Path) -> Iterator[None]:
+    """Turns what tfds raises about a description into a UserError: json, protobuf and tfds have their own errors."""
     try:
-        return tfds.builder_from_directory(str(folder))
-    except Exception as error:  # json, protobuf and tfds each have their own errors
-        raise UserError(
-            f"{folder} has no readable description ({error})", "copy or write the data set again"
-        ) from error
+        yield
+    except (NotImplementedError, UserError):
+        raise
+    except Exception as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0][:200]
+        raise UserError(f"tfds cannot use {folder / FEATURES} and {INFO} beside it ({reason})", _AGAIN) from error
 
 
 def feature_names(features: Any, given: Mapping[str, str], folder: Path) -> FeatureNames:
@@ -111,7 +126,8 @@ def feature_names(features: Any, given: Mapping[str, str], folder: Path) -> Feat
                 )
             names[key] = None
             continue
-        expected = _wrong_kind(key, there[name])
+        with _described(folder):
+            expected = _wrong_kind(key, there[name])
         if expected:
             raise UserError(
                 f"{folder}: the feature {name!r} is {there[name]!r}, but {key} must be {expected}",
@@ -130,6 +146,10 @@ def _wrong_kind(key: str, feature: Any) -> str:
         return "a Sequence of a dict"
     if key == "label" and not isinstance(feature, kinds.ClassLabel):
         return "a ClassLabel, whose names are the classes"
+    if key in ("image_id", "is_crowd", "area") and not (
+        type(feature) in (kinds.Tensor, kinds.Scalar, kinds.Text, kinds.ClassLabel) and feature.shape == ()
+    ):
+        return "one value"
     if key == "bbox":
         format = getattr(feature, "bbox_format", None)  # a plain tensor has none
         if feature.shape != (4,) or (format is not None and format.name != "REL_YXYX"):
@@ -144,27 +164,68 @@ def open_records(builder: Any, split: str, folder: Path) -> Sequence[Any]:
       UserError: there is no such split, its format has no random access, or a file is missing.
     """
     tfds = import_tfds()
-    try:
-        builder.info.splits[split]
-    except (KeyError, ValueError) as error:
-        raise UserError(
-            f"{folder} has no split {split!r}, only {', '.join(builder.info.splits)}",
-            "set config.data.train and config.data.val to these",
-        ) from error
+    with _described(folder):
+        try:
+            builder.info.splits[split]
+        except (KeyError, ValueError) as error:
+            raise UserError(
+                f"{folder} has no split {split!r}, only {', '.join(builder.info.splits)}",
+                "set config.data.train and config.data.val to these",
+            ) from error
     skip = {name: tfds.decode.SkipDecoding() for name, kind in builder.info.features.items() if _is_image(tfds, kind)}
     try:
-        records = builder.as_data_source(split, decoders=skip)
+        with _described(folder):
+            records = builder.as_data_source(split, decoders=skip)
     except NotImplementedError as error:
         raise UserError(
             f"{folder} is in the format {builder.info.file_format.value}, which has no random access",
             f"convert it by tfds convert_format --dataset_version_dir={folder} --out_file_format=array_record, which "
             "needs TensorFlow, or write it from its original files by python -m yolox_jax.tools.to_tfds",
         ) from error
-    files = [Path(part.filename) for part in builder.info.splits[split].file_instructions]
-    missing = [file for file in files if not file.is_file()]
+    files = {Path(part.filename) for part in builder.info.splits[split].file_instructions}
+    missing = sorted(file for file in files if not file.is_file())
     if missing:
         raise NotFoundError(f"{missing[0]} is missing ({len(missing)} of {len(files)} files)", f"copy {folder} again")
+    _check_counts(builder, files, folder)
     return records
+
+
+def _check_counts(builder: Any, files: set[Path], folder: Path) -> None:
+    """Checks that each file has as many records as the description says; tfds takes its word for it."""
+    # Here, since tfds itself imports it only for this format. It ships no type information.
+    from array_record.python.array_record_module import ArrayRecordReader  # type: ignore[import-untyped]
+
+    for split in builder.info.splits.values():
+        for path, count in zip(split.filepaths, split.shard_lengths, strict=True):
+            if Path(path) not in files:
+                continue
+            try:
+                reader = ArrayRecordReader(str(path))
+                found = reader.num_records()
+                reader.close()
+            except Exception as error:  # it has its own errors
+                raise UserError(f"{path} cannot be read ({error})", f"copy {folder} again") from error
+            if found != count:
+                raise UserError(f"{folder / INFO} counts {count} records in {path}, which has {found}", _AGAIN)
+
+
+def class_names(label: Any, name: str, folder: Path) -> tuple[str, ...]:
+    """Returns the names of a ClassLabel, which are "0", "1" … if the data set has none.
+
+    Raises:
+      UserError: they are not as many as it has classes, or one occurs twice; tfds ignores that.
+    """
+    if not isinstance(label.num_classes, int) or not 0 < label.num_classes <= MAX_CLASSES:
+        raise UserError(
+            f"{folder / FEATURES}: {name!r} has {label.num_classes} classes", f"write 1 to {MAX_CLASSES} classes"
+        )
+    names = tuple(map(str, label.names))
+    if len(set(names)) != label.num_classes or len(names) != label.num_classes:
+        raise UserError(
+            f"{folder}: {name!r} has {label.num_classes} classes, but its labels.txt has {len(set(names))} names",
+            _AGAIN,
+        )
+    return names
 
 
 def _is_image(tfds: ModuleType, feature: Any) -> bool:

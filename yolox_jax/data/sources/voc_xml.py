@@ -2,7 +2,9 @@
 
 import dataclasses
 import math
-from xml.etree import ElementTree
+from pathlib import Path
+
+from yolox_jax.data.sources.documents import DocumentError, parse_xml
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
@@ -28,9 +30,8 @@ class Xml:
 def read(file: str) -> Xml | None:
     """Parses a file; returns None if it cannot be read or is not xml."""
     try:
-        root = ElementTree.parse(file).getroot()
-    # ValueError and LookupError: a wrong or an unknown encoding
-    except (ElementTree.ParseError, OSError, ValueError, LookupError):
+        root = parse_xml(Path(file).read_bytes())
+    except (DocumentError, OSError):
         return None
     objects = (
         Object(

@@ -5,10 +5,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-import yaml  # type: ignore[import-untyped]  # it ships no type information
-
 from yolox_jax.data import images
 from yolox_jax.data.sources import problems
+from yolox_jax.data.sources.documents import DocumentError, parse_yaml, shortened
 from yolox_jax.errors import UserError
 from yolox_jax.types import Problem
 
@@ -34,11 +33,9 @@ def read(file: str | Path) -> YoloYaml:
     """
     file = os.path.abspath(file)
     try:
-        with open(file, encoding="utf-8") as stream:
-            # BaseLoader returns only strings; the other loaders read a class named `no` as false.
-            content = yaml.load(stream, yaml.BaseLoader)
-    except (yaml.YAMLError, ValueError) as error:
-        raise UserError(f"{file} is not valid yaml ({error})", "correct it") from error
+        content = parse_yaml(Path(file).read_bytes())
+    except DocumentError as error:
+        raise UserError(f"{file} {error}", "correct it") from error
     except OSError as error:
         raise UserError(f"{file} cannot be read ({error.strerror or error})", "give the yaml of a data set") from error
     is_mapping = isinstance(content, dict)
@@ -93,12 +90,15 @@ def _class_names(content: dict[str, Any], file: str) -> tuple[str, ...]:
     if isinstance(names, dict):
         ids = [str(number) for number in range(len(names))]
         if set(names) != set(ids):
-            raise UserError(f"{file}: names has the ids {', '.join(names)}", f"use the ids 0 to {len(names) - 1}")
+            raise UserError(
+                f"{file}: names has the ids {', '.join(names)[:200]}",
+                f"use the ids 0 to {len(names) - 1}",
+            )
         names = [names[id] for id in ids]
     if not isinstance(names, list) or not names or not all(isinstance(name, str) and name for name in names):
-        raise UserError(f"{file}: names is {names!r}", "give the list of the classes' names")
+        raise UserError(f"{file}: names is {shortened(names)}", "give the list of the classes' names")
     if "nc" in content and content["nc"] != str(len(names)):
-        raise UserError(f"{file}: nc is {content['nc']}, but names has {len(names)}", "correct one of them")
+        raise UserError(f"{file}: nc is {shortened(content['nc'])}, but names has {len(names)}", "correct one of them")
     return tuple(names)
 
 
