@@ -120,6 +120,11 @@ def _list_empty_image(data_set):
     data_set.train["images"].append({"id": 50, "file_name": "empty.png", "width": WIDTH, "height": HEIGHT})
 
 
+def _mark_crowds(data_set, number):
+    for record in data_set.train["annotations"][:number]:
+        record["iscrowd"] = 1
+
+
 _FAULTS = {
     "unreadable-image": ("error", "3.png", "image 3", _truncate),
     "missing-image": ("error", "train.json", "image 3", _take_image_away),
@@ -148,6 +153,7 @@ _FAULTS = {
     "class-names-differ": ("error", "", "class names", lambda d: d.val["categories"][0].update(name="Cat")),
     "shifted-categories": ("error", "train.json", "all annotations", lambda d: _rewrite(d, _shift(-1))),
     "wrong-box-format": ("error", "1.png", "dog at x 40", lambda d: _rewrite(d, _as_corners)),
+    "many-crowds": ("error", "train.json", "annotation 1", lambda d: _mark_crowds(d, 13)),
     "cannot-open": ("error", "", "", lambda d: d.train["images"].append(copy.copy(d.train["images"][0]))),
 }
 
@@ -227,10 +233,10 @@ def test_a_split_that_cannot_be_opened_does_not_hide_the_other(data_set):
 
 
 def test_an_error_that_is_not_the_users_keeps_its_traceback(data_set, monkeypatch):
-    def open_split(data, split):
+    def open_unchecked(data, split):
         raise ValueError("a bug")
 
-    monkeypatch.setattr(examination, "open_split", open_split)
+    monkeypatch.setattr(examination, "open_unchecked", open_unchecked)
     with pytest.raises(ValueError, match="a bug"):
         data_set.examine()
 
@@ -258,7 +264,7 @@ def test_shifted_classes_and_another_box_format_are_found_in_yolo_files(tmp_path
     [
         ((5, 5, 30, 30), 1, set()),
         ((0.1, 0.2, 0.5, 0.6), 0, {"normalised-boxes"}),
-        ((30, 30, 9, 9), 0, {"box-without-size"}),
+        ((30, 30, 9, 9), 0, {"box-without-size", "nothing-to-learn"}),
     ],
 )
 def test_difficult_boxes_of_pascal_voc_count_as_boxes_and_its_faulty_boxes_are_found(
@@ -322,7 +328,7 @@ def test_every_kind_of_problem_is_tested_here():
     kinds = [text for name, text in vars(problems).items() if name.isupper() and isinstance(text, str)]
     codes = {findings.from_problem(Problem(kind, "", "", "", ""), "train").code for kind in kinds}
     assert len(codes) == len(kinds) > 0
-    assert codes <= {*_FAULTS, *_FAULTS_OF_YOLO, *_FAULTS_OF_VOC}
+    assert codes <= {*_FAULTS, *_FAULTS_OF_YOLO, *_FAULTS_OF_VOC, "few-usable"}
 
 
 def test_duplicate_boxes_are_those_that_a_naive_loop_finds():

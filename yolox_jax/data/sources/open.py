@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from yolox_jax.data.sources import usable
 from yolox_jax.data.sources.coco import CocoSource
 from yolox_jax.data.sources.shapes import ShapesSource
 from yolox_jax.data.sources.tfds import TfdsSource
@@ -16,15 +17,26 @@ _SPLITS = ("train", "val")
 
 
 def open_split(data: Mapping[str, Any], split: str) -> Source:
-    """Opens the split "train" or "val" of `data`, a config's data section.
+    """Opens the split "train" or "val" of `data`, a config's data section, and checks that it has boxes to learn.
+
+    Raises:
+      UserError: as `open_unchecked` and `usable.check`.
+    """
+    source = open_unchecked(data, split)
+    usable.check(source, split)
+    return source
+
+
+def open_unchecked(data: Mapping[str, Any], split: str) -> Source:
+    """Opens a split, even if none of its annotations can be used.
 
     Each kind reads these fields. Relative paths start at root, and a relative root at the working directory.
-      coco: root, train, train_images, val, val_images.
+      coco: root, train, train_images, val, val_images, crowd_as_object.
       voc: root (the folder VOCdevkit); train and val, one or more "VOC2007/trainval" separated by commas; class_names
         (if empty, the classes are taken from the xml files).
       yolo_txt: root, yaml ("data.yaml" if empty).
       tfds: root (the folder of a version); train and val, names of splits; tfds, the names of the features that are
-        not named as in coco/2017.
+        not named as in coco/2017; crowd_as_object.
       shapes: shapes = {num_train, num_val, seed}.
 
     Raises:
@@ -63,7 +75,7 @@ def _open_coco(data: Mapping[str, Any], split: str) -> CocoSource:
         raise NotFoundError(f"config.data.{split}: there is no file {annotations}", "give a COCO annotation json")
     if not images.is_dir():
         raise NotFoundError(f"config.data.{split}_images: there is no folder {images}", "give the folder of the images")
-    return CocoSource(annotations, images, split)
+    return CocoSource(annotations, images, split, crowd_as_object=bool(data.get("crowd_as_object")))
 
 
 def _open_voc(data: Mapping[str, Any], split: str) -> VocSource:
@@ -109,7 +121,10 @@ def _open_shapes(data: Mapping[str, Any], split: str) -> ShapesSource:
 
 
 def _open_tfds(data: Mapping[str, Any], split: str) -> TfdsSource:
-    return TfdsSource(_root(data), str(_field(data, split)), dict(data.get("tfds") or {}))
+    features = dict(data.get("tfds") or {})
+    if data.get("crowd_as_object"):
+        features["is_crowd"] = ""  # not read, so every object is one
+    return TfdsSource(_root(data), str(_field(data, split)), features)
 
 
 _OPENERS: dict[str, Callable[[Mapping[str, Any], str], Source]] = {

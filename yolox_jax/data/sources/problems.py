@@ -28,6 +28,8 @@ NOT_NUMBERS = "line has something other than numbers"
 NOT_A_BOX = "line is neither a box nor a polygon"
 NOT_NORMALISED = "coordinate is not a fraction of the image's side"
 NOT_A_FLAG = "flag is neither 0 nor 1"
+MANY_CROWDS = "most annotations are crowds (iscrowd 1), which are not learned"
+FEW_USABLE = "fewer than half of the annotations are used"
 
 _OVERHANG = 1.0  # pixels: annotation tools round outwards, so an overhang up to this is not reported
 _MIN_SHIFTED = 3  # annotations: fewer may be unrelated mistakes

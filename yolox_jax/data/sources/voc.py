@@ -167,7 +167,8 @@ class VocSource:
             if not files.have(path) and xml.filename and files.have(other):
                 path = other
             elif not files.have(path):
-                self._add_problem(problems.MISSING_FILE, *where, path, "image and its annotations left out")
+                action = "image and its annotations left out"
+                self._add_problem(problems.MISSING_FILE, *where, path, action, len(xml.objects))
                 continue
             size = self._size(xml, xml_file, path)
             if size is not None:
@@ -186,7 +187,7 @@ class VocSource:
         try:
             pixels = images.read(path)
         except images.ImageError as error:
-            self._add_problem(*where, f"image left out, since {error.what}")
+            self._add_problem(*where, f"image left out, since {error.what}", len(xml.objects))
             return None
         self._add_problem(*where, "the size of the image itself is used")
         return pixels.shape[1], pixels.shape[0]
@@ -200,19 +201,20 @@ class VocSource:
         for number, (each, xywh) in enumerate(zip(xml.objects, boxes_xywh, strict=True), 1):
             where = (file, f"object {number} ({each.name})")
             if each.name not in label_of:
-                self._add_problem(problems.UNKNOWN_CATEGORY, *where, f"name {each.name!r}", "object left out")
+                self._add_problem(problems.UNKNOWN_CATEGORY, *where, f"name {each.name!r}", "object left out", 1)
                 continue
             fault = problems.box_fault(xywh, image.width, image.height)
             if fault is not None:
                 usable = fault == problems.PARTLY_OUTSIDE
                 corners = ", ".join(f"{key} {value}" for key, value in zip(voc_xml.CORNERS, each.corners, strict=True))
                 found = f"{corners} in {image.width}x{image.height} pixels"
-                self._add_problem(fault, *where, found, "clipped for training" if usable else "object left out")
+                action = "clipped for training" if usable else "object left out"
+                self._add_problem(fault, *where, found, action, num_left_out=0 if usable else 1)
                 if not usable:
                     continue
             if each.difficult not in ("0", "1"):
                 self._add_problem(problems.NOT_A_FLAG, *where, f"difficult {each.difficult!r}", "taken as 0")
             yield label_of[each.name], tuple(xywh), each.difficult == "1"
 
-    def _add_problem(self, kind: str, file: str, record: str, found: str, action: str) -> None:
-        self.problems.append(Problem(kind, file, record, found, action))
+    def _add_problem(self, kind: str, file: str, record: str, found: str, action: str, num_left_out: int = 0) -> None:
+        self.problems.append(Problem(kind, file, record, found, action, num_left_out))

@@ -139,13 +139,13 @@ class YoloTxtSource:
                 usable = fault == problems.PARTLY_OUTSIDE
                 found = line if len(line) <= 80 else f"{line[:80]} …"
                 action = "clipped for training" if usable else "line left out"
-                self._add_problem(fault, file, f"line {number}", found, action)
+                self._add_problem(fault, file, f"line {number}", found, action, num_left_out=0 if usable else 1)
                 if not usable:
                     continue
             yield each.label, tuple(norm_xyxy)
 
-    def _add_problem(self, kind: str, file: str, record: str, found: str, action: str) -> None:
-        self.problems.append(Problem(kind, file, record, found, action))
+    def _add_problem(self, kind: str, file: str, record: str, found: str, action: str, num_left_out: int = 0) -> None:
+        self.problems.append(Problem(kind, file, record, found, action, num_left_out))
 
 
 class _Line(NamedTuple):

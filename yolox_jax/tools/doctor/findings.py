@@ -70,4 +70,10 @@ _OF_KIND: dict[str, tuple[Severity, str, str]] = {
     problems.NOT_A_BOX: ("error", "not-a-box", _YOLO_LINE),
     problems.NOT_NORMALISED: ("error", "not-normalised", "divide x and w by the image's width, y and h by its height"),
     problems.NOT_A_FLAG: ("warning", "not-a-flag", "write 0 or 1"),
+    problems.MANY_CROWDS: (
+        "error",
+        "many-crowds",
+        "write iscrowd 0 for single objects, or set --config.data.crowd_as_object=true",
+    ),
+    problems.FEW_USABLE: ("error", "few-usable", "correct what the other findings name"),
 }

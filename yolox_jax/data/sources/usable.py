@@ -1,0 +1,80 @@
+"""Checks that a split has boxes to learn: if all annotations are left out, a run would train on nothing."""
+
+from collections.abc import Iterable
+
+from yolox_jax.data.images import ImageError
+from yolox_jax.data.sources import problems
+from yolox_jax.errors import UserError
+from yolox_jax.types import Problem, Source
+
+_CROWDS = "if they are single objects, set --config.data.crowd_as_object=true"
+_CORRECT = "correct them; python -m yolox_jax.tools.doctor lists all of them"
+
+
+def check(source: Source, split: str) -> None:
+    """Checks how many of a split's annotations are used. If it is under half, adds a problem and logs it.
+
+    Raises:
+      UserError: none is used; counts them by reason and names the first of each. A split "val" may be without any:
+        then a warning says that AP is undefined.
+    """
+    num_used, left_out = _count(source)
+    num_left_out = sum(problem.num_left_out for problem in left_out)
+    if num_used == 0 and num_left_out:
+        only_crowds = all(problem.kind == problems.MANY_CROWDS for problem in left_out)
+        raise UserError(
+            f"{split}: not one of the {num_left_out} annotations can be used ({_reasons(left_out)})",
+            _CROWDS if only_crowds else _CORRECT,
+        )
+    if num_used == 0 and any(record["iscrowd"] for record in source.ground_truth()["annotations"]):
+        raise UserError(f"{split}: all annotations are crowds, which are not learned", _CROWDS)
+    if num_used == 0 and split == "train":
+        missing = [problem.found for problem in source.problems if problem.kind == problems.MISSING_ANNOTATIONS]
+        raise UserError(
+            f"{split}: the {len(source)} images have no annotations{f' ({missing[0]})' if missing else ''}",
+            "check that images and annotations belong together",
+        )
+    if num_used == 0:
+        problems.logger.warning("%s: the %d images have no annotations, so AP is undefined", split, len(source))
+    elif num_used < num_left_out:
+        found = f"{num_used} are used, {num_left_out} are not ({_reasons(left_out)})"
+        few = Problem(problems.FEW_USABLE, left_out[0].file, split, found, "training goes on with these")
+        source.problems.append(few)
+        problems.logger.warning("%s", few)
+
+
+def warn_again(source: Source) -> None:
+    """Logs the warning of `check` once more, since at the end of a run that of the start has scrolled away."""
+    for problem in source.problems:
+        if problem.kind == problems.FEW_USABLE:
+            problems.logger.warning("%s", problem)
+
+
+def _count(source: Source) -> tuple[int, list[Problem]]:
+    """Counts the used annotations, but not all if most are used; returns the problems of the others too.
+
+    A source that reads records when they are needed adds its problems while `num_boxes` reads them.
+    """
+    num_used, num_left_out = 0, 0
+    for index in range(len(source)):
+        if num_used > num_left_out:
+            num_left_out = sum(problem.num_left_out for problem in source.problems)
+            if num_used > num_left_out:
+                break
+        try:
+            num_used += source.num_boxes(index)
+        except ImageError:
+            continue  # bad_images.py decides about it
+    return num_used, [problem for problem in source.problems if problem.num_left_out]
+
+
+def _reasons(left_out: Iterable[Problem]) -> str:
+    """Counts the annotations by reason, and describes the first of each."""
+    first: dict[str, Problem] = {}
+    counts: dict[str, int] = {}
+    for problem in left_out:
+        first.setdefault(problem.kind, problem)
+        counts[problem.kind] = counts.get(problem.kind, 0) + problem.num_left_out
+    return "; ".join(
+        f"{counts[kind]}: {kind}, first {each.file}: {each.record}: {each.found}" for kind, each in first.items()
+    )
