@@ -12,7 +12,9 @@ import numpy as np
 
 from yolox_jax.boxes import clip_xyxy, xywh_to_xyxy
 from yolox_jax.data import images
-from yolox_jax.data.sources import coco_masks, problems
+from yolox_jax.data.folders import Folders, find_each
+from yolox_jax.data.sources import coco_masks, problems, usable
+from yolox_jax.data.sources.problems import SourceError
 from yolox_jax.errors import UserError
 from yolox_jax.types import Example, Problem
 
@@ -37,11 +39,17 @@ class CocoSource:
     box of its segmentation. Faults in the json are logged and listed in `problems`.
 
     Raises:
-      UserError: the file is not a COCO data set, or none of its images is on disk.
+      UserError: the file is not a COCO data set, none of its images is on disk, or all annotations are faulty.
     """
 
     def __init__(
-        self, annotations: str | Path, images: str | Path, split: str = "train", *, crowd_as_object: bool = False
+        self,
+        annotations: str | Path,
+        images: str | Path,
+        split: str = "train",
+        *,
+        crowd_as_object: bool = False,
+        may_be_unusable: bool = False,  # for the doctor, which reports why
     ):
         self.problems: list[Problem] = []
         self._file = str(annotations)
@@ -56,14 +64,18 @@ class CocoSource:
         num_annotations = collections.Counter(_id(record, "image_id") for record in content["annotations"])
         self._images = self._find_files(listed, str(images), num_annotations)
         if not self._images:
-            raise UserError(
-                f"{self._file} ({split}): none of its {len(listed)} images is in {images}",
+            raise SourceError(
+                f"{self._file} ({split}): none of its {len(listed)} images is in {images}; "
+                f"the first one looked for is {self.problems[0].found}",
                 "check the folder, and that file_name in the json is relative to it",
+                self.problems,
             )
         self._annotations = self._read_annotations(content["annotations"], listed)
         # Image i owns the annotations from _starts[i] to _starts[i + 1].
         self._starts = np.searchsorted(self._annotations["image"], np.arange(len(self._images) + 1))
         problems.log_problems(self.problems)
+        if not may_be_unusable:
+            usable.check_faults(self, split)
 
     def __len__(self) -> int:
         return len(self._images)
@@ -119,13 +131,13 @@ class CocoSource:
         self, listed: dict[int | str, dict[str, Any]], folder: str, num_annotations: Mapping[Any, int]
     ) -> list[_Image]:
         """Returns the listed images that exist; a missing file becomes a problem."""
-        folders = images.Folders()
+        files = find_each(Folders(), folder, [record["file_name"] for record in listed.values()])
         found = []
-        for id, record in listed.items():
-            path = os.path.join(folder, record["file_name"])
-            if folders.have(path):
-                found.append(_Image(id, path, int(record["width"]), int(record["height"])))
+        for (id, record), file in zip(listed.items(), files, strict=True):
+            if file is not None:
+                found.append(_Image(id, file, int(record["width"]), int(record["height"])))
             else:
+                path = os.path.join(folder, record["file_name"])
                 action = "image and its annotations left out"
                 self._add_problem(problems.MISSING_FILE, f"image {id}", path, action, num_annotations[id])
         return found

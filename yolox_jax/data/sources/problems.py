@@ -3,8 +3,9 @@
 import collections
 import logging
 import math
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
+from yolox_jax.errors import UserError
 from yolox_jax.types import Problem
 
 logger = logging.getLogger("yolox_jax.data")
@@ -34,6 +35,14 @@ FEW_USABLE = "fewer than half of the annotations are used"
 _OVERHANG = 1.0  # pixels: annotation tools round outwards, so an overhang up to this is not reported
 _MIN_SHIFTED = 3  # annotations: fewer may be unrelated mistakes
 LINES_PER_KIND = 10  # in the log, since a systematic fault is in every record
+
+
+class SourceError(UserError):
+    """A split cannot be used. `problems` are the faults that were found in its files until then."""
+
+    def __init__(self, what: str, advice: str, problems: Sequence[Problem] = ()):
+        super().__init__(what, advice)
+        self.problems = tuple(problems)
 
 
 def log_problems(problems: Iterable[Problem]) -> None:

@@ -1,6 +1,6 @@
 """Checks that a split has boxes to learn: if all annotations are left out, a run would train on nothing."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from yolox_jax.data.images import ImageError
 from yolox_jax.data.sources import problems
@@ -11,21 +11,28 @@ _CROWDS = "if they are single objects, set --config.data.crowd_as_object=true"
 _CORRECT = "correct them; python -m yolox_jax.tools.doctor lists all of them"
 
 
+def check_faults(source: Source, split: str) -> None:
+    """Checks that the faults of a split's annotations leave some of them.
+
+    Raises:
+      UserError: all are left out; counts them by reason and names the first of each.
+    """
+    num_used, left_out = _count(source)
+    if num_used == 0 and any(problem.kind != problems.MANY_CROWDS for problem in left_out):
+        raise _none_can_be_used(left_out, split, _CORRECT)
+
+
 def check(source: Source, split: str) -> None:
     """Checks how many of a split's annotations are used. If it is under half, adds a problem and logs it.
 
     Raises:
-      UserError: none is used; counts them by reason and names the first of each. A split "val" may be without any:
-        then a warning says that AP is undefined.
+      UserError: none is used, or none is there; a split "val" without any is only warned of, since its AP is undefined.
     """
+    check_faults(source, split)
     num_used, left_out = _count(source)
     num_left_out = sum(problem.num_left_out for problem in left_out)
-    if num_used == 0 and num_left_out:
-        only_crowds = all(problem.kind == problems.MANY_CROWDS for problem in left_out)
-        raise UserError(
-            f"{split}: not one of the {num_left_out} annotations can be used ({_reasons(left_out)})",
-            _CROWDS if only_crowds else _CORRECT,
-        )
+    if num_used == 0 and left_out:
+        raise _none_can_be_used(left_out, split, _CROWDS)
     if num_used == 0 and any(record["iscrowd"] for record in source.ground_truth()["annotations"]):
         raise UserError(f"{split}: all annotations are crowds, which are not learned", _CROWDS)
     if num_used == 0 and split == "train":
@@ -66,6 +73,11 @@ def _count(source: Source) -> tuple[int, list[Problem]]:
         except ImageError:
             continue  # bad_images.py decides about it
     return num_used, [problem for problem in source.problems if problem.num_left_out]
+
+
+def _none_can_be_used(left_out: Sequence[Problem], split: str, advice: str) -> UserError:
+    num_left_out = sum(problem.num_left_out for problem in left_out)
+    return UserError(f"{split}: not one of the {num_left_out} annotations can be used ({_reasons(left_out)})", advice)
 
 
 def _reasons(left_out: Iterable[Problem]) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 
 from yolox_jax.boxes import clip_xyxy, cxcywh_to_xyxy, norm_xyxy_to_xyxy, xyxy_to_xywh
 from yolox_jax.data import images
-from yolox_jax.data.sources import coco_format, problems, yolo_yaml
+from yolox_jax.data.sources import coco_format, problems, usable, yolo_yaml
 from yolox_jax.errors import UserError
 from yolox_jax.types import Example, Problem
 
@@ -30,10 +30,10 @@ class YoloTxtSource:
     the yaml's `path`. Faults in the files are logged and listed in `problems`.
 
     Raises:
-      UserError: the yaml does not describe a detection data set, or none of its images is usable.
+      UserError: the yaml does not describe a detection data set, none of its images is usable, or all lines are faulty.
     """
 
-    def __init__(self, yaml_file: str | Path, split: str = "train"):
+    def __init__(self, yaml_file: str | Path, split: str = "train", *, may_be_unusable: bool = False):
         self.problems: list[Problem] = []
         content = yolo_yaml.read(yaml_file)
         self.class_names = content.class_names
@@ -71,6 +71,8 @@ class YoloTxtSource:
         self._starts = np.searchsorted(self._boxes["image"], np.arange(len(self._paths) + 1))
         self._ids = [Path(os.path.relpath(path, content.path)).as_posix() for path in self._paths]
         self._sizes_hw = np.zeros((len(self._paths), 2), np.int32)  # of the images decoded so far
+        if not may_be_unusable:  # as it is for the doctor, which reports why
+            usable.check_faults(self, split)
 
     def __len__(self) -> int:
         return len(self._paths)
