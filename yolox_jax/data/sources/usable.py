@@ -7,6 +7,7 @@ from yolox_jax.data.sources import problems
 from yolox_jax.errors import UserError
 from yolox_jax.types import Problem, Source
 
+_MOST_UNMATCHED = 0.1  # share of the images, as for images that cannot be read: data/views/bad_images.py
 _CROWDS = "if they are single objects, set --config.data.crowd_as_object=true"
 _CORRECT = "correct them; python -m yolox_jax.tools.doctor lists all of them"
 
@@ -29,6 +30,7 @@ def check(source: Source, split: str) -> None:
       UserError: none is used, or none is there; a split "val" without any is only warned of, since its AP is undefined.
     """
     check_faults(source, split)
+    _check_files(source, split)
     num_used, left_out = _count(source)
     num_left_out = sum(problem.num_left_out for problem in left_out)
     if num_used == 0 and left_out:
@@ -48,6 +50,26 @@ def check(source: Source, split: str) -> None:
         few = Problem(problems.FEW_USABLE, left_out[0].file, split, found, "training goes on with these")
         source.problems.append(few)
         problems.logger.warning("%s", few)
+
+
+def _check_files(source: Source, split: str) -> None:
+    """Checks that most images are there, and that labels without an image do not leave images without labels."""
+    missing = [problem for problem in source.problems if problem.kind == problems.MISSING_FILE]
+    if len(missing) > len(source):
+        raise UserError(
+            f"{split}: {len(missing)} of {len(missing) + len(source)} images are missing, the first is "
+            f"{missing[0].found} ({missing[0].file}: {missing[0].record})",
+            "copy them, or list only those that are there",
+        )
+    unmatched = [problem for problem in source.problems if problem.kind == problems.UNMATCHED_LABELS]
+    if len(unmatched) > _MOST_UNMATCHED * len(source):
+        num_empty = sum(source.num_boxes(index) == 0 for index in range(len(source)))
+        if num_empty > _MOST_UNMATCHED * len(source):
+            raise UserError(
+                f"{split}: {len(unmatched)} label files belong to no image, the first is {unmatched[0].file}, and "
+                f"{num_empty} of {len(source)} images have no boxes",
+                "give label files the names and folders of their images",
+            )
 
 
 def warn_again(source: Source) -> None:

@@ -12,8 +12,8 @@ import numpy as np
 
 from yolox_jax.boxes import clip_xyxy, cxcywh_to_xyxy, norm_xyxy_to_xyxy, xyxy_to_xywh
 from yolox_jax.data import images
-from yolox_jax.data.sources import coco_format, problems, usable, yolo_yaml
-from yolox_jax.errors import UserError
+from yolox_jax.data.sources import coco_format, problems, usable, yolo_labels, yolo_yaml
+from yolox_jax.data.sources.problems import SourceError
 from yolox_jax.types import Example, Problem
 
 _BOX = np.dtype([("image", np.int64), ("label", np.int32), ("norm_xyxy", np.float64, 4)])
@@ -41,30 +41,31 @@ class YoloTxtSource:
         self._paths: list[str] = []
         rows: list[tuple[Any, ...]] = []
         self._used_ids: collections.Counter[int] = collections.Counter()
-        num_labeled = 0
         listed = yolo_yaml.find_images(content, split, self.problems)
-        for path in listed:
-            file = yolo_yaml.label_file(path)
-            try:
-                text = _read_text(file)
-            except (OSError, ValueError) as error:  # ValueError: not utf-8
-                self._add_problem(problems.UNREADABLE_ANNOTATIONS, file, "file", str(error), "image left out")
-                continue
-            if text is not None:
-                num_labeled += 1
+        files, unmatched = yolo_labels.find_label_files(content.path, listed)
+        self.problems += unmatched
+        for path, file in zip(listed, files, strict=True):
+            if file is not None:
+                try:
+                    text = _read_text(file)
+                except (OSError, ValueError) as error:  # ValueError: not utf-8
+                    self._add_problem(problems.UNREADABLE_ANNOTATIONS, file, "file", str(error), "image left out")
+                    continue
                 rows += [(len(self._paths), *box) for box in self._usable_boxes(text, file)]
             self._paths.append(path)
-        if self._paths and num_labeled == 0:
-            found = (
-                f"none for {len(self._paths)} images, the first one expected is {yolo_yaml.label_file(self._paths[0])}"
-            )
+        if self._paths and not any(files):
+            expected = yolo_labels.label_file(self._paths[0])
+            found = f"none for {len(self._paths)} images, the first one expected is {expected}"
             action = "all images are used, without boxes"
             self._add_problem(problems.MISSING_ANNOTATIONS, content.file, split, found, action)
         self.problems += problems.shifted_ids(self._used_ids, range(len(self.class_names)), content.file)
         problems.log_problems(self.problems)
         if not self._paths:
-            raise UserError(
-                f"{content.file} ({split}): none of the {len(listed)} images found is usable", f"check {split} and path"
+            raise SourceError(
+                f"{content.file} ({split}): none of the {len(listed)} images found is usable"
+                + (f"; the first fault is {self.problems[0]}" if self.problems else ""),
+                f"check {split} and path",
+                self.problems,
             )
         self._boxes = np.array(rows, _BOX)
         # Image i owns the boxes from _starts[i] to _starts[i + 1].
@@ -193,10 +194,6 @@ def _box_fault(norm_xyxy: Sequence[float], norm_xywh: Sequence[float]) -> str | 
     return fault
 
 
-def _read_text(file: str) -> str | None:
-    """Returns the text of a file, or None if there is no such file."""
-    try:
-        with open(file, encoding="utf-8-sig") as stream:
-            return stream.read()
-    except FileNotFoundError:
-        return None
+def _read_text(file: str) -> str:
+    with open(file, encoding="utf-8-sig") as stream:
+        return stream.read()

@@ -10,6 +10,7 @@ import yaml  # type: ignore[import-untyped]  # it ships no type information
 from yolox_jax.data import images
 from yolox_jax.data.folders import Folders
 from yolox_jax.data.sources import problems
+from yolox_jax.data.sources.yolo_labels import label_file
 from yolox_jax.errors import UserError
 from yolox_jax.types import Problem
 
@@ -80,12 +81,6 @@ def find_images(content: YoloYaml, split: str, found_problems: list[Problem]) ->
                 f"correct {keys[0]}, or path, the folder that its relative paths start at",
             )
     return sorted(paths)
-
-
-def label_file(image_file: str) -> str:
-    """Returns the path of an image's label file: labels/ replaces the last images/, or else it is beside the image."""
-    before, separator, after = os.path.splitext(image_file)[0].rpartition(f"{os.sep}images{os.sep}")
-    return f"{before}{os.sep}labels{os.sep}{after}.txt" if separator else f"{after}.txt"
 
 
 def _class_names(content: dict[str, Any], file: str) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from yolox_jax.data.sources import usable
 from yolox_jax.data.sources.open import check_classes, open_unchecked
+from yolox_jax.data.sources.problems import SourceError
 from yolox_jax.errors import UserError
 from yolox_jax.tools.doctor import annotations, box_checks, image_checks
 from yolox_jax.tools.doctor.annotations import SplitAnnotations
@@ -85,6 +86,8 @@ def examine(
             annotated = annotations.from_ground_truth(name, source.ground_truth(), with_crowds=data["kind"] == "voc")
         except UserError as error:
             findings.append(Finding("error", "cannot-open", name, "", "", error.what, error.advice))
+            if isinstance(error, SourceError):
+                findings += [from_problem(problem, name) for problem in error.problems]
             continue
         splits[name] = ExaminedSplit(source, annotated, digests)
         found = _training_would_stop(source, name)
@@ -102,11 +105,11 @@ def examine(
 
 
 def _training_would_stop(source: Source, split: str) -> list[Finding]:
-    """Returns a finding if no annotation can be used. If it is most of them, that becomes a problem of the source."""
+    """Returns what `usable.check` refuses; if most annotations are unused, it adds a problem to the source."""
     try:
         usable.check(source, split)
     except UserError as error:
-        return [Finding("error", "nothing-to-learn", split, "", "", error.what, error.advice)]
+        return [Finding("error", "training-would-stop", split, "", "", error.what, error.advice)]
     return []
 
 

@@ -49,6 +49,7 @@ _OF_KIND: dict[str, tuple[Severity, str, str]] = {
         "missing-annotations",
         "check the folder and the name of the annotation file",
     ),
+    problems.UNMATCHED_LABELS: ("error", "unmatched-labels", "give it the name and the folder of its image"),
     problems.UNREADABLE_ANNOTATIONS: ("error", "unreadable-annotations", "copy or export the file again"),
     problems.UNKNOWN_IMAGE: ("error", "unknown-image", "add the image to the list, or delete the annotation"),
     problems.UNKNOWN_CATEGORY: ("error", "unknown-category", "add the class to the list, or correct the annotation"),
