@@ -20,6 +20,7 @@ from yolox_jax.augment.multiscale import MultiscaleConfig
 from yolox_jax.cli import from_config, run_summary
 from yolox_jax.cli.terminal import print_progress, quiet_libraries, run_program, user_errors
 from yolox_jax.data.prefetch import Shard
+from yolox_jax.data.sources import usable
 from yolox_jax.data.sources.open import check_classes
 from yolox_jax.data.train_loader import TrainLoader
 from yolox_jax.detection.anchors import check_size
@@ -306,9 +307,10 @@ def _keep_picture(
 
 
 def finish(run: Run, result: EvalResult) -> None:
-    """Writes results.json and predictions.jpg."""
+    """Writes results.json and predictions.jpg, and repeats the warning that the data is mostly unusable."""
     if hosts.is_primary():
         result.write(run.workdir / "results.json")
+        usable.warn_again(run.train_source)
         sheet = sheets.predictions_sheet(run.val_source, result.detections)
         sheets.write_picture(run.workdir / "predictions.jpg", sheet)
 

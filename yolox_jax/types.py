@@ -6,7 +6,6 @@ for padding.
 """
 
 import dataclasses
-from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import flax.struct
@@ -82,6 +81,7 @@ class Problem:
     record: str  # "annotation 17", "line 3"
     found: str
     action: str
+    num_left_out: int = 0  # annotations that are not used because of it
 
     def __str__(self) -> str:
         return f"{self.file}: {self.record}: {self.kind}: {self.found}; {self.action}"
@@ -99,7 +99,7 @@ class Source(Protocol):
     class_names: tuple[str, ...]
 
     @property
-    def problems(self) -> Sequence[Problem]:
+    def problems(self) -> list[Problem]:
         """The faults found in the annotations so far, in the order in which they were found."""
 
     def __len__(self) -> int: ...

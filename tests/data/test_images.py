@@ -187,12 +187,3 @@ def test_a_failing_disk_is_an_error_but_not_a_bad_image(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"a\.jpg cannot be read \(Input/output error\): check the disk") as caught:
         images.read(tmp_path / "a.jpg")
     assert not isinstance(caught.value, ImageError)  # no empty image may take its place
-
-
-def test_each_folder_is_listed_only_once(tmp_path):
-    (tmp_path / "a.jpg").touch()
-    folders = images.Folders()
-    assert folders.have(f"{tmp_path}/a.jpg")
-    (tmp_path / "late.jpg").touch()
-    assert not folders.have(f"{tmp_path}/late.jpg")
-    assert not folders.have(f"{tmp_path}/no such folder/a.jpg")

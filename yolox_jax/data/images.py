@@ -1,6 +1,5 @@
 """Reads image files into pixels, rotated upright as their EXIF orientation says."""
 
-import os
 import re
 import struct
 from pathlib import Path
@@ -10,6 +9,25 @@ import numpy as np
 
 from yolox_jax.errors import UserError
 
+# Endings of image files, in lower case. A .jfif is a JPEG, as some browsers save it.
+SUFFIXES = frozenset(
+    (
+        ".avif",
+        ".bmp",
+        ".dib",
+        ".jfif",
+        ".jp2",
+        ".jpe",
+        ".jpeg",
+        ".jpg",
+        ".pgm",
+        ".png",
+        ".ppm",
+        ".tif",
+        ".tiff",
+        ".webp",
+    )
+)
 _JPEG_START, _JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
 # No markers: 0xff followed by 0x00 is scan data, by 0xd0 to 0xd7 a restart inside a scan, by 0xff padding.
 _JPEG_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
@@ -22,29 +40,6 @@ class ImageError(UserError):
 
 class SizeError(UserError):
     """An image's size differs from the one that its annotations state. `what` begins with the file's path."""
-
-
-class Folders:
-    """Checks which files exist by listing each folder once: on a network file system, a check per file is slow."""
-
-    def __init__(self) -> None:
-        self._names_in: dict[str, frozenset[str]] = {}
-
-    def have(self, path: str) -> bool:
-        """Returns True if the file existed when its folder was first listed."""
-        folder, name = os.path.split(path)
-        if folder not in self._names_in:
-            self._names_in[folder] = _names(folder)
-        return name in self._names_in[folder]
-
-
-def _names(folder: str) -> frozenset[str]:
-    try:
-        return frozenset(os.listdir(folder))
-    except (FileNotFoundError, NotADirectoryError):
-        return frozenset()
-    except OSError as error:
-        raise UserError(f"{folder} cannot be listed ({error.strerror or error})", "check its permissions") from error
 
 
 def read_bytes(path: str | Path) -> bytes:

@@ -165,6 +165,13 @@ def test_a_missing_image_is_one_problem_and_its_annotations_are_left_out(open_so
     assert source[0].boxes_xyxy.tolist() == [[10, 10, 30, 15]]
 
 
+def test_a_file_name_may_be_spelled_in_another_way(open_source, content):
+    content["images"][0]["file_name"], content["images"][1]["file_name"] = "A.PNG", "sub\\b.png"
+    source = open_source(content)
+    assert [int(source[index].image.mean()) for index in range(2)] == [50, 60]
+    assert source.problems == []
+
+
 def test_the_log_has_ten_lines_per_kind_and_one_with_the_rest(open_source, content, caplog):
     content["annotations"] += [annotation(number, category_id=8) for number in range(2, 15)]
     content["annotations"].append(annotation(99, bbox=[0, 0, 0, 0]))
@@ -206,7 +213,10 @@ def test_invalid_json_is_an_error_that_names_the_file(open_source):
 def test_a_data_set_without_a_usable_image_is_an_error_with_file_and_folder(open_source, content):
     for image in content["images"]:
         image["file_name"] = "elsewhere/" + image["file_name"]
-    with pytest.raises(UserError, match=r"train\.json \(train\): none of its 2 images is in .*images: check"):
+    with pytest.raises(
+        UserError,
+        match=r"train\.json \(train\): none of its 2 images is in .*images; .*/images/elsewhere/a\.png: check",
+    ):
         open_source(content)
 
 

@@ -29,7 +29,8 @@ def coco_dir(tmp_path, monkeypatch):
     for image in images:
         cv2.imwrite(str(tmp_path / "set" / "images" / image["file_name"]), np.zeros((8, 8, 3), np.uint8))
     for name, listed in (("train", images[:1]), ("val", images)):
-        content = {"images": listed, "annotations": [], "categories": [{"id": 1, "name": "thing"}]}
+        box = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 1, 5, 5]}
+        content = {"images": listed, "annotations": [box], "categories": [{"id": 1, "name": "thing"}]}
         (tmp_path / "set" / f"{name}.json").write_text(json.dumps(content))
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -177,6 +178,8 @@ def yolo_dir(tmp_path, monkeypatch):
     cv2.imwrite(str(tmp_path / "set" / "images" / "train" / "1.png"), np.zeros((8, 8, 3), np.uint8))
     for name in ("data.yaml", "other.yaml"):
         (tmp_path / "set" / name).write_text(f"train: images/train\nnames: [{name}]\n")
+    (tmp_path / "set" / "labels" / "train").mkdir(parents=True)
+    (tmp_path / "set" / "labels" / "train" / "1.txt").write_text("0 0.5 0.5 0.5 0.5\n")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

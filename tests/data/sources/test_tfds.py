@@ -229,7 +229,7 @@ def test_the_root_may_be_above_the_version_if_there_is_only_one(write, tmp_path)
     ],
 )
 def test_an_error_names_the_field_and_what_there_is(write, data, error, message):
-    right = {"kind": "tfds", "root": str(write([record(7)])), "train": "train"}
+    right = {"kind": "tfds", "root": str(write([record(7, thing())])), "train": "train"}
     assert len(open_split(right, "train")) == 1
     with pytest.raises(error, match=message):
         open_split(right | data, "train")

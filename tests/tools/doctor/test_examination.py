@@ -10,8 +10,7 @@ import pytest
 
 from tests.tools.doctor.made_data_sets import HEIGHT, NUM_IMAGES, WIDTH, voc, yolo_txt
 from yolox_jax.data.sources import problems
-from yolox_jax.tools.doctor import box_checks, examination, findings
-from yolox_jax.tools.doctor.annotations import SplitAnnotations
+from yolox_jax.tools.doctor import examination, findings
 from yolox_jax.types import Problem
 
 
@@ -120,6 +119,11 @@ def _list_empty_image(data_set):
     data_set.train["images"].append({"id": 50, "file_name": "empty.png", "width": WIDTH, "height": HEIGHT})
 
 
+def _mark_crowds(data_set, number):
+    for record in data_set.train["annotations"][:number]:
+        record["iscrowd"] = 1
+
+
 _FAULTS = {
     "unreadable-image": ("error", "3.png", "image 3", _truncate),
     "missing-image": ("error", "train.json", "image 3", _take_image_away),
@@ -148,6 +152,7 @@ _FAULTS = {
     "class-names-differ": ("error", "", "class names", lambda d: d.val["categories"][0].update(name="Cat")),
     "shifted-categories": ("error", "train.json", "all annotations", lambda d: _rewrite(d, _shift(-1))),
     "wrong-box-format": ("error", "1.png", "dog at x 40", lambda d: _rewrite(d, _as_corners)),
+    "many-crowds": ("error", "train.json", "annotation 1", lambda d: _mark_crowds(d, 13)),
     "cannot-open": ("error", "", "", lambda d: d.train["images"].append(copy.copy(d.train["images"][0]))),
 }
 
@@ -226,11 +231,20 @@ def test_a_split_that_cannot_be_opened_does_not_hide_the_other(data_set):
     assert [f.code for f in data_set.examine().findings] == ["cannot-open", "mis-sized-image"]
 
 
+def test_a_split_that_cannot_be_opened_shows_the_paths_that_were_tried(data_set):
+    for image in data_set.train["images"]:
+        image["file_name"] = f"elsewhere/{image['file_name']}"
+    found = data_set.examine().findings
+    assert [f.code for f in found] == ["cannot-open", *["missing-image"] * NUM_IMAGES]
+    assert str(data_set.root / "train" / "elsewhere" / "1.png") in found[0].what
+    assert "train/elsewhere/12.png" in found[-1].what and found[-1].record == "image 12"
+
+
 def test_an_error_that_is_not_the_users_keeps_its_traceback(data_set, monkeypatch):
-    def open_split(data, split):
+    def open_unchecked(data, split):
         raise ValueError("a bug")
 
-    monkeypatch.setattr(examination, "open_split", open_split)
+    monkeypatch.setattr(examination, "open_unchecked", open_unchecked)
     with pytest.raises(ValueError, match="a bug"):
         data_set.examine()
 
@@ -258,7 +272,7 @@ def test_shifted_classes_and_another_box_format_are_found_in_yolo_files(tmp_path
     [
         ((5, 5, 30, 30), 1, set()),
         ((0.1, 0.2, 0.5, 0.6), 0, {"normalised-boxes"}),
-        ((30, 30, 9, 9), 0, {"box-without-size"}),
+        ((30, 30, 9, 9), 0, {"box-without-size", "training-would-stop"}),
     ],
 )
 def test_difficult_boxes_of_pascal_voc_count_as_boxes_and_its_faulty_boxes_are_found(
@@ -292,7 +306,12 @@ def _change_xml(old, new):
     return change
 
 
+def _label_no_image(root):
+    (root / "labels" / "train" / "other.txt").write_text(_LINES)
+
+
 _FAULTS_OF_YOLO = {
+    "unmatched-labels": ("error", "labels/train/other.txt", "file", _label_no_image),
     "not-numbers": ("error", "labels/train/3.txt", "line 3", _add_line("0 0.2 0.3 0.3 cat")),
     "not-a-box": ("error", "labels/train/3.txt", "line 3", _add_line("0 0.2 0.3 0.3")),
     "not-normalised": ("error", "labels/train/3.txt", "line 3", _add_line("0 12 20 9 9")),
@@ -322,19 +341,4 @@ def test_every_kind_of_problem_is_tested_here():
     kinds = [text for name, text in vars(problems).items() if name.isupper() and isinstance(text, str)]
     codes = {findings.from_problem(Problem(kind, "", "", "", ""), "train").code for kind in kinds}
     assert len(codes) == len(kinds) > 0
-    assert codes <= {*_FAULTS, *_FAULTS_OF_YOLO, *_FAULTS_OF_VOC}
-
-
-def test_duplicate_boxes_are_those_that_a_naive_loop_finds():
-    rng = np.random.default_rng(5)
-    xywh = rng.integers(1, 6, (200, 4)).astype(np.float64)
-    images = np.sort(rng.integers(0, 9, 200))
-    split = SplitAnnotations(
-        *("train", ("cat",), tuple(range(9)), tuple(map(str, range(9)))),
-        *(np.full((9, 2), 32.0), images, np.zeros(200, np.int64), xywh),
-    )
-    found = [f for f in box_checks.check_boxes(split, "voc", (32, 32), 200) if f.code == "duplicate-box"]
-    pairs = [
-        int(images[i]) for i in range(200) for j in range(i) if images[i] == images[j] and (xywh[i] == xywh[j]).all()
-    ]  # with coordinates this small, every other pair overlaps far less
-    assert sorted(f.image for f in found) == sorted(pairs) != []
+    assert codes <= {*_FAULTS, *_FAULTS_OF_YOLO, *_FAULTS_OF_VOC, "few-usable"}

@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,10 @@ import numpy as np
 
 from yolox_jax.boxes import clip_xyxy, xywh_to_xyxy
 from yolox_jax.data import images
-from yolox_jax.data.sources import problems
+from yolox_jax.data.folders import Folders, find_each
+from yolox_jax.data.sources import coco_masks, problems, usable
 from yolox_jax.data.sources.documents import DocumentError, parse_json
+from yolox_jax.data.sources.problems import SourceError
 from yolox_jax.errors import UserError
 from yolox_jax.types import Example, Problem
 
@@ -32,15 +35,25 @@ class CocoSource:
     """The images of a COCO json that are on disk, in the file's order, including those without boxes.
 
     Label k is the k-th category by id. The boxes to learn are the reference's: those with area > 0 that are not
-    crowds, clipped to the image. Faults in the json are logged and listed in `problems`.
+    crowds, clipped to the image; `crowd_as_object` makes an object of each crowd. An annotation without a bbox has the
+    box of its segmentation. Faults in the json are logged and listed in `problems`.
 
     Raises:
-      UserError: the file is not a COCO data set, or none of its images is on disk.
+      UserError: the file is not a COCO data set, none of its images is on disk, or all annotations are faulty.
     """
 
-    def __init__(self, annotations: str | Path, images: str | Path, split: str = "train"):
+    def __init__(
+        self,
+        annotations: str | Path,
+        images: str | Path,
+        split: str = "train",
+        *,
+        crowd_as_object: bool = False,
+        may_be_unusable: bool = False,  # for the doctor, which reports why
+    ):
         self.problems: list[Problem] = []
         self._file = str(annotations)
+        self._crowd_as_object = crowd_as_object
 
         content = _read_json(self._file)
         categories = _by_id(content["categories"], "category", self._file)
@@ -48,16 +61,21 @@ class CocoSource:
         self.class_names = tuple(str(categories[id]["name"]) for id in self._category_ids)
 
         listed = _by_id(content["images"], "image", self._file)
-        self._images = self._find_files(listed, str(images))
+        num_annotations = collections.Counter(_id(record, "image_id") for record in content["annotations"])
+        self._images = self._find_files(listed, str(images), num_annotations)
         if not self._images:
-            raise UserError(
-                f"{self._file} ({split}): none of its {len(listed)} images is in {images}",
+            raise SourceError(
+                f"{self._file} ({split}): none of its {len(listed)} images is in {images}; "
+                f"the first one looked for is {self.problems[0].found}",
                 "check the folder, and that file_name in the json is relative to it",
+                self.problems,
             )
         self._annotations = self._read_annotations(content["annotations"], listed)
         # Image i owns the annotations from _starts[i] to _starts[i + 1].
         self._starts = np.searchsorted(self._annotations["image"], np.arange(len(self._images) + 1))
         problems.log_problems(self.problems)
+        if not may_be_unusable:
+            usable.check_faults(self, split)
 
     def __len__(self) -> int:
         return len(self._images)
@@ -109,16 +127,19 @@ class CocoSource:
             ],
         }
 
-    def _find_files(self, listed: dict[int | str, dict[str, Any]], folder: str) -> list[_Image]:
+    def _find_files(
+        self, listed: dict[int | str, dict[str, Any]], folder: str, num_annotations: Mapping[Any, int]
+    ) -> list[_Image]:
         """Returns the listed images that exist; a missing file becomes a problem."""
-        folders = images.Folders()
+        files = find_each(Folders(), folder, [record["file_name"] for record in listed.values()])
         found = []
-        for id, record in listed.items():
-            path = os.path.join(folder, record["file_name"])
-            if folders.have(path):
-                found.append(_Image(id, path, int(record["width"]), int(record["height"])))
+        for (id, record), file in zip(listed.items(), files, strict=True):
+            if file is not None:
+                found.append(_Image(id, file, int(record["width"]), int(record["height"])))
             else:
-                self._add_problem(problems.MISSING_FILE, f"image {id}", path, "image and its annotations left out")
+                path = os.path.join(folder, record["file_name"])
+                action = "image and its annotations left out"
+                self._add_problem(problems.MISSING_FILE, f"image {id}", path, action, num_annotations[id])
         return found
 
     def _read_annotations(self, records: list[Any], listed: dict[int | str, dict[str, Any]]) -> np.ndarray:
@@ -126,48 +147,57 @@ class CocoSource:
         index_of = {image.id: index for index, image in enumerate(self._images)}
         label_of = {id: label for label, id in enumerate(self._category_ids)}
         rows = []
+        first_crowd = None
         for number, record in enumerate(records):
             image_id = _id(record, "image_id")
             if image_id in listed and image_id not in index_of:
                 continue  # its image file is missing, which is listed as a problem already
             image = self._images[index_of[image_id]] if image_id in index_of else None
             name = f"annotation {record['id']}" if "id" in record else f"annotations[{number}]"
-            fault = _fault(record, image, label_of)
+            bbox: Any = record.get("bbox") or coco_masks.bounding_box(record.get("segmentation"))
+            fault = _fault(record, bbox, image, label_of)
             if fault is not None:
                 kind, found = fault
                 usable = kind == problems.PARTLY_OUTSIDE
-                self._add_problem(kind, name, found, "clipped for training" if usable else "annotation left out")
+                action = "clipped for training" if usable else "annotation left out"
+                self._add_problem(kind, name, found, action, num_left_out=0 if usable else 1)
                 if not usable:
                     continue
-            xywh = tuple(record["bbox"])
+            xywh = tuple(bbox)
             area = xywh[2] * xywh[3] if record.get("area") is None else record["area"]
             crowd = record.get("iscrowd") or 0
             if crowd not in (0, 1):
                 self._add_problem(problems.NOT_A_FLAG, name, f"iscrowd {crowd!r}", "taken as 0")
-            rows.append((index_of[image_id], label_of[record["category_id"]], xywh, area, crowd == 1))
+            is_crowd = crowd == 1 and not self._crowd_as_object
+            first_crowd = first_crowd or (name if is_crowd else None)
+            rows.append((index_of[image_id], label_of[record["category_id"]], xywh, area, is_crowd))
         used_ids = collections.Counter(id for record in records if isinstance(id := record.get("category_id"), int))
         self.problems += problems.shifted_ids(used_ids, self._category_ids, self._file)
         annotations = np.array(rows, _ANNOTATION)
+        num_crowds = int(annotations["iscrowd"].sum())
+        if first_crowd is not None and num_crowds > len(rows) / 2:
+            found = f"{num_crowds} of {len(rows)}"
+            self._add_problem(problems.MANY_CROWDS, first_crowd, found, "ignored in evaluation", num_crowds)
         # A stable sort, so that the annotations of an image keep the file's order.
         return annotations[np.argsort(annotations["image"], kind="stable")]
 
-    def _add_problem(self, kind: str, record: str, found: str, action: str) -> None:
-        self.problems.append(Problem(kind, self._file, record, found, action))
+    def _add_problem(self, kind: str, record: str, found: str, action: str, num_left_out: int = 0) -> None:
+        self.problems.append(Problem(kind, self._file, record, found, action, num_left_out))
 
 
-def _fault(record: dict[str, Any], image: _Image | None, label_of: dict[int, int]) -> tuple[str, str] | None:
+def _fault(record: dict[str, Any], bbox: Any, image: _Image | None, label_of: dict[int, int]) -> tuple[str, str] | None:
     """Returns the kind of an annotation's first fault, and a description of it; None if there is no fault."""
     if image is None:
         return problems.UNKNOWN_IMAGE, f"image_id {record.get('image_id')!r}"
     if _id(record, "category_id") not in label_of:
         return problems.UNKNOWN_CATEGORY, f"category_id {record.get('category_id')!r}"
-    kind = problems.box_fault(record.get("bbox"), image.width, image.height)
+    kind = problems.box_fault(bbox, image.width, image.height)
     if kind is not None and kind != problems.PARTLY_OUTSIDE:
-        return kind, _found_box(record, image)
+        return kind, _found_box(bbox, image)
     area = 1 if record.get("area") is None else record["area"]
     if not problems.is_finite(area) or area <= 0:
         return problems.NO_AREA, f"area {area!r}"
-    return None if kind is None else (kind, _found_box(record, image))
+    return None if kind is None else (kind, _found_box(bbox, image))
 
 
 def _id(record: dict[str, Any], key: str) -> Any:
@@ -176,8 +206,8 @@ def _id(record: dict[str, Any], key: str) -> Any:
     return value if isinstance(value, int | str) else None
 
 
-def _found_box(record: dict[str, Any], image: _Image) -> str:
-    return f"bbox {record.get('bbox')!r} in image {image.id} of {image.width}x{image.height} pixels"
+def _found_box(bbox: Any, image: _Image) -> str:
+    return f"bbox {bbox!r} in image {image.id} of {image.width}x{image.height} pixels"
 
 
 def _read_json(file: str) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from yolox_jax.data.sources import usable
 from yolox_jax.data.sources.coco import CocoSource
 from yolox_jax.data.sources.documents import MAX_CLASSES
 from yolox_jax.data.sources.shapes import ShapesSource
@@ -17,15 +18,32 @@ _SPLITS = ("train", "val")
 
 
 def open_split(data: Mapping[str, Any], split: str) -> Source:
-    """Opens the split "train" or "val" of `data`, a config's data section.
+    """Opens the split "train" or "val" of `data`, a config's data section, and checks that it has boxes to learn.
+
+    Raises:
+      UserError: a field is wrong, or the files are not a data set of this kind; names the field or the file. Or
+        `usable.check` refuses the split.
+    """
+    source = _open(data, split, {})
+    usable.check(source, split)
+    return source
+
+
+def open_unchecked(data: Mapping[str, Any], split: str) -> Source:
+    """Opens a split, even if none of its annotations can be used, for a program that reports why."""
+    return _open(data, split, {"may_be_unusable": True})
+
+
+def _open(data: Mapping[str, Any], split: str, options: Mapping[str, bool]) -> Source:
+    """Opens a split without checking it.
 
     Each kind reads these fields. Relative paths start at root, and a relative root at the working directory.
-      coco: root, train, train_images, val, val_images.
+      coco: root, train, train_images, val, val_images, crowd_as_object.
       voc: root (the folder VOCdevkit); train and val, one or more "VOC2007/trainval" separated by commas; class_names
         (if empty, the classes are taken from the xml files).
       yolo_txt: root, yaml ("data.yaml" if empty).
       tfds: root (the folder of a version); train and val, names of splits; tfds, the names of the features that are
-        not named as in coco/2017.
+        not named as in coco/2017; crowd_as_object.
       shapes: shapes = {num_train, num_val, seed}.
 
     Raises:
@@ -36,7 +54,7 @@ def open_split(data: Mapping[str, Any], split: str) -> Source:
     kind = _field(data, "kind")
     if kind not in _OPENERS:
         raise UserError(f"config.data.kind is {kind!r}", f"choose one of {', '.join(sorted(_OPENERS))}")
-    source = _OPENERS[kind](data, split)
+    source = _OPENERS[kind](data, split, options)
     if len(source.class_names) > MAX_CLASSES:
         raise UserError(
             f"the data set has {len(source.class_names)} classes", f"{MAX_CLASSES} at most fit: merge or drop some"
@@ -63,16 +81,16 @@ def check_classes(num_classes: int | None, train_names: tuple[str, ...], val_nam
         )
 
 
-def _open_coco(data: Mapping[str, Any], split: str) -> CocoSource:
+def _open_coco(data: Mapping[str, Any], split: str, options: Mapping[str, bool]) -> CocoSource:
     annotations, images = _path(data, split), _path(data, f"{split}_images")
     if not annotations.is_file():
         raise NotFoundError(f"config.data.{split}: there is no file {annotations}", "give a COCO annotation json")
     if not images.is_dir():
         raise NotFoundError(f"config.data.{split}_images: there is no folder {images}", "give the folder of the images")
-    return CocoSource(annotations, images, split)
+    return CocoSource(annotations, images, split, crowd_as_object=bool(data.get("crowd_as_object")), **options)
 
 
-def _open_voc(data: Mapping[str, Any], split: str) -> VocSource:
+def _open_voc(data: Mapping[str, Any], split: str, options: Mapping[str, bool]) -> VocSource:
     root, lists = _root(data), _strings(_field(data, split))
     if not lists:
         raise UserError(f"config.data.{split} names no list", "give FOLDER/SPLIT, such as VOC2007/trainval")
@@ -93,17 +111,17 @@ def _open_voc(data: Mapping[str, Any], split: str) -> VocSource:
     class_names = _strings(data.get("class_names") or ())
     if len(set(class_names)) < len(class_names):
         raise UserError(f"config.data.class_names has a name twice ({', '.join(class_names)})", "name each class once")
-    return VocSource(root, lists, class_names or None, split)
+    return VocSource(root, lists, class_names or None, split, **options)
 
 
-def _open_yolo_txt(data: Mapping[str, Any], split: str) -> YoloTxtSource:
+def _open_yolo_txt(data: Mapping[str, Any], split: str, options: Mapping[str, bool]) -> YoloTxtSource:
     file = _root(data) / Path(data.get("yaml") or "data.yaml").expanduser()
     if not file.is_file():
         raise NotFoundError(f"config.data.yaml: there is no file {file}", "give the yaml of a YOLO data set")
-    return YoloTxtSource(file, split)
+    return YoloTxtSource(file, split, **options)
 
 
-def _open_shapes(data: Mapping[str, Any], split: str) -> ShapesSource:
+def _open_shapes(data: Mapping[str, Any], split: str, options: Mapping[str, bool]) -> ShapesSource:
     shapes = _field(data, "shapes")
     seed = _field(shapes, "seed", "config.data.shapes")
     num_images = _field(shapes, f"num_{split}", "config.data.shapes")
@@ -114,11 +132,14 @@ def _open_shapes(data: Mapping[str, Any], split: str) -> ShapesSource:
     return ShapesSource(num_images, 2 * seed + _SPLITS.index(split))
 
 
-def _open_tfds(data: Mapping[str, Any], split: str) -> TfdsSource:
-    return TfdsSource(_root(data), str(_field(data, split)), dict(data.get("tfds") or {}))
+def _open_tfds(data: Mapping[str, Any], split: str, options: Mapping[str, bool]) -> TfdsSource:
+    features = dict(data.get("tfds") or {})
+    if data.get("crowd_as_object"):
+        features["is_crowd"] = ""  # not read, so every object is one
+    return TfdsSource(_root(data), str(_field(data, split)), features)
 
 
-_OPENERS: dict[str, Callable[[Mapping[str, Any], str], Source]] = {
+_OPENERS: dict[str, Callable[[Mapping[str, Any], str, Mapping[str, bool]], Source]] = {
     "coco": _open_coco,
     "shapes": _open_shapes,
     "tfds": _open_tfds,

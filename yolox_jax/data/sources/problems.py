@@ -3,8 +3,9 @@
 import collections
 import logging
 import math
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
+from yolox_jax.errors import UserError
 from yolox_jax.types import Problem
 
 logger = logging.getLogger("yolox_jax.data")
@@ -15,6 +16,7 @@ NOT_AN_IMAGE = "not a known kind of image file"
 UNKNOWN_FORMAT = "image with labels is not of a known kind"
 NO_IMAGE_SIZE = "size of the image is not stated"
 MISSING_ANNOTATIONS = "missing annotation file"
+UNMATCHED_LABELS = "label file belongs to no image"
 UNREADABLE_ANNOTATIONS = "annotation file cannot be read"
 UNKNOWN_IMAGE = "annotation of an image that is not listed"
 UNKNOWN_CATEGORY = "annotation of a category that is not listed"
@@ -28,10 +30,20 @@ NOT_NUMBERS = "line has something other than numbers"
 NOT_A_BOX = "line is neither a box nor a polygon"
 NOT_NORMALISED = "coordinate is not a fraction of the image's side"
 NOT_A_FLAG = "flag is neither 0 nor 1"
+MANY_CROWDS = "most annotations are crowds (iscrowd 1), which are not learned"
+FEW_USABLE = "fewer than half of the annotations are used"
 
 _OVERHANG = 1.0  # pixels: annotation tools round outwards, so an overhang up to this is not reported
 _MIN_SHIFTED = 3  # annotations: fewer may be unrelated mistakes
 LINES_PER_KIND = 10  # in the log, since a systematic fault is in every record
+
+
+class SourceError(UserError):
+    """A split cannot be used. `problems` are the faults that were found in its files until then."""
+
+    def __init__(self, what: str, advice: str, problems: Sequence[Problem] = ()):
+        super().__init__(what, advice)
+        self.problems = tuple(problems)
 
 
 def log_problems(problems: Iterable[Problem]) -> None:

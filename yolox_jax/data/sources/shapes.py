@@ -61,13 +61,13 @@ class ShapesSource:
     """`num_images` pictures with exact boxes; their sides are 3/4 of `max_side` to `max_side` pixels."""
 
     class_names: tuple[str, ...] = CLASS_NAMES
-    problems: tuple[Problem, ...] = ()
 
     def __init__(self, num_images: int, seed: int, max_side: int = 128):
         if num_images < 1 or seed < 0 or max_side < 64:
             raise ValueError(
                 f"needs num_images >= 1, seed >= 0 and max_side >= 64, got {num_images}, {seed} and {max_side}"
             )
+        self.problems: list[Problem] = []
         self._num_images = num_images
         self._seed = seed
         self._max_side = max_side

@@ -190,7 +190,8 @@ class TfdsSource:
             if (index, number) in self._seen:
                 return
             self._seen.add((index, number))
-            problem = Problem(kind, self._name, f"record {index}, object {number}", found, action)
+            num_left_out = 0 if kind == problems.PARTLY_OUTSIDE else 1
+            problem = Problem(kind, self._name, f"record {index}, object {number}", found, action, num_left_out)
             self.problems.append(problem)
             self._num_of_kind[kind] += 1
             if self._num_of_kind[kind] <= problems.LINES_PER_KIND:

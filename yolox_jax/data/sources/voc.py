@@ -10,7 +10,9 @@ import numpy as np
 
 from yolox_jax.boxes import clip_xyxy, voc_xyxy_to_xywh, xywh_to_xyxy
 from yolox_jax.data import images
-from yolox_jax.data.sources import coco_format, problems, voc_xml
+from yolox_jax.data.folders import Folders
+from yolox_jax.data.sources import coco_format, problems, usable, voc_files, voc_xml
+from yolox_jax.data.sources.problems import SourceError
 from yolox_jax.data.sources.voc_xml import Xml
 from yolox_jax.errors import UserError
 from yolox_jax.types import Example, Problem
@@ -43,7 +45,8 @@ class VocSource:
     logged and listed in `problems`.
 
     Raises:
-      UserError: the lists cannot be read, or none of their images has both an image file and an xml.
+      UserError: the lists cannot be read, none of their images has both an image file and an xml, or all objects are
+        faulty.
     """
 
     def __init__(
@@ -52,6 +55,8 @@ class VocSource:
         splits: Sequence[str],  # "VOC2007/trainval"
         class_names: Sequence[str] | None = None,
         split: str = "train",
+        *,
+        may_be_unusable: bool = False,  # for the doctor, which reports why
     ):
         self.problems: list[Problem] = []
         self._root = str(root)
@@ -65,13 +70,17 @@ class VocSource:
         self._read.clear()
         problems.log_problems(self.problems)
         if not self._images:
-            raise UserError(
+            first = f"; the first one looked for is {self.problems[0].found}" if self.problems else ""
+            raise SourceError(
                 f"{', '.join(splits)} in {self._root} ({split}): none of the {len(listed)} listed images has both an "
-                "image in JPEGImages and an xml in Annotations",
+                f"image in JPEGImages and an xml in Annotations{first}",
                 "check the folder and the lists in ImageSets/Main",
+                self.problems,
             )
         # Image i owns the boxes from _starts[i] to _starts[i + 1].
         self._starts = np.searchsorted(self._boxes["image"], np.arange(len(self._images) + 1))
+        if not may_be_unusable:
+            usable.check_faults(self, split)
 
     def __len__(self) -> int:
         return len(self._images)
@@ -142,7 +151,8 @@ class VocSource:
 
     def _read_images(self, listed: Sequence[_Listed], is_prefixed: bool) -> np.ndarray:
         """Sets `_images` to the usable images; returns their usable boxes as `_BOX` rows in the same order."""
-        files = images.Folders()
+        files = Folders()
+        taken: set[str] = set()  # images that have their boxes
         seen: set[tuple[str, str]] = set()
         rows: list[tuple[Any, ...]] = []
         label_of = {name: label for label, name in enumerate(self.class_names)}
@@ -153,22 +163,24 @@ class VocSource:
                 continue
             seen.add((entry.folder, entry.name))
 
-            xml_file = os.path.join(folder, "Annotations", f"{entry.name}.xml")
-            if not files.have(xml_file):
-                self._add_problem(problems.MISSING_ANNOTATIONS, *where, xml_file, "image left out")
+            xml_file = voc_files.find_xml(files, folder, entry.name)
+            if xml_file is None:
+                expected = os.path.join(folder, "Annotations", f"{entry.name}.xml")
+                self._add_problem(problems.MISSING_ANNOTATIONS, *where, expected, "image left out")
                 continue
             xml = self._xml(xml_file)
             if xml is None:
                 self._add_problem(problems.UNREADABLE_ANNOTATIONS, xml_file, "file", "no valid xml", "image left out")
                 continue
 
-            path = os.path.join(folder, "JPEGImages", f"{entry.name}.jpg")
-            other = os.path.join(folder, "JPEGImages", xml.filename)
-            if not files.have(path) and xml.filename and files.have(other):
-                path = other
-            elif not files.have(path):
-                self._add_problem(problems.MISSING_FILE, *where, path, "image and its annotations left out")
+            path = voc_files.find_image(files, folder, entry.name, xml.filename)
+            if path is None or path in taken:
+                expected = os.path.join(folder, "JPEGImages", f"{entry.name}.jpg")
+                found = expected if xml.filename in ("", f"{entry.name}.jpg") else f"{expected} or {xml.filename}"
+                action = "image and its annotations left out"
+                self._add_problem(problems.MISSING_FILE, *where, found, action, len(xml.objects))
                 continue
+            taken.add(path)
             size = self._size(xml, xml_file, path)
             if size is not None:
                 id = f"{entry.folder}/{entry.name}" if is_prefixed else entry.name
@@ -186,7 +198,7 @@ class VocSource:
         try:
             pixels = images.read(path)
         except images.ImageError as error:
-            self._add_problem(*where, f"image left out, since {error.what}")
+            self._add_problem(*where, f"image left out, since {error.what}", len(xml.objects))
             return None
         self._add_problem(*where, "the size of the image itself is used")
         return pixels.shape[1], pixels.shape[0]
@@ -200,19 +212,20 @@ class VocSource:
         for number, (each, xywh) in enumerate(zip(xml.objects, boxes_xywh, strict=True), 1):
             where = (file, f"object {number} ({each.name})")
             if each.name not in label_of:
-                self._add_problem(problems.UNKNOWN_CATEGORY, *where, f"name {each.name!r}", "object left out")
+                self._add_problem(problems.UNKNOWN_CATEGORY, *where, f"name {each.name!r}", "object left out", 1)
                 continue
             fault = problems.box_fault(xywh, image.width, image.height)
             if fault is not None:
                 usable = fault == problems.PARTLY_OUTSIDE
                 corners = ", ".join(f"{key} {value}" for key, value in zip(voc_xml.CORNERS, each.corners, strict=True))
                 found = f"{corners} in {image.width}x{image.height} pixels"
-                self._add_problem(fault, *where, found, "clipped for training" if usable else "object left out")
+                action = "clipped for training" if usable else "object left out"
+                self._add_problem(fault, *where, found, action, num_left_out=0 if usable else 1)
                 if not usable:
                     continue
             if each.difficult not in ("0", "1"):
                 self._add_problem(problems.NOT_A_FLAG, *where, f"difficult {each.difficult!r}", "taken as 0")
             yield label_of[each.name], tuple(xywh), each.difficult == "1"
 
-    def _add_problem(self, kind: str, file: str, record: str, found: str, action: str) -> None:
-        self.problems.append(Problem(kind, file, record, found, action))
+    def _add_problem(self, kind: str, file: str, record: str, found: str, action: str, num_left_out: int = 0) -> None:
+        self.problems.append(Problem(kind, file, record, found, action, num_left_out))

@@ -12,8 +12,8 @@ import numpy as np
 
 from yolox_jax.boxes import clip_xyxy, cxcywh_to_xyxy, norm_xyxy_to_xyxy, xyxy_to_xywh
 from yolox_jax.data import images
-from yolox_jax.data.sources import coco_format, problems, yolo_yaml
-from yolox_jax.errors import UserError
+from yolox_jax.data.sources import coco_format, problems, usable, yolo_labels, yolo_yaml
+from yolox_jax.data.sources.problems import SourceError
 from yolox_jax.types import Example, Problem
 
 _BOX = np.dtype([("image", np.int64), ("label", np.int32), ("norm_xyxy", np.float64, 4)])
@@ -30,10 +30,10 @@ class YoloTxtSource:
     the yaml's `path`. Faults in the files are logged and listed in `problems`.
 
     Raises:
-      UserError: the yaml does not describe a detection data set, or none of its images is usable.
+      UserError: the yaml does not describe a detection data set, none of its images is usable, or all lines are faulty.
     """
 
-    def __init__(self, yaml_file: str | Path, split: str = "train"):
+    def __init__(self, yaml_file: str | Path, split: str = "train", *, may_be_unusable: bool = False):
         self.problems: list[Problem] = []
         content = yolo_yaml.read(yaml_file)
         self.class_names = content.class_names
@@ -41,36 +41,39 @@ class YoloTxtSource:
         self._paths: list[str] = []
         rows: list[tuple[Any, ...]] = []
         self._used_ids: collections.Counter[int] = collections.Counter()
-        num_labeled = 0
         listed = yolo_yaml.find_images(content, split, self.problems)
-        for path in listed:
-            file = yolo_yaml.label_file(path)
-            try:
-                text = _read_text(file)
-            except (OSError, ValueError) as error:  # ValueError: not utf-8
-                self._add_problem(problems.UNREADABLE_ANNOTATIONS, file, "file", str(error), "image left out")
-                continue
-            if text is not None:
-                num_labeled += 1
+        files, unmatched = yolo_labels.find_label_files(content.path, listed)
+        self.problems += unmatched
+        for path, file in zip(listed, files, strict=True):
+            if file is not None:
+                try:
+                    text = _read_text(file)
+                except (OSError, ValueError) as error:  # ValueError: not utf-8
+                    self._add_problem(problems.UNREADABLE_ANNOTATIONS, file, "file", str(error), "image left out")
+                    continue
                 rows += [(len(self._paths), *box) for box in self._usable_boxes(text, file)]
             self._paths.append(path)
-        if self._paths and num_labeled == 0:
-            found = (
-                f"none for {len(self._paths)} images, the first one expected is {yolo_yaml.label_file(self._paths[0])}"
-            )
+        if self._paths and not any(files):
+            expected = yolo_labels.label_file(self._paths[0])
+            found = f"none for {len(self._paths)} images, the first one expected is {expected}"
             action = "all images are used, without boxes"
             self._add_problem(problems.MISSING_ANNOTATIONS, content.file, split, found, action)
         self.problems += problems.shifted_ids(self._used_ids, range(len(self.class_names)), content.file)
         problems.log_problems(self.problems)
         if not self._paths:
-            raise UserError(
-                f"{content.file} ({split}): none of the {len(listed)} images found is usable", f"check {split} and path"
+            raise SourceError(
+                f"{content.file} ({split}): none of the {len(listed)} images found is usable"
+                + (f"; the first fault is {self.problems[0]}" if self.problems else ""),
+                f"check {split} and path",
+                self.problems,
             )
         self._boxes = np.array(rows, _BOX)
         # Image i owns the boxes from _starts[i] to _starts[i + 1].
         self._starts = np.searchsorted(self._boxes["image"], np.arange(len(self._paths) + 1))
         self._ids = [Path(os.path.relpath(path, content.path)).as_posix() for path in self._paths]
         self._sizes_hw = np.zeros((len(self._paths), 2), np.int32)  # of the images decoded so far
+        if not may_be_unusable:  # as it is for the doctor, which reports why
+            usable.check_faults(self, split)
 
     def __len__(self) -> int:
         return len(self._paths)
@@ -139,13 +142,13 @@ class YoloTxtSource:
                 usable = fault == problems.PARTLY_OUTSIDE
                 found = line if len(line) <= 80 else f"{line[:80]} …"
                 action = "clipped for training" if usable else "line left out"
-                self._add_problem(fault, file, f"line {number}", found, action)
+                self._add_problem(fault, file, f"line {number}", found, action, num_left_out=0 if usable else 1)
                 if not usable:
                     continue
             yield each.label, tuple(norm_xyxy)
 
-    def _add_problem(self, kind: str, file: str, record: str, found: str, action: str) -> None:
-        self.problems.append(Problem(kind, file, record, found, action))
+    def _add_problem(self, kind: str, file: str, record: str, found: str, action: str, num_left_out: int = 0) -> None:
+        self.problems.append(Problem(kind, file, record, found, action, num_left_out))
 
 
 class _Line(NamedTuple):
@@ -191,10 +194,6 @@ def _box_fault(norm_xyxy: Sequence[float], norm_xywh: Sequence[float]) -> str | 
     return fault
 
 
-def _read_text(file: str) -> str | None:
-    """Returns the text of a file, or None if there is no such file."""
-    try:
-        with open(file, encoding="utf-8-sig") as stream:
-            return stream.read()
-    except FileNotFoundError:
-        return None
+def _read_text(file: str) -> str:
+    with open(file, encoding="utf-8-sig") as stream:
+        return stream.read()

@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from yolox_jax.data import images
+from yolox_jax.data.folders import Folders
 from yolox_jax.data.sources import problems
 from yolox_jax.data.sources.documents import DocumentError, parse_yaml, shortened
+from yolox_jax.data.sources.yolo_labels import label_file
 from yolox_jax.errors import UserError
 from yolox_jax.types import Problem
 
-_IMAGE_SUFFIXES = {".bmp", ".dib", ".jp2", ".jpe", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 _KEYS = {"train": ("train",), "val": ("val", "valid")}
 
 
@@ -79,12 +80,6 @@ def find_images(content: YoloYaml, split: str, found_problems: list[Problem]) ->
     return sorted(paths)
 
 
-def label_file(image_file: str) -> str:
-    """Returns the path of an image's label file: labels/ replaces the last images/, or else it is beside the image."""
-    before, separator, after = os.path.splitext(image_file)[0].rpartition(f"{os.sep}images{os.sep}")
-    return f"{before}{os.sep}labels{os.sep}{after}.txt" if separator else f"{after}.txt"
-
-
 def _class_names(content: dict[str, Any], file: str) -> tuple[str, ...]:
     names = content.get("names")
     if isinstance(names, dict):
@@ -117,12 +112,12 @@ def _in_folder(folder: str, found_problems: list[Problem]) -> set[str]:
         folders[:] = [name for name in folders if not name.startswith(".")]  # .ipynb_checkpoints has copies of images
         for name in names:
             suffix = os.path.splitext(name)[1].lower()
-            if suffix in _IMAGE_SUFFIXES and not name.startswith("."):
+            if suffix in images.SUFFIXES and not name.startswith("."):
                 paths.add(os.path.join(directory, name))
             elif suffix != ".txt" and not name.startswith("."):  # labels may lie beside their images
                 others.append(os.path.join(directory, name))
     owned_labels = {label_file(path) for path in paths}  # some tools write 1.npy beside 1.jpg
-    existing = images.Folders()
+    existing = Folders()
     for path in others:
         labels = label_file(path)
         is_labeled = labels not in owned_labels and existing.have(labels)
@@ -134,7 +129,7 @@ def _in_folder(folder: str, found_problems: list[Problem]) -> set[str]:
 def _in_list(file: str, path: str, found_problems: list[Problem]) -> set[str]:
     """Returns the images of a list. A relative path starts at the data set's path or at the list's own folder."""
     paths: set[str] = set()
-    folders = images.Folders()
+    folders = Folders()
     for number, entry in _lines(file):
         candidates = [os.path.normpath(os.path.join(start, entry)) for start in (path, os.path.dirname(file))]
         found = next((candidate for candidate in candidates if folders.have(candidate)), None)

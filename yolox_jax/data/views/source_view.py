@@ -1,6 +1,5 @@
 """The base class of all views: a source that wraps another one."""
 
-from collections.abc import Sequence
 from typing import Any
 
 from yolox_jax.types import Example, Problem, Source
@@ -14,7 +13,7 @@ class SourceView:
         self._source = source
 
     @property
-    def problems(self) -> Sequence[Problem]:
+    def problems(self) -> list[Problem]:
         return self._source.problems
 
     def __len__(self) -> int:

@@ -5,7 +5,9 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from yolox_jax.data.sources.open import check_classes, open_split
+from yolox_jax.data.sources import usable
+from yolox_jax.data.sources.open import check_classes, open_unchecked
+from yolox_jax.data.sources.problems import SourceError
 from yolox_jax.errors import UserError
 from yolox_jax.tools.doctor import annotations, box_checks, image_checks
 from yolox_jax.tools.doctor.annotations import SplitAnnotations
@@ -16,6 +18,7 @@ Progress = Callable[[str, int, int], None]  # split, images read, all images of 
 
 # A systematic fault of a split causes many findings of these codes, which are left out: they only repeat it.
 _CONSEQUENCES = {
+    "many-crowds": {"class-with-few-boxes", "class-without-boxes", "few-usable", "images-without-boxes"},
     "shifted-categories": {"unknown-category", "class-without-boxes"},
     "wrong-box-format": {"box-partly-outside", "duplicate-box", "box-below-1-pixel", "boxes-below-8-pixels"},
     "normalised-boxes": {"box-below-1-pixel", "boxes-below-8-pixels"},
@@ -78,14 +81,17 @@ def examine(
     splits: dict[str, ExaminedSplit] = {}
     for name in ("train", "val"):
         try:
-            source = open_split(data, name)
+            source = open_unchecked(data, name)
             digests, faults = image_checks.read_all(source, threads, _progress_of_split(progress, name))
             annotated = annotations.from_ground_truth(name, source.ground_truth(), with_crowds=data["kind"] == "voc")
         except UserError as error:
             findings.append(Finding("error", "cannot-open", name, "", "", error.what, error.advice))
+            if isinstance(error, SourceError):
+                findings += [from_problem(problem, name) for problem in error.problems]
             continue
         splits[name] = ExaminedSplit(source, annotated, digests)
-        found = [from_problem(problem, name) for problem in source.problems]
+        found = _training_would_stop(source, name)
+        found += [from_problem(problem, name) for problem in source.problems]
         found += image_checks.unusable_images(annotated, faults)
         found += box_checks.check_boxes(annotated, data["kind"], size_hw, max_boxes)
         found += image_checks.repeated_images(annotated, digests)
@@ -96,6 +102,15 @@ def examine(
         findings += _class_names(num_classes, train.annotations.class_names, val.annotations.class_names)
     findings.sort(key=lambda finding: SEVERITIES.index(finding.severity))  # stable
     return Report(findings, splits)
+
+
+def _training_would_stop(source: Source, split: str) -> list[Finding]:
+    """Returns what `usable.check` refuses; if most annotations are unused, it adds a problem to the source."""
+    try:
+        usable.check(source, split)
+    except UserError as error:
+        return [Finding("error", "training-would-stop", split, "", "", error.what, error.advice)]
+    return []
 
 
 def _progress_of_split(progress: Progress | None, name: str) -> Callable[[int, int], None] | None:

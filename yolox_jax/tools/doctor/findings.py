@@ -49,6 +49,7 @@ _OF_KIND: dict[str, tuple[Severity, str, str]] = {
         "missing-annotations",
         "check the folder and the name of the annotation file",
     ),
+    problems.UNMATCHED_LABELS: ("error", "unmatched-labels", "give it the name and the folder of its image"),
     problems.UNREADABLE_ANNOTATIONS: ("error", "unreadable-annotations", "copy or export the file again"),
     problems.UNKNOWN_IMAGE: ("error", "unknown-image", "add the image to the list, or delete the annotation"),
     problems.UNKNOWN_CATEGORY: ("error", "unknown-category", "add the class to the list, or correct the annotation"),
@@ -70,4 +71,10 @@ _OF_KIND: dict[str, tuple[Severity, str, str]] = {
     problems.NOT_A_BOX: ("error", "not-a-box", _YOLO_LINE),
     problems.NOT_NORMALISED: ("error", "not-normalised", "divide x and w by the image's width, y and h by its height"),
     problems.NOT_A_FLAG: ("warning", "not-a-flag", "write 0 or 1"),
+    problems.MANY_CROWDS: (
+        "error",
+        "many-crowds",
+        "write iscrowd 0 for single objects, or set --config.data.crowd_as_object=true",
+    ),
+    problems.FEW_USABLE: ("error", "few-usable", "correct what the other findings name"),
 }

@@ -1,0 +1,47 @@
+"""Finds the files of a Pascal VOC folder: the xml and the image of a listed name."""
+
+import os
+from collections.abc import Iterable
+
+from yolox_jax.data import images
+from yolox_jax.data.folders import Folders, same_name
+
+
+def find_xml(files: Folders, folder: str, name: str) -> str | None:
+    """Finds the xml of a listed name in `folder`, also under another spelling; None if there is none."""
+    directory, exact = os.path.join(folder, "Annotations"), f"{name}.xml"
+    path = os.path.join(directory, exact)
+    return path if files.have(path) else files.respelled(directory, exact)
+
+
+def find_image(files: Folders, folder: str, name: str, filename: str) -> str | None:
+    """Finds the image of an xml: the one of its own name, whatever its ending, or else the one that it states.
+
+    If several endings are there, .jpg comes first, then that of `filename`, the one that the xml states. Images that
+    were copied or renamed keep an xml with the old `filename`, so an image that has an xml of its own is never taken.
+    """
+    inner, stem = os.path.split(name)
+    images_in, xmls_in = (os.path.join(folder, part, inner) for part in ("JPEGImages", "Annotations"))
+    stated = filename.replace("\\", "/").rsplit("/", 1)[-1]
+
+    def is_stated(image: str) -> bool:
+        return same_name(image) == same_name(stated)
+
+    own = _images(files.with_stem(images_in, stem))
+    exact = [image for image in own if _stem(image) == stem]
+    respelled = [image for image in own if f"{_stem(image)}.xml" not in files.names(xmls_in)]
+    if exact or respelled:
+        best = sorted(exact or respelled, key=lambda image: (not image.endswith(".jpg"), not is_stated(image)))
+        return os.path.join(images_in, best[0])
+
+    others = _images(files.with_stem(images_in, _stem(stated)) + files.with_stem(images_in, stated)) if stated else []
+    free = [image for image in others if not any(x.endswith(".xml") for x in files.with_stem(xmls_in, _stem(image)))]
+    return os.path.join(images_in, min(free, key=lambda image: not is_stated(image))) if free else None
+
+
+def _images(names: Iterable[str]) -> list[str]:
+    return [name for name in names if os.path.splitext(name)[1].lower() in images.SUFFIXES]
+
+
+def _stem(name: str) -> str:
+    return os.path.splitext(name)[0]
