@@ -30,6 +30,16 @@ CHIPS = {
     "v6e": Chip(918e12, 32e9, 1638e9, 400e9, 2, ("v6e:1x1", "v6e:2x4", "v6e:8x8", "v6e:16x16")),
 }
 
+GENERATION_OF_KIND = {  # a jax.Device's device_kind -> key of CHIPS; names as in jax/_src/pallas/mosaic/tpu_info.py
+    "TPU v4": "v4",
+    "TPU v5 lite": "v5e",
+    "TPU v5e": "v5e",
+    "TPU v5": "v5p",
+    "TPU v5p": "v5p",
+    "TPU v6 lite": "v6e",
+    "TPU v6e": "v6e",
+}
+
 
 @dataclasses.dataclass(frozen=True)
 class Topology:

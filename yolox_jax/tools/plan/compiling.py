@@ -85,6 +85,15 @@ def compile_for_chip(lowered: jax.stages.Lowered) -> Compiled | OutOfMemory:
         if shortage is None:
             raise
         return OutOfMemory(float(shortage[1]) * _UNITS[shortage[2]])
+    return figures_of(compiled)
+
+
+def figures_of(compiled: jax.stages.Compiled) -> Compiled:
+    """Returns what libtpu says of a program that was compiled for TPU chips.
+
+    Raises:
+      UserError: this version of libtpu says nothing.
+    """
     cost, memory = compiled.cost_analysis(), compiled.memory_analysis()
     if cost is None or memory is None:
         raise UserError("this version of libtpu reports no cost or memory of programs", "install another version")
