@@ -62,7 +62,7 @@ def arguments(data: Path, size: str = "(64, 64)") -> list[str]:
 
 
 def xla_flags(num_devices: int) -> str:
-    """XLA_FLAGS for simulated devices, of which jaxlib must know each: at another it ends the process without a word."""
+    """XLA_FLAGS for simulated devices. At a flag that jaxlib does not know, it ends the process without a word."""
     flags = f"--xla_force_host_platform_device_count={num_devices}"
     if jax.__version_info__ >= (0, 8):
         # On a busy machine, a device may have to wait a long time for the others.
