@@ -37,11 +37,12 @@ def test_the_example_topologies_are_parsed(name):
     topology = parse_topology(name)
     assert topology.name == name
     assert 1 <= topology.num_chips <= 256
+    assert topology.num_devices == topology.num_chips * (2 if name.startswith("tpu7x") else 1)
 
 
 @pytest.mark.parametrize("name", ["v5e", "v5e:8", "v5e:2x4x1", "v4:2x2", "v9:2x4", "v5e:0x4", "v5e:2x-4", "H100"])
 def test_the_error_for_an_unknown_topology_lists_the_known_ones(name):
-    with pytest.raises(UserError, match=rf"no topology '{name}'.*v4:XxYxZ such as .*v5e:XxY such as .*v5p:.*v6e:"):
+    with pytest.raises(UserError, match=rf"no topology '{name}'.*v4:XxYxZ such as .*v5e:XxY such .*v5p:.*v6e:.*tpu7x"):
         parse_topology(name)
 
 

@@ -5,7 +5,8 @@ python -m yolox_jax.tools.plan --config=configs/yolox_s.py --topology=v5e:2x4 [-
 
 libtpu compiles the program for the chips; that takes minutes for a large network. The report has, for each chip:
 whether the program fits, its memory by kind, FLOPs, HBM traffic, collectives, and the minimum time of a step by the
-chip's data sheet. A loop of unknown length (as in NMS) counts as one iteration.
+chip's data sheet. A loop of unknown length (as in NMS) counts as one iteration. On TPU7x, whose chips are two devices
+each, the figures are those of one device.
 """
 
 import json
@@ -42,7 +43,7 @@ def main() -> None:
         config = _CONFIG.value
         dtype = compute_dtype(_DTYPE.value or config.dtype).name
         global_batch = config.batch_size if _WHAT.value == "train" else config.eval.batch_size
-        batch_per_chip = max(global_batch // topology.num_chips, 1)
+        batch_per_chip = max(global_batch // topology.num_devices, 1)
         if _BATCH.value == "auto":
             report = plan_largest(config, topology, _WHAT.value, batch_per_chip, dtype)
         else:
@@ -50,6 +51,8 @@ def main() -> None:
             report = plan(config, topology, _WHAT.value, batch_per_chip, dtype)
         height, width = report["input_size"]
         chips = "1 chip" if topology.num_chips == 1 else f"{topology.num_chips} chips"
+        if topology.num_devices != topology.num_chips:
+            chips += f" of {topology.chip.devices} devices; a chip below is one device"
         print(
             f"YOLOX-{report['model']}, {report['what']}, {height}x{width}, {report['dtype']}: "
             f"{report['batch_per_chip']} images per chip on {topology.name} ({chips})\n"

@@ -10,7 +10,7 @@ MAX_CHIPS = 256  # a whole pod of v5e or v6e
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-    """Peak figures of one chip of a generation."""
+    """Peak figures of one chip of a generation; of half a chip if that is a device of its own in JAX (TPU7x)."""
 
     flops_per_s: float  # bfloat16 matrix products
     hbm_bytes: float
@@ -19,15 +19,18 @@ class Chip:
     ici_bytes_per_s: float
     dimensions: int  # of the torus in which the chips are connected
     examples: tuple[str, ...]  # slices on offer
+    devices: int = 1  # per chip, as JAX counts them; their figures and memory are separate
 
 
-# Sources: "key specifications" of cloud.google.com/tpu/docs/v4, /v5e, /v5p and /v6e, read in November 2026. The page of
-# v4 lacks the bandwidth between chips; 6 links of 50 GB/s each way are from Jouppi et al., "TPU v4" (arXiv 2304.01433).
+# Sources: "key specifications" of cloud.google.com/tpu/docs/v4, /v5e, /v5p, /v6e and /tpu7x, read in November 2026. The
+# page of v4 lacks the bandwidth between chips; 6 links of 50 GB/s each way are from Jouppi et al., "TPU v4" (arXiv
+# 2304.01433).
 CHIPS = {
     "v4": Chip(275e12, 32 * 2**30, 1200e9, 300e9, 3, ("v4:2x2x1", "v4:2x2x2", "v4:4x4x4", "v4:4x8x8")),
     "v5e": Chip(197e12, 16e9, 819e9, 200e9, 2, ("v5e:1x1", "v5e:2x4", "v5e:8x8", "v5e:16x16")),
     "v5p": Chip(459e12, 95 * 2**30, 2765e9, 600e9, 3, ("v5p:2x2x1", "v5p:2x2x2", "v5p:4x4x4", "v5p:4x8x8")),
     "v6e": Chip(918e12, 32e9, 1638e9, 400e9, 2, ("v6e:1x1", "v6e:2x4", "v6e:8x8", "v6e:16x16")),
+    "tpu7x": Chip(2307e12 / 2, 96 * 2**30, 7380e9 / 2, 600e9 / 2, 3, ("tpu7x:2x2x1", "tpu7x:2x2x2", "tpu7x:4x4x4"), 2),
 }
 
 GENERATION_OF_KIND = {  # a jax.Device's device_kind -> key of CHIPS; names as in jax/_src/pallas/mosaic/tpu_info.py
@@ -55,6 +58,10 @@ class Topology:
     @property
     def num_chips(self) -> int:
         return math.prod(self.shape)
+
+    @property
+    def num_devices(self) -> int:
+        return self.num_chips * self.chip.devices
 
     @property
     def name(self) -> str:

@@ -20,7 +20,7 @@ def make_report(
 
     Args:
       compiled: result of `compile_for_chip`.
-      topology: the slice that the program was compiled for.
+      topology: the slice that the program was compiled for. On TPU7x, "chip" means a device, which is half a chip.
       batch_per_chip: number of images.
       argument_bytes: sizes of state and batch, by kind.
     """
@@ -28,6 +28,7 @@ def make_report(
     report: dict[str, Any] = {
         "topology": topology.name,
         "num_chips": topology.num_chips,
+        "num_devices": topology.num_devices,
         "batch_per_chip": batch_per_chip,
         "hbm_bytes_of_chip": chip.hbm_bytes,
         "fits": isinstance(compiled, Compiled),
@@ -36,7 +37,7 @@ def make_report(
         return report | {"peak_bytes": compiled.needed_bytes}
 
     program = parse(compiled.text)
-    collectives = find_collectives(program, topology.num_chips)
+    collectives = find_collectives(program, topology.num_devices)
     work = Work(
         flops=compiled.flops,
         hbm_bytes=hbm_bytes(program),
@@ -69,7 +70,7 @@ def make_report(
         },
         "bound_by": roofs.bound_by,
         "images_per_s_per_chip": roofs.images_per_s,
-        "images_per_s": roofs.images_per_s * topology.num_chips,
+        "images_per_s": roofs.images_per_s * topology.num_devices,
     }
 
 
