@@ -228,8 +228,8 @@ def test_missing_or_unusable_weights_are_named(tmp_path):
 
 
 def test_an_unknown_dtype_is_named(run):
-    with pytest.raises(UserError, match="^dtype is 'float16': choose one of auto, float32, bfloat16"):
-        Detector.from_pretrained(run, dtype="float16")
+    with pytest.raises(UserError, match="^dtype is 'half': choose one of auto, float32, bfloat16, float16"):
+        Detector.from_pretrained(run, dtype="half")
 
 
 def test_an_official_file_has_the_class_names_and_input_size_of_coco():

@@ -84,8 +84,15 @@ def test_a_model_without_classes_is_refused():
 
 
 def test_an_unknown_dtype_is_refused_with_the_known_ones():
-    with pytest.raises(UserError, match="dtype is 'float16': choose one of auto, float32, bfloat16"):
-        yolox.compute_dtype("float16")
+    with pytest.raises(UserError, match="dtype is 'half': choose one of auto, float32, bfloat16, float16"):
+        yolox.compute_dtype("half")
+
+
+def test_auto_is_the_native_dtype_and_every_other_name_is_its_own():
+    assert yolox.compute_dtype("auto") == jnp.float32  # on a CPU
+    assert yolox.compute_dtype("auto", jnp.dtype(jnp.float16)) == jnp.float16
+    for name in yolox.DTYPES[1:]:
+        assert yolox.compute_dtype(name, jnp.dtype(jnp.float16)).name == name
 
 
 @pytest.mark.slow
@@ -98,18 +105,19 @@ def test_scores_start_near_one_hundredth():
 
 
 @pytest.mark.slow
-def test_bfloat16_computes_near_float32_and_keeps_parameters_statistics_and_outputs_in_float32():
+def test_sixteen_bits_compute_near_float32_and_keep_parameters_statistics_and_outputs_in_float32():
     images = jnp.asarray(golden("models")["images_nchw"].transpose(0, 2, 3, 1))
     state_dict = golden_state_dict(golden_shapes("nano"))
     answers = {}
-    for dtype in (jnp.float32, jnp.bfloat16):
+    for dtype in (jnp.float32, jnp.bfloat16, jnp.float16):
         model = yolox.create("nano", 80, dtype)
         variables = official.from_state_dict(state_dict, model)
         trained = jax.eval_shape(lambda v, m=model: m.apply(v, images, train=True, mutable=["batch_stats"]), variables)
         answers[dtype] = jax.jit(model.apply)(variables, images).obj_logits
         assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves((variables, trained, answers[dtype])))
-    error = np.abs(answers[jnp.float32] - answers[jnp.bfloat16]).mean()
-    assert 0 < error < 0.02  # of logits that spread by about 0.2
+    errors = {dtype: np.abs(answers[jnp.float32] - answers[dtype]).mean() for dtype in (jnp.bfloat16, jnp.float16)}
+    assert 0 < errors[jnp.bfloat16] < 0.02  # of logits that spread by about 0.2
+    assert 0 < errors[jnp.float16] < 0.02 / 8  # it has three more bits
 
 
 @pytest.mark.slow

@@ -16,6 +16,7 @@ from yolox_jax.errors import UserError
 from yolox_jax.inference import pretrained
 from yolox_jax.inference.export.formats import FORMATS, ExportConfig
 from yolox_jax.inference.pretrained import DETECTOR_CONFIG
+from yolox_jax.models import yolox
 
 _WEIGHTS = flags.DEFINE_string("weights", None, "A run directory, a checkpoint, a .pth file, or a name like yolox_s.")
 _FORMAT = flags.DEFINE_enum("format", None, list(FORMATS), "The format to write.")
@@ -33,17 +34,22 @@ _MAX_DETECTIONS = flags.DEFINE_integer(
 )
 _MULTI_LABEL = flags.DEFINE_boolean("multi_label", False, "stablehlo: a box may have several classes.")
 _TTA = flags.DEFINE_boolean("tta", False, "stablehlo: test-time augmentation in four views: four times the work.")
+_DTYPE = flags.DEFINE_enum("dtype", "float32", yolox.DTYPES[1:], "stablehlo: the compute dtype.")
 _RAW = flags.DEFINE_boolean("raw", False, "onnx: the network alone, without decoding and NMS.")
 _DETECTION: tuple[flags.FlagHolder, ...] = (_CONF, _IOU, _MAX_DETECTIONS, _MULTI_LABEL, _TTA)
 
 
 def _check_flags() -> None:
     """Raises UserError if a flag is given that the chosen format does not use."""
-    unused = {"--format=pth": (_SIZE, _BATCH, *_DETECTION, _RAW), "--raw": _DETECTION}
-    chosen = "--format=pth" if _FORMAT.value == "pth" else "--raw" if _RAW.value else ""
-    given = [f"--{flag.name}" for flag in unused.get(chosen, ()) if flag.value != flag.default]
-    if given:
-        raise UserError(f"{chosen} does not use {', '.join(given)}", "leave it out")
+    unused = {
+        "--format=pth": (_SIZE, _BATCH, *_DETECTION, _DTYPE, _RAW),
+        "--format=onnx": (_DTYPE,),
+        "--raw": _DETECTION if _RAW.value else (),
+    }
+    for chosen in (f"--format={_FORMAT.value}", "--raw"):
+        given = [f"--{flag.name}" for flag in unused.get(chosen, ()) if flag.value != flag.default]
+        if given:
+            raise UserError(f"{chosen} does not use {', '.join(given)}", "leave it out")
 
 
 def main(argv: list[str]) -> None:
@@ -53,7 +59,7 @@ def main(argv: list[str]) -> None:
     with user_errors():
         _check_flags()
         make_parent_dirs(_OUTPUT.value)
-        loaded = pretrained.load(str(_WEIGHTS.value), "float32")
+        loaded = pretrained.load(str(_WEIGHTS.value), _DTYPE.value)
         detect = pretrained.detector_config(
             conf=_CONF.value,
             iou=_IOU.value,

@@ -14,7 +14,7 @@ from yolox_jax.models.kernels.batch_norm import normalize, normalize_plain
 _EPSILON = 1e-3
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [(jnp.float32, 1e-4), (jnp.bfloat16, 0.02)])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(jnp.float32, 1e-4), (jnp.bfloat16, 0.02), (jnp.float16, 0.0025)])
 def test_normalization_and_its_gradients_agree_with_autodiff_of_the_formula(dtype, tolerance):
     x = (3 + 2 * normal(0, 2, 5, 7, 6)).astype(dtype)
     scale, bias = normal(1, 6), normal(2, 6)
@@ -26,13 +26,14 @@ def test_normalization_and_its_gradients_agree_with_autodiff_of_the_formula(dtyp
         np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
 @pytest.mark.parametrize(("mean", "std"), [(0, 1), (3, 2), (-50, 1), (1e-3, 1e-4)])
-def test_one_pass_moments_of_bfloat16_are_those_of_float64(mean, std):
-    x = jnp.asarray(np.random.default_rng(0).normal(mean, std, (4, 20, 20, 3)), jnp.bfloat16)
+def test_one_pass_moments_of_sixteen_bits_are_those_of_float64(mean, std, dtype):
+    x = jnp.asarray(np.random.default_rng(0).normal(mean, std, (4, 20, 20, 3)), dtype)
     exact = np.asarray(x, np.float64)
     ours_mean, ours_var = jax.jit(lambda x: batch_norm._moments(x, 3))(x)
     np.testing.assert_allclose(ours_mean, exact.mean((0, 1, 2)), rtol=1e-5, atol=1e-5 * std)
-    # In E[x²] − E[x]², float32 loses digits in proportion to the squared mean; bfloat16 has rounded x by far more.
+    # In E[x²] − E[x]², float32 loses digits in proportion to the squared mean; sixteen bits have rounded x by more.
     np.testing.assert_allclose(ours_var, exact.var((0, 1, 2)), rtol=1e-5, atol=1e-6 * mean**2)
 
 

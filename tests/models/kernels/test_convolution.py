@@ -19,7 +19,7 @@ def test_a_pointwise_convolution_is_a_1x1_convolution():
     )
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [(jnp.float32, 1e-5), (jnp.bfloat16, 0.02)])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(jnp.float32, 1e-5), (jnp.bfloat16, 0.02), (jnp.float16, 0.0025)])
 def test_the_fast_pointwise_form_agrees_with_autodiff_of_the_matrix_product(dtype, tolerance):
     x, kernel = normal(0, 2, 4, 5, 6, dtype=dtype), normal(1, 6, 3, dtype=dtype)
     assert_agree(convolution.pointwise_conv, convolution.pointwise_plain, x, kernel, rtol=tolerance, atol=tolerance)

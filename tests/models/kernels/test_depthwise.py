@@ -23,16 +23,17 @@ def test_the_fast_form_agrees_with_the_grouped_convolution(size, stride, hw):
     )
 
 
-def test_in_bfloat16_the_fast_form_agrees_within_its_rounding():
+@pytest.mark.parametrize(("dtype", "rounding"), [(jnp.bfloat16, 1.0), (jnp.float16, 1 / 8)])
+def test_in_sixteen_bits_the_fast_form_agrees_within_their_rounding(dtype, rounding):
     """The filter's gradient is summed in float32, so it is rounded once."""
-    x, kernel = normal(0, 3, 8, 12, 6, dtype=jnp.bfloat16), normal(1, 3, 3, 1, 6, dtype=jnp.bfloat16)
+    x, kernel = normal(0, 3, 8, 12, 6, dtype=dtype), normal(1, 3, 3, 1, 6, dtype=dtype)
     assert_agree(
         functools.partial(depthwise.depthwise_conv, stride=2),
         functools.partial(depthwise.depthwise_plain, stride=2),
         x,
         kernel,
-        rtol=0.02,
-        atol=0.05,
+        rtol=0.02 * rounding,
+        atol=0.05 * rounding,
     )
 
 

@@ -117,7 +117,7 @@ def test_in_training_predictions_statistics_and_gradients_agree_with_it_on_and_o
     jax.tree.map(compare, run(on), run(off))
 
 
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
 @pytest.mark.parametrize(("platform", "on"), [("cpu", False), ("gpu", False), ("tpu", True)])
 def test_auto_is_on_for_a_tpu_only_with_any_dtype(monkeypatch, platform, on, dtype):
     monkeypatch.setattr(jax, "default_backend", lambda: platform)
