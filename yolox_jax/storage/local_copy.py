@@ -8,12 +8,13 @@ from pathlib import Path, PurePosixPath
 from yolox_jax.errors import UserError, writing
 from yolox_jax.locks import locked
 from yolox_jax.storage.client import Patience
-from yolox_jax.storage.files import Entry, in_parallel, list_files
+from yolox_jax.storage.files import Entry, entry, in_parallel, list_files
 from yolox_jax.storage.locations import BucketPath
 from yolox_jax.storage.progress import Progress
 from yolox_jax.storage.transfers import download
 
 _RECORD = ".copied.jsonl"  # a line per file that is whole: its name, size and version in the bucket
+_FIRST_S, _LATER_S = 20, 300  # of patience: for the first answer, and once the copy has begun
 _THREADS = 32  # small files wait for the network, not for each other
 
 
@@ -24,7 +25,6 @@ def copy_folder(
     *,
     advice: str = "free some space",
     log: Callable[[str], object] = print,
-    patience: Patience = Patience(),
 ) -> None:
     """Copies the files below a folder of a bucket that `is_wanted` takes by their relative names, in parallel.
 
@@ -40,7 +40,25 @@ def copy_folder(
         target.mkdir(parents=True, exist_ok=True)
         on_busy = lambda: log(f"another process is copying {folder}; waiting for it")
         with locked(target / ".copy.lock", on_busy):
-            _copy(folder, target, is_wanted, advice, log, patience)
+            _copy(folder, target, is_wanted, advice, log)
+
+
+def copy_file(
+    path: BucketPath, target: Path, *, advice: str = "free some space", log: Callable[[str], object] = print
+) -> None:
+    """As `copy_folder`, for one file, whose copy is `target`."""
+    with writing(target.parent, advice):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        on_busy = lambda: log(f"another process is copying {path}; waiting for it")
+        with locked(target.with_name(f".{target.name}.lock"), on_busy):
+            record = target.with_name(f".{target.name}.copied.jsonl")
+            listed = entry(path, Patience(_FIRST_S, log))
+            if _read_record(record).get(target.name) == listed and _size(target) == listed.size:
+                return
+            _check_space(path, target.parent, listed.size, advice)
+            with Progress(str(path), log, listed.size) as progress:
+                found = download(path, target, progress.add, Patience(_LATER_S), known=listed)
+            _write_record(record, {target.name: found})
 
 
 def _copy(
@@ -49,9 +67,9 @@ def _copy(
     is_wanted: Callable[[str], bool],
     advice: str,
     log: Callable[[str], object],
-    patience: Patience,
 ) -> None:
-    listed = {name: _checked(folder, name, found) for name, found in list_files(folder, patience).items()}
+    found_there = list_files(folder, Patience(_FIRST_S, log))
+    listed = {name: _checked(folder, name, found) for name, found in found_there.items()}
     record = _read_record(target / _RECORD)
     for name in set(record) - set(listed):
         (target / name).unlink(missing_ok=True)
@@ -62,21 +80,24 @@ def _copy(
         return
     num_bytes = sum(listed[name].size for name in missing)
     in_part = sum(_size(target / f"{name}.part") or 0 for name in missing)
-    free = shutil.disk_usage(target).free
-    if num_bytes - in_part > free:
-        raise UserError(
-            f"the copy of {folder} needs {_gb(num_bytes - in_part)}, but the disk of {target} has {_gb(free)} free",
-            advice,
-        )
+    _check_space(folder, target, num_bytes - in_part, advice)
     log(f"copying {len(missing)} files, {_gb(num_bytes)}, from {folder} to {target}")
     with (target / _RECORD).open("a") as lines, Progress(folder.name, log, num_bytes) as progress:
 
         def fetch(name: str) -> None:
-            found = download(folder / name, target / name, progress.add, patience, known=listed[name])
+            found = download(folder / name, target / name, progress.add, Patience(_LATER_S), known=listed[name])
             lines.write(_line(name, found))  # one call: threads do not mix their lines
             lines.flush()
 
         in_parallel(fetch, missing, _THREADS)
+
+
+def _check_space(path: BucketPath, folder: Path, num_bytes: int, advice: str) -> None:
+    free = shutil.disk_usage(folder).free
+    if num_bytes > free:
+        raise UserError(
+            f"the copy of {path} needs {_gb(num_bytes)}, but the disk of {folder} has {_gb(free)} free", advice
+        )
 
 
 def _checked(folder: BucketPath, name: str, found: Entry) -> Entry:

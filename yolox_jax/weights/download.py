@@ -1,4 +1,4 @@
-"""Downloads the official YOLOX weights into the cache folder, once.
+"""Downloads the official YOLOX weights, and files in buckets, into the cache folder, once.
 
 Environment variables: YOLOX_JAX_HOME moves the whole cache (cache_folder.py), YOLOX_JAX_CACHE only the weights, and
 YOLOX_JAX_WEIGHTS_URL names another server with the same files.
@@ -13,9 +13,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
+from yolox_jax import storage
 from yolox_jax.cache_folder import cache_folder
-from yolox_jax.errors import UserError, writing
+from yolox_jax.errors import NotFoundError, UserError, writing
 from yolox_jax.locks import locked
+from yolox_jax.storage import BucketPath
 from yolox_jax.storage.progress import Progress
 from yolox_jax.weights.torch_file import verify_pth
 
@@ -37,6 +39,23 @@ _CHUNK = 1 << 18  # bytes
 
 class DownloadError(UserError, ConnectionError):
     """The official weights cannot be downloaded."""
+
+
+def local_file(spec: str, log: Callable[[str], object] = print) -> str:
+    """Returns the path of a local copy of a file in a bucket; anything else, a folder in a bucket too, as it is.
+
+    Raises:
+      UserError: the bucket cannot be read, or the cache folder cannot be written.
+    """
+    path = storage.resolve(spec)
+    if not isinstance(path, BucketPath):
+        return spec
+    target = cache_folder() / "weights" / path.scheme / Path(*path.parts)
+    try:
+        storage.copy_file(path, target, advice="set YOLOX_JAX_HOME to a larger disk, or free some space", log=log)
+    except NotFoundError:
+        return spec
+    return str(target)
 
 
 def fetch_official(
