@@ -25,9 +25,9 @@ def test_a_local_file_is_written_where_it_belongs(tmp_path):
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match=r"file/folder cannot be written \(Not a directory\): choose another path"):
-        with output_file(str(tmp_path / "file" / "folder" / "results.json")):
-            pass
+    message = r"file/folder cannot be written \(Not a directory\): choose another path"
+    with pytest.raises(UserError, match=message), output_file(str(tmp_path / "file" / "folder" / "results.json")):
+        pytest.fail("the work began")
 
 
 @pytest.fixture(params=["gs", "s3"])

@@ -150,6 +150,8 @@ def test_messages_name_the_bucket(gs_bucket, tmp_path, home):
     data = write_coco(tmp_path / "local") | {"root": str(root)}
     with pytest.raises(UserError, match=f"config.data.train: there is no file {root}/train.json"):
         open_split(data, "train")
+    with pytest.raises(UserError, match=r"config\.data\.local_dir is gs://x"):
+        open_split(data | {"local_dir": "gs://x"}, "train")
     for field in ("/data/train.json", "gs://other/train.json", "../train.json"):
         with pytest.raises(UserError, match=r"config\.data\.train is .*below the root"):
             open_split(data | {"train": field}, "train")

@@ -19,7 +19,7 @@ def folder(request, tmp_path, monkeypatch):
 
 
 def _upload(state_dict, path, tmp_path):
-    torch_writer.save_pth(state_dict, tmp_path / "local.pth")
+    torch_writer.save_pth(tmp_path / "local.pth", state_dict)
     storage.upload(tmp_path / "local.pth", path)
 
 

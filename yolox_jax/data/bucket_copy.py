@@ -26,7 +26,10 @@ def local_root(data: Mapping[str, Any], root: BucketPath, split: str) -> Path:
     Raises:
       UserError: the bucket cannot be read, or the disk is full.
     """
-    base = Path(data["local_dir"]).expanduser() if data.get("local_dir") else cache_folder() / "data"
+    local_dir = str(data.get("local_dir") or "")
+    if storage.is_remote(local_dir):
+        raise UserError(f"config.data.local_dir is {local_dir}", "give a folder on this machine's disk")
+    base = Path(local_dir).expanduser() if local_dir else cache_folder() / "data"
     target = base.absolute() / root.scheme / Path(*root.parts)
 
     def copy(is_wanted: Callable[[str], bool]) -> None:

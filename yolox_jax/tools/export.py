@@ -58,6 +58,7 @@ def main(argv: list[str]) -> None:
 
 
 def _export(output: Path | None) -> None:
+    """Writes the file, to a default path without `output`, and prints a line."""
     loaded = pretrained.load(str(_WEIGHTS.value), "float32")
     detect = pretrained.detector_config(
         conf=_CONF.value,

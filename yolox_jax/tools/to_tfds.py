@@ -44,9 +44,8 @@ def run(config: ConfigDict, output: Path, name: str, max_side: int | None = None
         progress=functools.partial(print_progress, what="read"),
     )
     place = f"{address}/{folder.relative_to(output)}" if address else str(folder.absolute())
-    print(
-        f"wrote {place if address else folder}: {', '.join(f'{split} {number} images' for split, number in num_written.items())}"
-    )
+    numbers = ", ".join(f"{split} {number} images" for split, number in num_written.items())
+    print(f"wrote {place if address else folder}: {numbers}")
     num_left_out = sum(map(len, splits.values())) - sum(num_written.values())
     if num_left_out:
         print(f"warning: {num_left_out} images could not be read and were left out", file=sys.stderr)
