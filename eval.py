@@ -10,7 +10,8 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from yolox_jax.cli import from_config
-from yolox_jax.cli.terminal import make_parent_dirs, print_progress, quiet_libraries, run_program, user_errors
+from yolox_jax.cli.outputs import output_file, output_folder
+from yolox_jax.cli.terminal import print_progress, quiet_libraries, run_program, user_errors
 from yolox_jax.data.sources.open import check_classes
 from yolox_jax.detection.anchors import check_size
 from yolox_jax.errors import writing
@@ -62,21 +63,32 @@ def main() -> None:
     keep_freed_memory()
     quiet_libraries()
     compilation.enable_compilation_cache()
-    with user_errors():
-        make_parent_dirs(_OUTPUT.value, _DETECTIONS.value)
-        if _PLOTS.value:
-            plots.prepare(Path(_PLOTS.value))
+    with (
+        user_errors(),
+        output_file(_OUTPUT.value) as output,
+        output_file(_DETECTIONS.value) as detections,
+        output_folder(_PLOTS.value) as plots_folder,
+    ):
+        if plots_folder:
+            plots.prepare(plots_folder)
         result, source = run(_CONFIG.value, str(_WEIGHTS.value))
-        speed = f", {result.images_per_second:.1f} images/s" if result.images_per_second else ""
-        print(f"\n{result.ap.table()}\n\n{result.num_images} images{speed}")
-        if _PLOTS.value:
-            best = plots.write_plots(Path(_PLOTS.value), source, result.detections).best
-            print(f"plots are in {_PLOTS.value}; best F1 {best.f1:.3f} at score threshold {best.threshold:.3f}")
-        if _OUTPUT.value:
-            result.write(Path(_OUTPUT.value))
-        if _DETECTIONS.value:
-            with writing(_DETECTIONS.value):
-                Path(_DETECTIONS.value).write_text(json.dumps(result.detections))
+        report(result, source, output, detections, plots_folder)
+
+
+def report(
+    result: EvalResult, source: Source, output: Path | None, detections: Path | None, plots_folder: Path | None
+) -> None:
+    """Prints the result and writes the files that are not None."""
+    speed = f", {result.images_per_second:.1f} images/s" if result.images_per_second else ""
+    print(f"\n{result.ap.table()}\n\n{result.num_images} images{speed}")
+    if plots_folder:
+        best = plots.write_plots(plots_folder, source, result.detections).best
+        print(f"plots are in {_PLOTS.value}; best F1 {best.f1:.3f} at score threshold {best.threshold:.3f}")
+    if output:
+        result.write(output)
+    if detections:
+        with writing(detections):
+            detections.write_text(json.dumps(result.detections))
 
 
 if __name__ == "__main__":

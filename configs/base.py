@@ -33,7 +33,8 @@ def _head_of_2025() -> ConfigDict:
     # Data
     config.data = ConfigDict()
     config.data.kind = "coco"  # or voc, yolo_txt, tfds, shapes: see open_split in yolox_jax/data/sources/open.py
-    config.data.root = "datasets/coco"
+    config.data.root = "datasets/coco"  # or a folder in a bucket: gs://bucket/coco, s3://bucket/coco
+    config.data.local_dir = ""  # where a data set in a bucket is copied to; if empty, below the cache folder
     config.data.train = "annotations/instances_train2017.json"
     config.data.train_images = "train2017"
     config.data.val = "annotations/instances_val2017.json"

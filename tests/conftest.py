@@ -8,6 +8,7 @@ import pytest
 
 from tests import programs
 from tests.material import ROOT
+from tests.storage_servers import gs_bucket, gs_server, s3_bucket, s3_server  # noqa: F401  # fixtures
 
 # XLA reads them when the first array is made.
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {programs.xla_flags(num_devices=8)}"

@@ -73,7 +73,8 @@ def xla_flags(num_devices: int) -> str:
 def environment(num_devices: int = 1) -> dict[str, str]:
     """The environment of a program with simulated devices of its own and the tests' compilation cache."""
     return os.environ | {
-        "XLA_FLAGS": xla_flags(num_devices),
+        # At LLVM's level 0, a program compiles in 60 % of the time.
+        "XLA_FLAGS": f"{xla_flags(num_devices)} --xla_backend_optimization_level=0",
         "JAX_PLATFORMS": "cpu",
         "JAX_COMPILATION_CACHE_DIR": os.environ.get("YOLOX_JAX_TEST_CACHE", str(ROOT / ".jax_cache")),
         "PYTHONPATH": str(ROOT),

@@ -1,27 +1,15 @@
-"""Stores on 127.0.0.1, with fixtures that give a test an empty bucket: gs:// and s3://.
-
-A test module imports the fixtures that it uses, with what they need:
-`from tests.storage_servers import gs_bucket, gs_server`.
-"""
+"""Stores on 127.0.0.1, with fixtures that give a test an empty bucket: gs:// and s3://. conftest.py imports them."""
 
 import contextlib
 import dataclasses
 import functools
 import http.server
-import io
 import logging
 import threading
 import uuid
 from collections.abc import Iterator
-from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
-import requests
-from gcp_storage_emulator.exceptions import NotFound
-from gcp_storage_emulator.server import RequestHandler
-from gcp_storage_emulator.storage import Storage
-from moto.server import DomainDispatcherApplication, create_backend_app
-from werkzeug.serving import make_server
 
 HOST = "127.0.0.1"
 
@@ -42,12 +30,19 @@ class Bucket:
 
 def google_server() -> contextlib.AbstractContextManager[str]:
     """Runs a store for gs:// in a thread; gives its http address."""
-    handler = functools.partial(_GoogleHandler, Storage(use_memory_fs=True), threading.RLock())
+    from gcp_storage_emulator.storage import Storage  # here, since most tests need no store
+
+    from tests.google_store import GoogleHandler
+
+    handler = functools.partial(GoogleHandler, Storage(use_memory_fs=True), threading.RLock())
     return _serving(http.server.ThreadingHTTPServer((HOST, 0), handler))
 
 
 def amazon_server() -> contextlib.AbstractContextManager[str]:
     """Runs a store for s3:// in a thread; gives its http address."""
+    from moto.server import DomainDispatcherApplication, create_backend_app
+    from werkzeug.serving import make_server
+
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     return _serving(make_server(HOST, 0, DomainDispatcherApplication(create_backend_app), threaded=True))
 
@@ -66,6 +61,8 @@ def _serving(server) -> Iterator[str]:
 
 def google_bucket(endpoint: str) -> Bucket:
     """Makes a bucket in the store at `endpoint`."""
+    import requests
+
     name = f"bucket-{uuid.uuid4().hex[:8]}"
     keep_nothing = {"retentionDurationSeconds": "0"}  # else the emulator keeps what was deleted, in memory
     body = {"name": name, "softDeletePolicy": keep_nothing}
@@ -84,6 +81,8 @@ def google_bucket(endpoint: str) -> Bucket:
 
 def amazon_bucket(endpoint: str) -> Bucket:
     """Makes a bucket in the store at `endpoint`."""
+    import requests
+
     name = f"bucket-{uuid.uuid4().hex[:8]}"
     requests.put(f"{endpoint}/{name}", timeout=10).raise_for_status()
     return Bucket(
@@ -129,76 +128,3 @@ def enter(bucket: Bucket, monkeypatch) -> Bucket:
     for name, value in bucket.environment.items():
         monkeypatch.setenv(name, value)
     return bucket
-
-
-class _GoogleHandler(RequestHandler):
-    """The emulator's handler of a request, and what it lacks: preconditions, and several requests at a time."""
-
-    def __init__(self, storage, lock, *args):
-        self.lock = lock
-        super().__init__(storage, *args)
-
-    def _handle(self, handle) -> None:
-        length = int(self.headers.get("Content-Length") or 0)
-        if length:  # read outside the lock: another client's body may be slow
-            self.rfile = io.BytesIO(self.rfile.read(length))
-        connection, self.wfile = self.wfile, io.BytesIO()
-        with self.lock:
-            status = self._failed_precondition()
-            if status:
-                self.send_response(status)
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-            else:
-                handle()
-        answer, self.wfile = self.wfile.getvalue(), connection
-        self.wfile.write(answer)
-
-    def _failed_precondition(self) -> int | None:
-        """The status of a request whose ifGenerationMatch, ifGenerationNotMatch or generation does not hold."""
-        address = urlsplit(self.path)
-        asked = {name: values[0] for name, values in parse_qs(address.query).items()}
-        _, _, after = address.path.partition("/b/")
-        bucket, _, name = after.partition("/o")
-        name = asked.get("name") or unquote(name.removeprefix("/"))
-        if not name:
-            return self._upload_precondition(bucket, asked)
-        found = self._generation(bucket, name)
-        if asked.get("ifGenerationMatch", found) != found:
-            return 412
-        if asked.get("ifGenerationNotMatch") == found:
-            return 304
-        return 404 if asked.get("generation", found) != found else None
-
-    def _upload_precondition(self, bucket: str, asked: dict[str, str]) -> int | None:
-        """Of an upload that names its object in its body."""
-        if "ifGenerationMatch" not in asked:
-            return None
-        body = self.rfile.read()
-        self.rfile = io.BytesIO(body)
-        name = body.split(b'"name":')[1].split(b'"')[1].decode()
-        return 412 if self._generation(bucket, name) != asked["ifGenerationMatch"] else None
-
-    def _generation(self, bucket: str, name: str) -> str:
-        try:
-            return self.storage.get_file_obj(bucket, name)["generation"]
-        except (NotFound, KeyError):
-            return "0"  # as Google says that there must be no such object
-
-    def do_GET(self):
-        self._handle(super().do_GET)
-
-    def do_POST(self):
-        self._handle(super().do_POST)
-
-    def do_PUT(self):
-        self._handle(super().do_PUT)
-
-    def do_DELETE(self):
-        self._handle(super().do_DELETE)
-
-    def do_PATCH(self):
-        self._handle(super().do_PATCH)
-
-    def log_message(self, *args):
-        pass

@@ -34,3 +34,9 @@ def test_the_error_for_a_missing_home_folder_says_what_to_set(monkeypatch, tmp_p
         cache_folder()
     monkeypatch.setenv("YOLOX_JAX_HOME", str(tmp_path))
     assert cache_folder() == tmp_path
+
+
+def test_an_address_is_refused(monkeypatch):
+    monkeypatch.setenv("YOLOX_JAX_HOME", "gs://bucket/cache")
+    with pytest.raises(UserError, match="YOLOX_JAX_HOME is gs://bucket/cache: give a local folder"):
+        cache_folder()

@@ -14,9 +14,11 @@ def cache_folder() -> Path:
     Weights are in the folder itself, compiled programs in programs/ below it. The folder may not exist yet.
 
     Raises:
-      UserError: the user has no home folder.
+      UserError: the user has no home folder, or YOLOX_JAX_HOME is an address.
     """
     folder = os.environ.get("YOLOX_JAX_HOME")
+    if folder and "://" in folder:  # Path would make a local folder of it
+        raise UserError(f"YOLOX_JAX_HOME is {folder}", "give a local folder")
     try:
         path = Path(folder) if folder else platformdirs.user_cache_path("yolox_jax", appauthor=False)
         return path.expanduser().absolute()

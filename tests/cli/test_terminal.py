@@ -9,7 +9,7 @@ from absl import flags
 
 from tests import programs
 from tests.material import ROOT
-from yolox_jax.cli.terminal import make_parent_dirs, user_errors
+from yolox_jax.cli.terminal import user_errors
 from yolox_jax.errors import NotFoundError, UserError
 from yolox_jax.training.interruption import Stopped
 
@@ -69,12 +69,6 @@ runpy.run_module("yolox_jax.tools.checkpoints", run_name="__main__", alter_sys=T
     assert started.returncode == 1
     assert "Traceback" in started.stderr and "in list_checkpoints" in started.stderr and "in broken" in started.stderr
     assert started.stderr.rstrip().endswith("Error: a bug")
-
-
-def test_a_folder_that_cannot_be_made_is_named(tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match=r"file/folder cannot be written \(Not a directory\): choose another path"):
-        make_parent_dirs(None, str(tmp_path / "file" / "folder" / "results.json"))
 
 
 @pytest.mark.parametrize(

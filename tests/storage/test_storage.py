@@ -8,7 +8,7 @@ import pytest
 
 from tests.faulty_proxy import faulty_proxy
 from tests.material import ROOT
-from tests.storage_servers import enter, gs_bucket, gs_server, s3_bucket, s3_server  # noqa: F401
+from tests.storage_servers import enter
 from yolox_jax import storage
 from yolox_jax.errors import NotFoundError, UserError
 from yolox_jax.storage import client, transfers

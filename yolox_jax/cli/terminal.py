@@ -4,11 +4,9 @@ import contextlib
 import logging
 import signal
 import sys
-import tempfile
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import NoReturn
 
 import jax
@@ -16,7 +14,7 @@ from absl import app, flags
 from absl import logging as absl_logging
 
 from yolox_jax.cli import commands
-from yolox_jax.errors import UserError, writing
+from yolox_jax.errors import UserError
 from yolox_jax.training import compilation, hosts
 from yolox_jax.training.interruption import EXIT_CODE, Stopped
 
@@ -121,19 +119,6 @@ def _leave(code: int | str) -> NoReturn:
             print(code, file=sys.stderr)
         hosts.exit_at_once(code if isinstance(code, int) else 1)
     sys.exit(code)
-
-
-def make_parent_dirs(*files: str | None) -> None:
-    """Makes the folders of the given files, so that a wrong path is an error before the work and not after it.
-
-    Raises:
-      UserError: a folder cannot be made, or nothing can be written in it.
-    """
-    for file in filter(None, files):
-        folder = Path(file).parent
-        with writing(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            tempfile.TemporaryFile(dir=folder).close()
 
 
 def print_progress(num_done: int, num_all: int | None, what: str = "evaluated", unit: str = "images") -> None:

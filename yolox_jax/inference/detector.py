@@ -13,6 +13,7 @@ from yolox_jax.inference.detections import ImageDetections, from_input_pixels
 from yolox_jax.inference.export import stablehlo
 from yolox_jax.inference.inputs import ImageInput, as_bgr
 from yolox_jax.types import Detections
+from yolox_jax.weights import download
 
 
 class Detector:
@@ -87,9 +88,10 @@ class Detector:
         options = {"size": size, "dtype": dtype, "conf": conf, "iou": iou, "max_detections": max_detections}
         options |= {"multi_label": multi_label, "tta": tta}
         given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
-        if stablehlo.is_exported(weights):
-            return cls._from_exported(weights, given, batch_size, log)
-        if Path(weights).suffix == ".onnx":
+        local = download.local_file(str(weights), log)
+        if stablehlo.is_exported(local):
+            return cls._from_exported(local, given, batch_size, log)
+        if Path(local).suffix == ".onnx":
             raise UserError(
                 f"{weights} is an ONNX file, which needs ONNX Runtime",
                 "give the weights that it was exported from, or export them with --format=stablehlo",

@@ -33,6 +33,7 @@ from yolox_jax.storage.files import (
     replace,
     write_bytes,
 )
+from yolox_jax.storage.local_copy import copy_file, copy_folder
 from yolox_jax.storage.locations import BucketPath, Location, is_remote, resolve
 from yolox_jax.storage.transfers import download, upload
 
@@ -44,6 +45,8 @@ __all__ = [
     "StorageError",
     "UnreachableError",
     "check_writable",
+    "copy_file",
+    "copy_folder",
     "create",
     "download",
     "entry",

@@ -1,6 +1,5 @@
 """Whole files from a bucket to the disk, in pieces that an interruption keeps, and from the disk to a bucket."""
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO
@@ -18,16 +17,19 @@ def download(
     file: Path,
     on_bytes: Callable[[int], object] = lambda num_bytes: None,
     patience: Patience = Patience(),
+    known: Entry | None = None,
 ) -> Entry:
-    """Copies a file from a bucket. An interrupted download resumes if the bucket still has the same version.
+    """Copies a file from a bucket, and returns its size and version.
 
-    `file` gets its name when it is whole; until then there are NAME.part and NAME.part.version beside it.
+    `file` gets its name when it is whole; until then there are NAME.part and NAME.part.version beside it. A download
+    that was interrupted resumes if the bucket still has the same version.
 
     Args:
       path: the file in the bucket.
       file: where to put it; its folder is made.
       on_bytes: called with the number of bytes that came, or that were there already.
       patience: as for every request.
+      known: what a listing said of the file: spares a small file all requests but one.
 
     Raises:
       NotFoundError, StorageError, UnreachableError: as `client.request`.
@@ -37,24 +39,26 @@ def download(
     version_file = part.with_name(f"{part.name}.version")
     with writing(file):
         file.parent.mkdir(parents=True, exist_ok=True)
+        wanted = known or entry(path, patience)
         while True:
-            wanted = entry(path, patience)
             tag = f"{wanted.size} {wanted.version}"
-            if not part.exists() or not version_file.exists() or version_file.read_text() != tag:
+            if not version_file.exists() or version_file.read_text() != tag:
                 part.unlink(missing_ok=True)
                 version_file.write_text(tag)
             with part.open("ab") as out:
+                is_one_request = out.tell() == 0 and wanted.size <= _RANGE_BYTES
                 on_bytes(out.tell())
                 _fetch_ranges(path, out, wanted.size, on_bytes, patience)
                 have = out.tell()
-                out.flush()
-                os.fsync(out.fileno())
-            if have == wanted.size and entry(path, patience) == wanted:
+            # One request gives one version. If that is newer than the listing's, the next look at the listing shows it.
+            is_whole = have == wanted.size and (is_one_request or entry(path, patience) == wanted)
+            if is_whole:
                 part.replace(file)
                 version_file.unlink()
                 return wanted
             on_bytes(-have)  # it was replaced meanwhile
-            version_file.unlink()
+            part.unlink()
+            wanted = entry(path, patience)
 
 
 def _fetch_ranges(

@@ -11,7 +11,8 @@ from pathlib import Path
 from absl import app, flags
 
 from yolox_jax.cli.input_size import parse_size
-from yolox_jax.cli.terminal import make_parent_dirs, quiet_libraries, user_errors
+from yolox_jax.cli.outputs import output_file
+from yolox_jax.cli.terminal import quiet_libraries, user_errors
 from yolox_jax.errors import UserError
 from yolox_jax.inference import pretrained
 from yolox_jax.inference.export.formats import FORMATS, ExportConfig
@@ -58,20 +59,26 @@ def main(argv: list[str]) -> None:
     quiet_libraries()
     with user_errors():
         _check_flags()
-        make_parent_dirs(_OUTPUT.value)
-        loaded = pretrained.load(str(_WEIGHTS.value), _DTYPE.value)
-        detect = pretrained.detector_config(
-            conf=_CONF.value,
-            iou=_IOU.value,
-            max_detections=_MAX_DETECTIONS.value,
-            multi_label=_MULTI_LABEL.value,
-            tta=_TTA.value,
-        )
-        size_hw = loaded.size_hw if _SIZE.value is None else parse_size(_SIZE.value)
-        ending, write = FORMATS[str(_FORMAT.value)]
-        path = Path(_OUTPUT.value or f"yolox_{loaded.name}{ending}")
-        write(path, loaded, ExportConfig(size_hw, _BATCH.value, None if _RAW.value else detect))
-        print(f"{path}: YOLOX-{loaded.name}, {len(loaded.class_names)} classes, {path.stat().st_size / 1e6:.1f} MB")
+        with output_file(_OUTPUT.value) as output:
+            _export(output)
+
+
+def _export(output: Path | None) -> None:
+    """Writes the file, to a default path without `output`, and prints a line."""
+    loaded = pretrained.load(str(_WEIGHTS.value), _DTYPE.value)
+    detect = pretrained.detector_config(
+        conf=_CONF.value,
+        iou=_IOU.value,
+        max_detections=_MAX_DETECTIONS.value,
+        multi_label=_MULTI_LABEL.value,
+        tta=_TTA.value,
+    )
+    size_hw = loaded.size_hw if _SIZE.value is None else parse_size(_SIZE.value)
+    ending, write = FORMATS[str(_FORMAT.value)]
+    path = output or Path(f"yolox_{loaded.name}{ending}")
+    write(path, loaded, ExportConfig(size_hw, _BATCH.value, None if _RAW.value else detect))
+    size = f"{path.stat().st_size / 1e6:.1f} MB"
+    print(f"{_OUTPUT.value or path}: YOLOX-{loaded.name}, {len(loaded.class_names)} classes, {size}")
 
 
 if __name__ == "__main__":

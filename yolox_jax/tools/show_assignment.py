@@ -14,7 +14,8 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from yolox_jax.cli import from_config
-from yolox_jax.cli.terminal import make_parent_dirs, quiet_libraries, run_program, user_errors
+from yolox_jax.cli.outputs import output_file
+from yolox_jax.cli.terminal import quiet_libraries, run_program, user_errors
 from yolox_jax.detection import losses
 from yolox_jax.detection.anchors import make_anchors
 from yolox_jax.training import state
@@ -54,13 +55,12 @@ def assign(config: ConfigDict, weights: str | None, batch: Batch, class_names: t
 
 def main() -> None:
     quiet_libraries()
-    with user_errors():
-        make_parent_dirs(_OUTPUT.value)
+    with user_errors(), output_file(_OUTPUT.value) as output:
         loaded, class_names = from_config.load_batch(_CONFIG.value, _STEP.value)
         batch = first_shifted(loaded, _MAX_IMAGES.value, _CONFIG.value.hsv.multiplies)
         assignment = assign(_CONFIG.value, _WEIGHTS.value, batch, class_names)
         anchors = make_anchors(batch.images.shape[1:3])
-        sheets.write_picture(Path(_OUTPUT.value), assignment_sheet.draw_sheet(batch, assignment, anchors, class_names))
+        sheets.write_picture(cast(Path, output), assignment_sheet.draw_sheet(batch, assignment, anchors, class_names))
         print(f"{_OUTPUT.value}: step {_STEP.value}, {assignment_sheet.summary(batch, assignment, anchors)}")
 
 

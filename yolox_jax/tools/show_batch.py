@@ -5,12 +5,14 @@ size instead of the step's multi-scale size.
 """
 
 from pathlib import Path
+from typing import cast
 
 from absl import flags
 from ml_collections import config_flags
 
 from yolox_jax.cli import from_config
-from yolox_jax.cli.terminal import make_parent_dirs, quiet_libraries, run_program, user_errors
+from yolox_jax.cli.outputs import output_file
+from yolox_jax.cli.terminal import quiet_libraries, run_program, user_errors
 from yolox_jax.visualize import sheets
 from yolox_jax.visualize.batch_sheet import draw_sheet
 
@@ -24,11 +26,10 @@ _MAX_IMAGES = flags.DEFINE_integer("max_images", 16, "The most images of the bat
 
 def main() -> None:
     quiet_libraries()
-    with user_errors():
-        make_parent_dirs(_OUTPUT.value)
+    with user_errors(), output_file(_OUTPUT.value) as output:
         loaded, class_names = from_config.load_batch(_CONFIG.value, _STEP.value)
         sheet = draw_sheet(loaded, class_names, _CONFIG.value.hsv.multiplies, _MAX_IMAGES.value)
-        sheets.write_picture(Path(_OUTPUT.value), sheet)
+        sheets.write_picture(cast(Path, output), sheet)
         num_boxes = int(loaded.batch.gt_mask.sum())
         print(f"{_OUTPUT.value}: {len(loaded.image_ids)} images of step {_STEP.value}, {num_boxes} boxes")
 

@@ -10,10 +10,13 @@ TensorFlow.
 import functools
 import sys
 from pathlib import Path
+from typing import cast
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
+from yolox_jax import storage
+from yolox_jax.cli.outputs import output_folder
 from yolox_jax.cli.terminal import print_progress, quiet_libraries, run_program, user_errors
 from yolox_jax.data.sources import tfds_writer
 from yolox_jax.data.sources.open import check_classes, open_split
@@ -28,8 +31,8 @@ _MAX_SIDE = flags.DEFINE_integer(
 )
 
 
-def run(config: ConfigDict, output: Path, name: str, max_side: int | None = None) -> None:
-    """Writes both splits, and prints the flags that read them."""
+def run(config: ConfigDict, output: Path, name: str, max_side: int | None = None, address: str = "") -> None:
+    """Writes both splits, and prints the flags that read them, at `address` if `output` is uploaded to a bucket."""
     splits = {"train": open_split(config.data, "train"), "validation": open_split(config.data, "val")}
     check_classes(config.num_classes, splits["train"].class_names, splits["validation"].class_names)
     folder, num_written = tfds_writer.write(
@@ -40,19 +43,23 @@ def run(config: ConfigDict, output: Path, name: str, max_side: int | None = None
         threads=config.data.threads,
         progress=functools.partial(print_progress, what="read"),
     )
-    print(f"wrote {folder}: {', '.join(f'{split} {number} images' for split, number in num_written.items())}")
+    place = f"{address}/{folder.relative_to(output)}" if address else str(folder.absolute())
+    numbers = ", ".join(f"{split} {number} images" for split, number in num_written.items())
+    print(f"wrote {place if address else folder}: {numbers}")
     num_left_out = sum(map(len, splits.values())) - sum(num_written.values())
     if num_left_out:
         print(f"warning: {num_left_out} images could not be read and were left out", file=sys.stderr)
-    print(f"read it with: --config.data.kind=tfds --config.data.root={folder.absolute()} ", end="")
+    print(f"read it with: --config.data.kind=tfds --config.data.root={place} ", end="")
     print("--config.data.train=train --config.data.val=validation")
 
 
 def main() -> None:
     quiet_libraries()
     config = _CONFIG.value
-    with user_errors():
-        run(config, Path(str(_OUTPUT.value)).expanduser(), _NAME.value or config.data.kind, _MAX_SIDE.value)
+    with user_errors(), output_folder(str(_OUTPUT.value)) as output:
+        address = str(_OUTPUT.value) if storage.is_remote(str(_OUTPUT.value)) else ""
+        name = _NAME.value or config.data.kind
+        run(config, cast(Path, output).expanduser(), name, _MAX_SIDE.value, address.rstrip("/"))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Downloads the official YOLOX weights into the cache folder, once.
+"""Downloads the official YOLOX weights, and files in buckets, into the cache folder, once.
 
 Environment variables: YOLOX_JAX_HOME moves the whole cache (cache_folder.py), YOLOX_JAX_CACHE only the weights, and
 YOLOX_JAX_WEIGHTS_URL names another server with the same files.
@@ -7,17 +7,18 @@ YOLOX_JAX_WEIGHTS_URL names another server with the same files.
 import http
 import http.client
 import os
-import sys
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Self
+from typing import IO
 
+from yolox_jax import storage
 from yolox_jax.cache_folder import cache_folder
-from yolox_jax.errors import UserError, writing
+from yolox_jax.errors import NotFoundError, UserError, writing
 from yolox_jax.locks import locked
+from yolox_jax.storage import BucketPath
+from yolox_jax.storage.progress import Progress
 from yolox_jax.weights.torch_file import verify_pth
 
 RELEASE_URL = "https://github.com/Megvii-BaseDetection/YOLOX/releases/download/0.1.1rc0"
@@ -38,6 +39,23 @@ _CHUNK = 1 << 18  # bytes
 
 class DownloadError(UserError, ConnectionError):
     """The official weights cannot be downloaded."""
+
+
+def local_file(spec: str, log: Callable[[str], object] = print) -> str:
+    """Returns the path of a local copy of a file in a bucket; anything else, a folder in a bucket too, as it is.
+
+    Raises:
+      UserError: the bucket cannot be read, or the cache folder cannot be written.
+    """
+    path = storage.resolve(spec)
+    if not isinstance(path, BucketPath):
+        return spec
+    target = cache_folder() / "weights" / path.scheme / Path(*path.parts)
+    try:
+        storage.copy_file(path, target, advice="set YOLOX_JAX_HOME to a larger disk, or free some space", log=log)
+    except NotFoundError:
+        return spec
+    return str(target)
 
 
 def fetch_official(
@@ -87,7 +105,7 @@ def _fetch(url: str, target: Path, log: Callable[[str], object]) -> None:
     part = target.with_name(target.name + ".part")
     with part.open("ab") as file:
         try:
-            _download(url, file, _Progress(target.name, log))
+            _download(url, file, Progress(target.name, log))
         except (OSError, http.client.HTTPException) as error:
             kept = f"; {file.tell()} bytes are kept in {part}" if file.tell() else ""
             raise DownloadError(
@@ -106,7 +124,7 @@ def _fetch(url: str, target: Path, log: Callable[[str], object]) -> None:
     log(f"downloaded {url} to {target}")
 
 
-def _download(url: str, file: IO[bytes], progress: "_Progress") -> None:
+def _download(url: str, file: IO[bytes], progress: Progress) -> None:
     """Appends the rest of `url` to `file`, or starts over if the server cannot resume."""
     validator_path = _validator_path(Path(file.name))
     have = file.tell()
@@ -175,39 +193,3 @@ def _reason(error: Exception) -> str:
         case urllib.error.URLError():
             return str(error.reason)
     return str(error)
-
-
-class _Progress:
-    """Shows a download: one line that is updated on a terminal, a line every 10 % elsewhere."""
-
-    def __init__(self, name: str, log: Callable[[str], object]) -> None:
-        self._name = name
-        self._log = log
-        self._on_terminal = log is print and sys.stdout.isatty()
-
-    def __enter__(self) -> Self:
-        self._start_time = self._shown_time = time.monotonic()
-        self._start_bytes: int | None = None
-        self._shown_tenth = 0
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._on_terminal:
-            print()
-
-    def show(self, done: int, total: int | None) -> None:
-        now = time.monotonic()
-        if self._start_bytes is None:  # the speed does not count what an earlier download received
-            self._start_bytes = done
-        tenth = 10 * done // total if total else 0
-        finished = done == total
-        if not finished and (now - self._shown_time < 0.1 if self._on_terminal else tenth == self._shown_tenth):
-            return
-        self._shown_time, self._shown_tenth = now, tenth
-        speed = (done - self._start_bytes) / max(now - self._start_time, 1e-3)
-        share = f"{100 * done // total:3d} % of {total / 1e6:.1f} MB" if total else f"{done / 1e6:.1f} MB"
-        line = f"{self._name}: {share}, {speed / 1e6:.1f} MB/s"
-        if self._on_terminal:
-            print(f"\r{line}  ", end="", flush=True)
-        else:
-            self._log(line)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from yolox_jax import storage
 from yolox_jax.errors import NotFoundError, UserError
 from yolox_jax.models import yolox
 from yolox_jax.weights import checkpoint, download, official
@@ -66,7 +67,10 @@ def read_official(spec: str) -> dict[str, np.ndarray]:
     Raises:
       UserError: there is no such file or name, or the file is not a weights file.
     """
-    path = Path(spec)
+    local = download.local_file(spec)
+    if storage.is_remote(local):
+        raise NotFoundError(f"there is no file, run or checkpoint {spec}", _WHAT_TO_GIVE)
+    path = Path(local)
     if path.is_dir():
         raise UserError(f"{spec} is a folder without checkpoints", _WHAT_TO_GIVE)
     if not path.is_file():

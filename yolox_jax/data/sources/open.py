@@ -4,6 +4,8 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from yolox_jax import storage
+from yolox_jax.data import bucket_copy
 from yolox_jax.data.sources import usable
 from yolox_jax.data.sources.coco import CocoSource
 from yolox_jax.data.sources.documents import MAX_CLASSES
@@ -12,6 +14,7 @@ from yolox_jax.data.sources.tfds import TfdsSource
 from yolox_jax.data.sources.voc import VocSource
 from yolox_jax.data.sources.yolo_txt import YoloTxtSource
 from yolox_jax.errors import NotFoundError, UserError
+from yolox_jax.storage import BucketPath
 from yolox_jax.types import Source
 
 _SPLITS = ("train", "val")
@@ -45,6 +48,7 @@ def _open(data: Mapping[str, Any], split: str, options: Mapping[str, bool]) -> S
       tfds: root (the folder of a version); train and val, names of splits; tfds, the names of the features that are
         not named as in coco/2017; crowd_as_object.
       shapes: shapes = {num_train, num_val, seed}.
+    A root in a bucket (gs://, s3://) is first copied to a folder below local_dir, as far as the split needs it.
 
     Raises:
       UserError: a field is wrong, or the files are not a data set of this kind; names the field or the file.
@@ -54,12 +58,26 @@ def _open(data: Mapping[str, Any], split: str, options: Mapping[str, bool]) -> S
     kind = _field(data, "kind")
     if kind not in _OPENERS:
         raise UserError(f"config.data.kind is {kind!r}", f"choose one of {', '.join(sorted(_OPENERS))}")
+    root = storage.resolve(str(data.get("root") or ""))
+    if isinstance(root, BucketPath) and kind != "shapes":
+        return _open_copy(data, split, options, root)
     source = _OPENERS[kind](data, split, options)
     if len(source.class_names) > MAX_CLASSES:
         raise UserError(
             f"the data set has {len(source.class_names)} classes", f"{MAX_CLASSES} at most fit: merge or drop some"
         )
     return source
+
+
+def _open_copy(data: Mapping[str, Any], split: str, options: Mapping[str, bool], root: BucketPath) -> Source:
+    """Opens the local copy of a data set in a bucket; messages name the bucket."""
+    local = str(bucket_copy.local_root(data, root, split))
+    try:
+        return _open({**data, "root": local}, split, options)
+    except NotFoundError as error:
+        raise NotFoundError(error.what.replace(local, str(root)), error.advice) from error
+    except UserError as error:
+        raise UserError(error.what.replace(local, str(root)), error.advice) from error
 
 
 def check_classes(num_classes: int | None, train_names: tuple[str, ...], val_names: tuple[str, ...]) -> None:

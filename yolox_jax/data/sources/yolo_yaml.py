@@ -13,7 +13,7 @@ from yolox_jax.data.sources.yolo_labels import label_file
 from yolox_jax.errors import UserError
 from yolox_jax.types import Problem
 
-_KEYS = {"train": ("train",), "val": ("val", "valid")}
+KEYS = {"train": ("train",), "val": ("val", "valid")}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +50,7 @@ def read(file: str | Path) -> YoloYaml:
     folder = os.path.dirname(file)
     path = os.path.normpath(os.path.join(folder, os.path.expanduser(str(content.get("path") or ""))))
     splits = {}
-    for key in (key for keys in _KEYS.values() for key in keys if content.get(key)):
+    for key in (key for keys in KEYS.values() for key in keys if content.get(key)):
         entries = content[key] if isinstance(content[key], list) else [content[key]]
         splits[key] = tuple(_resolve(path, os.path.expanduser(str(entry))) for entry in entries)
     return YoloYaml(file, _class_names(content, file), path, splits)
@@ -62,7 +62,7 @@ def find_images(content: YoloYaml, split: str, found_problems: list[Problem]) ->
     Raises:
       UserError: the yaml does not have the split, or names a folder or list that does not exist.
     """
-    keys = _KEYS[split]
+    keys = KEYS[split]
     entries = next((content.splits[key] for key in keys if key in content.splits), None)
     if entries is None:
         raise UserError(f"{content.file} has no {' or '.join(keys)}", "name a folder of images or a list of them there")

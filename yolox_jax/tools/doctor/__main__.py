@@ -9,12 +9,12 @@ notes.
 import json
 import logging
 import sys
-from pathlib import Path
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from yolox_jax.cli.terminal import make_parent_dirs, print_progress, quiet_libraries, run_program, user_errors
+from yolox_jax.cli.outputs import output_file
+from yolox_jax.cli.terminal import print_progress, quiet_libraries, run_program, user_errors
 from yolox_jax.detection.anchors import check_size
 from yolox_jax.errors import writing
 from yolox_jax.tools.doctor import examination, findings_report
@@ -43,15 +43,14 @@ def examine(config: ConfigDict) -> Report:
 
 def main() -> None:
     quiet_libraries()
-    with user_errors():
-        make_parent_dirs(_JSON.value, _SHEET.value)
+    with user_errors(), output_file(_JSON.value) as json_file, output_file(_SHEET.value) as sheet_file:
         report = examine(_CONFIG.value)
         print(f"\n{findings_report.text(report)}")
-        if _JSON.value:
-            with writing(_JSON.value):
-                Path(_JSON.value).write_text(json.dumps(report.as_dict(), indent=2) + "\n")
-        if _SHEET.value:
-            sheets.write_picture(Path(_SHEET.value), findings_report.contact_sheet(report))
+        if json_file:
+            with writing(json_file):
+                json_file.write_text(json.dumps(report.as_dict(), indent=2) + "\n")
+        if sheet_file:
+            sheets.write_picture(sheet_file, findings_report.contact_sheet(report))
     sys.exit(1 if report.count("error") else 0)
 
 

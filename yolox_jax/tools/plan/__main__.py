@@ -10,13 +10,13 @@ each, the figures are those of one device.
 """
 
 import json
-from pathlib import Path
 
 import jax
 from absl import flags
 from ml_collections import config_flags
 
-from yolox_jax.cli.terminal import make_parent_dirs, quiet_libraries, run_program, user_errors
+from yolox_jax.cli.outputs import output_file
+from yolox_jax.cli.terminal import quiet_libraries, run_program, user_errors
 from yolox_jax.errors import UserError, writing
 from yolox_jax.models import yolox
 from yolox_jax.tools.plan.chips import parse_topology
@@ -37,8 +37,7 @@ _JSON = flags.DEFINE_string("json", None, "Also writes the figures to this file 
 def main() -> None:
     jax.config.update("jax_platforms", "cpu")  # nothing runs, so no accelerator is opened
     quiet_libraries()
-    with user_errors():
-        make_parent_dirs(_JSON.value)
+    with user_errors(), output_file(_JSON.value) as json_file:
         topology = parse_topology(str(_TOPOLOGY.value))
         config = _CONFIG.value
         dtype = compute_dtype(_DTYPE.value or config.dtype).name
@@ -58,9 +57,9 @@ def main() -> None:
             f"{report['batch_per_chip']} images per chip on {topology.name} ({chips})\n"
             f"{as_text(report)}"
         )
-        if _JSON.value:
-            with writing(_JSON.value):
-                Path(_JSON.value).write_text(json.dumps(report, indent=2) + "\n")
+        if json_file:
+            with writing(json_file):
+                json_file.write_text(json.dumps(report, indent=2) + "\n")
 
 
 def _parse_batch(text: str) -> int:

@@ -8,10 +8,12 @@ Inputs that cannot be read are reported and skipped; the exit code is then 1.
 import json
 import sys
 from pathlib import Path
+from typing import cast
 
 from absl import app, flags
 
 from yolox_jax.cli.input_size import parse_size
+from yolox_jax.cli.outputs import output_folder
 from yolox_jax.cli.terminal import quiet_libraries, user_errors
 from yolox_jax.errors import writing
 from yolox_jax.inference.detector import Detector
@@ -38,7 +40,7 @@ def main(argv: list[str]) -> None:
     if len(argv) < 2:
         raise app.UsageError("give images, videos, folders, patterns or the number of a webcam")
     quiet_libraries()
-    with user_errors():
+    with user_errors(), output_folder(_OUTPUT.value) as output:
         detector = Detector.from_pretrained(
             str(_WEIGHTS.value),
             size=None if _SIZE.value is None else parse_size(_SIZE.value),
@@ -48,7 +50,7 @@ def main(argv: list[str]) -> None:
             tta=_TTA.value,
             batch_size=_BATCH_SIZE.value,
         )
-        output = Path(_OUTPUT.value)
+        output = cast(Path, output)
         with writing(output):
             output.mkdir(parents=True, exist_ok=True)
         prediction = Prediction(detector, output, _MAX_FRAMES.value)
@@ -58,7 +60,7 @@ def main(argv: list[str]) -> None:
             with writing(output / "predictions.json"):
                 (output / "predictions.json").write_text(json.dumps(prediction.as_json()) + "\n")
             num_objects = sum(len(entry["detections"]) for entry in prediction.entries)
-            print(f"{num_objects} objects in {len(prediction.entries)} images: {output}")
+            print(f"{num_objects} objects in {len(prediction.entries)} images: {_OUTPUT.value}")
         if prediction.unreadable:
             sys.exit("\n".join(["could not be read:", *map(str, prediction.unreadable)]))
 

@@ -15,9 +15,11 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 from absl import flags
 
+from yolox_jax.cli.outputs import output_folder
 from yolox_jax.cli.terminal import quiet_libraries, run_program, user_errors
 from yolox_jax.errors import writing
 from yolox_jax.tools.selfcheck import isolation, report
@@ -98,9 +100,10 @@ def _run_here(setting: Setting, check: Check) -> None:
 
 def main() -> None:
     quiet_libraries()
-    size, output = SIZES[_SIZE.value], Path(_OUTPUT.value).absolute()
+    size = SIZES[_SIZE.value]
     checks = all_checks(size)
-    with user_errors():
+    with user_errors(), output_folder(_OUTPUT.value) as folder:
+        output = cast(Path, folder).absolute()
         if _CHECK.value is not None:
             (check,) = (each for each in checks if each.name == _CHECK.value)
             _run_here(Setting(size, output, Path(str(_SCRATCH.value))), check)
@@ -111,7 +114,7 @@ def main() -> None:
             lines, seconds = examine(Setting(size, output, Path(scratch)), checks, 60 * _MINUTES.value)
         with writing(output):
             (output / "report.json").write_text(json.dumps(report.as_json(lines, seconds), indent=2) + "\n")
-        print(f"{report.summary(lines, sum(seconds.values()))}; written to {output}")
+        print(f"{report.summary(lines, sum(seconds.values()))}; written to {_OUTPUT.value}")
     sys.exit(1 if any(line.status == "FAIL" for line in lines) else 0)
 
 
