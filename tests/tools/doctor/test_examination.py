@@ -310,7 +310,13 @@ def _label_no_image(root):
     (root / "labels" / "train" / "other.txt").write_text(_LINES)
 
 
+def _add_keypoints(root):
+    for file in (root / "labels" / "train").glob("*.txt"):
+        file.write_text("0 0.2 0.3 0.3 0.4 0.15 0.3 2 0.25 0.2 1\n1 0.7 0.5 0.4 0.5 0 0 0 0.7 0.6 2\n")
+
+
 _FAULTS_OF_YOLO = {
+    "more-columns": ("note", "data.yaml", "train", _add_keypoints),
     "unmatched-labels": ("error", "labels/train/other.txt", "file", _label_no_image),
     "not-numbers": ("error", "labels/train/3.txt", "line 3", _add_line("0 0.2 0.3 0.3 cat")),
     "not-a-box": ("error", "labels/train/3.txt", "line 3", _add_line("0 0.2 0.3 0.3")),

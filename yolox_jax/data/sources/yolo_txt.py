@@ -12,8 +12,9 @@ import numpy as np
 
 from yolox_jax.boxes import clip_xyxy, cxcywh_to_xyxy, norm_xyxy_to_xyxy, xyxy_to_xywh
 from yolox_jax.data import images
-from yolox_jax.data.sources import coco_format, problems, usable, yolo_labels, yolo_yaml
+from yolox_jax.data.sources import coco_format, problems, usable, yolo_labels, yolo_layout, yolo_yaml
 from yolox_jax.data.sources.problems import SourceError
+from yolox_jax.data.sources.yolo_layout import Layout
 from yolox_jax.types import Example, Problem
 
 _BOX = np.dtype([("image", np.int64), ("label", np.int32), ("norm_xyxy", np.float64, 4)])
@@ -26,7 +27,8 @@ class YoloTxtSource:
 
     The labels of …/images/a/1.jpg are in …/labels/a/1.txt; those of an image that is not below images/ are beside it.
     A line is `class cx cy w h`, or `class x1 y1 x2 y2 …` for the bounding box of a polygon, in fractions of the image
-    after its EXIF rotation. All label files are read when the source is opened. An image's id is its path relative to
+    after its EXIF rotation. Keypoints after a box are ignored: those that the yaml states by kpt_shape, and those that
+    yolo_layout.py recognizes. All label files are read when the source is opened. An image's id is its path relative to
     the yaml's `path`. Faults in the files are logged and listed in `problems`.
 
     Raises:
@@ -44,15 +46,18 @@ class YoloTxtSource:
         listed = yolo_yaml.find_images(content, split, self.problems)
         files, unmatched = yolo_labels.find_label_files(content.path, listed)
         self.problems += unmatched
+        labels: list[tuple[int, str, str]] = []  # index of the image, label file and its text
         for path, file in zip(listed, files, strict=True):
             if file is not None:
                 try:
-                    text = _read_text(file)
+                    labels.append((len(self._paths), file, _read_text(file)))
                 except (OSError, ValueError) as error:  # ValueError: not utf-8
                     self._add_problem(problems.UNREADABLE_ANNOTATIONS, file, "file", str(error), "image left out")
                     continue
-                rows += [(len(self._paths), *box) for box in self._usable_boxes(text, file)]
             self._paths.append(path)
+        layout = content.layout or self._recognized_layout(labels, content.file, split)
+        for index, file, text in labels:
+            rows += [(index, *box) for box in self._usable_boxes(text, file, layout)]
         if self._paths and not any(files):
             expected = yolo_labels.label_file(self._paths[0])
             found = f"none for {len(self._paths)} images, the first one expected is {expected}"
@@ -127,10 +132,20 @@ class YoloTxtSource:
         height, width = self._sizes_hw[index].tolist()
         return height, width
 
-    def _usable_boxes(self, text: str, file: str) -> Iterator[tuple[int, tuple[float, ...]]]:
+    def _recognized_layout(self, labels: Sequence[tuple[int, str, str]], yaml_file: str, split: str) -> Layout:
+        evidence = yolo_layout.Evidence()
+        for _, file, text in labels:
+            evidence.add(file, text)
+        layout = evidence.decide()
+        if layout.length is not None:
+            found = f"{layout.columns} after each box"
+            self._add_problem(problems.MORE_COLUMNS, yaml_file, split, found, "only the boxes are used")
+        return layout
+
+    def _usable_boxes(self, text: str, file: str, layout: Layout) -> Iterator[tuple[int, tuple[float, ...]]]:
         """Yields (label, normalized xyxy) of each usable line; adds each fault to `problems`."""
         lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
-        parsed = [_parse(line.split(), len(self.class_names)) for _, line in lines]
+        parsed = [_parse(line.split(), len(self.class_names), layout) for _, line in lines]
         norm_xyxy_n4 = _norm_xyxy(parsed)
         norm_xywh_n4 = xyxy_to_xywh(norm_xyxy_n4)
         boxes = zip(norm_xyxy_n4.tolist(), norm_xywh_n4.tolist(), strict=True)
@@ -160,7 +175,7 @@ class _Line(NamedTuple):
     values: tuple[float, ...] = (math.nan,) * 4  # normalized cxcywh, or the bounds of a polygon as xyxy
 
 
-def _parse(words: list[str], num_classes: int) -> _Line:
+def _parse(words: list[str], num_classes: int, layout: Layout) -> _Line:
     try:
         first, *values = map(float, words)
     except ValueError:
@@ -169,8 +184,10 @@ def _parse(words: list[str], num_classes: int) -> _Line:
         return _Line(problems.NOT_NUMBERS)
     if not (first.is_integer() and 0 <= first < num_classes):
         return _Line(problems.UNKNOWN_CATEGORY, int(first) if first.is_integer() else -1)
-    is_polygon = len(values) >= 6 and len(values) % 2 == 0
-    if len(values) != 4 and not is_polygon:
+    is_polygon = layout.is_polygon(len(values))
+    if layout.is_box(len(values)):
+        values = values[:4]
+    elif not is_polygon:
         return _Line(problems.NOT_A_BOX)
     if not all(-_ROUNDING <= value <= 1 + _ROUNDING for value in values):
         return _Line(problems.NOT_NORMALISED)

@@ -7,9 +7,10 @@ from typing import Any
 
 from yolox_jax.data import images
 from yolox_jax.data.folders import Folders
-from yolox_jax.data.sources import problems
+from yolox_jax.data.sources import problems, yolo_layout
 from yolox_jax.data.sources.documents import DocumentError, parse_yaml, shortened
 from yolox_jax.data.sources.yolo_labels import label_file
+from yolox_jax.data.sources.yolo_layout import Layout
 from yolox_jax.errors import UserError
 from yolox_jax.types import Problem
 
@@ -24,6 +25,7 @@ class YoloYaml:
     class_names: tuple[str, ...]
     path: str  # the folder that relative paths of the splits start at
     splits: dict[str, tuple[str, ...]]  # by the key in the file: folders of images, or text files that list them
+    layout: Layout | None  # of the label lines, if kpt_shape states it
 
 
 def read(file: str | Path) -> YoloYaml:
@@ -42,18 +44,13 @@ def read(file: str | Path) -> YoloYaml:
     is_mapping = isinstance(content, dict)
     if not is_mapping:
         raise UserError(f"{file} has no keys such as train, val and names", "give the yaml of a data set")
-    if "kpt_shape" in content:
-        raise UserError(
-            f"{file} has kpt_shape, but lines with keypoints cannot be distinguished from polygons",
-            "copy the label files with only the first five numbers of each line, and take kpt_shape out of the yaml",
-        )
     folder = os.path.dirname(file)
     path = os.path.normpath(os.path.join(folder, os.path.expanduser(str(content.get("path") or ""))))
     splits = {}
     for key in (key for keys in _KEYS.values() for key in keys if content.get(key)):
         entries = content[key] if isinstance(content[key], list) else [content[key]]
         splits[key] = tuple(_resolve(path, os.path.expanduser(str(entry))) for entry in entries)
-    return YoloYaml(file, _class_names(content, file), path, splits)
+    return YoloYaml(file, _class_names(content, file), path, splits, _layout(content, file))
 
 
 def find_images(content: YoloYaml, split: str, found_problems: list[Problem]) -> list[str]:
@@ -78,6 +75,18 @@ def find_images(content: YoloYaml, split: str, found_problems: list[Problem]) ->
                 f"correct {keys[0]}, or path, the folder that its relative paths start at",
             )
     return sorted(paths)
+
+
+def _layout(content: dict[str, Any], file: str) -> Layout | None:
+    if "kpt_shape" not in content:
+        return None
+    shape = content["kpt_shape"]
+    texts = [str(each) for each in shape] if isinstance(shape, list) else []
+    if texts == ["0", "0"]:
+        return yolo_layout.of_keypoints(0, 0)
+    if not (len(texts) == 2 and texts[0].isdecimal() and 1 <= int(texts[0]) <= 1000 and texts[1] in ("2", "3")):
+        raise UserError(f"{file}: kpt_shape is {shape!r}", "give [number of keypoints, 2 or 3], or [0, 0] for polygons")
+    return yolo_layout.of_keypoints(int(texts[0]), int(texts[1]))
 
 
 def _class_names(content: dict[str, Any], file: str) -> tuple[str, ...]:
