@@ -45,6 +45,8 @@ def _head_of_2025() -> ConfigDict:
     config.data.tfds.update({"label": "label", "is_crowd": "is_crowd", "area": "area"})
     config.data.shapes = ConfigDict({"num_train": 1000, "num_val": 200, "seed": 0})  # for kind "shapes"
     config.data.bad_images = "replace"  # by an empty image, with a warning; "refuse": the run stops at the start
+    config.data.max_file_mb = 2048  # larger files of a data set are not read
+    config.data.max_megapixels = 256  # images of more million pixels, by their header, are not decoded
     config.data.mosaic_window = 256  # mosaic partners come from the last 256 images in shuffled order; 0: any image
     config.data.threads = 2  # threads that decode and augment, per process
     # Worker processes, each with as many threads and its own cache; 0: threads in the main process. Several workers

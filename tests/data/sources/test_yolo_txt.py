@@ -237,7 +237,7 @@ def test_a_rounding_error_outside_is_clipped_without_a_report(folder):
 def test_the_image_of_an_unreadable_label_file_is_left_out(folder):
     folder.add("train/a")
     folder.add("train/b", LINE)
-    (folder.root / "labels/train/a.txt").write_bytes(b"\xff\xfe\x00\x80")
+    (folder.root / "labels/train/a.txt").write_bytes(b"\xff\xfe\x00")
     source = folder.open()
     assert [problem.kind for problem in source.problems] == [problems.UNREADABLE_ANNOTATIONS]
     assert source.problems[0].file.endswith("a.txt")

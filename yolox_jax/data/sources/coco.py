@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from yolox_jax.boxes import clip_xyxy, xywh_to_xyxy
-from yolox_jax.data import images
+from yolox_jax.data import files, images
 from yolox_jax.data.folders import Folders, find_each
+from yolox_jax.data.images import ImageConfig
 from yolox_jax.data.sources import coco_masks, problems, usable
 from yolox_jax.data.sources.documents import DocumentError, parse_json
 from yolox_jax.data.sources.problems import SourceError
@@ -49,13 +50,15 @@ class CocoSource:
         split: str = "train",
         *,
         crowd_as_object: bool = False,
+        image_config: ImageConfig = ImageConfig(),
         may_be_unusable: bool = False,  # for the doctor, which reports why
     ):
         self.problems: list[Problem] = []
         self._file = str(annotations)
         self._crowd_as_object = crowd_as_object
+        self._image_config = image_config
 
-        content = _read_json(self._file)
+        content = _read_json(self._file, image_config.max_file_mb)
         categories = _by_id(content["categories"], "category", self._file)
         self._category_ids = sorted(categories)
         self.class_names = tuple(str(categories[id]["name"]) for id in self._category_ids)
@@ -87,7 +90,8 @@ class CocoSource:
         annotations = self._annotations[self._starts[index] : self._starts[index + 1]]
         annotations = annotations[~annotations["iscrowd"]]
         boxes_xyxy = clip_xyxy(xywh_to_xyxy(annotations["xywh"]), (image.height, image.width)).astype(np.float32)
-        pixels = images.read_annotated(image.path, image.width, image.height, f"image {image.id}", "the json")
+        stated = image.width, image.height, f"image {image.id}", "the json"
+        pixels = images.read_annotated(image.path, *stated, self._image_config)
         return Example(pixels, boxes_xyxy, annotations["label"].copy(), image.id)
 
     def image_id(self, index: int) -> int | str:
@@ -98,7 +102,7 @@ class CocoSource:
 
     def encoded(self, index: int) -> bytes:
         """Returns the bytes of the image file."""
-        return images.read_bytes(self._images[index].path)
+        return images.read_bytes(self._images[index].path, self._image_config)
 
     def ground_truth(self) -> dict[str, Any]:
         """Returns the usable images and annotations, crowds included, boxes unclipped, with the file's ids.
@@ -131,9 +135,9 @@ class CocoSource:
         self, listed: dict[int | str, dict[str, Any]], folder: str, num_annotations: Mapping[Any, int]
     ) -> list[_Image]:
         """Returns the listed images that exist; a missing file becomes a problem."""
-        files = find_each(Folders(), folder, [record["file_name"] for record in listed.values()])
+        paths = find_each(Folders(), folder, [record["file_name"] for record in listed.values()])
         found = []
-        for (id, record), file in zip(listed.items(), files, strict=True):
+        for (id, record), file in zip(listed.items(), paths, strict=True):
             if file is not None:
                 found.append(_Image(id, file, int(record["width"]), int(record["height"])))
             else:
@@ -210,9 +214,9 @@ def _found_box(bbox: Any, image: _Image) -> str:
     return f"bbox {bbox!r} in image {image.id} of {image.width}x{image.height} pixels"
 
 
-def _read_json(file: str) -> dict[str, Any]:
+def _read_json(file: str, max_mb: int) -> dict[str, Any]:
     try:
-        content = parse_json(Path(file).read_bytes())
+        content = parse_json(files.read_bytes(file, max_mb))
     except DocumentError as error:
         raise UserError(f"{file} {error}", "check that it was copied completely") from error
     except OSError as error:

@@ -1,9 +1,11 @@
 """Opens the source of one split from a config's data section."""
 
+import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from yolox_jax.data.images import ImageConfig
 from yolox_jax.data.sources import usable
 from yolox_jax.data.sources.coco import CocoSource
 from yolox_jax.data.sources.documents import MAX_CLASSES
@@ -34,7 +36,7 @@ def open_unchecked(data: Mapping[str, Any], split: str) -> Source:
     return _open(data, split, {"may_be_unusable": True})
 
 
-def _open(data: Mapping[str, Any], split: str, options: Mapping[str, bool]) -> Source:
+def _open(data: Mapping[str, Any], split: str, options: Mapping[str, Any]) -> Source:
     """Opens a split without checking it.
 
     Each kind reads these fields. Relative paths start at root, and a relative root at the working directory.
@@ -45,6 +47,7 @@ def _open(data: Mapping[str, Any], split: str, options: Mapping[str, bool]) -> S
       tfds: root (the folder of a version); train and val, names of splits; tfds, the names of the features that are
         not named as in coco/2017; crowd_as_object.
       shapes: shapes = {num_train, num_val, seed}.
+    All that read files have the fields of `ImageConfig`, too.
 
     Raises:
       UserError: a field is wrong, or the files are not a data set of this kind; names the field or the file.
@@ -54,7 +57,8 @@ def _open(data: Mapping[str, Any], split: str, options: Mapping[str, bool]) -> S
     kind = _field(data, "kind")
     if kind not in _OPENERS:
         raise UserError(f"config.data.kind is {kind!r}", f"choose one of {', '.join(sorted(_OPENERS))}")
-    source = _OPENERS[kind](data, split, options)
+    limits = {field.name: data[field.name] for field in dataclasses.fields(ImageConfig) if field.name in data}
+    source = _OPENERS[kind](data, split, {"image_config": ImageConfig(**limits), **options})
     if len(source.class_names) > MAX_CLASSES:
         raise UserError(
             f"the data set has {len(source.class_names)} classes", f"{MAX_CLASSES} at most fit: merge or drop some"
@@ -81,7 +85,7 @@ def check_classes(num_classes: int | None, train_names: tuple[str, ...], val_nam
         )
 
 
-def _open_coco(data: Mapping[str, Any], split: str, options: Mapping[str, bool]) -> CocoSource:
+def _open_coco(data: Mapping[str, Any], split: str, options: Mapping[str, Any]) -> CocoSource:
     annotations, images = _path(data, split), _path(data, f"{split}_images")
     if not annotations.is_file():
         raise NotFoundError(f"config.data.{split}: there is no file {annotations}", "give a COCO annotation json")
@@ -90,7 +94,7 @@ def _open_coco(data: Mapping[str, Any], split: str, options: Mapping[str, bool])
     return CocoSource(annotations, images, split, crowd_as_object=bool(data.get("crowd_as_object")), **options)
 
 
-def _open_voc(data: Mapping[str, Any], split: str, options: Mapping[str, bool]) -> VocSource:
+def _open_voc(data: Mapping[str, Any], split: str, options: Mapping[str, Any]) -> VocSource:
     root, lists = _root(data), _strings(_field(data, split))
     if not lists:
         raise UserError(f"config.data.{split} names no list", "give FOLDER/SPLIT, such as VOC2007/trainval")
@@ -114,14 +118,14 @@ def _open_voc(data: Mapping[str, Any], split: str, options: Mapping[str, bool]) 
     return VocSource(root, lists, class_names or None, split, **options)
 
 
-def _open_yolo_txt(data: Mapping[str, Any], split: str, options: Mapping[str, bool]) -> YoloTxtSource:
+def _open_yolo_txt(data: Mapping[str, Any], split: str, options: Mapping[str, Any]) -> YoloTxtSource:
     file = _root(data) / Path(data.get("yaml") or "data.yaml").expanduser()
     if not file.is_file():
         raise NotFoundError(f"config.data.yaml: there is no file {file}", "give the yaml of a YOLO data set")
     return YoloTxtSource(file, split, **options)
 
 
-def _open_shapes(data: Mapping[str, Any], split: str, options: Mapping[str, bool]) -> ShapesSource:
+def _open_shapes(data: Mapping[str, Any], split: str, options: Mapping[str, Any]) -> ShapesSource:
     shapes = _field(data, "shapes")
     seed = _field(shapes, "seed", "config.data.shapes")
     num_images = _field(shapes, f"num_{split}", "config.data.shapes")
@@ -132,14 +136,14 @@ def _open_shapes(data: Mapping[str, Any], split: str, options: Mapping[str, bool
     return ShapesSource(num_images, 2 * seed + _SPLITS.index(split))
 
 
-def _open_tfds(data: Mapping[str, Any], split: str, options: Mapping[str, bool]) -> TfdsSource:
+def _open_tfds(data: Mapping[str, Any], split: str, options: Mapping[str, Any]) -> TfdsSource:
     features = dict(data.get("tfds") or {})
     if data.get("crowd_as_object"):
         features["is_crowd"] = ""  # not read, so every object is one
-    return TfdsSource(_root(data), str(_field(data, split)), features)
+    return TfdsSource(_root(data), str(_field(data, split)), features, options["image_config"])
 
 
-_OPENERS: dict[str, Callable[[Mapping[str, Any], str, Mapping[str, bool]], Source]] = {
+_OPENERS: dict[str, Callable[[Mapping[str, Any], str, Mapping[str, Any]], Source]] = {
     "coco": _open_coco,
     "shapes": _open_shapes,
     "tfds": _open_tfds,

@@ -2,8 +2,8 @@
 
 import dataclasses
 import math
-from pathlib import Path
 
+from yolox_jax.data import files
 from yolox_jax.data.sources.documents import DocumentError, parse_xml
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
@@ -27,10 +27,10 @@ class Xml:
     objects: tuple[Object, ...]
 
 
-def read(file: str) -> Xml | None:
+def read(file: str, max_mb: int = files.MAX_MB) -> Xml | None:
     """Parses a file; returns None if it cannot be read or is not xml."""
     try:
-        root = parse_xml(Path(file).read_bytes())
+        root = parse_xml(files.read_bytes(file, max_mb))
     except (DocumentError, OSError):
         return None
     objects = (

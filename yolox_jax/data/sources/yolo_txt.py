@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from yolox_jax.boxes import clip_xyxy, cxcywh_to_xyxy, norm_xyxy_to_xyxy, xyxy_to_xywh
-from yolox_jax.data import images
+from yolox_jax.data import files, images
+from yolox_jax.data.images import ImageConfig
 from yolox_jax.data.sources import coco_format, problems, usable, yolo_labels, yolo_layout, yolo_yaml
 from yolox_jax.data.sources.problems import SourceError
 from yolox_jax.data.sources.yolo_layout import Layout
@@ -35,30 +36,38 @@ class YoloTxtSource:
       UserError: the yaml does not describe a detection data set, none of its images is usable, or all lines are faulty.
     """
 
-    def __init__(self, yaml_file: str | Path, split: str = "train", *, may_be_unusable: bool = False):
+    def __init__(
+        self,
+        yaml_file: str | Path,
+        split: str = "train",
+        *,
+        image_config: ImageConfig = ImageConfig(),
+        may_be_unusable: bool = False,  # for the doctor, which reports why
+    ):
         self.problems: list[Problem] = []
-        content = yolo_yaml.read(yaml_file)
+        self._image_config = image_config
+        content = yolo_yaml.read(yaml_file, image_config.max_file_mb)
         self.class_names = content.class_names
 
         self._paths: list[str] = []
         rows: list[tuple[Any, ...]] = []
         self._used_ids: collections.Counter[int] = collections.Counter()
         listed = yolo_yaml.find_images(content, split, self.problems)
-        files, unmatched = yolo_labels.find_label_files(content.path, listed)
+        label_files, unmatched = yolo_labels.find_label_files(content.path, listed)
         self.problems += unmatched
         labels: list[tuple[int, str, str]] = []  # index of the image, label file and its text
-        for path, file in zip(listed, files, strict=True):
+        for path, file in zip(listed, label_files, strict=True):
             if file is not None:
                 try:
-                    labels.append((len(self._paths), file, _read_text(file)))
-                except (OSError, ValueError) as error:  # ValueError: not utf-8
+                    labels.append((len(self._paths), file, files.read_text(file, image_config.max_file_mb)))
+                except (OSError, ValueError) as error:  # ValueError: another encoding
                     self._add_problem(problems.UNREADABLE_ANNOTATIONS, file, "file", str(error), "image left out")
                     continue
             self._paths.append(path)
         layout = content.layout or self._recognized_layout(labels, content.file, split)
         for index, file, text in labels:
             rows += [(index, *box) for box in self._usable_boxes(text, file, layout)]
-        if self._paths and not any(files):
+        if self._paths and not any(label_files):
             expected = yolo_labels.label_file(self._paths[0])
             found = f"none for {len(self._paths)} images, the first one expected is {expected}"
             action = "all images are used, without boxes"
@@ -77,7 +86,7 @@ class YoloTxtSource:
         self._starts = np.searchsorted(self._boxes["image"], np.arange(len(self._paths) + 1))
         self._ids = [Path(os.path.relpath(path, content.path)).as_posix() for path in self._paths]
         self._sizes_hw = np.zeros((len(self._paths), 2), np.int32)  # of the images decoded so far
-        if not may_be_unusable:  # as it is for the doctor, which reports why
+        if not may_be_unusable:
             usable.check_faults(self, split)
 
     def __len__(self) -> int:
@@ -86,7 +95,7 @@ class YoloTxtSource:
     def __getitem__(self, index: int) -> Example:
         if not 0 <= index < len(self):
             raise IndexError(f"image {index} of {len(self)}")
-        pixels = images.read(self._paths[index])
+        pixels = images.read(self._paths[index], self._image_config)
         image_hw = self._sizes_hw[index] = pixels.shape[:2]
         boxes = self._boxes[self._starts[index] : self._starts[index + 1]]
         boxes_xyxy = clip_xyxy(norm_xyxy_to_xyxy(boxes["norm_xyxy"], image_hw), image_hw)
@@ -100,7 +109,7 @@ class YoloTxtSource:
 
     def encoded(self, index: int) -> bytes:
         """Returns the bytes of the image file."""
-        return images.read_bytes(self._paths[index])
+        return images.read_bytes(self._paths[index], self._image_config)
 
     def ground_truth(self) -> dict[str, Any]:
         """Returns all images and boxes, unclipped, in pixels.
@@ -125,7 +134,7 @@ class YoloTxtSource:
     def _size_hw(self, index: int) -> tuple[int, int]:
         if not self._sizes_hw[index].any():
             try:
-                self._sizes_hw[index] = images.read(self._paths[index]).shape[:2]
+                self._sizes_hw[index] = images.read(self._paths[index], self._image_config).shape[:2]
             except images.ImageError as error:
                 problems.logger.warning("%s, so its boxes will count as missed: %s", error.what, error.advice)
                 self._sizes_hw[index] = _UNKNOWN_SIZE_HW
@@ -209,8 +218,3 @@ def _box_fault(norm_xyxy: Sequence[float], norm_xywh: Sequence[float]) -> str | 
     if fault is None and max(-x1, -y1, x2 - 1, y2 - 1) > _ROUNDING:
         return problems.PARTLY_OUTSIDE
     return fault
-
-
-def _read_text(file: str) -> str:
-    with open(file, encoding="utf-8-sig") as stream:
-        return stream.read()

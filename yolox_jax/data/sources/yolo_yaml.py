@@ -2,10 +2,11 @@
 
 import dataclasses
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from yolox_jax.data import images
+from yolox_jax.data import files, images
 from yolox_jax.data.folders import Folders
 from yolox_jax.data.sources import problems, yolo_layout
 from yolox_jax.data.sources.documents import DocumentError, parse_yaml, shortened
@@ -28,7 +29,7 @@ class YoloYaml:
     layout: Layout | None  # of the label lines, if kpt_shape states it
 
 
-def read(file: str | Path) -> YoloYaml:
+def read(file: str | Path, max_mb: int = files.MAX_MB) -> YoloYaml:
     """Parses the file and checks it.
 
     Raises:
@@ -36,7 +37,7 @@ def read(file: str | Path) -> YoloYaml:
     """
     file = os.path.abspath(file)
     try:
-        content = parse_yaml(Path(file).read_bytes())
+        content = parse_yaml(files.read_bytes(file, max_mb))
     except DocumentError as error:
         raise UserError(f"{file} {error}", "correct it") from error
     except OSError as error:
@@ -117,14 +118,14 @@ def _in_folder(folder: str, found_problems: list[Problem]) -> set[str]:
     """Returns the images in a folder and its subfolders; reports all other files but labels."""
     paths: set[str] = set()
     others: list[str] = []
-    for directory, folders, names in os.walk(folder, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith(".")]  # .ipynb_checkpoints has copies of images
+    for directory, names in _walk(folder):
         for name in names:
             suffix = os.path.splitext(name)[1].lower()
             if suffix in images.SUFFIXES and not name.startswith("."):
                 paths.add(os.path.join(directory, name))
             elif suffix != ".txt" and not name.startswith("."):  # labels may lie beside their images
                 others.append(os.path.join(directory, name))
+    paths = _once(paths, found_problems)
     owned_labels = {label_file(path) for path in paths}  # some tools write 1.npy beside 1.jpg
     existing = Folders()
     for path in others:
@@ -132,6 +133,32 @@ def _in_folder(folder: str, found_problems: list[Problem]) -> set[str]:
         is_labeled = labels not in owned_labels and existing.have(labels)
         kind = problems.UNKNOWN_FORMAT if is_labeled else problems.NOT_AN_IMAGE
         found_problems.append(Problem(kind, os.path.dirname(path), "file", os.path.basename(path), "left out"))
+    return paths
+
+
+def _walk(folder: str) -> Iterator[tuple[str, list[str]]]:
+    """Yields a folder and all below it, each once, with its files. A link may lead to a folder above it."""
+    seen = set()
+    for directory, folders, names in os.walk(folder, followlinks=True):
+        state = os.stat(directory)
+        if (state.st_dev, state.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((state.st_dev, state.st_ino))
+        folders[:] = sorted(name for name in folders if not name.startswith("."))  # .ipynb_checkpoints has copies
+        yield directory, names
+
+
+def _once(paths: set[str], found_problems: list[Problem]) -> set[str]:
+    """Returns the paths without links to another one of them, or to the same file; reports each."""
+    links = {path: os.path.realpath(path) for path in paths if os.path.islink(path)}
+    files_of = {os.path.realpath(path) for path in paths - links.keys()} if links else set()
+    for link in sorted(links):
+        if links[link] in files_of:
+            where = problems.REPEATED_IMAGE, os.path.dirname(link), "link"
+            found_problems.append(Problem(*where, f"{os.path.basename(link)} is {links[link]}", "taken once"))
+            paths.discard(link)
+        files_of.add(links[link])
     return paths
 
 
@@ -154,7 +181,7 @@ def _in_list(file: str, path: str, found_problems: list[Problem]) -> set[str]:
 
 def _lines(file: str) -> list[tuple[int, str]]:
     try:
-        with open(file, encoding="utf-8-sig") as stream:
-            return [(number, line.strip()) for number, line in enumerate(stream, 1) if line.strip()]
-    except (OSError, ValueError) as error:  # ValueError: not utf-8
+        lines = files.read_text(file).split("\n")
+    except (OSError, ValueError) as error:  # ValueError: another encoding
         raise UserError(f"{file} is not a list of image paths ({error})", "give a folder or a text file") from error
+    return [(number, line.strip()) for number, line in enumerate(lines, 1) if line.strip()]
