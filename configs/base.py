@@ -47,6 +47,8 @@ def _head_of_2025() -> ConfigDict:
     config.data.bad_images = "replace"  # by an empty image, with a warning; "refuse": the run stops at the start
     config.data.max_file_mb = 2048  # larger files of a data set are not read
     config.data.max_megapixels = 256  # images of more million pixels, by their header, are not decoded
+    # Images of 16 bits: "full": 0..65535 becomes 0..255; "range": the levels of each image do, for 12 bits in 16.
+    config.data.sixteen_bit = "full"
     config.data.mosaic_window = 256  # mosaic partners come from the last 256 images in shuffled order; 0: any image
     config.data.threads = 2  # threads that decode and augment, per process
     # Worker processes, each with as many threads and its own cache; 0: threads in the main process. Several workers

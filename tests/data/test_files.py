@@ -123,7 +123,9 @@ def test_a_small_file_of_a_thousand_million_pixels_takes_no_memory():
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # kB
 
 
-@pytest.mark.parametrize("changes", [{"max_file_mb": 0}, {"max_megapixels": -1}, {"max_megapixels": "many"}])
+@pytest.mark.parametrize(
+    "changes", [{"max_file_mb": 0}, {"max_megapixels": -1}, {"max_megapixels": "many"}, {"sixteen_bit": "auto"}]
+)
 def test_a_limit_out_of_range_is_an_error_that_names_its_field(changes):
     with pytest.raises(UserError, match=rf"config\.data\.{next(iter(changes))} is "):
         ImageConfig(**changes)
@@ -131,4 +133,4 @@ def test_a_limit_out_of_range_is_an_error_that_names_its_field(changes):
 
 def test_the_defaults_are_those_of_the_config():
     data = base.get_config().data
-    assert ImageConfig() == ImageConfig(data.max_file_mb, data.max_megapixels)
+    assert ImageConfig() == ImageConfig(data.max_file_mb, data.max_megapixels, data.sixteen_bit)

@@ -2,14 +2,17 @@
 
 import dataclasses
 import errno
+import logging
 import struct
+import threading
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from yolox_jax.data import files, image_header
+from yolox_jax.data import files, image_header, image_pixels
 from yolox_jax.data.image_header import JPEG_MARKER, JPEG_START, PNG_START
+from yolox_jax.data.image_pixels import UnknownRangeError
 from yolox_jax.errors import UserError
 
 # Endings of image files, in lower case. A .jfif is a JPEG, as some browsers save it.
@@ -31,6 +34,9 @@ SUFFIXES = frozenset(
         ".webp",
     )
 )
+_DARK = 32  # of 256 levels: 13 bits of 16
+_logger = logging.getLogger("yolox_jax.data")
+_warned_of_dark_levels = threading.Event()
 _JPEG_END, _PNG_END = b"\xff\xd9", b"IEND"
 
 
@@ -40,12 +46,15 @@ class ImageConfig:
 
     max_file_mb: int = files.MAX_MB
     max_megapixels: int = 256
+    sixteen_bit: str = "full"
 
     def __post_init__(self) -> None:
         for field in ("max_file_mb", "max_megapixels"):
             value = getattr(self, field)
             if not (isinstance(value, int) and value >= 1):
                 raise UserError(f"config.data.{field} is {value!r}", "give a whole number of 1 or more")
+        if self.sixteen_bit not in ("full", "range"):
+            raise UserError(f"config.data.sixteen_bit is {self.sixteen_bit!r}", "choose full or range")
 
 
 class ImageError(UserError):
@@ -117,8 +126,8 @@ def decode(
 ) -> np.ndarray:
     """Decodes an image of any format that OpenCV knows to [h, w, 3] uint8 BGR; `name` is for the error.
 
-    Gray, CMYK and palette images become BGR, 16 bits become 8, transparency is dropped, and the EXIF orientation is
-    applied unless `ignore_orientation` is set.
+    Gray, CMYK and palette images become BGR, 16 bits become 8 as `config.sixteen_bit` says, transparency is dropped,
+    and the orientation is applied unless `ignore_orientation` is set.
 
     Raises:
       ImageError: the data is truncated (OpenCV would fill in the rest of a JPEG or PNG) or cannot be decoded, or the
@@ -132,14 +141,28 @@ def decode(
         )
     if _is_truncated(data):
         raise ImageError(f"{name} is truncated after {len(data)} bytes", "copy it again or take it out of the data set")
-    flags = cv2.IMREAD_COLOR | (cv2.IMREAD_IGNORE_ORIENTATION if ignore_orientation else 0)
     try:
-        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
+        pixels = image_pixels.to_bgr(data, config.sixteen_bit, ignore_orientation)
+    except UnknownRangeError as error:
+        raise ImageError(f"{name} {error}", "convert it to 8 bits") from error
     except cv2.error as error:  # above OpenCV's limit of 2^30 pixels
         raise ImageError(f"{name} cannot be decoded ({error.err})", "make it smaller") from error
     if pixels is None:
         raise ImageError(f"{name} cannot be decoded", "replace the file or take it out of the data set")
+    if config.sixteen_bit == "full" and image_header.bits(data) == 16 and pixels.max() < _DARK:
+        _warn_of_dark_levels(name, int(pixels.max()) + 1)
     return pixels
+
+
+def _warn_of_dark_levels(name: str, num_levels: int) -> None:
+    """Warns once in a process: most likely all images of the data set are like this one."""
+    if not _warned_of_dark_levels.is_set():
+        _warned_of_dark_levels.set()
+        _logger.warning(
+            "%s has 16 bits, but only the lowest levels: %d of 256 are left of them. If all images are like it, set "
+            "--config.data.sixteen_bit=range",
+            *(name, num_levels),
+        )
 
 
 def _is_truncated(data: bytes) -> bool:

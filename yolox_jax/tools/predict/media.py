@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 
 from yolox_jax.data import images
+from yolox_jax.data.images import ImageConfig
 from yolox_jax.errors import UserError
 
 _IMAGES = {".jpg", ".jpeg", ".jpe", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".jp2", ".avif"}
@@ -123,9 +124,9 @@ class VideoWriter:
             self._writer.release()
 
 
-def read_image(media: Media) -> np.ndarray:
+def read_image(media: Media, config: ImageConfig = ImageConfig()) -> np.ndarray:
     """Reads an image as [h, w, 3] uint8 BGR. Raises a MediaError if it cannot be read."""
     try:
-        return images.read(media.path)
+        return images.read(media.path, config)
     except UserError as error:
         raise MediaError(error.what, error.advice) from error
