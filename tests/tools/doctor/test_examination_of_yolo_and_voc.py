@@ -1,4 +1,4 @@
-"""The doctor finds one fault put into a clean data set of YOLO or VOC; every kind of problem is tried in some format."""
+"""The doctor finds one fault put into a clean set of YOLO or VOC; every kind of problem is tried in some format."""
 
 import pytest
 
