@@ -57,6 +57,7 @@ def _head_of_2025() -> ConfigDict:
     config.data.prefetch = 4  # batches prefetched
     config.data.cache_mb = 1024  # cache of decoded images, per process
     config.data.crowd_as_object = False  # True: what COCO marks as a crowd (iscrowd 1) is learned and evaluated too
+    config.data.merge_same_names = False  # True: classes of the same name are one class; False: an error
     config.data.max_boxes = 120  # ground-truth boxes per image (exp: TrainTransform max_labels=120 with mosaic)
     # Repeat-factor sampling: images of rarer classes repeat sqrt(threshold / frequency) times (LVIS: 0.001); 0: off.
     config.data.repeat_threshold = 0.0

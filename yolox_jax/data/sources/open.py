@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from yolox_jax.data.images import ImageConfig
-from yolox_jax.data.sources import usable
+from yolox_jax.data.sources import class_names, usable
 from yolox_jax.data.sources.coco import CocoSource
 from yolox_jax.data.sources.documents import MAX_CLASSES
 from yolox_jax.data.sources.shapes import ShapesSource
@@ -40,10 +40,10 @@ def _open(data: Mapping[str, Any], split: str, options: Mapping[str, Any]) -> So
     """Opens a split without checking it.
 
     Each kind reads these fields. Relative paths start at root, and a relative root at the working directory.
-      coco: root, train, train_images, val, val_images, crowd_as_object.
+      coco: root, train, train_images, val, val_images, crowd_as_object, merge_same_names.
       voc: root (the folder VOCdevkit); train and val, one or more "VOC2007/trainval" separated by commas; class_names
         (if empty, the classes are taken from the xml files).
-      yolo_txt: root, yaml ("data.yaml" if empty).
+      yolo_txt: root, yaml ("data.yaml" if empty), merge_same_names.
       tfds: root (the folder of a version); train and val, names of splits; tfds, the names of the features that are
         not named as in coco/2017; crowd_as_object.
       shapes: shapes = {num_train, num_val, seed}.
@@ -80,7 +80,7 @@ def check_classes(num_classes: int | None, train_names: tuple[str, ...], val_nam
         )
     if train_names != val_names:
         raise UserError(
-            f"the classes of the two splits differ (train: {', '.join(train_names)}; val: {', '.join(val_names)})",
+            f"the classes of the two splits differ ({class_names.difference(train_names, val_names, 'train', 'val')})",
             "give both files the same categories, or for kind voc name them in config.data.class_names",
         )
 
@@ -91,7 +91,7 @@ def _open_coco(data: Mapping[str, Any], split: str, options: Mapping[str, Any]) 
         raise NotFoundError(f"config.data.{split}: there is no file {annotations}", "give a COCO annotation json")
     if not images.is_dir():
         raise NotFoundError(f"config.data.{split}_images: there is no folder {images}", "give the folder of the images")
-    return CocoSource(annotations, images, split, crowd_as_object=bool(data.get("crowd_as_object")), **options)
+    return CocoSource(annotations, images, split, **_flags(data, "crowd_as_object", "merge_same_names"), **options)
 
 
 def _open_voc(data: Mapping[str, Any], split: str, options: Mapping[str, Any]) -> VocSource:
@@ -112,17 +112,24 @@ def _open_voc(data: Mapping[str, Any], split: str, options: Mapping[str, Any]) -
                 raise NotFoundError(
                     f"config.data.{split}: {root / folder} has no folder {part}", "give a folder of Pascal VOC"
                 )
-    class_names = _strings(data.get("class_names") or ())
-    if len(set(class_names)) < len(class_names):
-        raise UserError(f"config.data.class_names has a name twice ({', '.join(class_names)})", "name each class once")
-    return VocSource(root, lists, class_names or None, split, **options)
+    names = _strings(data.get("class_names") or ())
+    if len(set(names)) < len(names):
+        raise UserError(f"config.data.class_names has a name twice ({', '.join(names)})", "name each class once")
+    source = VocSource(root, lists, names or None, split, **options)
+    if not source.class_names:
+        folders = sorted({str(root / each.rpartition("/")[0] / "Annotations") for each in lists})
+        raise UserError(
+            f"no xml in {', '.join(folders)} has an object with a name",
+            "check that they are annotations of Pascal VOC (annotation/object/name)",
+        )
+    return source
 
 
 def _open_yolo_txt(data: Mapping[str, Any], split: str, options: Mapping[str, Any]) -> YoloTxtSource:
     file = _root(data) / Path(data.get("yaml") or "data.yaml").expanduser()
     if not file.is_file():
         raise NotFoundError(f"config.data.yaml: there is no file {file}", "give the yaml of a YOLO data set")
-    return YoloTxtSource(file, split, **options)
+    return YoloTxtSource(file, split, **_flags(data, "merge_same_names"), **options)
 
 
 def _open_shapes(data: Mapping[str, Any], split: str, options: Mapping[str, Any]) -> ShapesSource:
@@ -150,6 +157,10 @@ _OPENERS: dict[str, Callable[[Mapping[str, Any], str, Mapping[str, Any]], Source
     "voc": _open_voc,
     "yolo_txt": _open_yolo_txt,
 }
+
+
+def _flags(data: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    return {name: bool(data.get(name)) for name in names}
 
 
 def _path(data: Mapping[str, Any], name: str) -> Path:

@@ -32,6 +32,7 @@ MORE_COLUMNS = "lines have more numbers than a box"
 NOT_NORMALISED = "coordinate is not a fraction of the image's side"
 NOT_A_FLAG = "flag is neither 0 nor 1"
 MANY_CROWDS = "most annotations are crowds (iscrowd 1), which are not learned"
+SAME_NAME = "classes have the same name"
 FEW_USABLE = "fewer than half of the annotations are used"
 
 _OVERHANG = 1.0  # pixels: annotation tools round outwards, so an overhang up to this is not reported

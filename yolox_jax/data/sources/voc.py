@@ -130,11 +130,8 @@ class VocSource:
             raise UserError(
                 f"{file} cannot be read ({error})", "give a text file with one image name per line"
             ) from error
-        for number, line in enumerate(lines, 1):
-            *first, last = line.rsplit(maxsplit=1) or [""]
-            # The list of a single class has a second column: 1 if the image shows the class, -1 if not, 0 if only as a
-            # difficult object. It is ignored: all listed images are used.
-            name = first[0].strip() if first and last in ("-1", "0", "1") else line.strip()
+        names = voc_files.listed_names(Folders(), os.path.join(self._root, folder), split, lines)
+        for number, name in enumerate(names, 1):
             if name:
                 yield _Listed(folder, name, file, number)
 

@@ -1,10 +1,37 @@
 """Finds the files of a Pascal VOC folder: the xml and the image of a listed name."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from yolox_jax.data import images
 from yolox_jax.data.folders import Folders, same_name
+
+
+def listed_names(folders: Folders, folder: str, split: str, lines: Sequence[str]) -> list[str]:
+    """Returns the name in each line of a list; empty for an empty line.
+
+    The list of a single class (CLASS_SPLIT) has a second column: 1 if the image shows the class, -1 if not, 0 if only
+    as a difficult object. It is ignored: all listed images are used. But names may end in such a number, too, so a line
+    is read as the name that has an xml or an image.
+    """
+    halves = [_name_and_column(line) for line in lines]
+    have_column = all(column for name, column in halves if name)
+
+    def is_there(name: str) -> bool:
+        return find_xml(folders, folder, name) is not None or find_image(folders, folder, name, "") is not None
+
+    names = []
+    for line, (name, column) in zip(lines, halves, strict=True):
+        whole = line.strip()
+        if column and (is_there(name) if have_column and "_" in split else not is_there(whole)):
+            whole = name if is_there(name) or have_column else whole
+        names.append(whole)
+    return names
+
+
+def _name_and_column(line: str) -> tuple[str, str]:
+    *first, last = line.rsplit(maxsplit=1) or [""]
+    return (first[0].strip(), last) if first and last in ("-1", "0", "1") else (line.strip(), "")
 
 
 def find_xml(folders: Folders, folder: str, name: str) -> str | None:

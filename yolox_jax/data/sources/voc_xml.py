@@ -35,14 +35,14 @@ def read(file: str, max_mb: int = files.MAX_MB) -> Xml | None:
         return None
     objects = (
         Object(
-            (each.findtext("name") or "").strip(),
-            tuple(each.findtext(f"bndbox/{corner}") for corner in CORNERS),
-            (each.findtext("difficult") or "0").strip(),
+            (each.findtext("{*}name") or "").strip(),
+            tuple(each.findtext(f"{{*}}bndbox/{{*}}{corner}") for corner in CORNERS),
+            (each.findtext("{*}difficult") or "0").strip(),
         )
-        for each in root.iterfind("object")
+        for each in root.iterfind("{*}object")  # in any namespace, or none
     )
-    size = (root.findtext("size/width"), root.findtext("size/height"))
-    return Xml((root.findtext("filename") or "").strip(), size, tuple(objects))
+    size = (root.findtext("{*}size/{*}width"), root.findtext("{*}size/{*}height"))
+    return Xml((root.findtext("{*}filename") or "").strip(), size, tuple(objects))
 
 
 def number(text: str | None) -> float:

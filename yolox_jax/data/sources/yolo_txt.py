@@ -13,7 +13,7 @@ import numpy as np
 from yolox_jax.boxes import clip_xyxy, cxcywh_to_xyxy, norm_xyxy_to_xyxy, xyxy_to_xywh
 from yolox_jax.data import files, images
 from yolox_jax.data.images import ImageConfig
-from yolox_jax.data.sources import coco_format, problems, usable, yolo_labels, yolo_layout, yolo_yaml
+from yolox_jax.data.sources import class_names, coco_format, problems, usable, yolo_labels, yolo_layout, yolo_yaml
 from yolox_jax.data.sources.problems import SourceError
 from yolox_jax.data.sources.yolo_layout import Layout
 from yolox_jax.types import Example, Problem
@@ -41,13 +41,17 @@ class YoloTxtSource:
         yaml_file: str | Path,
         split: str = "train",
         *,
+        merge_same_names: bool = False,
         image_config: ImageConfig = ImageConfig(),
         may_be_unusable: bool = False,  # for the doctor, which reports why
     ):
         self.problems: list[Problem] = []
         self._image_config = image_config
         content = yolo_yaml.read(yaml_file, image_config.max_file_mb)
-        self.class_names = content.class_names
+        if not merge_same_names:
+            names, ids = content.class_names, range(len(content.class_names))
+            self.problems += class_names.check_different(names, ids, content.file, may_be_alike=may_be_unusable)
+        self.class_names, self._labels = class_names.merge(content.class_names)
 
         self._paths: list[str] = []
         rows: list[tuple[Any, ...]] = []
@@ -72,7 +76,7 @@ class YoloTxtSource:
             found = f"none for {len(self._paths)} images, the first one expected is {expected}"
             action = "all images are used, without boxes"
             self._add_problem(problems.MISSING_ANNOTATIONS, content.file, split, found, action)
-        self.problems += problems.shifted_ids(self._used_ids, range(len(self.class_names)), content.file)
+        self.problems += problems.shifted_ids(self._used_ids, range(len(self._labels)), content.file)
         problems.log_problems(self.problems)
         if not self._paths:
             raise SourceError(
@@ -154,7 +158,7 @@ class YoloTxtSource:
     def _usable_boxes(self, text: str, file: str, layout: Layout) -> Iterator[tuple[int, tuple[float, ...]]]:
         """Yields (label, normalized xyxy) of each usable line; adds each fault to `problems`."""
         lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
-        parsed = [_parse(line.split(), len(self.class_names), layout) for _, line in lines]
+        parsed = [_parse(line.split(), len(self._labels), layout) for _, line in lines]
         norm_xyxy_n4 = _norm_xyxy(parsed)
         norm_xywh_n4 = xyxy_to_xywh(norm_xyxy_n4)
         boxes = zip(norm_xyxy_n4.tolist(), norm_xywh_n4.tolist(), strict=True)
@@ -169,7 +173,7 @@ class YoloTxtSource:
                 self._add_problem(fault, file, f"line {number}", found, action, num_left_out=0 if usable else 1)
                 if not usable:
                     continue
-            yield each.label, tuple(norm_xyxy)
+            yield self._labels[each.label], tuple(norm_xyxy)
 
     def _add_problem(self, kind: str, file: str, record: str, found: str, action: str, num_left_out: int = 0) -> None:
         self.problems.append(Problem(kind, file, record, found, action, num_left_out))

@@ -77,5 +77,10 @@ _OF_KIND: dict[str, tuple[Severity, str, str]] = {
         "many-crowds",
         "write iscrowd 0 for single objects, or set --config.data.crowd_as_object=true",
     ),
+    problems.SAME_NAME: (
+        "error",
+        "same-class-name",
+        "rename one of them, or set --config.data.merge_same_names=true to make them one class",
+    ),
     problems.FEW_USABLE: ("error", "few-usable", "correct what the other findings name"),
 }
