@@ -46,6 +46,10 @@ def _head_of_2025() -> ConfigDict:
     config.data.tfds.update({"label": "label", "is_crowd": "is_crowd", "area": "area"})
     config.data.shapes = ConfigDict({"num_train": 1000, "num_val": 200, "seed": 0})  # for kind "shapes"
     config.data.bad_images = "replace"  # by an empty image, with a warning; "refuse": the run stops at the start
+    config.data.max_file_mb = 2048  # larger files of a data set are not read
+    config.data.max_megapixels = 256  # images of more million pixels, by their header, are not decoded
+    # Images of 16 bits: "full": 0..65535 becomes 0..255; "range": the levels of each image do, for 12 bits in 16.
+    config.data.sixteen_bit = "full"
     config.data.mosaic_window = 256  # mosaic partners come from the last 256 images in shuffled order; 0: any image
     config.data.threads = 2  # threads that decode and augment, per process
     # Worker processes, each with as many threads and its own cache; 0: threads in the main process. Several workers
@@ -54,6 +58,7 @@ def _head_of_2025() -> ConfigDict:
     config.data.prefetch = 4  # batches prefetched
     config.data.cache_mb = 1024  # cache of decoded images, per process
     config.data.crowd_as_object = False  # True: what COCO marks as a crowd (iscrowd 1) is learned and evaluated too
+    config.data.merge_same_names = False  # True: classes of the same name are one class; False: an error
     config.data.max_boxes = 120  # ground-truth boxes per image (exp: TrainTransform max_labels=120 with mosaic)
     # Repeat-factor sampling: images of rarer classes repeat sqrt(threshold / frequency) times (LVIS: 0.001); 0: off.
     config.data.repeat_threshold = 0.0

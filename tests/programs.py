@@ -42,9 +42,9 @@ def make_data_set(root: Path) -> None:
 
 
 def arguments(data: Path, size: str = "(64, 64)") -> list[str]:
-    """Arguments for the quickstart on that data set, shortened to six steps."""
+    """Arguments for a small network on that data set, shortened to six steps."""
     return [
-        f"--config={ROOT / 'configs' / 'quickstart.py'}",
+        f"--config={ROOT / 'tests' / 'small.py'}",
         "--config.data.kind=coco",
         f"--config.data.root={data}",
         "--config.data.train=all.json",

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from yolox_jax.data import images
-from yolox_jax.data.images import ImageError
+from yolox_jax.data import files, images
+from yolox_jax.data.images import ImageConfig, ImageError
 from yolox_jax.errors import UserError
 
 HEIGHT, WIDTH = 48, 64
@@ -101,7 +101,7 @@ def test_an_image_above_opencvs_limit_is_an_error_that_says_so():
     chunks = ((b"IHDR", header), (b"IDAT", pixels), (b"IEND", b""))
     data = b"\x89PNG\r\n\x1a\n" + b"".join(png_chunk(*chunk) for chunk in chunks)
     with pytest.raises(ImageError, match=r"huge\.png cannot be decoded .*make it smaller"):
-        images.decode(data, "huge.png")
+        images.decode(data, "huge.png", ImageConfig(max_megapixels=10_000))
 
 
 def with_thumbnail(jpeg):
@@ -111,7 +111,7 @@ def with_thumbnail(jpeg):
     return jpeg[:2] + b"\xff\xe1" + struct.pack(">H", len(segment) + 2) + segment + jpeg[2:]
 
 
-def files():
+def made_files():
     noise = np.random.default_rng(2).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
     picture = Image.fromarray(noise)  # noise makes long scans with many stuffed 0xff bytes
     jpeg = encoded(picture, "JPEG", quality=90)
@@ -125,7 +125,7 @@ def files():
     }
 
 
-FILES = files()
+FILES = made_files()
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -180,10 +180,10 @@ def test_a_file_that_cannot_be_opened_is_an_error_with_its_path_and_the_cause(tm
 
 
 def test_a_failing_disk_is_an_error_but_not_a_bad_image(tmp_path, monkeypatch):
-    def fail(path):
+    def fail(path, max_mb):
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(images.Path, "read_bytes", fail)
+    monkeypatch.setattr(files, "read_bytes", fail)
     with pytest.raises(UserError, match=r"a\.jpg cannot be read \(Input/output error\): check the disk") as caught:
         images.read(tmp_path / "a.jpg")
     assert not isinstance(caught.value, ImageError)  # no empty image may take its place

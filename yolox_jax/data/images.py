@@ -1,12 +1,18 @@
 """Reads image files into pixels, rotated upright as their EXIF orientation says."""
 
-import re
+import dataclasses
+import errno
+import logging
 import struct
+import threading
 from pathlib import Path
 
 import cv2
 import numpy as np
 
+from yolox_jax.data import files, image_header, image_pixels
+from yolox_jax.data.image_header import JPEG_MARKER, JPEG_START, PNG_START
+from yolox_jax.data.image_pixels import UnknownRangeError
 from yolox_jax.errors import UserError
 
 # Endings of image files, in lower case. A .jfif is a JPEG, as some browsers save it.
@@ -28,10 +34,27 @@ SUFFIXES = frozenset(
         ".webp",
     )
 )
-_JPEG_START, _JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
-# No markers: 0xff followed by 0x00 is scan data, by 0xd0 to 0xd7 a restart inside a scan, by 0xff padding.
-_JPEG_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
-_PNG_START, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND"
+_DARK = 32  # of 256 levels: 13 bits of 16
+_logger = logging.getLogger("yolox_jax.data")
+_warned_of_dark_levels = threading.Event()
+_JPEG_END, _PNG_END = b"\xff\xd9", b"IEND"
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageConfig:
+    """What is read of files: the fields of config.data that have these names. A test holds the defaults equal."""
+
+    max_file_mb: int = files.MAX_MB
+    max_megapixels: int = 256
+    sixteen_bit: str = "full"
+
+    def __post_init__(self) -> None:
+        for field in ("max_file_mb", "max_megapixels"):
+            value = getattr(self, field)
+            if not (isinstance(value, int) and value >= 1):
+                raise UserError(f"config.data.{field} is {value!r}", "give a whole number of 1 or more")
+        if self.sixteen_bit not in ("full", "range"):
+            raise UserError(f"config.data.sixteen_bit is {self.sixteen_bit!r}", "choose full or range")
 
 
 class ImageError(UserError):
@@ -42,46 +65,53 @@ class SizeError(UserError):
     """An image's size differs from the one that its annotations state. `what` begins with the file's path."""
 
 
-def read_bytes(path: str | Path) -> bytes:
+def read_bytes(path: str | Path, config: ImageConfig = ImageConfig()) -> bytes:
     """Returns the bytes of an image file.
 
     Raises:
-      ImageError: there is no such file, or it may not be read.
+      ImageError: there is no such file, it may not be read, is too large, or is a pipe or a device.
       UserError: the disk or the network failed. Not an ImageError, which lets an empty image take the place of the
         file: the next try may well succeed.
     """
     try:
-        return Path(path).read_bytes()
-    except (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError) as error:
+        return files.read_bytes(path, config.max_file_mb)
+    except _OF_THIS_FILE as error:
         raise ImageError(
             f"{path} cannot be read ({error.strerror})", "put it back or take it out of the data set"
         ) from error
     except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENAMETOOLONG):
+            raise ImageError(f"{path} cannot be read ({error.strerror})", "correct the path") from error
         raise UserError(
             f"{path} cannot be read ({error.strerror or error})", "check the disk or the network, and start again"
         ) from error
 
 
-def read(path: str | Path, ignore_orientation: bool = False) -> np.ndarray:
+_OF_THIS_FILE = (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError, files.RefusedFileError)
+
+
+def read(path: str | Path, config: ImageConfig = ImageConfig(), *, ignore_orientation: bool = False) -> np.ndarray:
     """Reads and decodes an image file.
 
     Raises:
       ImageError: the file cannot be read or decoded.
     """
-    return decode(read_bytes(path), str(path), ignore_orientation)
+    return decode(read_bytes(path, config), str(path), config, ignore_orientation=ignore_orientation)
 
 
-def read_annotated(path: str | Path, width: int, height: int, record: str, stated_in: str) -> np.ndarray:
+def read_annotated(
+    path: str | Path, width: int, height: int, record: str, stated_in: str, config: ImageConfig = ImageConfig()
+) -> np.ndarray:
     """Reads an image whose annotations state its size; `record` and `stated_in` name both in the error.
 
     Raises:
       ImageError: the file cannot be read or decoded.
       SizeError: the image has another size, in either orientation.
     """
-    pixels = read(path)
+    pixels = read(path, config)
     if pixels.shape[:2] == (width, height) != (height, width):
         # The EXIF orientation swaps the sides, so the boxes were drawn on the image as it is stored.
-        pixels = read(path, ignore_orientation=True)
+        pixels = read(path, config, ignore_orientation=True)
     if pixels.shape[:2] != (height, width):
         raise SizeError(
             f"{path} ({record}) is {pixels.shape[1]}x{pixels.shape[0]} pixels but {width}x{height} in {stated_in}, "
@@ -91,38 +121,60 @@ def read_annotated(path: str | Path, width: int, height: int, record: str, state
     return pixels
 
 
-def decode(data: bytes, name: str, ignore_orientation: bool = False) -> np.ndarray:
+def decode(
+    data: bytes, name: str, config: ImageConfig = ImageConfig(), *, ignore_orientation: bool = False
+) -> np.ndarray:
     """Decodes an image of any format that OpenCV knows to [h, w, 3] uint8 BGR; `name` is for the error.
 
-    Gray, CMYK and palette images become BGR, 16 bits become 8, transparency is dropped, and the EXIF orientation is
-    applied unless `ignore_orientation` is set.
+    Gray, CMYK and palette images become BGR, 16 bits become 8 as `config.sixteen_bit` says, transparency is dropped,
+    and the orientation is applied unless `ignore_orientation` is set.
 
     Raises:
-      ImageError: the data is truncated (OpenCV would fill in the rest of a JPEG or PNG) or cannot be decoded. Wrong
-        bytes in the middle of a JPEG are not detected.
+      ImageError: the data is truncated (OpenCV would fill in the rest of a JPEG or PNG) or cannot be decoded, or the
+        image has too many pixels by its header. Wrong bytes in the middle of a JPEG are not detected.
     """
+    size_wh = image_header.size_wh(data)
+    if size_wh is not None and size_wh[0] * size_wh[1] > config.max_megapixels * 1_000_000:
+        raise ImageError(
+            f"{name} has {size_wh[0]}x{size_wh[1]} pixels, more than the {config.max_megapixels} million that are read",
+            "make it smaller, or raise config.data.max_megapixels",
+        )
     if _is_truncated(data):
         raise ImageError(f"{name} is truncated after {len(data)} bytes", "copy it again or take it out of the data set")
-    flags = cv2.IMREAD_COLOR | (cv2.IMREAD_IGNORE_ORIENTATION if ignore_orientation else 0)
     try:
-        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
+        pixels = image_pixels.to_bgr(data, config.sixteen_bit, ignore_orientation)
+    except UnknownRangeError as error:
+        raise ImageError(f"{name} {error}", "convert it to 8 bits") from error
     except cv2.error as error:  # above OpenCV's limit of 2^30 pixels
         raise ImageError(f"{name} cannot be decoded ({error.err})", "make it smaller") from error
     if pixels is None:
         raise ImageError(f"{name} cannot be decoded", "replace the file or take it out of the data set")
+    if config.sixteen_bit == "full" and image_header.bits(data) == 16 and pixels.max() < _DARK:
+        _warn_of_dark_levels(name, int(pixels.max()) + 1)
     return pixels
 
 
+def _warn_of_dark_levels(name: str, num_levels: int) -> None:
+    """Warns once in a process: most likely all images of the data set are like this one."""
+    if not _warned_of_dark_levels.is_set():
+        _warned_of_dark_levels.set()
+        _logger.warning(
+            "%s has 16 bits, but only the lowest levels: %d of 256 are left of them. If all images are like it, set "
+            "--config.data.sixteen_bit=range",
+            *(name, num_levels),
+        )
+
+
 def _is_truncated(data: bytes) -> bool:
-    if data.startswith(_JPEG_START):
+    if data.startswith(JPEG_START):
         return not _reaches_end_of_jpeg(data)
-    return data.startswith(_PNG_START) and not _reaches_end_of_png(data)
+    return data.startswith(PNG_START) and not _reaches_end_of_png(data)
 
 
 def _reaches_end_of_jpeg(data: bytes) -> bool:
     """Follows the markers; a search for the end marker's bytes would also find those of a thumbnail."""
-    position = len(_JPEG_START) - 1
-    while (marker := _JPEG_MARKER.search(data, position)) is not None:
+    position = len(JPEG_START) - 1
+    while (marker := JPEG_MARKER.search(data, position)) is not None:
         if marker[0] == _JPEG_END:
             return True
         length = int.from_bytes(data[marker.end() : marker.end() + 2], "big")  # of a scan: only its header
@@ -131,7 +183,7 @@ def _reaches_end_of_jpeg(data: bytes) -> bool:
 
 
 def _reaches_end_of_png(data: bytes) -> bool:
-    position = len(_PNG_START)
+    position = len(PNG_START)
     while position + 8 <= len(data):
         length, kind = struct.unpack_from(">I4s", data, position)
         position += 12 + length  # length, kind and checksum take four bytes each

@@ -7,6 +7,7 @@ from typing import Any, Self, cast, overload
 import numpy as np
 
 from yolox_jax.augment.geometry import PAD_VALUE, letterbox
+from yolox_jax.data.images import ImageConfig
 from yolox_jax.detection.anchors import check_size
 from yolox_jax.errors import UserError
 from yolox_jax.inference.detections import ImageDetections, from_input_pixels
@@ -30,6 +31,7 @@ class Detector:
         size_hw: tuple[int, int],
         batch_sizes: Sequence[int] = (1, 8),
         log: Callable[[str], object] = print,
+        image_config: ImageConfig = ImageConfig(),
     ):
         """Makes a detector from its parts; `from_pretrained` is the usual way to get one.
 
@@ -39,11 +41,13 @@ class Detector:
           size_hw: H and W of the network's input.
           batch_sizes: the values of B that `predict` is called with.
           log: called with a message before the first call for each batch size, which compiles.
+          image_config: how image files and PIL images are read.
         """
         if min(batch_sizes) < 1:
             raise UserError(f"batch_size is {min(batch_sizes)}", "give 1 or more")
         self.class_names = class_names
         self.size_hw = size_hw
+        self.image_config = image_config
         self.batch_sizes = sorted(set(batch_sizes))
         self._predict = predict
         self._log = log
@@ -102,7 +106,7 @@ class Detector:
         size = given.pop("size", loaded.size_hw)
         size_hw = check_size((size, size) if isinstance(size, int) else size)
         predict = pretrained.make_detect(loaded, pretrained.detector_config(**given))
-        return cls(predict, loaded.class_names, size_hw, (1, batch_size), log)
+        return cls(predict, loaded.class_names, size_hw, (1, batch_size), log, loaded.image_config)
 
     @classmethod
     def _from_exported(
@@ -131,11 +135,14 @@ class Detector:
         if isinstance(images, list | tuple) and len(images) != 1:
             most = self.batch_sizes[-1]
             # Files are read batch by batch, so that a long list of paths does not fill the memory.
-            batches = ([as_bgr(image) for image in images[i : i + most]] for i in range(0, len(images), most))
+            batches = (
+                [as_bgr(image, self.image_config) for image in images[i : i + most]]
+                for i in range(0, len(images), most)
+            )
             return [found for batch in batches for found in self.detect_bgr(batch, most)]
         if isinstance(images, list | tuple):
-            return self.detect_bgr([as_bgr(images[0])])
-        return self.detect_bgr([as_bgr(cast(ImageInput, images))])[0]
+            return self.detect_bgr([as_bgr(images[0], self.image_config)])
+        return self.detect_bgr([as_bgr(cast(ImageInput, images), self.image_config)])[0]
 
     def detect_bgr(self, images: Sequence[np.ndarray], batch_size: int | None = None) -> list[ImageDetections]:
         """Detects in BGR arrays [h, w, 3] uint8, OpenCV's channel order: at most as many as the largest batch size.

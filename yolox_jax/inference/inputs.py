@@ -5,7 +5,9 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from yolox_jax.data import images
+from yolox_jax.data import image_pixels, images
+from yolox_jax.data.image_pixels import UnknownRangeError
+from yolox_jax.data.images import ImageConfig
 from yolox_jax.errors import UserError
 
 
@@ -19,7 +21,7 @@ class PilImage(Protocol):
 ImageInput = np.ndarray | PilImage | str | Path
 
 
-def as_bgr(image: ImageInput) -> np.ndarray:
+def as_bgr(image: ImageInput, config: ImageConfig = ImageConfig()) -> np.ndarray:
     """Converts an RGB array, a PIL image or an image file to [h, w, 3] uint8 BGR.
 
     A PIL image gives the same pixels as the file it was opened from.
@@ -29,11 +31,11 @@ def as_bgr(image: ImageInput) -> np.ndarray:
       UserError: an array of the wrong shape or dtype, a PIL image of unknown range, or not an image at all.
     """
     if isinstance(image, str | Path):
-        return images.read(image)
+        return images.read(image, config)
     if isinstance(image, np.ndarray):
         rgb = image
     elif isinstance(image, PilImage):
-        rgb = _from_pil(image)
+        rgb = _from_pil(image, config)
     else:
         raise UserError(
             f"an object of type {type(image).__name__} is not an image",
@@ -48,20 +50,20 @@ def as_bgr(image: ImageInput) -> np.ndarray:
     return np.ascontiguousarray(rgb[..., ::-1])
 
 
-def _from_pil(image: Any) -> np.ndarray:
-    """Returns RGB pixels as `images.decode` does: EXIF orientation applied, 16 bits made 8, transparency dropped."""
+def _from_pil(image: Any, config: ImageConfig) -> np.ndarray:
+    """Returns RGB pixels as `images.decode` does: orientation applied, 16 bits made 8, transparency dropped."""
     from PIL import ImageOps  # PIL is installed, since the caller has a PIL image
 
     turned = ImageOps.exif_transpose(image)
-    if turned.mode == "F":
-        raise UserError("a PIL image has mode F, whose range is unknown", "scale it to 0..255 and convert it to mode L")
+    if turned.mode in ("F", "LAB"):
+        raise UserError(
+            f"a PIL image has mode {turned.mode}, whose range is unknown", "scale it to 0..255 and convert it to mode L"
+        )
     if not turned.mode.startswith("I"):
         return np.asarray(turned.convert("RGB"))
     # 16-bit gray has mode I;16, I;16B or I, depending on the file format; convert("RGB") would clip it at 255.
-    levels = np.asarray(turned) >> 8
-    gray = levels.astype(np.uint8)
-    if (gray != levels).any():
-        raise UserError(
-            f"a PIL image of mode {turned.mode} has values outside 0..65535", "scale it to 16-bit gray levels"
-        )
+    try:
+        gray = image_pixels.to_8_bits(np.asarray(turned), config.sixteen_bit)
+    except UnknownRangeError as error:
+        raise UserError(f"a PIL image of mode {turned.mode} {error}", "scale it to 16-bit gray levels") from error
     return np.stack([gray] * 3, axis=-1)

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from yolox_jax.data.images import ImageConfig
 from yolox_jax.detection.anchors import check_size
 from yolox_jax.errors import UserError
 from yolox_jax.inference import predict
@@ -36,6 +37,7 @@ class Pretrained:
     variables: Variables
     class_names: tuple[str, ...]
     size_hw: tuple[int, int]  # input size in training; other multiples of 32 work too
+    image_config: ImageConfig = ImageConfig()  # how images of 16 bits become those of training
 
 
 def load(weights: str, dtype: str = "auto") -> Pretrained:
@@ -62,7 +64,9 @@ def load(weights: str, dtype: str = "auto") -> Pretrained:
             raise UserError(f"{weights}: {error.what}", error.advice) from error
         class_names, size_hw = _class_names(num_classes), _OFFICIAL_SIZES.get(name, _OFFICIAL_SIZE)
     model = yolox.create(name, len(class_names), yolox.compute_dtype(dtype))
-    return Pretrained(name, model, variables, class_names, size_hw)
+    data = meta.config.get("data", {}) if found is not None else {}
+    images_of_training = ImageConfig(sixteen_bit=data.get("sixteen_bit", "full"))
+    return Pretrained(name, model, variables, class_names, size_hw, images_of_training)
 
 
 def detector_config(**options: Any) -> DetectConfig:

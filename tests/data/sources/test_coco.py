@@ -77,6 +77,24 @@ def test_sparse_category_ids_become_labels_in_order_of_id(open_source, content):
     assert [record["category_id"] for record in truth["annotations"]] == [90, 7]
 
 
+def test_ids_may_be_whole_numbers_with_a_point(open_source, content):
+    for record in content["images"]:
+        record["id"] = float(record["id"])
+    content["categories"][0]["id"] = 90.0
+    content["annotations"] = [annotation(1, image_id=1.0, category_id=90), annotation(2, category_id=7.0)]
+    source = open_source(content)
+    assert source[0].labels.tolist() == [1, 0]
+    assert [repr(source.image_id(index)) for index in range(2)] == ["1", "2"]
+    assert source.problems == []
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
+def test_a_json_may_begin_with_a_byte_order_mark(open_source, content, tmp_path, encoding):
+    open_source(content)
+    (tmp_path / "marked.json").write_text(json.dumps(content), encoding=encoding)
+    assert len(CocoSource(tmp_path / "marked.json", tmp_path / "images")) == 2
+
+
 def test_annotations_of_an_image_keep_their_order_in_the_file(open_source, content):
     content["annotations"] = [
         annotation(number, image_id=1 + number % 2, bbox=[number, 0, 5, 5]) for number in range(1, 9)

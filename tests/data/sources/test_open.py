@@ -165,9 +165,59 @@ def test_a_voc_folder_without_images_or_annotations_is_named(voc_dir, part):
         open_split(VOC, "train")
 
 
+def test_a_voc_folder_without_a_named_object_is_an_error_that_names_it(voc_dir):
+    xml = voc_dir / "VOCdevkit" / "VOC2007" / "Annotations" / "1.xml"
+    xml.write_text(xml.read_text().replace("object", "thing"))
+    with pytest.raises(UserError, match=r"no xml in .*/VOCdevkit/VOC2007/Annotations has an object with a name"):
+        open_split(VOC, "train")
+
+
+@pytest.mark.parametrize(
+    ("train", "val", "message"),
+    [
+        (tuple("abcdefg"), tuple("abcdegf"), "class 5 is f in train and g in val"),
+        (tuple("abcdefg"), tuple("abcdefh"), "only in train: g; only in val: h"),
+        (tuple("abc"), tuple("ab"), r"\(only in train: c\)"),
+        (tuple("abcdefghij"), ("a",), "only in train: b, c, d, e, f and 4 more"),
+    ],
+)
+def test_two_lists_of_classes_show_how_they_differ(train, val, message):
+    with pytest.raises(UserError, match=message):
+        check_classes(None, train, val)
+
+
+@pytest.mark.parametrize("kind", ["coco", "yolo_txt"])
+def test_classes_of_one_name_are_an_error_that_names_both_and_are_merged_on_request(tmp_path, kind):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "labels").mkdir()
+    cv2.imwrite(str(tmp_path / "images" / "1.png"), np.zeros((8, 8, 3), np.uint8))
+    categories = [{"id": id, "name": name} for id, name in enumerate(("cell", "dot", "cell"))]
+    boxes = [{"id": id, "image_id": 1, "category_id": id, "bbox": [2, 2, 4, 4 - id]} for id in range(3)]
+    images = [{"id": 1, "file_name": "1.png", "width": 8, "height": 8}]
+    content = {"images": images, "annotations": boxes, "categories": categories}
+    (tmp_path / "train.json").write_text(json.dumps(content))
+    (tmp_path / "labels" / "1.txt").write_text(
+        "".join(f"{id} 0.5 {0.5 - id / 16} 0.5 {0.5 - id / 8}\n" for id in range(3))
+    )
+    (tmp_path / "data.yaml").write_text("train: images\nnames: [cell, dot, cell]\n")
+    data = {"kind": kind, "root": str(tmp_path), "train": "train.json", "train_images": "images"}
+    with pytest.raises(
+        UserError, match="the classes 0 and 2 are both called 'cell': rename one of them, or set --config"
+    ):
+        open_split(data, "train")
+    source = open_split(data | {"merge_same_names": True}, "train")
+    assert source.class_names == ("cell", "dot")
+    assert source[0].labels.tolist() == [0, 1, 0]
+    truth = source.ground_truth()
+    assert [category["name"] for category in truth["categories"]] == ["cell", "dot"]
+    names = {category["id"]: category["name"] for category in truth["categories"]}
+    assert [names[record["category_id"]] for record in truth["annotations"]] == ["cell", "dot", "cell"]
+    assert source.problems == []
+
+
 def test_different_classes_of_two_voc_splits_are_an_error_that_says_what_to_do(voc_dir):
     train, val = (open_split(VOC | {"train": f"{folder}/trainval"}, "train") for folder in ("VOC2007", "VOC2012"))
-    with pytest.raises(UserError, match=r"train: ant; val: bee\).*config\.data\.class_names"):
+    with pytest.raises(UserError, match=r"only in train: ant; only in val: bee\).*config\.data\.class_names"):
         check_classes(None, train.class_names, val.class_names)
 
 

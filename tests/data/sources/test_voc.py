@@ -106,6 +106,34 @@ def test_the_list_of_a_class_is_read_by_its_first_column(devkit):
     assert [source.image_id(index) for index in range(3)] == ["a", "b", "c d"]
 
 
+@pytest.mark.parametrize(
+    ("names", "lines", "split", "expected"),
+    [
+        (["photo", "photo 1", "cup 0"], ["photo", "photo 1", "cup 0"], "train", ["photo", "photo 1", "cup 0"]),
+        (["cup 0", "cup 1"], ["cup 1", "cup 0"], "cup_train", ["cup 1", "cup 0"]),
+        (["photo", "photo 1"], ["photo 1"], "train", ["photo 1"]),
+        (["photo", "photo 1"], ["photo -1", "photo 1  1"], "cup_train", ["photo", "photo 1"]),
+        (["photo", "photo 1"], ["photo 1", "photo 1 1"], "cup_train", ["photo", "photo 1"]),
+        (["my photo", "a  b"], [" my photo ", "a  b\t"], "train", ["my photo", "a  b"]),
+        (["my photo"], ["my photo  0"], "train", ["my photo"]),
+    ],
+)
+def test_a_name_may_end_in_a_number_and_have_spaces(devkit, names, lines, split, expected):
+    for name in names:
+        devkit.add(name, an_object())
+    devkit.list(*lines, to=f"VOC2007/{split}")
+    source = devkit.open(f"VOC2007/{split}")
+    assert [source.image_id(index) for index in range(len(source))] == expected
+    assert source.problems == []
+
+
+def test_xml_in_a_namespace_is_read(devkit):
+    devkit.add("1", xml=an_xml(an_object()).replace("<annotation>", '<annotation xmlns="urn:x">'))
+    devkit.list("1")
+    source = devkit.open()
+    assert (source.class_names, source[0].boxes_xyxy.tolist()) == (("dog",), [[10, 10, 30, 15]])
+
+
 def test_ids_include_the_folder_if_there_are_several(devkit):
     for folder in ("VOC2007", "VOC2012"):
         devkit.add("1", an_object(), folder=folder)

@@ -104,3 +104,24 @@ def test_more_missing_images_than_found_ones_are_an_error_with_the_first_path(fo
         return
     with pytest.raises(UserError, match=r"3 of 4 images are missing, the first is .*/images/train/0\.png .*line 1"):
         open_checked(folder, yaml)
+
+
+def test_a_link_to_a_folder_above_or_to_another_image_adds_no_image(folder):
+    for number in range(12):
+        folder.add(f"train/{number}", LINE)
+    (folder.root / "images" / "train" / "up").symlink_to(folder.root / "images" / "train")
+    (folder.root / "images" / "train" / "above").symlink_to(folder.root / "images")
+    (folder.root / "images" / "train" / "again.png").symlink_to(folder.root / "images" / "train" / "3.png")
+    source = open_checked(folder)
+    assert len(source) == 12
+    assert [(problem.kind, problem.found) for problem in source.problems] == [
+        (problems.REPEATED_IMAGE, f"again.png is {folder.root}/images/train/3.png")
+    ]
+
+
+def test_images_may_be_links_to_another_folder(folder):
+    folder.add("train/a", LINE)
+    (folder.root / "images" / "train" / "a.png").rename(folder.root / "pool.png")
+    (folder.root / "images" / "train" / "a.png").symlink_to(folder.root / "pool.png")
+    source = open_checked(folder)
+    assert len(source) == 1 and source.problems == []

@@ -237,7 +237,7 @@ def test_a_rounding_error_outside_is_clipped_without_a_report(folder):
 def test_the_image_of_an_unreadable_label_file_is_left_out(folder):
     folder.add("train/a")
     folder.add("train/b", LINE)
-    (folder.root / "labels/train/a.txt").write_bytes(b"\xff\xfe\x00\x80")
+    (folder.root / "labels/train/a.txt").write_bytes(b"\xff\xfe\x00")
     source = folder.open()
     assert [problem.kind for problem in source.problems] == [problems.UNREADABLE_ANNOTATIONS]
     assert source.problems[0].file.endswith("a.txt")
@@ -267,7 +267,8 @@ def test_a_split_without_any_label_file_is_a_problem_that_says_where_it_looked(f
         ("train: images/train\nnames: []", r"names is \[\]: give the list"),
         ("train: images/train\nnames: {1: cat, 2: dog}", "names has the ids 1, 2: use the ids 0 to 1"),
         (f"train: images/train\nnc: 3\n{NAMES}", "nc is '3', but names has 2"),
-        (f"train: images/train\nkpt_shape: [17, 3]\n{NAMES}", "lines with keypoints"),
+        (f"train: images/train\nkpt_shape: [17, 4]\n{NAMES}", r"kpt_shape is \['17', '4'\]: give \[number of"),
+        (f"train: images/train\nkpt_shape: many\n{NAMES}", "kpt_shape is 'many': give"),
     ],
 )
 def test_a_yaml_that_is_not_a_data_set_is_an_error_that_says_why(folder, yaml, message):

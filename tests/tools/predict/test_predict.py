@@ -232,3 +232,18 @@ def test_the_program_writes_a_json_and_exits_with_1_if_an_input_is_unreadable(fo
     assert "compiling for one image at 64x64, once" in results["good"].stdout
     assert results["bad"].returncode == 1
     assert "damaged.jpg is truncated" in results["bad"].stderr
+
+
+def test_a_folder_has_each_file_once_and_names_the_pictures_that_are_not_read(tmp_path):
+    (tmp_path / "sub").mkdir()
+    for name in ("a.jpg", "b.jfif", "c.HEIC", "notes.txt", "sub/d.AVIF"):
+        (tmp_path / name).write_bytes(b"")
+    (tmp_path / "e.jpg").symlink_to(tmp_path / "a.jpg")
+    (tmp_path / "loop.jpg").symlink_to(tmp_path / "loop.jpg")
+    (tmp_path / "sub" / "up").symlink_to(tmp_path)
+    found, errors = media.find([str(tmp_path)])
+    assert [each.path.name for each in found] == ["a.jpg", "b.jfif"]
+    assert [str(error) for error in errors] == [f"{tmp_path}/c.HEIC is of a kind that is not read: convert it to JPEG"]
+    found, errors = media.find([f"{tmp_path}/**/*"])
+    assert [each.path.name for each in found] == ["a.jpg", "b.jfif", "d.AVIF"]
+    assert len(errors) == 1

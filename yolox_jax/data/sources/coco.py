@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from yolox_jax.boxes import clip_xyxy, xywh_to_xyxy
-from yolox_jax.data import images
+from yolox_jax.data import files, images
 from yolox_jax.data.folders import Folders, find_each
-from yolox_jax.data.sources import coco_masks, problems, usable
+from yolox_jax.data.images import ImageConfig
+from yolox_jax.data.sources import class_names, coco_masks, problems, usable
 from yolox_jax.data.sources.documents import DocumentError, parse_json
 from yolox_jax.data.sources.problems import SourceError
 from yolox_jax.errors import UserError
@@ -34,9 +35,10 @@ class _Image:
 class CocoSource:
     """The images of a COCO json that are on disk, in the file's order, including those without boxes.
 
-    Label k is the k-th category by id. The boxes to learn are the reference's: those with area > 0 that are not
-    crowds, clipped to the image; `crowd_as_object` makes an object of each crowd. An annotation without a bbox has the
-    box of its segmentation. Faults in the json are logged and listed in `problems`.
+    Label k is the k-th category by id; `merge_same_names` makes one of those with the same name. The boxes to learn are
+    the reference's: those with area > 0 that are not crowds, clipped to the image; `crowd_as_object` makes an object of
+    each crowd. An annotation without a bbox has the box of its segmentation. Faults in the json are logged and listed
+    in `problems`.
 
     Raises:
       UserError: the file is not a COCO data set, none of its images is on disk, or all annotations are faulty.
@@ -49,24 +51,34 @@ class CocoSource:
         split: str = "train",
         *,
         crowd_as_object: bool = False,
+        merge_same_names: bool = False,
+        image_config: ImageConfig = ImageConfig(),
         may_be_unusable: bool = False,  # for the doctor, which reports why
     ):
         self.problems: list[Problem] = []
         self._file = str(annotations)
         self._crowd_as_object = crowd_as_object
+        self._image_config = image_config
 
-        content = _read_json(self._file)
+        content = _read_json(self._file, image_config.max_file_mb)
         categories = _by_id(content["categories"], "category", self._file)
-        self._category_ids = sorted(categories)
-        self.class_names = tuple(str(categories[id]["name"]) for id in self._category_ids)
+        names = [str(categories[id]["name"]) for id in sorted(categories)]
+        if not merge_same_names:
+            ids = sorted(categories)
+            self.problems += class_names.check_different(names, ids, self._file, may_be_alike=may_be_unusable)
+        self.class_names, labels = class_names.merge(names)
+        self._label_of = dict(zip(sorted(categories), labels, strict=True))
+        id_of = {label: id for id, label in reversed(self._label_of.items())}  # the lowest one of merged categories
+        self._category_ids = [id_of[label] for label in range(len(self.class_names))]
 
         listed = _by_id(content["images"], "image", self._file)
         num_annotations = collections.Counter(_id(record, "image_id") for record in content["annotations"])
         self._images = self._find_files(listed, str(images), num_annotations)
         if not self._images:
+            first = next(problem.found for problem in self.problems if problem.kind == problems.MISSING_FILE)
             raise SourceError(
                 f"{self._file} ({split}): none of its {len(listed)} images is in {images}; "
-                f"the first one looked for is {self.problems[0].found}",
+                f"the first one looked for is {first}",
                 "check the folder, and that file_name in the json is relative to it",
                 self.problems,
             )
@@ -87,7 +99,8 @@ class CocoSource:
         annotations = self._annotations[self._starts[index] : self._starts[index + 1]]
         annotations = annotations[~annotations["iscrowd"]]
         boxes_xyxy = clip_xyxy(xywh_to_xyxy(annotations["xywh"]), (image.height, image.width)).astype(np.float32)
-        pixels = images.read_annotated(image.path, image.width, image.height, f"image {image.id}", "the json")
+        stated = image.width, image.height, f"image {image.id}", "the json"
+        pixels = images.read_annotated(image.path, *stated, self._image_config)
         return Example(pixels, boxes_xyxy, annotations["label"].copy(), image.id)
 
     def image_id(self, index: int) -> int | str:
@@ -98,7 +111,7 @@ class CocoSource:
 
     def encoded(self, index: int) -> bytes:
         """Returns the bytes of the image file."""
-        return images.read_bytes(self._images[index].path)
+        return images.read_bytes(self._images[index].path, self._image_config)
 
     def ground_truth(self) -> dict[str, Any]:
         """Returns the usable images and annotations, crowds included, boxes unclipped, with the file's ids.
@@ -131,9 +144,9 @@ class CocoSource:
         self, listed: dict[int | str, dict[str, Any]], folder: str, num_annotations: Mapping[Any, int]
     ) -> list[_Image]:
         """Returns the listed images that exist; a missing file becomes a problem."""
-        files = find_each(Folders(), folder, [record["file_name"] for record in listed.values()])
+        paths = find_each(Folders(), folder, [record["file_name"] for record in listed.values()])
         found = []
-        for (id, record), file in zip(listed.items(), files, strict=True):
+        for (id, record), file in zip(listed.items(), paths, strict=True):
             if file is not None:
                 found.append(_Image(id, file, int(record["width"]), int(record["height"])))
             else:
@@ -145,7 +158,6 @@ class CocoSource:
     def _read_annotations(self, records: list[Any], listed: dict[int | str, dict[str, Any]]) -> np.ndarray:
         """Returns the usable annotations as `_ANNOTATION` rows, sorted by image; adds each faulty one to `problems`."""
         index_of = {image.id: index for index, image in enumerate(self._images)}
-        label_of = {id: label for label, id in enumerate(self._category_ids)}
         rows = []
         first_crowd = None
         for number, record in enumerate(records):
@@ -155,7 +167,7 @@ class CocoSource:
             image = self._images[index_of[image_id]] if image_id in index_of else None
             name = f"annotation {record['id']}" if "id" in record else f"annotations[{number}]"
             bbox: Any = record.get("bbox") or coco_masks.bounding_box(record.get("segmentation"))
-            fault = _fault(record, bbox, image, label_of)
+            fault = _fault(record, bbox, image, self._label_of)
             if fault is not None:
                 kind, found = fault
                 usable = kind == problems.PARTLY_OUTSIDE
@@ -170,9 +182,9 @@ class CocoSource:
                 self._add_problem(problems.NOT_A_FLAG, name, f"iscrowd {crowd!r}", "taken as 0")
             is_crowd = crowd == 1 and not self._crowd_as_object
             first_crowd = first_crowd or (name if is_crowd else None)
-            rows.append((index_of[image_id], label_of[record["category_id"]], xywh, area, is_crowd))
+            rows.append((index_of[image_id], self._label_of[record["category_id"]], xywh, area, is_crowd))
         used_ids = collections.Counter(id for record in records if isinstance(id := record.get("category_id"), int))
-        self.problems += problems.shifted_ids(used_ids, self._category_ids, self._file)
+        self.problems += problems.shifted_ids(used_ids, self._label_of, self._file)
         annotations = np.array(rows, _ANNOTATION)
         num_crowds = int(annotations["iscrowd"].sum())
         if first_crowd is not None and num_crowds > len(rows) / 2:
@@ -201,8 +213,10 @@ def _fault(record: dict[str, Any], bbox: Any, image: _Image | None, label_of: di
 
 
 def _id(record: dict[str, Any], key: str) -> Any:
-    """Returns the id under `key`, or None if it is no int or str: a list, for one, could not be looked up in a dict."""
+    """Returns the id under `key`, 1 for 1.0; None if it is no int or str: a list could not be looked up in a dict."""
     value = record.get(key)
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
     return value if isinstance(value, int | str) else None
 
 
@@ -210,9 +224,9 @@ def _found_box(bbox: Any, image: _Image) -> str:
     return f"bbox {bbox!r} in image {image.id} of {image.width}x{image.height} pixels"
 
 
-def _read_json(file: str) -> dict[str, Any]:
+def _read_json(file: str, max_mb: int) -> dict[str, Any]:
     try:
-        content = parse_json(Path(file).read_bytes())
+        content = parse_json(files.read_bytes(file, max_mb))
     except DocumentError as error:
         raise UserError(f"{file} {error}", "check that it was copied completely") from error
     except OSError as error:
@@ -228,11 +242,18 @@ def _read_json(file: str) -> dict[str, Any]:
     return content
 
 
+def _is_whole(value: object) -> bool:
+    return isinstance(value, float) and value.is_integer()
+
+
 # The fields that every record must have, and a check of each one's value.
 _FIELDS = {
-    "category": {"id": lambda value: isinstance(value, int), "name": lambda value: isinstance(value, str)},
+    "category": {
+        "id": lambda value: isinstance(value, int) or _is_whole(value),
+        "name": lambda value: isinstance(value, str),
+    },
     "image": {
-        "id": lambda value: isinstance(value, int | str),
+        "id": lambda value: isinstance(value, int | str) or _is_whole(value),
         "file_name": lambda value: isinstance(value, str) and value != "",
         "width": lambda value: problems.is_finite(value) and value >= 1,
         "height": lambda value: problems.is_finite(value) and value >= 1,
@@ -249,9 +270,10 @@ def _by_id(records: list[Any], kind: str, file: str) -> dict[Any, dict[str, Any]
                 raise UserError(
                     f"{file}: {kind} number {number} has no usable {field!r} ({record!r})", "correct the record"
                 )
-        if record["id"] in by_id:
-            raise UserError(f"{file}: {kind} id {record['id']!r} occurs twice", f"give each {kind} a different id")
-        by_id[record["id"]] = record
+        id = _id(record, "id")
+        if id in by_id:
+            raise UserError(f"{file}: {kind} id {id!r} occurs twice", f"give each {kind} a different id")
+        by_id[id] = record
     if not by_id:
         raise UserError(f"{file} lists no {kind}", "give a COCO detection json (instances_*.json)")
     return by_id

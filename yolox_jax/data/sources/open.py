@@ -1,12 +1,14 @@
 """Opens the source of one split from a config's data section."""
 
+import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from yolox_jax import storage
 from yolox_jax.data import bucket_copy
-from yolox_jax.data.sources import usable
+from yolox_jax.data.images import ImageConfig
+from yolox_jax.data.sources import class_names, usable
 from yolox_jax.data.sources.coco import CocoSource
 from yolox_jax.data.sources.documents import MAX_CLASSES
 from yolox_jax.data.sources.shapes import ShapesSource
@@ -37,17 +39,18 @@ def open_unchecked(data: Mapping[str, Any], split: str) -> Source:
     return _open(data, split, {"may_be_unusable": True})
 
 
-def _open(data: Mapping[str, Any], split: str, options: Mapping[str, bool]) -> Source:
+def _open(data: Mapping[str, Any], split: str, options: Mapping[str, Any]) -> Source:
     """Opens a split without checking it.
 
     Each kind reads these fields. Relative paths start at root, and a relative root at the working directory.
-      coco: root, train, train_images, val, val_images, crowd_as_object.
+      coco: root, train, train_images, val, val_images, crowd_as_object, merge_same_names.
       voc: root (the folder VOCdevkit); train and val, one or more "VOC2007/trainval" separated by commas; class_names
         (if empty, the classes are taken from the xml files).
-      yolo_txt: root, yaml ("data.yaml" if empty).
+      yolo_txt: root, yaml ("data.yaml" if empty), merge_same_names.
       tfds: root (the folder of a version); train and val, names of splits; tfds, the names of the features that are
         not named as in coco/2017; crowd_as_object.
       shapes: shapes = {num_train, num_val, seed}.
+    All that read files have the fields of `ImageConfig`, too.
     A root in a bucket (gs://, s3://) is first copied to a folder below local_dir, as far as the split needs it.
 
     Raises:
@@ -58,6 +61,8 @@ def _open(data: Mapping[str, Any], split: str, options: Mapping[str, bool]) -> S
     kind = _field(data, "kind")
     if kind not in _OPENERS:
         raise UserError(f"config.data.kind is {kind!r}", f"choose one of {', '.join(sorted(_OPENERS))}")
+    limits = {field.name: data[field.name] for field in dataclasses.fields(ImageConfig) if field.name in data}
+    options = {"image_config": ImageConfig(**limits), **options}
     root = storage.resolve(str(data.get("root") or ""))
     if isinstance(root, BucketPath) and kind != "shapes":
         return _open_copy(data, split, options, root)
@@ -69,7 +74,7 @@ def _open(data: Mapping[str, Any], split: str, options: Mapping[str, bool]) -> S
     return source
 
 
-def _open_copy(data: Mapping[str, Any], split: str, options: Mapping[str, bool], root: BucketPath) -> Source:
+def _open_copy(data: Mapping[str, Any], split: str, options: Mapping[str, Any], root: BucketPath) -> Source:
     """Opens the local copy of a data set in a bucket; messages name the bucket."""
     local = str(bucket_copy.local_root(data, root, split))
     try:
@@ -94,21 +99,21 @@ def check_classes(num_classes: int | None, train_names: tuple[str, ...], val_nam
         )
     if train_names != val_names:
         raise UserError(
-            f"the classes of the two splits differ (train: {', '.join(train_names)}; val: {', '.join(val_names)})",
+            f"the classes of the two splits differ ({class_names.difference(train_names, val_names, 'train', 'val')})",
             "give both files the same categories, or for kind voc name them in config.data.class_names",
         )
 
 
-def _open_coco(data: Mapping[str, Any], split: str, options: Mapping[str, bool]) -> CocoSource:
+def _open_coco(data: Mapping[str, Any], split: str, options: Mapping[str, Any]) -> CocoSource:
     annotations, images = _path(data, split), _path(data, f"{split}_images")
     if not annotations.is_file():
         raise NotFoundError(f"config.data.{split}: there is no file {annotations}", "give a COCO annotation json")
     if not images.is_dir():
         raise NotFoundError(f"config.data.{split}_images: there is no folder {images}", "give the folder of the images")
-    return CocoSource(annotations, images, split, crowd_as_object=bool(data.get("crowd_as_object")), **options)
+    return CocoSource(annotations, images, split, **_flags(data, "crowd_as_object", "merge_same_names"), **options)
 
 
-def _open_voc(data: Mapping[str, Any], split: str, options: Mapping[str, bool]) -> VocSource:
+def _open_voc(data: Mapping[str, Any], split: str, options: Mapping[str, Any]) -> VocSource:
     root, lists = _root(data), _strings(_field(data, split))
     if not lists:
         raise UserError(f"config.data.{split} names no list", "give FOLDER/SPLIT, such as VOC2007/trainval")
@@ -126,20 +131,27 @@ def _open_voc(data: Mapping[str, Any], split: str, options: Mapping[str, bool]) 
                 raise NotFoundError(
                     f"config.data.{split}: {root / folder} has no folder {part}", "give a folder of Pascal VOC"
                 )
-    class_names = _strings(data.get("class_names") or ())
-    if len(set(class_names)) < len(class_names):
-        raise UserError(f"config.data.class_names has a name twice ({', '.join(class_names)})", "name each class once")
-    return VocSource(root, lists, class_names or None, split, **options)
+    names = _strings(data.get("class_names") or ())
+    if len(set(names)) < len(names):
+        raise UserError(f"config.data.class_names has a name twice ({', '.join(names)})", "name each class once")
+    source = VocSource(root, lists, names or None, split, **options)
+    if not source.class_names:
+        folders = sorted({str(root / each.rpartition("/")[0] / "Annotations") for each in lists})
+        raise UserError(
+            f"no xml in {', '.join(folders)} has an object with a name",
+            "check that they are annotations of Pascal VOC (annotation/object/name)",
+        )
+    return source
 
 
-def _open_yolo_txt(data: Mapping[str, Any], split: str, options: Mapping[str, bool]) -> YoloTxtSource:
+def _open_yolo_txt(data: Mapping[str, Any], split: str, options: Mapping[str, Any]) -> YoloTxtSource:
     file = _root(data) / Path(data.get("yaml") or "data.yaml").expanduser()
     if not file.is_file():
         raise NotFoundError(f"config.data.yaml: there is no file {file}", "give the yaml of a YOLO data set")
-    return YoloTxtSource(file, split, **options)
+    return YoloTxtSource(file, split, **_flags(data, "merge_same_names"), **options)
 
 
-def _open_shapes(data: Mapping[str, Any], split: str, options: Mapping[str, bool]) -> ShapesSource:
+def _open_shapes(data: Mapping[str, Any], split: str, options: Mapping[str, Any]) -> ShapesSource:
     shapes = _field(data, "shapes")
     seed = _field(shapes, "seed", "config.data.shapes")
     num_images = _field(shapes, f"num_{split}", "config.data.shapes")
@@ -150,20 +162,24 @@ def _open_shapes(data: Mapping[str, Any], split: str, options: Mapping[str, bool
     return ShapesSource(num_images, 2 * seed + _SPLITS.index(split))
 
 
-def _open_tfds(data: Mapping[str, Any], split: str, options: Mapping[str, bool]) -> TfdsSource:
+def _open_tfds(data: Mapping[str, Any], split: str, options: Mapping[str, Any]) -> TfdsSource:
     features = dict(data.get("tfds") or {})
     if data.get("crowd_as_object"):
         features["is_crowd"] = ""  # not read, so every object is one
-    return TfdsSource(_root(data), str(_field(data, split)), features)
+    return TfdsSource(_root(data), str(_field(data, split)), features, options["image_config"])
 
 
-_OPENERS: dict[str, Callable[[Mapping[str, Any], str, Mapping[str, bool]], Source]] = {
+_OPENERS: dict[str, Callable[[Mapping[str, Any], str, Mapping[str, Any]], Source]] = {
     "coco": _open_coco,
     "shapes": _open_shapes,
     "tfds": _open_tfds,
     "voc": _open_voc,
     "yolo_txt": _open_yolo_txt,
 }
+
+
+def _flags(data: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    return {name: bool(data.get(name)) for name in names}
 
 
 def _path(data: Mapping[str, Any], name: str) -> Path:

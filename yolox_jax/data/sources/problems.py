@@ -28,9 +28,11 @@ OUTSIDE = "box is entirely outside its image"
 PARTLY_OUTSIDE = "box is partly outside its image"
 NOT_NUMBERS = "line has something other than numbers"
 NOT_A_BOX = "line is neither a box nor a polygon"
+MORE_COLUMNS = "lines have more numbers than a box"
 NOT_NORMALISED = "coordinate is not a fraction of the image's side"
 NOT_A_FLAG = "flag is neither 0 nor 1"
 MANY_CROWDS = "most annotations are crowds (iscrowd 1), which are not learned"
+SAME_NAME = "classes have the same name"
 FEW_USABLE = "fewer than half of the annotations are used"
 
 _OVERHANG = 1.0  # pixels: annotation tools round outwards, so an overhang up to this is not reported

@@ -11,7 +11,7 @@ import numpy as np
 
 from yolox_jax.boxes import clip_xyxy, norm_yxyx_to_xyxy, xywh_to_xyxy, xyxy_to_xywh
 from yolox_jax.data import images
-from yolox_jax.data.images import ImageError
+from yolox_jax.data.images import ImageConfig, ImageError
 from yolox_jax.data.sources import problems, tfds_files
 from yolox_jax.errors import UserError
 from yolox_jax.types import Example, Problem
@@ -27,13 +27,20 @@ class TfdsSource:
     clipped. A record is read only when it is needed; its faults are then logged and added to `problems`, once.
     """
 
-    def __init__(self, root: str | Path, split: str, features: Mapping[str, str] | None = None):
+    def __init__(
+        self,
+        root: str | Path,
+        split: str,
+        features: Mapping[str, str] | None = None,
+        image_config: ImageConfig = ImageConfig(),
+    ):
         """Opens a split.
 
         Args:
           root: the folder of one version, or a folder that has only one version in it.
           split: a name, or a part such as "train[:80%]".
           features: the names that differ from the defaults of `tfds_files.FeatureNames`.
+          image_config: how images are decoded.
 
         Raises:
           UserError: there is no such data set, split or feature.
@@ -41,7 +48,7 @@ class TfdsSource:
         folder = tfds_files.find_version(Path(root))
         builder = tfds_files.open_builder(folder)
         self.problems: list[Problem] = []
-        self._arguments = (str(folder), split, dict(features or {}))
+        self._arguments = (str(folder), split, dict(features or {}), image_config)
         self._name = f"{folder} ({split})"
         self._names = tfds_files.feature_names(builder.info.features, self._arguments[2], folder)
         of_object = builder.info.features[self._names.objects].feature
@@ -141,7 +148,7 @@ class TfdsSource:
             ) from error
 
     def _decode(self, index: int, record: dict[str, Any]) -> np.ndarray:
-        image = images.decode(record[self._names.image], self._record_name(index))
+        image = images.decode(record[self._names.image], self._record_name(index), self._arguments[3])
         self._sizes_hw[index] = image.shape[:2]
         return image
 

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from yolox_jax.boxes import clip_xyxy, voc_xyxy_to_xywh, xywh_to_xyxy
-from yolox_jax.data import images
+from yolox_jax.data import files, images
 from yolox_jax.data.folders import Folders
+from yolox_jax.data.images import ImageConfig
 from yolox_jax.data.sources import coco_format, problems, usable, voc_files, voc_xml
 from yolox_jax.data.sources.problems import SourceError
 from yolox_jax.data.sources.voc_xml import Xml
@@ -56,10 +57,12 @@ class VocSource:
         class_names: Sequence[str] | None = None,
         split: str = "train",
         *,
+        image_config: ImageConfig = ImageConfig(),
         may_be_unusable: bool = False,  # for the doctor, which reports why
     ):
         self.problems: list[Problem] = []
         self._root = str(root)
+        self._image_config = image_config
         self._read: dict[str, Xml | None] = {}
 
         listed = [entry for each in splits for entry in self._read_list(each)]
@@ -91,7 +94,8 @@ class VocSource:
         image = self._images[index]
         boxes = self._boxes[self._starts[index] : self._starts[index + 1]]
         boxes_xyxy = clip_xyxy(xywh_to_xyxy(boxes["xywh"]), (image.height, image.width)).astype(np.float32)
-        pixels = images.read_annotated(image.path, image.width, image.height, f"image {image.id}", "its xml")
+        stated = image.width, image.height, f"image {image.id}", "its xml"
+        pixels = images.read_annotated(image.path, *stated, self._image_config)
         return Example(pixels, boxes_xyxy, boxes["label"].copy(), image.id)
 
     def image_id(self, index: int) -> str:
@@ -102,7 +106,7 @@ class VocSource:
 
     def encoded(self, index: int) -> bytes:
         """Returns the bytes of the image file."""
-        return images.read_bytes(self._images[index].path)
+        return images.read_bytes(self._images[index].path, self._image_config)
 
     def ground_truth(self) -> dict[str, Any]:
         """Returns all usable images and boxes, unclipped; difficult boxes are crowds here.
@@ -121,16 +125,13 @@ class VocSource:
         folder, split = folder_and_split.rsplit("/", 1)
         file = os.path.join(self._root, folder, "ImageSets", "Main", f"{split}.txt")
         try:
-            lines = Path(file).read_text(encoding="utf-8").split("\n")
-        except (OSError, ValueError) as error:  # ValueError: not utf-8
+            lines = files.read_text(file, self._image_config.max_file_mb).split("\n")
+        except (OSError, ValueError) as error:  # ValueError: another encoding
             raise UserError(
                 f"{file} cannot be read ({error})", "give a text file with one image name per line"
             ) from error
-        for number, line in enumerate(lines, 1):
-            *first, last = line.rsplit(maxsplit=1) or [""]
-            # The list of a single class has a second column: 1 if the image shows the class, -1 if not, 0 if only as a
-            # difficult object. It is ignored: all listed images are used.
-            name = first[0].strip() if first and last in ("-1", "0", "1") else line.strip()
+        names = voc_files.listed_names(Folders(), os.path.join(self._root, folder), split, lines)
+        for number, name in enumerate(names, 1):
             if name:
                 yield _Listed(folder, name, file, number)
 
@@ -146,12 +147,12 @@ class VocSource:
 
     def _xml(self, file: str) -> Xml | None:
         if file not in self._read:
-            self._read[file] = voc_xml.read(file)
+            self._read[file] = voc_xml.read(file, self._image_config.max_file_mb)
         return self._read[file]
 
     def _read_images(self, listed: Sequence[_Listed], is_prefixed: bool) -> np.ndarray:
         """Sets `_images` to the usable images; returns their usable boxes as `_BOX` rows in the same order."""
-        files = Folders()
+        folders = Folders()
         taken: set[str] = set()  # images that have their boxes
         seen: set[tuple[str, str]] = set()
         rows: list[tuple[Any, ...]] = []
@@ -163,7 +164,7 @@ class VocSource:
                 continue
             seen.add((entry.folder, entry.name))
 
-            xml_file = voc_files.find_xml(files, folder, entry.name)
+            xml_file = voc_files.find_xml(folders, folder, entry.name)
             if xml_file is None:
                 expected = os.path.join(folder, "Annotations", f"{entry.name}.xml")
                 self._add_problem(problems.MISSING_ANNOTATIONS, *where, expected, "image left out")
@@ -173,7 +174,7 @@ class VocSource:
                 self._add_problem(problems.UNREADABLE_ANNOTATIONS, xml_file, "file", "no valid xml", "image left out")
                 continue
 
-            path = voc_files.find_image(files, folder, entry.name, xml.filename)
+            path = voc_files.find_image(folders, folder, entry.name, xml.filename)
             if path is None or path in taken:
                 expected = os.path.join(folder, "JPEGImages", f"{entry.name}.jpg")
                 found = expected if xml.filename in ("", f"{entry.name}.jpg") else f"{expected} or {xml.filename}"
@@ -196,7 +197,7 @@ class VocSource:
             return int(width), int(height)
         where = (problems.NO_IMAGE_SIZE, xml_file, "size", f"width {xml.size[0]!r}, height {xml.size[1]!r}")
         try:
-            pixels = images.read(path)
+            pixels = images.read(path, self._image_config)
         except images.ImageError as error:
             self._add_problem(*where, f"image left out, since {error.what}", len(xml.objects))
             return None

@@ -2,8 +2,8 @@
 
 import dataclasses
 import math
-from pathlib import Path
 
+from yolox_jax.data import files
 from yolox_jax.data.sources.documents import DocumentError, parse_xml
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
@@ -27,22 +27,22 @@ class Xml:
     objects: tuple[Object, ...]
 
 
-def read(file: str) -> Xml | None:
+def read(file: str, max_mb: int = files.MAX_MB) -> Xml | None:
     """Parses a file; returns None if it cannot be read or is not xml."""
     try:
-        root = parse_xml(Path(file).read_bytes())
+        root = parse_xml(files.read_bytes(file, max_mb))
     except (DocumentError, OSError):
         return None
     objects = (
         Object(
-            (each.findtext("name") or "").strip(),
-            tuple(each.findtext(f"bndbox/{corner}") for corner in CORNERS),
-            (each.findtext("difficult") or "0").strip(),
+            (each.findtext("{*}name") or "").strip(),
+            tuple(each.findtext(f"{{*}}bndbox/{{*}}{corner}") for corner in CORNERS),
+            (each.findtext("{*}difficult") or "0").strip(),
         )
-        for each in root.iterfind("object")
+        for each in root.iterfind("{*}object")  # in any namespace, or none
     )
-    size = (root.findtext("size/width"), root.findtext("size/height"))
-    return Xml((root.findtext("filename") or "").strip(), size, tuple(objects))
+    size = (root.findtext("{*}size/{*}width"), root.findtext("{*}size/{*}height"))
+    return Xml((root.findtext("{*}filename") or "").strip(), size, tuple(objects))
 
 
 def number(text: str | None) -> float:

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator, Sequence
 
+from yolox_jax.data import files
 from yolox_jax.data.folders import Folders, find_each
 from yolox_jax.data.sources import problems
 from yolox_jax.types import Problem
@@ -61,8 +62,7 @@ def _text_files(folders: Folders, image_folder_of: dict[str, str]) -> Iterator[t
 def _num_boxes(path: str) -> int:
     """Counts the lines of at least five numbers; 0 if another text is in the file, such as the names of classes."""
     try:
-        with open(path, encoding="utf-8-sig") as stream:
-            lines = [line.split() for line in stream if line.strip()]
+        lines = [line.split() for line in files.read_text(path).split("\n") if line.strip()]
         numbers = [list(map(float, words)) for words in lines]
     except (OSError, ValueError):
         return 0

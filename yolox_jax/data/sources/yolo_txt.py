@@ -11,9 +11,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from yolox_jax.boxes import clip_xyxy, cxcywh_to_xyxy, norm_xyxy_to_xyxy, xyxy_to_xywh
-from yolox_jax.data import images
-from yolox_jax.data.sources import coco_format, problems, usable, yolo_labels, yolo_yaml
+from yolox_jax.data import files, images
+from yolox_jax.data.images import ImageConfig
+from yolox_jax.data.sources import class_names, coco_format, problems, usable, yolo_labels, yolo_layout, yolo_yaml
 from yolox_jax.data.sources.problems import SourceError
+from yolox_jax.data.sources.yolo_layout import Layout
 from yolox_jax.types import Example, Problem
 
 _BOX = np.dtype([("image", np.int64), ("label", np.int32), ("norm_xyxy", np.float64, 4)])
@@ -26,39 +28,55 @@ class YoloTxtSource:
 
     The labels of …/images/a/1.jpg are in …/labels/a/1.txt; those of an image that is not below images/ are beside it.
     A line is `class cx cy w h`, or `class x1 y1 x2 y2 …` for the bounding box of a polygon, in fractions of the image
-    after its EXIF rotation. All label files are read when the source is opened. An image's id is its path relative to
+    after its EXIF rotation. Keypoints after a box are ignored: those that the yaml states by kpt_shape, and those that
+    yolo_layout.py recognizes. All label files are read when the source is opened. An image's id is its path relative to
     the yaml's `path`. Faults in the files are logged and listed in `problems`.
 
     Raises:
       UserError: the yaml does not describe a detection data set, none of its images is usable, or all lines are faulty.
     """
 
-    def __init__(self, yaml_file: str | Path, split: str = "train", *, may_be_unusable: bool = False):
+    def __init__(
+        self,
+        yaml_file: str | Path,
+        split: str = "train",
+        *,
+        merge_same_names: bool = False,
+        image_config: ImageConfig = ImageConfig(),
+        may_be_unusable: bool = False,  # for the doctor, which reports why
+    ):
         self.problems: list[Problem] = []
-        content = yolo_yaml.read(yaml_file)
-        self.class_names = content.class_names
+        self._image_config = image_config
+        content = yolo_yaml.read(yaml_file, image_config.max_file_mb)
+        if not merge_same_names:
+            names, ids = content.class_names, range(len(content.class_names))
+            self.problems += class_names.check_different(names, ids, content.file, may_be_alike=may_be_unusable)
+        self.class_names, self._labels = class_names.merge(content.class_names)
 
         self._paths: list[str] = []
         rows: list[tuple[Any, ...]] = []
         self._used_ids: collections.Counter[int] = collections.Counter()
         listed = yolo_yaml.find_images(content, split, self.problems)
-        files, unmatched = yolo_labels.find_label_files(content.path, listed)
+        label_files, unmatched = yolo_labels.find_label_files(content.path, listed)
         self.problems += unmatched
-        for path, file in zip(listed, files, strict=True):
+        labels: list[tuple[int, str, str]] = []  # index of the image, label file and its text
+        for path, file in zip(listed, label_files, strict=True):
             if file is not None:
                 try:
-                    text = _read_text(file)
-                except (OSError, ValueError) as error:  # ValueError: not utf-8
+                    labels.append((len(self._paths), file, files.read_text(file, image_config.max_file_mb)))
+                except (OSError, ValueError) as error:  # ValueError: another encoding
                     self._add_problem(problems.UNREADABLE_ANNOTATIONS, file, "file", str(error), "image left out")
                     continue
-                rows += [(len(self._paths), *box) for box in self._usable_boxes(text, file)]
             self._paths.append(path)
-        if self._paths and not any(files):
+        layout = content.layout or self._recognized_layout(labels, content.file, split)
+        for index, file, text in labels:
+            rows += [(index, *box) for box in self._usable_boxes(text, file, layout)]
+        if self._paths and not any(label_files):
             expected = yolo_labels.label_file(self._paths[0])
             found = f"none for {len(self._paths)} images, the first one expected is {expected}"
             action = "all images are used, without boxes"
             self._add_problem(problems.MISSING_ANNOTATIONS, content.file, split, found, action)
-        self.problems += problems.shifted_ids(self._used_ids, range(len(self.class_names)), content.file)
+        self.problems += problems.shifted_ids(self._used_ids, range(len(self._labels)), content.file)
         problems.log_problems(self.problems)
         if not self._paths:
             raise SourceError(
@@ -72,7 +90,7 @@ class YoloTxtSource:
         self._starts = np.searchsorted(self._boxes["image"], np.arange(len(self._paths) + 1))
         self._ids = [Path(os.path.relpath(path, content.path)).as_posix() for path in self._paths]
         self._sizes_hw = np.zeros((len(self._paths), 2), np.int32)  # of the images decoded so far
-        if not may_be_unusable:  # as it is for the doctor, which reports why
+        if not may_be_unusable:
             usable.check_faults(self, split)
 
     def __len__(self) -> int:
@@ -81,7 +99,7 @@ class YoloTxtSource:
     def __getitem__(self, index: int) -> Example:
         if not 0 <= index < len(self):
             raise IndexError(f"image {index} of {len(self)}")
-        pixels = images.read(self._paths[index])
+        pixels = images.read(self._paths[index], self._image_config)
         image_hw = self._sizes_hw[index] = pixels.shape[:2]
         boxes = self._boxes[self._starts[index] : self._starts[index + 1]]
         boxes_xyxy = clip_xyxy(norm_xyxy_to_xyxy(boxes["norm_xyxy"], image_hw), image_hw)
@@ -95,7 +113,7 @@ class YoloTxtSource:
 
     def encoded(self, index: int) -> bytes:
         """Returns the bytes of the image file."""
-        return images.read_bytes(self._paths[index])
+        return images.read_bytes(self._paths[index], self._image_config)
 
     def ground_truth(self) -> dict[str, Any]:
         """Returns all images and boxes, unclipped, in pixels.
@@ -120,17 +138,27 @@ class YoloTxtSource:
     def _size_hw(self, index: int) -> tuple[int, int]:
         if not self._sizes_hw[index].any():
             try:
-                self._sizes_hw[index] = images.read(self._paths[index]).shape[:2]
+                self._sizes_hw[index] = images.read(self._paths[index], self._image_config).shape[:2]
             except images.ImageError as error:
                 problems.logger.warning("%s, so its boxes will count as missed: %s", error.what, error.advice)
                 self._sizes_hw[index] = _UNKNOWN_SIZE_HW
         height, width = self._sizes_hw[index].tolist()
         return height, width
 
-    def _usable_boxes(self, text: str, file: str) -> Iterator[tuple[int, tuple[float, ...]]]:
+    def _recognized_layout(self, labels: Sequence[tuple[int, str, str]], yaml_file: str, split: str) -> Layout:
+        evidence = yolo_layout.Evidence()
+        for _, file, text in labels:
+            evidence.add(file, text)
+        layout = evidence.decide()
+        if layout.length is not None:
+            found = f"{layout.columns} after each box"
+            self._add_problem(problems.MORE_COLUMNS, yaml_file, split, found, "only the boxes are used")
+        return layout
+
+    def _usable_boxes(self, text: str, file: str, layout: Layout) -> Iterator[tuple[int, tuple[float, ...]]]:
         """Yields (label, normalized xyxy) of each usable line; adds each fault to `problems`."""
         lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
-        parsed = [_parse(line.split(), len(self.class_names)) for _, line in lines]
+        parsed = [_parse(line.split(), len(self._labels), layout) for _, line in lines]
         norm_xyxy_n4 = _norm_xyxy(parsed)
         norm_xywh_n4 = xyxy_to_xywh(norm_xyxy_n4)
         boxes = zip(norm_xyxy_n4.tolist(), norm_xywh_n4.tolist(), strict=True)
@@ -145,7 +173,7 @@ class YoloTxtSource:
                 self._add_problem(fault, file, f"line {number}", found, action, num_left_out=0 if usable else 1)
                 if not usable:
                     continue
-            yield each.label, tuple(norm_xyxy)
+            yield self._labels[each.label], tuple(norm_xyxy)
 
     def _add_problem(self, kind: str, file: str, record: str, found: str, action: str, num_left_out: int = 0) -> None:
         self.problems.append(Problem(kind, file, record, found, action, num_left_out))
@@ -160,7 +188,7 @@ class _Line(NamedTuple):
     values: tuple[float, ...] = (math.nan,) * 4  # normalized cxcywh, or the bounds of a polygon as xyxy
 
 
-def _parse(words: list[str], num_classes: int) -> _Line:
+def _parse(words: list[str], num_classes: int, layout: Layout) -> _Line:
     try:
         first, *values = map(float, words)
     except ValueError:
@@ -169,8 +197,10 @@ def _parse(words: list[str], num_classes: int) -> _Line:
         return _Line(problems.NOT_NUMBERS)
     if not (first.is_integer() and 0 <= first < num_classes):
         return _Line(problems.UNKNOWN_CATEGORY, int(first) if first.is_integer() else -1)
-    is_polygon = len(values) >= 6 and len(values) % 2 == 0
-    if len(values) != 4 and not is_polygon:
+    is_polygon = layout.is_polygon(len(values))
+    if layout.is_box(len(values)):
+        values = values[:4]
+    elif not is_polygon:
         return _Line(problems.NOT_A_BOX)
     if not all(-_ROUNDING <= value <= 1 + _ROUNDING for value in values):
         return _Line(problems.NOT_NORMALISED)
@@ -192,8 +222,3 @@ def _box_fault(norm_xyxy: Sequence[float], norm_xywh: Sequence[float]) -> str | 
     if fault is None and max(-x1, -y1, x2 - 1, y2 - 1) > _ROUNDING:
         return problems.PARTLY_OUTSIDE
     return fault
-
-
-def _read_text(file: str) -> str:
-    with open(file, encoding="utf-8-sig") as stream:
-        return stream.read()

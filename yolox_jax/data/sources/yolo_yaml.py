@@ -2,14 +2,16 @@
 
 import dataclasses
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from yolox_jax.data import images
+from yolox_jax.data import files, images
 from yolox_jax.data.folders import Folders
-from yolox_jax.data.sources import problems
+from yolox_jax.data.sources import problems, yolo_layout
 from yolox_jax.data.sources.documents import DocumentError, parse_yaml, shortened
 from yolox_jax.data.sources.yolo_labels import label_file
+from yolox_jax.data.sources.yolo_layout import Layout
 from yolox_jax.errors import UserError
 from yolox_jax.types import Problem
 
@@ -24,9 +26,10 @@ class YoloYaml:
     class_names: tuple[str, ...]
     path: str  # the folder that relative paths of the splits start at
     splits: dict[str, tuple[str, ...]]  # by the key in the file: folders of images, or text files that list them
+    layout: Layout | None  # of the label lines, if kpt_shape states it
 
 
-def read(file: str | Path) -> YoloYaml:
+def read(file: str | Path, max_mb: int = files.MAX_MB) -> YoloYaml:
     """Parses the file and checks it.
 
     Raises:
@@ -34,7 +37,7 @@ def read(file: str | Path) -> YoloYaml:
     """
     file = os.path.abspath(file)
     try:
-        content = parse_yaml(Path(file).read_bytes())
+        content = parse_yaml(files.read_bytes(file, max_mb))
     except DocumentError as error:
         raise UserError(f"{file} {error}", "correct it") from error
     except OSError as error:
@@ -42,18 +45,13 @@ def read(file: str | Path) -> YoloYaml:
     is_mapping = isinstance(content, dict)
     if not is_mapping:
         raise UserError(f"{file} has no keys such as train, val and names", "give the yaml of a data set")
-    if "kpt_shape" in content:
-        raise UserError(
-            f"{file} has kpt_shape, but lines with keypoints cannot be distinguished from polygons",
-            "copy the label files with only the first five numbers of each line, and take kpt_shape out of the yaml",
-        )
     folder = os.path.dirname(file)
     path = os.path.normpath(os.path.join(folder, os.path.expanduser(str(content.get("path") or ""))))
     splits = {}
     for key in (key for keys in KEYS.values() for key in keys if content.get(key)):
         entries = content[key] if isinstance(content[key], list) else [content[key]]
         splits[key] = tuple(_resolve(path, os.path.expanduser(str(entry))) for entry in entries)
-    return YoloYaml(file, _class_names(content, file), path, splits)
+    return YoloYaml(file, _class_names(content, file), path, splits, _layout(content, file))
 
 
 def find_images(content: YoloYaml, split: str, found_problems: list[Problem]) -> list[str]:
@@ -78,6 +76,18 @@ def find_images(content: YoloYaml, split: str, found_problems: list[Problem]) ->
                 f"correct {keys[0]}, or path, the folder that its relative paths start at",
             )
     return sorted(paths)
+
+
+def _layout(content: dict[str, Any], file: str) -> Layout | None:
+    if "kpt_shape" not in content:
+        return None
+    shape = content["kpt_shape"]
+    texts = [str(each) for each in shape] if isinstance(shape, list) else []
+    if texts == ["0", "0"]:
+        return yolo_layout.of_keypoints(0, 0)
+    if not (len(texts) == 2 and texts[0].isdecimal() and 1 <= int(texts[0]) <= 1000 and texts[1] in ("2", "3")):
+        raise UserError(f"{file}: kpt_shape is {shape!r}", "give [number of keypoints, 2 or 3], or [0, 0] for polygons")
+    return yolo_layout.of_keypoints(int(texts[0]), int(texts[1]))
 
 
 def _class_names(content: dict[str, Any], file: str) -> tuple[str, ...]:
@@ -108,14 +118,14 @@ def _in_folder(folder: str, found_problems: list[Problem]) -> set[str]:
     """Returns the images in a folder and its subfolders; reports all other files but labels."""
     paths: set[str] = set()
     others: list[str] = []
-    for directory, folders, names in os.walk(folder, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith(".")]  # .ipynb_checkpoints has copies of images
+    for directory, names in _walk(folder):
         for name in names:
             suffix = os.path.splitext(name)[1].lower()
             if suffix in images.SUFFIXES and not name.startswith("."):
                 paths.add(os.path.join(directory, name))
             elif suffix != ".txt" and not name.startswith("."):  # labels may lie beside their images
                 others.append(os.path.join(directory, name))
+    paths = _once(paths, found_problems)
     owned_labels = {label_file(path) for path in paths}  # some tools write 1.npy beside 1.jpg
     existing = Folders()
     for path in others:
@@ -123,6 +133,32 @@ def _in_folder(folder: str, found_problems: list[Problem]) -> set[str]:
         is_labeled = labels not in owned_labels and existing.have(labels)
         kind = problems.UNKNOWN_FORMAT if is_labeled else problems.NOT_AN_IMAGE
         found_problems.append(Problem(kind, os.path.dirname(path), "file", os.path.basename(path), "left out"))
+    return paths
+
+
+def _walk(folder: str) -> Iterator[tuple[str, list[str]]]:
+    """Yields a folder and all below it, each once, with its files. A link may lead to a folder above it."""
+    seen = set()
+    for directory, folders, names in os.walk(folder, followlinks=True):
+        state = os.stat(directory)
+        if (state.st_dev, state.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((state.st_dev, state.st_ino))
+        folders[:] = sorted(name for name in folders if not name.startswith("."))  # .ipynb_checkpoints has copies
+        yield directory, names
+
+
+def _once(paths: set[str], found_problems: list[Problem]) -> set[str]:
+    """Returns the paths without links to another one of them, or to the same file; reports each."""
+    links = {path: os.path.realpath(path) for path in paths if os.path.islink(path)}
+    files_of = {os.path.realpath(path) for path in paths - links.keys()} if links else set()
+    for link in sorted(links):
+        if links[link] in files_of:
+            where = problems.REPEATED_IMAGE, os.path.dirname(link), "link"
+            found_problems.append(Problem(*where, f"{os.path.basename(link)} is {links[link]}", "taken once"))
+            paths.discard(link)
+        files_of.add(links[link])
     return paths
 
 
@@ -145,7 +181,7 @@ def _in_list(file: str, path: str, found_problems: list[Problem]) -> set[str]:
 
 def _lines(file: str) -> list[tuple[int, str]]:
     try:
-        with open(file, encoding="utf-8-sig") as stream:
-            return [(number, line.strip()) for number, line in enumerate(stream, 1) if line.strip()]
-    except (OSError, ValueError) as error:  # ValueError: not utf-8
+        lines = files.read_text(file).split("\n")
+    except (OSError, ValueError) as error:  # ValueError: another encoding
         raise UserError(f"{file} is not a list of image paths ({error})", "give a folder or a text file") from error
+    return [(number, line.strip()) for number, line in enumerate(lines, 1) if line.strip()]

@@ -82,7 +82,7 @@ def examine(
     for name in ("train", "val"):
         try:
             source = open_unchecked(data, name)
-            digests, faults = image_checks.read_all(source, threads, _progress_of_split(progress, name))
+            digests, faults, dark = image_checks.read_all(source, threads, _progress_of_split(progress, name))
             annotated = annotations.from_ground_truth(name, source.ground_truth(), with_crowds=data["kind"] == "voc")
         except UserError as error:
             findings.append(Finding("error", "cannot-open", name, "", "", error.what, error.advice))
@@ -93,6 +93,7 @@ def examine(
         found = _training_would_stop(source, name)
         found += [from_problem(problem, name) for problem in source.problems]
         found += image_checks.unusable_images(annotated, faults)
+        found += image_checks.dark_images(annotated, dark)
         found += box_checks.check_boxes(annotated, data["kind"], size_hw, max_boxes)
         found += image_checks.repeated_images(annotated, digests)
         findings += _without_consequences(found)

@@ -69,12 +69,18 @@ _OF_KIND: dict[str, tuple[Severity, str, str]] = {
     problems.PARTLY_OUTSIDE: ("warning", "box-partly-outside", "correct the box, unless it is meant to reach outside"),
     problems.NOT_NUMBERS: ("error", "not-numbers", _YOLO_LINE),
     problems.NOT_A_BOX: ("error", "not-a-box", _YOLO_LINE),
+    problems.MORE_COLUMNS: ("note", "more-columns", "state keypoints in the yaml, by kpt_shape: [number, 2 or 3]"),
     problems.NOT_NORMALISED: ("error", "not-normalised", "divide x and w by the image's width, y and h by its height"),
     problems.NOT_A_FLAG: ("warning", "not-a-flag", "write 0 or 1"),
     problems.MANY_CROWDS: (
         "error",
         "many-crowds",
         "write iscrowd 0 for single objects, or set --config.data.crowd_as_object=true",
+    ),
+    problems.SAME_NAME: (
+        "error",
+        "same-class-name",
+        "rename one of them, or set --config.data.merge_same_names=true to make them one class",
     ),
     problems.FEW_USABLE: ("error", "few-usable", "correct what the other findings name"),
 }

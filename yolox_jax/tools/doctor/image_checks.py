@@ -13,31 +13,49 @@ from yolox_jax.types import Source
 Fault = ImageError | SizeError
 Digests = Sequence[bytes | None]  # of each image's pixels; None if the image cannot be used
 
+_DARK = 32  # of 256 levels
+_MANY_DARK = 0.5  # share of the images: some may well be dark
+
 
 def read_all(
     source: Source, threads: int, progress: Callable[[int, int], None] | None = None
-) -> tuple[Digests, dict[int, Fault]]:
-    """Decodes every image once. Returns a digest of each image's pixels, and the errors by index of the image."""
+) -> tuple[Digests, dict[int, Fault], list[int]]:
+    """Decodes every image once.
 
-    def read(index: int) -> bytes | Fault:
+    Returns a digest of each image's pixels, the errors by index of the image, and the indices of nearly black images.
+    """
+
+    def read(index: int) -> tuple[bytes, bool] | Fault:
         try:
             pixels = source[index].image
         except (ImageError, SizeError) as error:
             return error
-        return hashlib.blake2b(pixels.tobytes() + bytes(str(pixels.shape), "ascii"), digest_size=16).digest()
+        digest = hashlib.blake2b(pixels.tobytes() + bytes(str(pixels.shape), "ascii"), digest_size=16).digest()
+        return digest, bool(pixels.max() < _DARK)
 
     digests: list[bytes | None] = []
     faults: dict[int, Fault] = {}
+    dark: list[int] = []
     with ThreadPoolExecutor(max(threads, 1)) as pool:
         for index, answer in enumerate(pool.map(read, range(len(source)))):
-            if isinstance(answer, bytes):
-                digests.append(answer)
+            if isinstance(answer, tuple):
+                digests.append(answer[0])
+                dark += [index] if answer[1] else []
             else:
                 digests.append(None)
                 faults[index] = answer
             if progress is not None:
                 progress(len(digests), len(source))
-    return digests, faults
+    return digests, faults, dark
+
+
+def dark_images(split: SplitAnnotations, dark: Sequence[int]) -> Iterator[Finding]:
+    """Yields a finding if most images use the lowest levels only, as those with 12 bits in files of 16 do."""
+    if len(dark) > _MANY_DARK * len(split.files):
+        what = f"{len(dark)} of {len(split.files)} images use only the {_DARK} lowest of 256 levels; this is the first"
+        advice = "if the files have 16 bits but use fewer, set --config.data.sixteen_bit=range"
+        where = split.files[dark[0]], f"image {split.image_ids[dark[0]]}"
+        yield Finding("warning", "nearly-black", split.split, *where, what, advice, dark[0])
 
 
 def unusable_images(split: SplitAnnotations, faults: Mapping[int, Fault]) -> Iterator[Finding]:

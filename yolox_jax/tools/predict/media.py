@@ -2,6 +2,7 @@
 
 import dataclasses
 import glob
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -9,9 +10,11 @@ import cv2
 import numpy as np
 
 from yolox_jax.data import images
+from yolox_jax.data.images import ImageConfig
 from yolox_jax.errors import UserError
 
-_IMAGES = {".jpg", ".jpeg", ".jpe", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".jp2", ".avif"}
+# Pictures that OpenCV does not read: in a folder, they would be passed over without a word.
+_UNKNOWN = {".heic", ".heif", ".jxl", ".psd", ".svg", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".raw", ".eps"}
 _VIDEOS = {".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".ts", ".gif"}
 
 
@@ -29,9 +32,11 @@ class MediaError(UserError):
 
 
 def find(named: Sequence[str]) -> tuple[list[Media], list[MediaError]]:
-    """Finds the inputs that the arguments name, in their order. Returns an error for each argument that names nothing.
+    """Finds the inputs that the arguments name, in their order.
 
-    A number is a webcam, unless a file has that name. A folder stands for the images and videos directly in it.
+    A number is a webcam, unless a file has that name. A folder stands for the images and videos directly in it; of
+    several links to a file, one counts. Returns an error for each argument that names nothing, and for each picture in
+    a folder that is of an unknown kind.
     """
     found: list[Media] = []
     errors: list[MediaError] = []
@@ -44,10 +49,14 @@ def find(named: Sequence[str]) -> tuple[list[Media], list[MediaError]]:
         else:
             # The name of a folder is not a pattern, even if it has brackets.
             pattern = f"{glob.escape(str(path))}/*" if path.is_dir() else str(path)
-            matches = [Path(match) for match in sorted(glob.glob(pattern, recursive=True))]
-            wanted = [m for m in matches if m.is_file() and m.suffix.lower() in _IMAGES | _VIDEOS]
+            there = [match for match in sorted(glob.glob(pattern, recursive=True)) if os.path.isfile(match)]
+            first = {os.path.realpath(match): match for match in reversed(there)}  # a link may lead to a folder above
+            matches = [Path(match) for match in there if first[os.path.realpath(match)] == match]
+            wanted = [match for match in matches if match.suffix.lower() in images.SUFFIXES | _VIDEOS]
+            unknown = [match for match in matches if match.suffix.lower() in _UNKNOWN]
             found += map(_file, wanted)
-            if not wanted:
+            errors += [MediaError(f"{match} is of a kind that is not read", "convert it to JPEG") for match in unknown]
+            if not wanted and not unknown:
                 errors.append(_nothing_found(each, path))
     return found, errors
 
@@ -123,9 +132,9 @@ class VideoWriter:
             self._writer.release()
 
 
-def read_image(media: Media) -> np.ndarray:
+def read_image(media: Media, config: ImageConfig = ImageConfig()) -> np.ndarray:
     """Reads an image as [h, w, 3] uint8 BGR. Raises a MediaError if it cannot be read."""
     try:
-        return images.read(media.path)
+        return images.read(media.path, config)
     except UserError as error:
         raise MediaError(error.what, error.advice) from error

@@ -67,7 +67,7 @@ class Prediction:
         read: list[tuple[Media, np.ndarray]] = []
         for each in batch:
             try:
-                read.append((each, read_image(each)))
+                read.append((each, read_image(each, self._detector.image_config)))
             except MediaError as error:
                 self._skip(error)
         if not read:

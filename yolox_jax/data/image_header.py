@@ -1,0 +1,173 @@
+"""Reads size, depth and orientation of an image from its file, before anything is decoded."""
+
+import re
+import struct
+
+# No markers: 0xff followed by 0x00 is scan data, by 0xd0 to 0xd7 a restart inside a scan, by 0xff padding.
+JPEG_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
+JPEG_START, PNG_START = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
+_JPEG_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
+_TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_WIDTH_TAG, _HEIGHT_TAG, _BITS_TAG = 256, 257, 258
+_SHORT, _LONG = 3, 4  # TIFF's kinds of values
+
+
+def size_wh(data: bytes) -> tuple[int, int] | None:
+    """Returns the width and height that a file states, as stored; None if the format or the header is not known."""
+    try:
+        for starts, read in _FORMATS:
+            if data.startswith(starts):
+                return read(data)
+        if is_avif(data):
+            return _of_avif(data)
+    except (struct.error, LookupError, ValueError):  # truncated or damaged
+        pass
+    return None
+
+
+def _of_png(data: bytes) -> tuple[int, int]:
+    width, height = struct.unpack_from(">II", data, 16)
+    return width, height
+
+
+def _of_jpeg(data: bytes) -> tuple[int, int] | None:
+    position = len(JPEG_START) - 1
+    while (marker := JPEG_MARKER.search(data, position)) is not None:
+        if marker[0][1] in _JPEG_FRAMES:
+            height, width = struct.unpack_from(">HH", data, marker.end() + 3)
+            return width, height
+        position = marker.end() + int.from_bytes(data[marker.end() : marker.end() + 2], "big")
+    return None
+
+
+def _of_webp(data: bytes) -> tuple[int, int] | None:
+    kind = data[12:16]
+    if kind == b"VP8X":
+        return 1 + int.from_bytes(data[24:27], "little"), 1 + int.from_bytes(data[27:30], "little")
+    if kind == b"VP8L":
+        bits = int.from_bytes(data[21:25], "little")
+        return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+    width, height = struct.unpack_from("<HH", data, 26)
+    return width & 0x3FFF, height & 0x3FFF
+
+
+def _of_bmp(data: bytes) -> tuple[int, int]:
+    width, height = struct.unpack_from("<ii" if data[14] != 12 else "<HH", data, 18)
+    return width, abs(height)
+
+
+def _of_gif(data: bytes) -> tuple[int, int]:
+    width, height = struct.unpack_from("<HH", data, 6)
+    return width, height
+
+
+def _of_pnm(data: bytes) -> tuple[int, int]:
+    words = re.sub(rb"#[^\n]*", b"", data[2:4096]).split(maxsplit=2)
+    return int(words[0]), int(words[1])
+
+
+def _of_tiff(data: bytes) -> tuple[int, int] | None:
+    tags = tiff_tags(data)
+    return tags[_WIDTH_TAG], tags[_HEIGHT_TAG]
+
+
+def is_tiff(data: bytes) -> bool:
+    """Returns True for a TIFF or BigTIFF."""
+    return data.startswith(_TIFF_STARTS)
+
+
+def is_avif(data: bytes) -> bool:
+    """Returns True for an AVIF, or another file of its family."""
+    return data[4:8] == b"ftyp"
+
+
+def bits(data: bytes) -> int:
+    """Returns the bits of a level of a PNG or TIFF; 8 for another format, or if the header is damaged."""
+    try:
+        if data.startswith(PNG_START):
+            return data[24]
+        return tiff_tags(data)[_BITS_TAG] if is_tiff(data) else 8
+    except (struct.error, LookupError):
+        return 8
+
+
+def avif_orientation(data: bytes) -> tuple[int, str]:
+    """Returns the number of quarter turns, anticlockwise, and then the mirroring that shows an AVIF upright."""
+    start = data.find(b"meta", 0, 1 << 12)
+    if start < 4:
+        return 0, ""
+    meta = data[start : start - 4 + int.from_bytes(data[start - 4 : start], "big")]
+    turn, mirror = meta.find(b"\0\0\0\x09irot"), meta.find(b"\0\0\0\x09imir")
+    turns = meta[turn + 8] & 3 if 0 <= turn < len(meta) - 8 else 0
+    if not 0 <= mirror < len(meta) - 8:
+        return turns, ""
+    return turns, "left to right" if meta[mirror + 8] & 1 else "top to bottom"
+
+
+def with_tiff_tag(data: bytes, tag: int, value: int) -> bytearray:
+    """Returns a copy of a TIFF whose first image has another value of a 16-bit tag that it has."""
+    changed = bytearray(data)
+    order = "<" if data.startswith(b"II") else ">"
+    struct.pack_into(f"{order}H", changed, _tiff_entries(data)[tag][1], value)
+    return changed
+
+
+def tiff_tags(data: bytes) -> dict[int, int]:
+    """Returns the first value of the tags of a TIFF's first image that are whole numbers of 16 or 32 bits."""
+    order = "<" if data.startswith(b"II") else ">"
+    formats = {_SHORT: f"{order}H", _LONG: f"{order}I"}
+    return {tag: struct.unpack_from(formats[kind], data, at)[0] for tag, (kind, at) in _tiff_entries(data).items()}
+
+
+def _tiff_entries(data: bytes) -> dict[int, tuple[int, int]]:
+    """Returns the kind and the position of the first value of each such tag."""
+    order = "<" if data.startswith(b"II") else ">"
+    is_big = data[2:4] in (b"+\0", b"\0+")
+    start_format, count_format, entry_size, value_at = ("Q", "Q", 20, 12) if is_big else ("I", "H", 12, 8)
+    (start,) = struct.unpack_from(order + start_format, data, 8 if is_big else 4)
+    (num_entries,) = struct.unpack_from(order + count_format, data, start)
+    first = start + struct.calcsize(count_format)
+    entries = {}
+    for entry in range(first, first + entry_size * min(num_entries, 1000), entry_size):
+        tag, kind = struct.unpack_from(f"{order}HH", data, entry)
+        (count,) = struct.unpack_from(order + start_format, data, entry + 4)
+        if kind in (_SHORT, _LONG):
+            size = count * (2 if kind == _SHORT else 4)
+            is_inside = size <= entry_size - value_at  # otherwise the values are elsewhere, at this offset
+            at = entry + value_at if is_inside else struct.unpack_from(order + start_format, data, entry + value_at)[0]
+            entries[tag] = (kind, at)
+    return entries
+
+
+def _of_jp2(data: bytes) -> tuple[int, int]:
+    height, width = struct.unpack_from(">II", data, data.index(b"ihdr") + 4)
+    return width, height
+
+
+def _of_jp2_stream(data: bytes) -> tuple[int, int]:
+    right, bottom, left, top = struct.unpack_from(">IIII", data, 8)
+    return right - left, bottom - top
+
+
+def _of_avif(data: bytes) -> tuple[int, int]:
+    """The largest of the sizes listed: the others are thumbnails and tiles."""
+    sizes = []
+    position = data.find(b"ispe")
+    while position >= 0:
+        sizes.append(struct.unpack_from(">II", data, position + 8))
+        position = data.find(b"ispe", position + 4, 1 << 16)
+    width, height = max(sizes, key=lambda size: size[0] * size[1])
+    return width, height
+
+
+_FORMATS = (
+    (PNG_START, _of_png),
+    (JPEG_START, _of_jpeg),
+    (b"RIFF", _of_webp),
+    (b"BM", _of_bmp),
+    (b"GIF8", _of_gif),
+    ((b"P1", b"P2", b"P3", b"P4", b"P5", b"P6"), _of_pnm),
+    (_TIFF_STARTS, _of_tiff),
+    (b"\0\0\0\x0cjP  ", _of_jp2),
+    (b"\xff\x4f\xff\x51", _of_jp2_stream),
+)

@@ -1,0 +1,55 @@
+"""Lists of class names: repeated names are merged or refused, and the difference of two lists is described."""
+
+import collections
+from collections.abc import Sequence
+
+from yolox_jax.data.sources import problems
+from yolox_jax.errors import UserError
+from yolox_jax.types import Problem
+
+_NUM_SHOWN = 5
+
+
+def merge(names: Sequence[str]) -> tuple[tuple[str, ...], list[int]]:
+    """Returns the different names, in the order in which they first occur, and the index among these of each name."""
+    label_of: dict[str, int] = {}
+    labels = [label_of.setdefault(name, len(label_of)) for name in names]
+    return tuple(label_of), labels
+
+
+def check_different(names: Sequence[str], ids: Sequence[int], file: str, *, may_be_alike: bool) -> list[Problem]:
+    """Checks that no two classes have the same name; if they may, for the doctor, returns a problem for each such name.
+
+    Raises:
+      UserError: two have the same name; names both ids.
+    """
+    found = []
+    ids_of: dict[str, list[int]] = collections.defaultdict(list)
+    for id, name in zip(ids, names, strict=True):
+        ids_of[name].append(id)
+    for name, of_name in ids_of.items():
+        if len(of_name) > 1:
+            which = f"{' and '.join(map(str, of_name))} are both called {name!r}"
+            if not may_be_alike:
+                raise UserError(
+                    f"{file}: the classes {which}",
+                    "rename one of them, or set --config.data.merge_same_names=true to make them one class",
+                )
+            found.append(Problem(problems.SAME_NAME, file, "classes", which, "counted as one class here"))
+    return found
+
+
+def difference(one: Sequence[str], other: Sequence[str], name_one: str, name_other: str) -> str:
+    """Describes how two different lists of names differ: names of only one list, or the first place that differs."""
+    only_one, only_other = ([name for name in a if name not in set(b)] for a, b in ((one, other), (other, one)))
+    parts = [
+        f"only in {where}: {_shown(only)}" for where, only in ((name_one, only_one), (name_other, only_other)) if only
+    ]
+    if parts:
+        return "; ".join(parts)
+    place = next(place for place, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
+    return f"class {place} is {one[place]} in {name_one} and {other[place]} in {name_other}"
+
+
+def _shown(names: Sequence[str]) -> str:
+    return ", ".join(names[:_NUM_SHOWN]) + (f" and {len(names) - _NUM_SHOWN} more" if len(names) > _NUM_SHOWN else "")
