@@ -6,22 +6,23 @@ import io
 import re
 import sys
 import threading
-import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tests.weights import pickle_writer
 from yolox_jax.errors import UserError
 from yolox_jax.weights.download import DownloadError, fetch_official
 
 
 def weights(seed=0):
-    """A zip file that looks like a checkpoint, about 1 MB."""
+    """A checkpoint of one tensor, 1 MB."""
     file = io.BytesIO()
-    with zipfile.ZipFile(file, "w") as archive:
-        archive.writestr("archive/data.pkl", b"\x80\x02}.")
-        archive.writestr("archive/data/0", np.random.default_rng(seed).bytes(1_000_000))
+    data = np.random.default_rng(seed).bytes(1_000_000)
+    pickle_writer.save(
+        file, {"model": {"w": pickle_writer.tensor("Float", "0", 250_000, (250_000,), (1,))}}, {"0": data}
+    )
     return file.getvalue()
 
 

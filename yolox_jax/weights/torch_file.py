@@ -8,21 +8,22 @@ official file is optimizer state.
 import functools
 import io
 import math
+import reprlib
 import zipfile
-import zlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal, Self
 
 import numpy as np
 
 from yolox_jax.errors import NotFoundError, UserError
+from yolox_jax.weights.pickle_bounds import check_bounds
 from yolox_jax.weights.torch_pickle import BFLOAT16, STORAGE_DTYPES, Storage, Tensor, Unpickler
 
 _ZIP_MAGIC = b"PK\x03\x04"
 _LEGACY_MAGIC = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19."  # torch.save before PyTorch 1.6
 
-# Raised for a member with a wrong checksum, bad compressed data, encryption or an unknown compression.
-_ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError)
+_MOST_TIMES = 4  # arrays may have more bytes than the file: bfloat16 grows twofold, and tensors may share a storage
 
 _AGAIN = "download or save the file again"
 
@@ -37,7 +38,9 @@ def load_pth(path: str | Path) -> dict[str, np.ndarray]:
       UserError: the file is missing, damaged, or not a weights file.
     """
     with _Archive(Path(path)) as archive:
-        return {name: archive.array(tensor) for name, tensor in _state_dict(archive.contents(), archive.path).items()}
+        tensors = _state_dict(archive.contents(), archive.path)
+        archive.check_size(tensors.values())
+        return {name: archive.array(tensor) for name, tensor in tensors.items()}
 
 
 def verify_pth(path: str | Path) -> None:
@@ -61,8 +64,15 @@ class _Archive:
             raise NotFoundError(f"there is no file {path}", "give a .pth file") from error
         except OSError as error:
             raise UserError(f"{path} cannot be read ({error.strerror or error})", "give a .pth file") from error
-        except zipfile.BadZipFile as error:
+        except (
+            Exception
+        ) as error:  # for a damaged file zipfile raises anything, and BadZipFile for another kind of file
             raise _other_kind_of_file(path) from error
+        try:
+            self._check_members()
+        except UserError:
+            self._zip.close()
+            raise
         roots = [name.removesuffix("data.pkl") for name in self._zip.namelist() if name.endswith("/data.pkl")]
         if len(roots) != 1:
             self._zip.close()
@@ -79,29 +89,51 @@ class _Archive:
     def __exit__(self, *_: object) -> None:
         self._zip.close()
 
+    def _check_members(self) -> None:
+        """Checks that the members are plain bytes of the file, each of them once, as torch writes them."""
+        num_bytes = self.path.stat().st_size
+        for member in self._zip.infolist():
+            if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1:
+                raise UserError(f"{self.path}: {member.filename!r} is compressed or encrypted", _AGAIN)
+        total = sum(member.file_size for member in self._zip.infolist())
+        if total > num_bytes:
+            raise UserError(f"{self.path} has {num_bytes} bytes, but states members of {total} bytes", _AGAIN)
+
     def verify(self) -> None:
+        """Reads all members, whose checksums are compared, and the descriptions of the tensors."""
+        _state_dict(self.contents(), self.path)
         for name in self._zip.namelist():
             self._read(name)
 
     def contents(self) -> object:
         """Returns the saved object, with a `Tensor` in place of each tensor."""
-        described = io.BytesIO(self._read(self._root + "data.pkl"))
+        pickled = self._read(self._root + "data.pkl")
         try:
-            return Unpickler(described).load()
+            check_bounds(pickled)
+            return Unpickler(io.BytesIO(pickled)).load()
         except Exception as error:  # a malformed pickle may raise anything
             raise UserError(
                 f"{self.path} is refused and none of it was run: {error}",
                 "if its origin is trusted, save only its tensors with PyTorch: torch.save(model.state_dict(), PATH)",
             ) from error
 
+    def check_size(self, tensors: Iterable[Tensor]) -> None:
+        """Checks that no array has more numbers than its storage, nor all of them many times the bytes of the file.
+
+        So a small file cannot ask for any amount of memory, by a stride of 0 or by many tensors in one storage.
+        """
+        num_bytes, allowed = 0, _MOST_TIMES * self.path.stat().st_size
+        for tensor in tensors:
+            if math.prod(tensor.shape) > tensor.storage.count:
+                raise UserError(f"{self.path}: a tensor is larger than its storage: {tensor.place}", _AGAIN)
+            num_bytes += math.prod(tensor.shape) * STORAGE_DTYPES[tensor.storage.type.name].itemsize
+        if num_bytes > allowed:
+            raise UserError(f"{self.path}: its tensors have {num_bytes} bytes, many times those of the file", _AGAIN)
+
     def array(self, tensor: Tensor) -> np.ndarray:
         """Reads a tensor into an array in C order and the machine's byte order."""
         storage = tensor.storage
         dtype = STORAGE_DTYPES[storage.type.name].newbyteorder(self._byte_order)
-        place = f"shape {tensor.shape}, strides {tensor.strides}, offset {tensor.offset} in {storage.count} numbers"
-        # This refuses expanded tensors (stride 0) too, with which a small file could ask for any amount of memory.
-        if math.prod(tensor.shape) > storage.count:
-            raise UserError(f"{self.path}: a tensor is larger than its storage: {place}", _AGAIN)
         data = self._storage(storage, dtype.itemsize)
         try:
             view = np.ndarray(
@@ -112,7 +144,7 @@ class _Archive:
                 strides=[stride * dtype.itemsize for stride in tensor.strides],
             )
         except (ValueError, OverflowError) as error:  # numpy checks that the view stays inside
-            raise UserError(f"{self.path}: a tensor does not fit its storage: {place}", _AGAIN) from error
+            raise UserError(f"{self.path}: a tensor does not fit its storage: {tensor.place}", _AGAIN) from error
         if storage.type.name != BFLOAT16:
             return np.array(view, dtype.newbyteorder("="), order="C")
         numbers = np.empty(tensor.shape, np.float32)
@@ -145,9 +177,9 @@ class _Archive:
         try:
             return self._zip.read(name)
         except KeyError as error:
-            raise UserError(f"{self.path} lacks its member {name}", _AGAIN) from error
-        except _ZIP_ERRORS as error:
-            raise UserError(f"{self.path} is damaged at {name} ({error})", _AGAIN) from error
+            raise UserError(f"{self.path} lacks its member {_shown(name)}", _AGAIN) from error
+        except Exception as error:  # for a damaged file zipfile raises anything
+            raise UserError(f"{self.path} is damaged at {_shown(name)} ({error})", _AGAIN) from error
 
 
 def _other_kind_of_file(path: Path) -> UserError:
@@ -174,10 +206,20 @@ def _other_kind_of_file(path: Path) -> UserError:
 def _state_dict(contents: object, path: Path) -> dict[str, Tensor]:
     top = contents if isinstance(contents, dict) else {}
     tensors = top.get("model", top)
-    if isinstance(tensors, dict) and tensors and all(isinstance(value, Tensor) for value in tensors.values()):
+    is_named = isinstance(tensors, dict) and tensors and all(map(_is_name, tensors))
+    if is_named and all(isinstance(value, Tensor) for value in tensors.values()):
         return tensors
+    keys = map(_shown, list(top)[:10])
     raise UserError(
         f"{path} has no dict of only tensors, neither under 'model' nor at its top level "
-        f"(top-level keys: {', '.join(map(str, list(top)[:10])) or 'none'})",
+        f"(top-level keys: {', '.join(keys) or 'none'})",
         "save it as YOLOX does: torch.save({'model': model.state_dict()}, PATH)",
     )
+
+
+def _shown(key: object) -> str:
+    return key if isinstance(key, str) and _is_name(key) else reprlib.repr(key)
+
+
+def _is_name(key: object) -> bool:
+    return isinstance(key, str) and key.isascii() and key.isprintable()

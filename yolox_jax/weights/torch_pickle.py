@@ -6,6 +6,7 @@ function of this file that checks its arguments; any other name is an error.
 
 import dataclasses
 import pickle
+import reprlib
 from collections.abc import Callable
 from typing import Any
 
@@ -57,6 +58,11 @@ class Tensor(_Sealed):
     shape: tuple[int, ...]
     strides: tuple[int, ...]
 
+    @property
+    def place(self) -> str:
+        """Describes the view, for messages."""
+        return f"shape {self.shape}, strides {self.strides}, offset {self.offset} in {self.storage.count} numbers"
+
 
 class _OrderedDict(dict[Any, Any]):
     def __setstate__(self, state: object) -> None:
@@ -70,7 +76,7 @@ class _ScalarType:
     def __setstate__(self, state: object) -> None:
         """Accepts only what numpy writes for a plain little-endian number, which changes nothing."""
         if not (isinstance(state, tuple) and state[1:] in [(order, None, None, None, -1, -1, 0) for order in "<|"]):
-            raise ValueError(f"it describes a number type by {state!r}")
+            raise ValueError(f"it describes a number type by {_shown(state)}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,7 +97,7 @@ def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, requires_grad: 
     """Stands in for torch._utils._rebuild_tensor_v2."""
     _expect(isinstance(storage, Storage), "storage", storage)
     _expect(_is_count(offset), "offset", offset)
-    _expect(isinstance(shape, tuple) and all(map(_is_count, shape)), "shape", shape)
+    _expect(isinstance(shape, tuple) and len(shape) <= 8 and all(map(_is_count, shape)), "shape", shape)
     _expect(isinstance(strides, tuple) and all(map(_is_count, strides)), "strides", strides)
     _expect(len(strides) == len(shape), "strides", strides)
     return Tensor(storage, offset, shape, strides)
@@ -137,12 +143,20 @@ def _latin1_bytes(text: Any, encoding: Any) -> bytes:
 
 
 def _is_count(value: object) -> bool:
-    return type(value) is int and value >= 0
+    return type(value) is int and 0 <= value < 2**63
+
+
+def _shown(value: object) -> str:
+    """Returns a short form, also of a list that holds another one many times; Python refuses to show huge numbers."""
+    try:
+        return reprlib.repr(value)
+    except ValueError:
+        return f"a huge {type(value).__name__}"
 
 
 def _expect(condition: bool, what: str, found: object) -> None:
     if not condition:
-        raise ValueError(f"{what} {found!r}")
+        raise ValueError(f"{what} {_shown(found)}")
 
 
 _ALLOWED: dict[str, _Sealed] = {
@@ -164,7 +178,7 @@ class Unpickler(pickle.Unpickler):
     """Builds descriptions of tensors from a pickle; only the names in `_ALLOWED` are known."""
 
     def find_class(self, module: str, name: str) -> Any:
-        wanted = f"{module}.{name}"
+        wanted = f"{module}.{name}"[:200]
         if wanted not in _ALLOWED:
             raise ValueError(f"it asks to run {wanted}: not a weights file")
         return _ALLOWED[wanted]
@@ -173,4 +187,4 @@ class Unpickler(pickle.Unpickler):
         match pid:
             case ("storage", _StorageType() as storage_type, str(key), str(), count) if _is_count(count):
                 return Storage(storage_type, key, count)
-        raise ValueError(f"it refers to {pid!r}, which is not a tensor's storage")
+        raise ValueError(f"it refers to {_shown(pid)}, which is not a tensor's storage")
