@@ -4,7 +4,7 @@ from typing import Any
 
 import jax
 
-from yolox_jax.tools.plan.chips import GENERATION_OF_KIND, Topology
+from yolox_jax.tools.plan.chips import CHIPS, GENERATION_OF_KIND, Topology
 from yolox_jax.tools.plan.compiling import figures_of
 from yolox_jax.tools.plan.report import make_report
 from yolox_jax.tools.selfcheck.report import Line
@@ -15,7 +15,7 @@ def line(name: str, device: jax.Device, compiled: Any, batch_size: int, images_p
     generation = GENERATION_OF_KIND.get(device.device_kind)
     if generation is None:
         return Line(f"plan {name}", "skipped", f"tools.plan has no data sheet of {device.device_kind}")
-    topology = Topology(generation, (1, 1, 1))
+    topology = Topology(generation, (1,) * CHIPS[generation].dimensions)
     report = make_report(figures_of(compiled), topology, batch_size, argument_bytes={})
     at_most = report["images_per_s_per_chip"]
     text = (

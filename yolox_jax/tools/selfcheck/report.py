@@ -1,6 +1,7 @@
 """The lines of the report: what passed, what failed and what was measured, for the terminal and as json."""
 
 import dataclasses
+import math
 import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
@@ -43,6 +44,15 @@ def as_json(lines: Sequence[Line], seconds_by_check: Mapping[str, float]) -> dic
     """Everything, for programs."""
     return {
         "passed": not any(line.status == "FAIL" for line in lines),
-        "lines": [dataclasses.asdict(line) for line in lines],
+        "lines": [_without_nan(dataclasses.asdict(line)) for line in lines],
         "seconds_by_check": dict(seconds_by_check),
     }
+
+
+def _without_nan(value: Any) -> Any:
+    """Replaces numbers that are not finite, which JSON does not have, by their names."""
+    if isinstance(value, dict):
+        return {key: _without_nan(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_without_nan(each) for each in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value

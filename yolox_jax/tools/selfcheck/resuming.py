@@ -20,7 +20,7 @@ from yolox_jax.training.checkpoints import Checkpoints
 from yolox_jax.weights.official import abstract_variables
 
 _BATCH = 16  # of the run: divides over 1, 2, 4, 8 or 16 devices, since train.py takes all
-_SAVE_EVERY = 2  # steps
+_NUM_SAVES = 5
 _NOT_COMPARED = ("images_per_second", "data_wait", "time", "num_programs")  # differ between equal runs
 
 
@@ -66,7 +66,7 @@ def _arguments(setting: Setting, workdir: Path) -> list[str]:
         "warmup_epochs": 0,
         "no_aug_epochs": 0,
         "log_every_steps": 1,
-        "checkpoint.every_steps": _SAVE_EVERY,
+        "checkpoint.every_steps": setting.size.resume_steps // _NUM_SAVES,
         "parallel.coordinator": "none",
     }
     overrides = [f"--config.{field}={value}" for field, value in fields.items()]

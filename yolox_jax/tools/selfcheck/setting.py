@@ -16,6 +16,7 @@ Record = Callable[[Line], None]  # keeps a line, whatever happens to the process
 class Size:
     """How much is run."""
 
+    name: str
     golden: tuple[str, ...]  # networks whose outputs are compared with the reference's
     trained: tuple[str, ...]  # networks whose training is timed
     detecting: str  # the network whose detection is timed
@@ -27,11 +28,9 @@ class Size:
     resume_steps: int  # of the run that is killed
 
 
-SIZES = {
-    "full": Size(("nano", "s"), ("nano", "s", "m"), "s", None, 8, 512, 32, seconds=5.0, resume_steps=100),
-    # For a processor: shows within two minutes that everything runs.
-    "small": Size(("nano",), ("nano",), "nano", 64, 2, 2, 2, seconds=0.2, resume_steps=10),
-}
+_FULL = Size("full", ("nano", "s"), ("nano", "s", "m"), "s", None, 8, 512, 32, seconds=5.0, resume_steps=100)
+_SMALL = Size("small", ("nano",), ("nano",), "nano", 64, 2, 2, 2, seconds=0.2, resume_steps=10)  # for a processor
+SIZES = {size.name: size for size in (_FULL, _SMALL)}
 
 
 @dataclasses.dataclass(frozen=True)
