@@ -37,7 +37,7 @@ def _ap_lines(text: str) -> list[str]:
 
 def test_training_reports_its_progress_and_writes_its_results(run, data):
     cwd, output = run
-    assert re.match(r"YOLOX-nano, 89\d,\d{3} parameters, 0\.0 GFLOP per image at 64x64, float32 on 1 cpu", output)
+    assert re.match(r"YOLOX-pico, 41\d,\d{3} parameters, 0\.0 GFLOP per image at 64x64, float32 on 1 cpu", output)
     assert "12 training and 12 validation images of coco data, 4 classes: circle, square, triangle, star" in output
     assert re.search(r"step 6/6 epoch 2/2  loss \d.*images/s, \d+\.\d% waiting for data  ETA 0:00:00", output)
     workdir = cwd / "runs" / "first"
