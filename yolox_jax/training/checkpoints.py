@@ -23,6 +23,7 @@ from yolox_jax.training import hosts
 from yolox_jax.training.loss_scale import LossScale
 from yolox_jax.training.run_directory import write_atomically, writing
 from yolox_jax.training.state import TrainState
+from yolox_jax.weights import manifest
 from yolox_jax.weights.checkpoint import (
     FOLDER,
     CheckpointError,
@@ -33,12 +34,14 @@ from yolox_jax.weights.checkpoint import (
     first_line,
     read_aps,
     read_meta,
+    verify,
 )
 
 logger = logging.getLogger("yolox_jax.training")
 
 _T = TypeVar("_T")
 
+_ARRAY_ITEMS = ("ema", "raw", "train")
 _LOSS_SCALE = "loss_scale"  # an item of its own, so that the others are the same for every compute dtype
 
 
@@ -96,10 +99,15 @@ class Checkpoints:
         self._aps = read_aps(self._directory)
         self._unreadable: set[int] = set()
         self._manager: _Manager | None = None
+        self._saving = -1  # the step of the last save
 
     def steps(self) -> list[int]:
         """Returns the steps of the complete checkpoints, oldest first."""
         return sorted(complete_steps(self._directory))
+
+    def path(self, step: int) -> Path:
+        """Returns the folder of the checkpoint of this step."""
+        return self._directory / str(step)
 
     def save(self, state: TrainState, meta: Meta) -> None:
         """Starts writing in the background. The arrays are copied before this returns, so the state may be donated.
@@ -117,6 +125,8 @@ class Checkpoints:
             if self._manager is None:
                 self._manager = self._open()
             if meta.step not in self._manager.all_steps():
+                self._manager.wait_until_finished()  # as `save` would; then no other step is being written
+                self._saving = meta.step
                 # force: after a fallback, orbax would otherwise skip the steps up to the unreadable checkpoint.
                 self._manager.save(meta.step, args=items, force=True)
 
@@ -124,8 +134,17 @@ class Checkpoints:
         options = ocp.CheckpointManagerOptions(
             preservation_policy=_LatestAndBest(self._keep_last, self.aps, self._unreadable),
             cleanup_tmp_directories=True,  # half-written by a killed run
+            async_options=ocp.AsyncOptions(post_finalization_callback=self._write_manifest),
         )
         return _Manager(self._directory, options=options)
+
+    def _write_manifest(self) -> None:
+        """Writes the manifest into the folder that orbax renames next. Process 0 runs this, once all have written."""
+        (unfinished,) = self._directory.glob(f"{self._saving}.orbax-checkpoint-tmp*")
+        for item in _ARRAY_ITEMS:
+            if not (unfinished / item / "manifest.ocdbt").exists():  # without it the arrays cannot be found
+                raise OSError(f"{unfinished / item} lacks the index of its arrays")
+        manifest.write(unfinished, self._saving)
 
     def _set_aside(self, step: int) -> None:
         """Renames the folder of an unreadable checkpoint."""
@@ -133,7 +152,7 @@ class Checkpoints:
         if hosts.is_primary():
             number = 1 + len(list(self._directory.glob(f"{step}.unreadable-*")))
             with writing(self._directory):
-                (self._directory / str(step)).rename(self._directory / f"{step}.unreadable-{number}")
+                self.path(step).rename(self._directory / f"{step}.unreadable-{number}")
         hosts.all_true(True)  # a barrier: no process lists the folder before this
         self._unreadable.remove(step)
 
@@ -163,8 +182,8 @@ class Checkpoints:
         steps = self.steps()
         # Process 0 lists the folder for all: on a network file system the listing of the others may be older.
         while (step := hosts.broadcast_from_primary(steps.pop() if steps else -1)) >= 0:
-            path = self._directory / str(step)
-            meta, reason = _try_on_all(functools.partial(read_meta, path))
+            path = self.path(step)
+            meta, reason = _try_on_all(functools.partial(_verified_meta, path))
             if meta is not None:
                 check(meta)
                 restored, reason = _try_on_all(functools.partial(self._restore, step, like))
@@ -214,7 +233,7 @@ class Checkpoints:
             raise
         except Exception as error:
             steps = self.steps()
-            left = f"the last complete one is {self._directory / str(steps[-1])}" if steps else "there is none yet"
+            left = f"the last complete one is {self.path(steps[-1])}" if steps else "there is none yet"
             # The error does not always mention a full disk.
             free = shutil.disk_usage(self._directory.parent).free / 1e6
             raise CheckpointError(
@@ -251,6 +270,12 @@ def _items(state: TrainState) -> dict[str, Any]:
         scale = state.loss_scale
         items[_LOSS_SCALE] = {"value": scale.value, "num_updates": scale.num_updates}
     return items
+
+
+def _verified_meta(path: Path) -> Meta:
+    if hosts.is_primary():  # one process reads every file; the others learn of its result
+        verify(path)
+    return read_meta(path)
 
 
 def _try_on_all(read: Callable[[], _T]) -> tuple[_T | None, Exception]:

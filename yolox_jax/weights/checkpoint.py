@@ -2,15 +2,16 @@
 
 A run directory holds checkpoints/<step>/ with four items: `ema`, the EMA weights, which evaluation reads; `raw`, the
 weights that the optimizer updates; `train`, the rest of the state; and `meta`, a JSON with everything that is not an
-array. A run in float16 has a fifth, `loss_scale`. Beside the steps, ap.json has the AP of those that were evaluated: a
-state is saved before it is evaluated, so that a crash during evaluation loses nothing. training/checkpoints.py writes
-them.
+array. A run in float16 has a fifth, `loss_scale`. Beside the items, the manifest has the hash of every file
+(manifest.py). Beside the steps, ap.json has the AP of those that were evaluated: a state is saved before it is
+evaluated, so that a crash during evaluation loses nothing. training/checkpoints.py writes them.
 """
 
 import contextlib
 import dataclasses
 import importlib.metadata
 import json
+import logging
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,9 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from yolox_jax.errors import UserError
+from yolox_jax.weights import manifest
+
+logger = logging.getLogger("yolox_jax.weights")
 
 FOLDER = "checkpoints"
 _ITEMS = ("ema", "raw", "train", "meta")
@@ -77,18 +81,22 @@ class Listed:
     ap: float | None  # None if it was not evaluated
     num_bytes: int
     mesh: str  # of the run that wrote it: devices, or processes x devices per process; empty if unknown
-    condition: str  # "complete", or what is wrong
+    condition: str  # "complete" or "verified", or what is wrong
+    is_damaged: bool = False  # neither half-written nor set aside, and cannot be read
 
 
-def list_checkpoints(workdir: Path) -> list[Listed]:
-    """Lists all checkpoints of a run directory, half-written ones included, oldest first."""
+def list_checkpoints(workdir: Path, verify: bool = False) -> list[Listed]:
+    """Lists all checkpoints of a run directory, half-written ones included, oldest first.
+
+    With `verify`, reads every file and compares it with the manifest.
+    """
     folder, listed = workdir / FOLDER, []
     aps = read_aps(folder)
     for path in folder.glob("*") if folder.is_dir() else []:
         step, _, rest = path.name.partition(".")
         if not step.isdigit():
             continue
-        mesh, condition = "", "complete"
+        mesh, condition, is_damaged = "", "complete", False
         if rest.startswith("unreadable"):
             condition = "set aside: cannot be read"
         elif rest:  # orbax writes to <step>.orbax-checkpoint-tmp… and renames it
@@ -99,12 +107,16 @@ def list_checkpoints(workdir: Path) -> list[Listed]:
                 mesh = str(meta.num_devices)
                 if meta.num_processes > 1:
                     mesh = f"{meta.num_processes}x{meta.num_devices // meta.num_processes}"
+                if verify:
+                    with _reading(path):
+                        condition = "verified" if manifest.verify(path) else "complete, but has no manifest"
             except OtherFormatError as error:
                 condition = error.what
             except CheckpointError as error:
-                condition = f"cannot be read: {first_line(error.__cause__ or error)}"
+                condition, is_damaged = f"cannot be read: {first_line(error.__cause__ or error)}", True
         num_bytes = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-        listed.append(Listed(int(step), None if rest else aps.get(int(step)), num_bytes, mesh, condition))
+        ap = None if rest else aps.get(int(step))
+        listed.append(Listed(int(step), ap, num_bytes, mesh, condition, is_damaged))
     return sorted(listed, key=lambda each: (each.step, each.condition))
 
 
@@ -147,8 +159,21 @@ def read_meta(checkpoint: Path) -> Meta:
     Raises:
       CheckpointError: the checkpoint is damaged, or of another version of this package.
     """
-    with _reading(checkpoint), ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
-        return Meta.from_json(reader.restore((checkpoint / "meta").absolute()), checkpoint)
+    with _reading(checkpoint):
+        manifest.verify(checkpoint, items=("meta",))
+        with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
+            return Meta.from_json(reader.restore((checkpoint / "meta").absolute()), checkpoint)
+
+
+def verify(checkpoint: Path, items: Collection[str] | None = None) -> None:
+    """Checks the files of a checkpoint, or of some items, against its manifest. Warns if an older version wrote none.
+
+    Raises:
+      CheckpointError: a file is missing, damaged, or that of another step.
+    """
+    with _reading(checkpoint):
+        if not manifest.verify(checkpoint, items):
+            logger.warning("%s has no manifest, as those of older versions: its files are not verified", checkpoint)
 
 
 def read_variables(checkpoint: Path, abstract_variables: Any, item: str = "ema") -> Any:
@@ -158,6 +183,7 @@ def read_variables(checkpoint: Path, abstract_variables: Any, item: str = "ema")
       CheckpointError: the checkpoint is damaged.
     """
     like = jax.tree.map(lambda x: np.empty(x.shape, x.dtype), abstract_variables)
+    verify(checkpoint, items=(item,))
     with _reading(checkpoint), ocp.StandardCheckpointer() as reader:
         return reader.restore((checkpoint / item).absolute(), like)
 
