@@ -7,10 +7,10 @@ its checkpoint; the exit code is 1 if one is damaged.
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from absl import app, flags
 
+from yolox_jax import storage
 from yolox_jax.cli.terminal import quiet_libraries, user_errors
 from yolox_jax.errors import NotFoundError
 from yolox_jax.weights import checkpoint
@@ -36,7 +36,7 @@ def main(argv: list[str]) -> None:
         raise app.UsageError("give the directory of one run")
     quiet_libraries()
     with user_errors():
-        listed = checkpoint.list_checkpoints(Path(argv[1]), _VERIFY.value)
+        listed = checkpoint.list_checkpoints(storage.resolve(argv[1]), _VERIFY.value)
         if not listed:
             raise NotFoundError(f"{argv[1]} has no checkpoints", "give the directory of a run")
         print(table(listed))

@@ -19,9 +19,11 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
 from yolox_jax.errors import UserError
+from yolox_jax.storage import Location
 from yolox_jax.training import hosts
 from yolox_jax.training.loss_scale import LossScale
 from yolox_jax.training.run_directory import write_atomically, writing
+from yolox_jax.training.slices import Slices
 from yolox_jax.training.state import TrainState
 from yolox_jax.weights import manifest
 from yolox_jax.weights.checkpoint import (
@@ -42,6 +44,7 @@ logger = logging.getLogger("yolox_jax.training")
 _T = TypeVar("_T")
 
 _ARRAY_ITEMS = ("ema", "raw", "train")
+_SAVE_SECONDS = 24 * 3600  # a bucket may be away for long; orbax's own limit would end the run after twenty minutes
 _LOSS_SCALE = "loss_scale"  # an item of its own, so that the others are the same for every compute dtype
 
 
@@ -90,16 +93,29 @@ class Checkpoints:
     Holds threads and files from the first save until `close`. All processes must make the same calls.
     """
 
-    def __init__(self, workdir: Path, keep_last: int = 2):
-        """Raises a UserError if `keep_last` is less than 1."""
+    def __init__(
+        self, workdir: Path, keep_last: int = 2, address: Location | None = None, slices: Slices | None = None
+    ):
+        """Reads the recorded APs.
+
+        Args:
+          workdir: the run directory.
+          keep_last: how many checkpoints to keep besides the best.
+          address: what messages call the run directory, if `workdir` is a copy of it.
+          slices: if each process has such a copy, how process 0 gets what the others write.
+        Raises:
+          UserError: `keep_last` is less than 1, or the file of APs is damaged.
+        """
         if keep_last < 1:
             raise UserError(f"config.checkpoint.keep_last is {keep_last}", "give 1 or more")
         self._directory = (workdir / FOLDER).absolute()
+        self._shown = (address or workdir.absolute()) / FOLDER  # in messages
         self._keep_last = keep_last
         self._aps = read_aps(self._directory)
         self._unreadable: set[int] = set()
         self._manager: _Manager | None = None
         self._saving = -1  # the step of the last save
+        self._slices = slices
 
     def steps(self) -> list[int]:
         """Returns the steps of the complete checkpoints, oldest first."""
@@ -124,7 +140,8 @@ class Checkpoints:
         with self._write_errors():
             if self._manager is None:
                 self._manager = self._open()
-            if meta.step not in self._manager.all_steps():
+            # Process 0 decides: on disks of their own, the others have no finished checkpoints.
+            if not hosts.broadcast_from_primary(meta.step in self._manager.all_steps()):
                 self._manager.wait_until_finished()  # as `save` would; then no other step is being written
                 self._saving = meta.step
                 # force: after a fallback, orbax would otherwise skip the steps up to the unreadable checkpoint.
@@ -134,13 +151,33 @@ class Checkpoints:
         options = ocp.CheckpointManagerOptions(
             preservation_policy=_LatestAndBest(self._keep_last, self.aps, self._unreadable),
             cleanup_tmp_directories=True,  # half-written by a killed run
-            async_options=ocp.AsyncOptions(post_finalization_callback=self._write_manifest),
+            async_options=ocp.AsyncOptions(
+                timeout_secs=_SAVE_SECONDS,
+                post_finalization_callback=self._write_manifest,
+                barrier_sync_fn=None if self._slices is None else self._exchange_slices,
+            ),
         )
+        self._directory.mkdir(parents=True, exist_ok=True)
         return _Manager(self._directory, options=options)
+
+    def _unfinished(self) -> Path:
+        """The folder to which orbax writes the checkpoint that is being saved, and which it then renames."""
+        (unfinished,) = self._directory.glob(f"{self._saving}.orbax-checkpoint-tmp*")
+        return unfinished
+
+    def _exchange_slices(self, *, key: str, timeout_ms: int) -> None:
+        """A barrier of orbax. At the one after which process 0 merges what all have written, gets it to process 0."""
+        assert self._slices is not None
+        is_written = "async_write_complete" in key
+        if is_written and not hosts.is_primary():
+            self._slices.send(self._saving, self._unfinished())
+        ocp.multihost.get_barrier_sync_fn()(key=key, timeout_ms=timeout_ms)
+        if is_written and hosts.is_primary():
+            self._slices.collect(self._saving, self._unfinished())
 
     def _write_manifest(self) -> None:
         """Writes the manifest into the folder that orbax renames next. Process 0 runs this, once all have written."""
-        (unfinished,) = self._directory.glob(f"{self._saving}.orbax-checkpoint-tmp*")
+        unfinished = self._unfinished()
         for item in _ARRAY_ITEMS:
             if not (unfinished / item / "manifest.ocdbt").exists():  # without it the arrays cannot be found
                 raise OSError(f"{unfinished / item} lacks the index of its arrays")
@@ -149,7 +186,7 @@ class Checkpoints:
     def _set_aside(self, step: int) -> None:
         """Renames the folder of an unreadable checkpoint."""
         self.close()
-        if hosts.is_primary():
+        if hosts.is_primary() or self._slices is not None:
             number = 1 + len(list(self._directory.glob(f"{step}.unreadable-*")))
             with writing(self._directory):
                 self.path(step).rename(self._directory / f"{step}.unreadable-{number}")
@@ -182,8 +219,8 @@ class Checkpoints:
         steps = self.steps()
         # Process 0 lists the folder for all: on a network file system the listing of the others may be older.
         while (step := hosts.broadcast_from_primary(steps.pop() if steps else -1)) >= 0:
-            path = self.path(step)
-            meta, reason = _try_on_all(functools.partial(_verified_meta, path))
+            path = self._shown / str(step)
+            meta, reason = _try_on_all(functools.partial(_verified_meta, self.path(step)))
             if meta is not None:
                 check(meta)
                 restored, reason = _try_on_all(functools.partial(self._restore, step, like))

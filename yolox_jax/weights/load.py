@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from yolox_jax import storage
 from yolox_jax.errors import NotFoundError, UserError
 from yolox_jax.models import yolox
 from yolox_jax.weights import checkpoint, download, official
@@ -42,7 +43,7 @@ def load_weights(
     if item not in ("ema", "raw"):
         raise UserError(f"config.init_item is {item!r}", "choose ema or raw")
     model = yolox.create(model_name, len(class_names))
-    found = checkpoint.find(Path(spec))
+    found = checkpoint.find(storage.resolve(spec))
     if found is None:
         return _from_official(spec, model, class_names, transfer, seed)
 

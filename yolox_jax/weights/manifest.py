@@ -75,6 +75,15 @@ def verify(checkpoint: Path, items: Collection[str] | None = None) -> bool:
     return True
 
 
+def matching(folder: Path, text: bytes) -> set[str]:
+    """Returns the files in a folder that are as the manifest `text` says; none if it is damaged."""
+    try:
+        _, files = _parse(text)
+    except ManifestError:
+        return set()
+    return {name for name, found in files.items() if (folder / name).is_file() and _describe(folder / name) == found}
+
+
 def file_names(checkpoint: Path) -> list[str]:
     """Returns the files that the manifest of a checkpoint lists. Raises as `verify` does, or FileNotFoundError."""
     return sorted(_parse((checkpoint / NAME).read_bytes())[1])
