@@ -32,12 +32,13 @@ from yolox_jax.inference.predict import DetectConfig, make_predict
 from yolox_jax.mesh import AXIS, check_batch_size, make_mesh, place, replicate, shard_batch
 from yolox_jax.models import freezing, yolox
 from yolox_jax.training import compilation, hosts, parallel, resume, state, trackers
-from yolox_jax.training.checkpoints import Checkpoints, SaveDue, has_stalled
+from yolox_jax.training.checkpoints import Checkpoints
 from yolox_jax.training.host_memory import keep_freed_memory, trim_memory
 from yolox_jax.training.interruption import Stopped, StopRequest, stop_request
 from yolox_jax.training.open_directory import RunDirectory, opened
 from yolox_jax.training.profiling import StepTrace
 from yolox_jax.training.run_log import RunLog
+from yolox_jax.training.save_due import SaveDue, has_stalled
 from yolox_jax.training.schedule import EvaluationDue, Schedule
 from yolox_jax.training.state import TrainState
 from yolox_jax.training.step import StepConfig, train_step

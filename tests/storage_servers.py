@@ -9,6 +9,7 @@ import dataclasses
 import functools
 import http.server
 import io
+import json
 import logging
 import threading
 import uuid
@@ -62,6 +63,18 @@ def _serving(server) -> Iterator[str]:
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+def _read_parts(read_data, handler, query):
+    """Reads the body of a request like the emulator's own function, which loses a line break at the end of a file."""
+    content_type = handler.headers.get("Content-Type") or ""
+    if not content_type.startswith("multipart/related"):
+        return read_data(handler, query)
+    body = handler.rfile.read(int(handler.headers["Content-Length"]))
+    boundary = b"--" + content_type.partition("boundary=")[2].strip("\"'").encode()
+    _, meta, rest = body.split(boundary, 2)
+    _, _, content = rest[: rest.rindex(b"\n" + boundary)].partition(b"\n\n")  # as gcsfs writes it
+    return {"meta": json.loads(meta.partition(b"\n\n")[2]), "content": content, "content-type": "binary"}
 
 
 def google_bucket(endpoint: str) -> Bucket:

@@ -12,7 +12,8 @@ from tests.training import toy
 from yolox_jax.errors import UserError
 from yolox_jax.mesh import make_mesh, place
 from yolox_jax.tools.checkpoints import table
-from yolox_jax.training.checkpoints import Checkpoints, SaveDue
+from yolox_jax.training.checkpoints import Checkpoints
+from yolox_jax.training.save_due import SaveDue
 from yolox_jax.weights import checkpoint, manifest
 
 
@@ -153,7 +154,7 @@ def test_a_step_that_is_already_saved_is_left_as_it_is(run):
 
 def test_a_save_is_due_every_so_many_steps_and_minutes(monkeypatch):
     clock = [0.0]
-    monkeypatch.setattr("yolox_jax.training.checkpoints.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("yolox_jax.training.save_due.time.monotonic", lambda: clock[0])
     due = SaveDue(every_steps=4, every_minutes=1.0)
     found = []
     for step in range(12):

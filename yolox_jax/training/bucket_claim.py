@@ -75,8 +75,8 @@ class BucketClaim:
         """Gives the claim up, so that the next run need not wait. Never raises: an unreleased claim expires."""
         self._ended.set()
         self._thread.join(_LOOK_SECONDS)
-        with contextlib.suppress(Exception), self._lock:
-            if self._error is None:
+        with contextlib.suppress(Exception):
+            if self._error is None and self._lock.acquire(timeout=_LOOK_SECONDS):
                 storage.replace(self._path, self._next(released=True), self._version, Patience(5))
 
     def _beat(self) -> None:

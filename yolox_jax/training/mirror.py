@@ -58,7 +58,8 @@ class Mirror:
     def __init__(self, local: Path, run: Location, claim: BucketClaim):
         """`local` is as `fill` left it: the first copy takes what has changed since."""
         self._local, self._run, self._claim = local, run, claim
-        self._copied: dict[str, tuple[int, int]] = {}  # size and time of each file when it was copied
+        # Size and time of each file when it was copied.
+        self._copied = {name: _size_and_time(local / name) for name in self._changed_files()}
         self._saved = {step: _manifest(local / FOLDER / str(step)) for step in complete_steps(local / FOLDER)}
         self._remote = set(storage.list_files(run, bucket_copy.PATIENCE))
         self._error: Exception | None = None
@@ -94,11 +95,13 @@ class Mirror:
 
     def _work(self) -> None:
         try:
-            while not self._closing.is_set():
+            is_last = False
+            while not is_last:
                 self._asked.wait()
                 self._asked.clear()
                 while not (self._closing.is_set() or self._awaited <= max(self._complete_steps(), default=-1)):
                     time.sleep(_POLL_SECONDS)
+                is_last = self._closing.is_set()  # asked before the copy: what comes during it is copied next
                 self._last_answer = time.monotonic()
                 self._copy_all()
                 if self._warned:
@@ -134,14 +137,14 @@ class Mirror:
 
     def _copy_file(self, name: str) -> None:
         path = self._local / name
-        stat = path.stat()
-        if self._copied.get(name) == (stat.st_size, stat.st_mtime_ns):
+        now = _size_and_time(path)
+        if self._copied.get(name) == now:
             return
         content = path.read_bytes()
         if name == _LOG:
             content = content[: content.rfind(b"\n") + 1]  # a line may be half-written
         self._write(name, content)
-        self._copied[name] = stat.st_size, stat.st_mtime_ns
+        self._copied[name] = now
 
     def _copy_checkpoint(self, step: int) -> bool:
         """Copies a checkpoint that the bucket does not have yet. Returns False if it was removed meanwhile."""
@@ -197,6 +200,11 @@ class Mirror:
         if not self._warned and time.monotonic() - self._last_answer > _OUTAGE_SECONDS:
             self._warned = True
             logger.warning("%s: the run continues, and what it saves waits in %s", reason, self._local)
+
+
+def _size_and_time(path: Path) -> tuple[int, int]:
+    stat = path.stat()
+    return stat.st_size, stat.st_mtime_ns
 
 
 def _manifest(checkpoint: Path) -> bytes:

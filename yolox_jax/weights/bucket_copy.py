@@ -6,6 +6,7 @@ whole: first the arrays, then `meta`, and the manifest last. They are removed th
 """
 
 import hashlib
+import re
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -22,8 +23,8 @@ PATIENCE = Patience(300)
 
 def local_name(address: Location) -> str:
     """Returns a folder's name that is readable, and differs for different addresses."""
-    text = str(address)
-    return f"{address.name}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+    readable = re.sub(r"[^A-Za-z0-9._-]", "_", address.name)
+    return f"{readable}-{hashlib.sha256(str(address).encode()).hexdigest()[:12]}"
 
 
 def steps(names: Iterable[str], folder: str = "checkpoints/") -> dict[int, list[str]]:
