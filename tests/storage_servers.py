@@ -18,6 +18,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
 import requests
+from gcp_storage_emulator import server as emulator
 from gcp_storage_emulator.exceptions import NotFound
 from gcp_storage_emulator.server import RequestHandler
 from gcp_storage_emulator.storage import Storage
@@ -41,10 +42,14 @@ class Bucket:
         return Bucket(self.address, endpoint, moved)
 
 
+class _Server(http.server.ThreadingHTTPServer):
+    request_queue_size = 128  # of connections: one more than fits waits for a second, and the default is five
+
+
 def google_server() -> contextlib.AbstractContextManager[str]:
     """Runs a store for gs:// in a thread; gives its http address."""
     handler = functools.partial(_GoogleHandler, Storage(use_memory_fs=True), threading.RLock())
-    return _serving(http.server.ThreadingHTTPServer((HOST, 0), handler))
+    return _serving(_Server((HOST, 0), handler))
 
 
 def amazon_server() -> contextlib.AbstractContextManager[str]:
@@ -75,6 +80,9 @@ def _read_parts(read_data, handler, query):
     _, meta, rest = body.split(boundary, 2)
     _, _, content = rest[: rest.rindex(b"\n" + boundary)].partition(b"\n\n")  # as gcsfs writes it
     return {"meta": json.loads(meta.partition(b"\n\n")[2]), "content": content, "content-type": "binary"}
+
+
+emulator._read_data = functools.partial(_read_parts, emulator._read_data)
 
 
 def google_bucket(endpoint: str) -> Bucket:

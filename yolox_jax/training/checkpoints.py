@@ -83,6 +83,10 @@ class Checkpoints:
         self._manager: _Manager | None = None
         self._saving = -1  # the step of the last save
         self._slices = slices
+        if slices is not None:
+            # No list of arrays by process: the others would wait for process 0 to make its folder on their disks.
+            handler = ocp.type_handlers.ArrayHandler(array_metadata_store=None)
+            ocp.type_handlers.register_type_handler(jax.Array, handler, override=True)
 
     def steps(self) -> list[int]:
         """Returns the steps of the complete checkpoints, oldest first."""

@@ -121,7 +121,7 @@ class Mirror:
         if aps is not None:
             self._write(_APS, aps)
         if is_done and steps:  # so the bucket always has a whole checkpoint
-            for step in bucket_copy.steps(self._remote).keys() - set(steps):
+            for step in bucket_copy.step_folders(self._remote).keys() - set(steps):
                 self._remove_checkpoint(step)
 
     def _complete_steps(self) -> list[int]:

@@ -29,12 +29,18 @@ def local_name(address: Location) -> str:
 
 def steps(names: Iterable[str], folder: str = "checkpoints/") -> dict[int, list[str]]:
     """Returns the files of each whole checkpoint, relative to its own folder, from all file names of a run."""
+    found = step_folders(names, folder)
+    return {step: files for step, files in found.items() if any(file.startswith("meta/") for file in files)}
+
+
+def step_folders(names: Iterable[str], folder: str = "checkpoints/") -> dict[int, list[str]]:
+    """Returns the files of each checkpoint, half-written ones included, as `steps` does."""
     found: dict[int, list[str]] = {}
     for name in names:
         step, slash, rest = name.removeprefix(folder).partition("/")
         if name.startswith(folder) and slash and step.isascii() and step.isdigit() and str(int(step)) == step:
             found.setdefault(int(step), []).append(rest)
-    return {step: files for step, files in found.items() if any(file.startswith("meta/") for file in files)}
+    return found
 
 
 def in_order(files: Iterable[str]) -> list[list[str]]:
