@@ -28,6 +28,7 @@ _NOT_FETCHED = ("tensorboard", "profile")  # the event file is made from metrics
 _LOG, _APS = "metrics.jsonl", f"{FOLDER}/ap.json"
 _POLL_SECONDS = 0.2
 _OUTAGE_SECONDS = 20.0  # without an answer, before a warning
+_REPORT_SECONDS = 5.0  # of waiting at the end, before a line says for what
 
 
 def fill(local: Path, run: Location) -> set[int]:
@@ -86,12 +87,20 @@ class Mirror:
         self._closing.set()
         self._asked.set()
         start, reported = time.monotonic(), False
-        while self._thread.is_alive():
-            self._thread.join(_POLL_SECONDS)  # in short turns, so that Ctrl-C ends it
-            if not reported and time.monotonic() - start > 5:
-                print(f"copying the last files to {self._run}", flush=True)
-                reported = True
+        try:
+            while self._thread.is_alive():
+                self._thread.join(_POLL_SECONDS)  # in short turns, so that Ctrl-C ends it
+                if not reported and time.monotonic() - start > _REPORT_SECONDS:
+                    print(f"copying the last files to {self._run}", flush=True)
+                    reported = True
+        except KeyboardInterrupt:
+            self.abandon()
+            raise
         self.check()
+
+    def abandon(self) -> None:
+        """Stops copying, as soon as a request has failed or the current files are copied."""
+        self._error = self._error or InterruptedError("copying was abandoned")
 
     def _work(self) -> None:
         try:
@@ -108,7 +117,7 @@ class Mirror:
                     logger.warning("%s answers again: everything is copied", self._run)
                     self._warned = False
         except Exception as error:  # noqa: BLE001  (the main thread raises it)
-            self._error = error
+            self._error = self._error or error
 
     def _copy_all(self) -> None:
         # The order of these two and of the rest matters: what they name must be in the files that are read after them.
@@ -184,19 +193,20 @@ class Mirror:
         storage.in_parallel(remove, list(names))
 
     def _upload(self, name: str) -> None:
+        self.check()
         self._remote.add(name)
         bucket_copy.copy_out(self._local / name, self._run / name, self._patience)
         self._last_answer = time.monotonic()
 
     def _write(self, name: str, content: bytes) -> None:
-        self._claim.check()
+        self.check()
         self._remote.add(name)
         storage.write_bytes(self._run / name, content, self._patience)
         self._last_answer = time.monotonic()
 
     def _note_failure(self, reason: str) -> None:
         """Called before a request is repeated."""
-        self._claim.check()
+        self.check()
         if not self._warned and time.monotonic() - self._last_answer > _OUTAGE_SECONDS:
             self._warned = True
             logger.warning("%s: the run continues, and what it saves waits in %s", reason, self._local)

@@ -89,8 +89,9 @@ def opened(workdir: Location, resume: bool) -> Iterator[RunDirectory]:
         copies = Mirror(local, workdir, claim)
         try:
             yield RunDirectory(workdir, local, copies, slices)
-        except KeyboardInterrupt:
-            raise  # at once
+        except KeyboardInterrupt:  # ends at once
+            copies.abandon()
+            raise
         except BaseException:
             copies.close()
             raise
