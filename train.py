@@ -6,7 +6,7 @@ train() is the table of contents; its five parts follow in the same order.
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -16,6 +16,7 @@ from absl import flags
 from jax.sharding import Mesh
 from ml_collections import ConfigDict, config_flags
 
+from yolox_jax import storage
 from yolox_jax.augment.multiscale import MultiscaleConfig
 from yolox_jax.cli import from_config, run_summary
 from yolox_jax.cli.terminal import print_progress, quiet_libraries, run_program, user_errors
@@ -30,12 +31,14 @@ from yolox_jax.inference import predict as prediction
 from yolox_jax.inference.predict import DetectConfig, make_predict
 from yolox_jax.mesh import AXIS, check_batch_size, make_mesh, place, replicate, shard_batch
 from yolox_jax.models import freezing, yolox
-from yolox_jax.training import compilation, hosts, parallel, resume, run_directory, state, trackers
-from yolox_jax.training.checkpoints import Checkpoints, SaveDue, has_stalled
+from yolox_jax.training import compilation, hosts, parallel, resume, state, trackers
+from yolox_jax.training.checkpoints import Checkpoints
 from yolox_jax.training.host_memory import keep_freed_memory, trim_memory
 from yolox_jax.training.interruption import Stopped, StopRequest, stop_request
+from yolox_jax.training.open_directory import RunDirectory, opened
 from yolox_jax.training.profiling import StepTrace
 from yolox_jax.training.run_log import RunLog
+from yolox_jax.training.save_due import SaveDue, has_stalled
 from yolox_jax.training.schedule import EvaluationDue, Schedule
 from yolox_jax.training.state import TrainState
 from yolox_jax.training.step import StepConfig, train_step
@@ -45,7 +48,9 @@ from yolox_jax.weights import checkpoint
 from yolox_jax.weights.load import load_weights
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The config, such as configs/yolox_s.py.", lock_config=True)
-_WORKDIR = flags.DEFINE_string("workdir", None, "The run directory; runs/<config name> by default.")
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "The run directory, a folder or an address like gs://bucket/run; runs/<config name> by default."
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +58,7 @@ class Run:
     """Everything that stays the same from the first step to the last."""
 
     config: ConfigDict
-    workdir: Path
+    directory: RunDirectory
     mesh: Mesh
     size_hw: tuple[int, int]  # the input size; multi-scale changes it from step to step
     train_source: Source
@@ -79,9 +84,9 @@ class Session:
     stop: StopRequest
 
 
-def train(config: ConfigDict, workdir: Path) -> EvalResult:
-    """Trains as `config` says, resuming the run in `workdir` if it holds one. Returns the last evaluation."""
-    run = prepare(config, workdir)
+def train(config: ConfigDict, directory: RunDirectory) -> EvalResult:
+    """Trains as `config` says, resuming the run in `directory` if it holds one. Returns the last evaluation."""
+    run = prepare(config, directory)
     train_state, first_step = restore(run)
     programs = compile_ahead(run, train_state, first_step)
     result = loop(run, train_state, first_step, programs)
@@ -89,7 +94,7 @@ def train(config: ConfigDict, workdir: Path) -> EvalResult:
     return result
 
 
-def prepare(config: ConfigDict, workdir: Path) -> Run:
+def prepare(config: ConfigDict, directory: RunDirectory) -> Run:
     """Checks the config, opens the data, and builds everything that does not depend on a checkpoint."""
     mesh = make_mesh()
     check_batch_size("batch_size", config.batch_size, mesh, config.accumulate_steps)
@@ -105,7 +110,7 @@ def prepare(config: ConfigDict, workdir: Path) -> Run:
     shard, saves = Shard(jax.process_index(), jax.process_count()), config.checkpoint
     return Run(
         config,
-        workdir,
+        directory,
         mesh,
         size_hw,
         train_source,
@@ -118,16 +123,16 @@ def prepare(config: ConfigDict, workdir: Path) -> Run:
         optimizer=from_config.optimizer(config),
         step_config=from_config.step_config(config, schedule),
         detect_config=from_config.detect_config(config),
-        checkpoints=Checkpoints(workdir, saves.keep_last),
+        checkpoints=Checkpoints(directory.path, saves.keep_last, directory.address, directory.slices),
         save_due=SaveDue(saves.every_steps, saves.every_minutes, ask_every=config.log_every_steps),
     )
 
 
 def restore(run: Run) -> tuple[TrainState, int]:
     """Returns the newest checkpoint's state, or a new one, and the step to start from; the loader starts there too."""
-    config, workdir = run.config, run.workdir
+    config, directory = run.config, run.directory
     class_names = run.train_source.class_names
-    if config.init_from and checkpoint.find(workdir) is None:
+    if config.init_from and checkpoint.find(directory.path) is None:
         start = {"transfer": True, "seed": config.seed, "item": config.init_item}
         variables = load_weights(config.init_from, config.model, class_names, **start)
     else:
@@ -137,14 +142,14 @@ def restore(run: Run) -> tuple[TrainState, int]:
     train_state = place(train_state, run.mesh, parallel.state_specs(train_state, run.mesh, config.parallel.shard_state))
 
     def check(meta: checkpoint.Meta) -> None:
-        resume.check(meta, config.to_dict(), class_names, run.loader, run.schedule.total_steps, workdir)
+        resume.check(meta, config.to_dict(), class_names, run.loader, run.schedule.total_steps, directory.address)
 
     restored = run.checkpoints.restore_latest(train_state, check)
     if restored is None:
         return train_state, 0
     train_state, meta = restored
     run.loader.set_state(meta.data_state)
-    print(f"resuming from step {meta.step} of {workdir}")
+    print(f"resuming from step {meta.step} of {directory.address}")
     return train_state, meta.step
 
 
@@ -155,7 +160,7 @@ def compile_ahead(run: Run, train_state: TrainState, first_step: int) -> compila
     if run.multiscale:
         sizes = run.multiscale.first_uses(first_step, total_steps, run.size_hw, config.seed)
     sources = run.train_source, run.val_source
-    run_summary.print_start(config, run.workdir, mesh, train_state, sources, run.schedule, len(sizes))
+    run_summary.print_start(config, run.directory.address, mesh, train_state, sources, run.schedule, len(sizes))
     specs = parallel.state_specs(train_state, mesh, config.parallel.shard_state)
     # Shapes only: the loop donates the arrays of the state while programs still compile.
     like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), train_state)
@@ -183,7 +188,7 @@ def loop(run: Run, train_state: TrainState, first_step: int, programs: compilati
     """Trains to the last step, saving and evaluating when due. Returns the last evaluation."""
     config, schedule, checkpoints = run.config, run.schedule, run.checkpoints
     log = _open_log(run, first_step)
-    trace = StepTrace(run.workdir / "profile", first_step, config.profile)
+    trace = StepTrace(run.directory.path / "profile", first_step, config.profile)
     result = None
     with stop_request() as stop, programs, run.loader, trace, contextlib.closing(log), contextlib.closing(checkpoints):
         session = Session(log, programs, stop)
@@ -211,6 +216,7 @@ def loop(run: Run, train_state: TrainState, first_step: int, programs: compilati
             if (step + 1) % config.log_every_steps == 0:
                 log.report()
                 trim_memory()
+            run.directory.check()
             stopping = stop.check()  # in every process once a step; a later signal counts at the next one
             evaluating = run.evaluation_due(step)
             if stopping:
@@ -227,7 +233,7 @@ def loop(run: Run, train_state: TrainState, first_step: int, programs: compilati
 def _open_log(run: Run, first_step: int) -> RunLog:
     config, is_primary = run.config, hosts.is_primary()
     return RunLog(
-        run.workdir,
+        run.directory.path,
         first_step=first_step,
         first_is_evaluated=first_step in run.checkpoints.aps(),
         total_steps=run.schedule.total_steps,
@@ -235,7 +241,7 @@ def _open_log(run: Run, first_step: int) -> RunLog:
         batch_size=config.batch_size,
         max_bad_steps=config.max_bad_steps,
         writes=is_primary,
-        tracker=trackers.open_tracker(config.tracker if is_primary else "", run.workdir, config.to_dict()),
+        tracker=trackers.open_tracker(config.tracker if is_primary else "", run.directory.path, config.to_dict()),
     )
 
 
@@ -247,13 +253,16 @@ def _save(run: Run, session: Session, train_state: TrainState, num_steps: int) -
         config.model, class_names, num_steps, config.to_dict(), data_state, run.mesh.size, jax.process_count()
     )
     run.checkpoints.save(train_state, meta)
+    run.directory.copy(saving=num_steps)
     run.save_due.note_save()
 
 
 def _save_and_stop(run: Run, session: Session, train_state: TrainState, num_steps: int) -> NoReturn:
     _save(run, session, train_state, num_steps)
     signal_name = session.stop.signal_name
-    raise Stopped(f"{signal_name}: saved at step {num_steps} of {run.workdir}; the same command resumes from there")
+    raise Stopped(
+        f"{signal_name}: saved at step {num_steps} of {run.directory.address}; the same command resumes from there"
+    )
 
 
 def _evaluate_step(run: Run, session: Session, train_state: TrainState, step: int) -> EvalResult:
@@ -264,6 +273,7 @@ def _evaluate_step(run: Run, session: Session, train_state: TrainState, step: in
     _keep_picture(run, log, "predictions", step, sheets.predictions_sheet, run.val_source, result.detections)
     log.write({"step": step, "event": "evaluation", **result.ap.stats})
     run.checkpoints.record_ap(step + 1, result.ap.stats["AP"])
+    run.directory.copy()
     return result
 
 
@@ -302,33 +312,22 @@ def _keep_picture(
     """Writes `draw_sheet(*shown)` to pictures/<name>_<step>.jpg, and a record of it to the log."""
     if hosts.is_primary():
         with log.untimed():
-            picture = sheets.keep_picture(run.workdir, f"{name}_{step}", draw_sheet(*shown))
+            picture = sheets.keep_picture(run.directory.path, f"{name}_{step}", draw_sheet(*shown))
         log.write({"step": step, "event": name, **picture})
 
 
 def finish(run: Run, result: EvalResult) -> None:
     """Writes results.json and predictions.jpg, and repeats the warning that the data is mostly unusable."""
     if hosts.is_primary():
-        result.write(run.workdir / "results.json")
+        result.write(run.directory.path / "results.json")
         usable.warn_again(run.train_source)
         sheet = sheets.predictions_sheet(run.val_source, result.detections)
-        sheets.write_picture(run.workdir / "predictions.jpg", sheet)
-
-
-@contextlib.contextmanager
-def _own_directory(workdir: Path, resume: bool) -> Iterator[None]:
-    """Claims the run directory; unless `resume`, moves an earlier run aside. Process 0 does both for all processes."""
-    with run_directory.claim(workdir) if hosts.is_primary() else contextlib.nullcontext():
-        if hosts.is_primary() and not resume and (earlier := run_directory.set_aside(workdir)):
-            print(f"moved the earlier run in {workdir} to {earlier}")
-        hosts.barrier("run directory")  # no process reads the directory before this
-        yield
+        sheets.write_picture(run.directory.path / "predictions.jpg", sheet)
 
 
 def main() -> None:
     flag = flags.FLAGS["config"]
     config_file = config_flags.get_config_filename(flag)
-    workdir = Path(_WORKDIR.value or Path("runs") / Path(config_file).stem)
     keep_freed_memory()
     quiet_libraries()
     compilation.enable_compilation_cache()
@@ -338,10 +337,10 @@ def main() -> None:
         user_errors(),
         hosts.joined(where.coordinator, where.num_processes, where.process_id),
         user_errors(),
-        _own_directory(workdir, config.resume),
+        opened(storage.resolve(_WORKDIR.value or Path("runs") / Path(config_file).stem), config.resume) as directory,
     ):
-        result = train(config, workdir)
-        run_summary.print_end(result, workdir, config_file, config_flags.get_override_values(flag))
+        result = train(config, directory)
+    run_summary.print_end(result, directory.address, config_file, config_flags.get_override_values(flag))
 
 
 if __name__ == "__main__":

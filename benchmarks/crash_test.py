@@ -4,15 +4,21 @@ One run of a short quickstart is not interrupted. A second is killed with SIGKIL
 trains, evaluates and saves (every third step), and restarted by the same command until it finishes. A third is stopped
 with SIGTERM. Their logged losses, evaluations, TensorBoard files and final states must equal the first run's, bit for
 bit.
+
+With --workdir=gs://… the interrupted runs write to the bucket, and every local file of theirs is deleted before each
+restart. --emulator is a store for gs:// on this machine in place of a bucket, --faults the share of its requests that
+fail, get no answer for two seconds, or lose their connection.
 """
 
 import argparse
+import contextlib
 import dataclasses
 import itertools
 import json
 import os
 import random
 import re
+import shutil
 import signal
 import struct
 import subprocess
@@ -29,6 +35,10 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from tensorboardX.proto.event_pb2 import Event
+
+from yolox_jax import storage
+from yolox_jax.storage import BucketPath, Location
+from yolox_jax.weights import bucket_copy
 
 ROOT = Path(__file__).resolve().parent.parent
 SHORT = (
@@ -71,8 +81,9 @@ def read_events(file: Path) -> Iterator[Event]:
 class Run:
     """A run directory and the program's attempts in it."""
 
-    workdir: Path
+    workdir: Location
     config: tuple[str, ...]
+    folder: Path  # for compiled programs, the local files of a run in a bucket, and a copy of its results
     attempts: list[Attempt] = dataclasses.field(default_factory=list)
 
     def start(self, number: int | None = None, num_reports: int | None = None, delay: float = 0.0) -> Attempt:
@@ -83,14 +94,17 @@ class Run:
         command = [sys.executable, str(ROOT / "train.py"), f"--config={ROOT / 'configs' / 'quickstart.py'}"]
         command += [f"--workdir={self.workdir}", *self.config]
         # With a compilation cache, since otherwise each attempt would compile again.
-        cache = os.environ.get("JAX_COMPILATION_CACHE_DIR", str(self.workdir.parent / "compiled"))
+        environment = {"JAX_COMPILATION_CACHE_DIR": str(self.folder / "compiled")} | os.environ
+        if isinstance(self.workdir, BucketPath):
+            environment["YOLOX_JAX_HOME"] = str(self.folder / "home")
+            shutil.rmtree(self.folder / "home", ignore_errors=True)  # as on a new machine
         with subprocess.Popen(
             command,
-            env={**os.environ, "JAX_COMPILATION_CACHE_DIR": cache},
+            env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            cwd=self.workdir.parent,
+            cwd=self.folder,
         ) as process:
             assert process.stdout is not None
             reader = _Reader(process.stdout)
@@ -123,14 +137,24 @@ class Run:
         self.attempts.append(attempt)
         return attempt
 
+    def results(self) -> Path:
+        """The run directory, or a copy of one in a bucket."""
+        if isinstance(self.workdir, Path):
+            return self.workdir
+        target = self.folder / f"{self.workdir.name} copied"
+        if not target.exists():
+            for name in storage.list_files(self.workdir):
+                storage.download(self.workdir / name, target / name)
+        return target
+
     def records(self) -> list[dict[str, Any]]:
-        lines = (self.workdir / "metrics.jsonl").read_text().splitlines()
+        lines = (self.results() / "metrics.jsonl").read_text().splitlines()
         return [{k: v for k, v in json.loads(line).items() if k not in _NOT_COMPARED} for line in lines]
 
     def events(self) -> list[tuple[int, str, float, bytes]]:
         """All values in the TensorBoard files: step, name, number, picture."""
         found = []
-        for path in sorted((self.workdir / "tensorboard").iterdir()):
+        for path in sorted((self.results() / "tensorboard").iterdir()):
             for event in read_events(path):
                 found += [
                     (event.step, value.tag, value.simple_value, value.image.encoded_image_string)
@@ -139,16 +163,15 @@ class Run:
         return [each for each in found if each[1].partition("/")[2] not in _NOT_COMPARED]
 
     def saved_steps(self) -> list[int]:
-        folder = self.workdir / "checkpoints"
-        return sorted(int(path.name) for path in folder.glob("*") if path.name.isdigit()) if folder.exists() else []
+        return sorted(bucket_copy.steps(storage.list_files(self.workdir)))
 
     def best_step(self) -> int:
-        aps = json.loads((self.workdir / "checkpoints" / "ap.json").read_text())
+        aps = json.loads((self.results() / "checkpoints" / "ap.json").read_text())
         return int(max(aps, key=lambda step: (aps[step], int(step))))
 
     def final_state(self) -> list[np.ndarray]:
         """All arrays of the last checkpoint."""
-        folder = self.workdir / "checkpoints" / str(self.saved_steps()[-1])
+        folder = self.results() / "checkpoints" / str(self.saved_steps()[-1])
         arrays = []
         for item in ("ema", "raw", "train"):
             with ocp.PyTreeCheckpointer() as reader:
@@ -253,20 +276,45 @@ def compare(run: Run, whole: Run) -> dict[str, int]:
 
 
 def crash_test(
-    folder: Path, num_kills: int, num_stops: int, seed: int, config: tuple[str, ...] = SHORT
+    folder: Path,
+    num_kills: int,
+    num_stops: int,
+    seed: int,
+    config: tuple[str, ...] = SHORT,
+    workdir: Location | None = None,
+    whole: Run | None = None,
 ) -> list[tuple[str, Run, int, dict[str, int]]]:
-    """Returns the rows of the table: the signal, the run, the number of lost steps, the differences."""
+    """Returns the rows of the table: the signal, the run, the number of lost steps, the differences.
+
+    The interrupted runs are below `workdir`, by default in `folder`; `whole` is the uninterrupted run, if there is one.
+    """
     rng = random.Random(seed)
-    whole = Run(folder / "whole", config)
-    whole.start()
+    if whole is None:
+        whole = Run(folder / "whole", config, folder)
+        whole.start()
     total_steps = 1 + max(record["step"] for record in whole.records())
     rows = []
     for name, number, num_times in (("SIGKILL", signal.SIGKILL, num_kills), ("SIGTERM", signal.SIGTERM, num_stops)):
         if num_times:
-            run = Run(folder / name.lower(), config)
+            run = Run((workdir or folder) / name.lower(), config, folder)
             num_lost = interrupt(run, number, num_times, rng, total_steps)
             rows.append((name, run, num_lost, compare(run, whole)))
     return rows
+
+
+@contextlib.contextmanager
+def _emulator(faults: float) -> Iterator[str]:
+    """Runs a store for gs:// with a bucket, in the environment of this process. Gives the bucket's address."""
+    from tests import faulty_proxy, storage_servers
+
+    with storage_servers.google_server() as endpoint, faulty_proxy.faulty_proxy(endpoint) as proxy:
+        bucket = storage_servers.google_bucket(endpoint)
+        if faults:
+            proxy.errors = proxy.resets = proxy.stalls = faults / 3
+            bucket = bucket.through(proxy.endpoint)
+        os.environ.update(bucket.environment)
+        yield bucket.address
+        print(f"{proxy.num_faults} of {proxy.num_requests} requests went wrong" if faults else "no request went wrong")
 
 
 def main() -> None:
@@ -274,9 +322,16 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=20, help="number of times to send SIGKILL")
     parser.add_argument("--stops", type=int, default=5, help="number of times to send SIGTERM")
     parser.add_argument("--seed", type=int, default=0, help="seed of the random moments")
+    parser.add_argument("--workdir", help="a prefix in a bucket, for the interrupted runs")
+    parser.add_argument("--emulator", action="store_true", help="start a store for gs:// and make a bucket there")
+    parser.add_argument("--faults", type=float, default=0.0, help="share of the emulator's requests that go wrong")
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="crash test ") as folder:  # with a space, as real paths have
-        rows = crash_test(Path(folder), arguments.kills, arguments.stops, arguments.seed)
+    with contextlib.ExitStack() as opened:  # with a space, as real paths have
+        folder = Path(opened.enter_context(tempfile.TemporaryDirectory(prefix="crash test ")))
+        if arguments.emulator:
+            arguments.workdir = opened.enter_context(_emulator(arguments.faults))
+        workdir = storage.resolve(arguments.workdir) if arguments.workdir else None
+        rows = crash_test(folder, arguments.kills, arguments.stops, arguments.seed, workdir=workdir)
     for name, run, num_lost, differences in rows:
         interrupted = [attempt for attempt in run.attempts if attempt.end != "finished"]
         phases = Counter(attempt.phase for attempt in interrupted)

@@ -1,7 +1,8 @@
-"""Measures what saving costs training: python -m benchmarks.saving [--model=nano] [--size=416] [--batch=8]
+"""Measures saving and restoring: python -m benchmarks.saving [--model=nano] [--size=416] [--batch=8]
 
 Alternates between groups of training steps with a save before them and groups without. The cost of a save is the time
-until it returns (it copies the arrays), plus the slowdown of the steps while its files are written.
+until it returns (it copies the arrays), plus the slowdown of the steps while its files are written. Then restores the
+last checkpoint several times, and compares that with the time in which the hashes of its files are verified.
 """
 
 import argparse
@@ -62,6 +63,7 @@ def main() -> None:
                 jax.block_until_ready(metrics)
             (without if turn % 2 else with_save).append(time.perf_counter() - start)
         checkpoints.close()
+        restoring, verifying = _restoring(Checkpoints(Path(folder)), train_state)
 
     per_step = statistics.median(without) / _STEPS_PER_TURN
     cost = statistics.median(a - b for a, b in zip(with_save, without, strict=True))
@@ -69,6 +71,22 @@ def main() -> None:
     print(f"a save returns after {statistics.median(returning):.3f} s and costs {cost:.3f} s in total")
     for minutes in (1, 10):
         print(f"with a save every {minutes} min, saving takes {cost / (60 * minutes):.2%} of the time")
+    print(f"a restore takes {restoring:.3f} s, of which verifying the hashes takes {verifying / restoring:.1%}")
+
+
+def _restoring(checkpoints: Checkpoints, like: state.TrainState, times: int = 5) -> tuple[float, float]:
+    """The seconds of a restore, and of the verification in it: the medians of several."""
+    restoring, verifying = [], []
+    for _ in range(times):
+        start = time.perf_counter()
+        restored = checkpoints.restore_latest(like, lambda meta: None)
+        assert restored is not None
+        jax.block_until_ready(restored[0])
+        restoring.append(time.perf_counter() - start)
+        start = time.perf_counter()
+        checkpoint.verify(checkpoints.path(checkpoints.steps()[-1]))
+        verifying.append(time.perf_counter() - start)
+    return statistics.median(restoring), statistics.median(verifying)
 
 
 def _batch(batch: int, size: int) -> Batch:

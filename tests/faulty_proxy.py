@@ -49,6 +49,7 @@ class _Server(socketserver.ThreadingTCPServer):
     daemon_threads = True
     block_on_close = False  # a stalled connection would hold the test
     allow_reuse_address = True
+    request_queue_size = 128
     proxy: FaultyProxy
     upstream: tuple[str, int]
 

@@ -28,6 +28,10 @@ class Bucket:
         return Bucket(self.address, endpoint, moved)
 
 
+class _Server(http.server.ThreadingHTTPServer):
+    request_queue_size = 128  # of connections: one more than fits waits for a second, and the default is five
+
+
 def google_server() -> contextlib.AbstractContextManager[str]:
     """Runs a store for gs:// in a thread; gives its http address."""
     from gcp_storage_emulator.storage import Storage  # here, since most tests need no store
@@ -35,7 +39,7 @@ def google_server() -> contextlib.AbstractContextManager[str]:
     from tests.google_store import GoogleHandler
 
     handler = functools.partial(GoogleHandler, Storage(use_memory_fs=True), threading.RLock())
-    return _serving(http.server.ThreadingHTTPServer((HOST, 0), handler))
+    return _serving(_Server((HOST, 0), handler))
 
 
 def amazon_server() -> contextlib.AbstractContextManager[str]:

@@ -36,6 +36,7 @@ _FENCES = {
     "gcsfs": ("yolox_jax/storage/client.py",),
     "s3fs": ("yolox_jax/storage/client.py",),
     "aiohttp": ("yolox_jax/storage/client.py",),
+    "google_crc32c": ("yolox_jax/weights/manifest.py",),
     "platformdirs": ("yolox_jax/cache_folder.py",),
     "matplotlib": ("yolox_jax/evaluation/plots.py",),
     "onnx": ("yolox_jax/inference/export/",),

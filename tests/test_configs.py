@@ -17,9 +17,9 @@ from yolox_jax.cli import from_config
 from yolox_jax.detection import postprocess
 from yolox_jax.detection.anchors import check_size
 from yolox_jax.errors import UserError
-from yolox_jax.training.checkpoints import has_stalled
 from yolox_jax.training.profiling import StepTrace
 from yolox_jax.training.run_log import RunLog
+from yolox_jax.training.save_due import has_stalled
 
 _CONFIGS = sorted(path.stem for path in ROOT.glob("configs/*.py"))
 

@@ -1,4 +1,4 @@
-"""The folder that keeps downloaded weights and compiled programs between runs."""
+"""The folder that keeps downloads, compiled programs and copies from buckets."""
 
 import os
 from pathlib import Path
@@ -11,7 +11,8 @@ from yolox_jax.errors import UserError
 def cache_folder() -> Path:
     """Returns YOLOX_JAX_HOME or, if that is not set, the user's cache folder (~/.cache/yolox_jax on Linux).
 
-    Weights are in the folder itself, compiled programs in programs/ below it. The folder may not exist yet.
+    Weights are in the folder itself; below it, compiled programs in programs/, runs whose directory is in a bucket in
+    runs/, and copies of checkpoints from buckets in copies/. The folder may not exist yet.
 
     Raises:
       UserError: the user has no home folder, or YOLOX_JAX_HOME is an address.

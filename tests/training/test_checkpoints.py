@@ -2,17 +2,19 @@
 
 import json
 import logging
+import shutil
 
 import jax
 import numpy as np
 import pytest
 
 from tests.training import toy
-from yolox_jax.errors import NotFoundError, UserError
+from yolox_jax.errors import UserError
 from yolox_jax.mesh import make_mesh, place
 from yolox_jax.tools.checkpoints import table
-from yolox_jax.training.checkpoints import Checkpoints, SaveDue
-from yolox_jax.weights import checkpoint
+from yolox_jax.training.checkpoints import Checkpoints
+from yolox_jax.training.save_due import SaveDue
+from yolox_jax.weights import checkpoint, manifest
 
 
 def _meta(step: int) -> checkpoint.Meta:
@@ -23,6 +25,10 @@ def _accept(meta: checkpoint.Meta) -> None:
     """Accepts any meta."""
 
 
+def _table(workdir, verify=False):
+    return table(checkpoint.list_checkpoints(workdir, verify))
+
+
 def _restore(workdir, like=None, check=_accept):
     checkpoints = Checkpoints(workdir)
     try:
@@ -31,17 +37,25 @@ def _restore(workdir, like=None, check=_accept):
         checkpoints.close()
 
 
-@pytest.fixture
-def run(tmp_path):
+@pytest.fixture(scope="module")
+def saved_run(tmp_path_factory):
     """A run with checkpoints 1 to 4; step 2 is the best."""
-    checkpoints = Checkpoints(tmp_path, keep_last=2)
+    workdir = tmp_path_factory.mktemp("run")
+    checkpoints = Checkpoints(workdir, keep_last=2)
     state = toy.create_state()
     for step, ap in ((1, 0.1), (2, 0.9), (3, 0.2), (4, 0.3)):
         state = state.replace(ema=jax.tree.map(lambda x: x + 1, state.ema))
         checkpoints.save(state, _meta(step))
         checkpoints.record_ap(step, ap)
     checkpoints.close()
-    return tmp_path, state
+    return workdir, state
+
+
+@pytest.fixture
+def run(saved_run, tmp_path):
+    """A copy of that run, which a test may damage."""
+    workdir, state = saved_run
+    return shutil.copytree(workdir, tmp_path / "run"), state
 
 
 def test_a_state_is_restored_bit_for_bit_on_another_mesh(run):
@@ -116,7 +130,7 @@ def test_after_a_fallback_new_checkpoints_are_kept_and_the_unreadable_one_is_set
     assert checkpoints.steps() == [2, 7, 9]
     assert (folder / "9.unreadable-1" / "meta" / "metadata").read_text() == "{"
     assert _restore(workdir)[1].step == 9
-    assert table(workdir).splitlines()[-1].endswith("set aside: cannot be read")
+    assert _table(workdir).splitlines()[-1].endswith("set aside: cannot be read")
 
 
 def test_if_all_checkpoints_are_damaged_all_are_named(run):
@@ -140,7 +154,7 @@ def test_a_step_that_is_already_saved_is_left_as_it_is(run):
 
 def test_a_save_is_due_every_so_many_steps_and_minutes(monkeypatch):
     clock = [0.0]
-    monkeypatch.setattr("yolox_jax.training.checkpoints.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("yolox_jax.training.save_due.time.monotonic", lambda: clock[0])
     due = SaveDue(every_steps=4, every_minutes=1.0)
     found = []
     for step in range(12):
@@ -201,13 +215,11 @@ def test_a_list_shows_step_ap_size_devices_and_condition(run):
     folder = workdir / "checkpoints"
     (folder / "5.orbax-checkpoint-tmp-1").mkdir()
     (folder / "3" / "meta" / "metadata").write_text("{")
-    lines = table(workdir).splitlines()
+    lines = _table(workdir).splitlines()
     columns = [line.split(maxsplit=4) for line in lines[1:]]
     assert [(each[0], each[1]) for each in columns[:3]] == [("2", "0.9000"), ("3", "0.2000"), ("4", "0.3000")]
     assert lines[1].endswith("1  best, complete") and lines[3].endswith("1  complete")
     assert "cannot be read" in lines[2] and lines[4].endswith("half-written")
-    with pytest.raises(NotFoundError, match="has no checkpoints"):
-        table(folder)
 
 
 def test_best_and_last_are_names_of_checkpoints(run):
@@ -241,3 +253,70 @@ def test_a_damaged_list_of_aps_is_an_error_with_advice(run):
     (workdir / "checkpoints" / "ap.json").write_text('{"4": ')
     with pytest.raises(checkpoint.CheckpointError, match=r"ap\.json is not a JSON object .*: delete it"):
         Checkpoints(workdir)
+
+
+def test_every_single_flipped_bit_of_a_file_is_found(run):
+    folder = run[0] / "checkpoints" / "4"
+    assert manifest.verify(folder)
+    rng = np.random.default_rng(0)
+    for name in manifest.file_names(folder):
+        content = (folder / name).read_bytes()
+        for byte in {0, len(content) - 1, int(rng.integers(len(content)))} if content else ():
+            damaged = bytearray(content)
+            damaged[byte] ^= 1 << int(rng.integers(8))
+            (folder / name).write_bytes(damaged)
+            with pytest.raises(manifest.ManifestError, match=f"{name} has"):
+                manifest.verify(folder)
+        (folder / name).write_bytes(content)
+    assert manifest.verify(folder)
+
+
+@pytest.mark.parametrize("item", ["ema", "raw", "train", "meta", "all"])
+def test_items_of_another_step_are_never_mixed_in(run, item, caplog):
+    workdir, _ = run
+    folder = workdir / "checkpoints"
+    for name in ("ema", "raw", "train", "meta", manifest.NAME) if item == "all" else (item,):
+        found = folder / "3" / name
+        if found.is_dir():
+            shutil.rmtree(folder / "4" / name)
+            shutil.copytree(found, folder / "4" / name)
+        else:
+            shutil.copy(found, folder / "4" / name)
+    _, meta = _restore(workdir)
+    assert meta.step == 3 and f"{folder / '4'} cannot be read" in caplog.text
+
+
+def test_a_checkpoint_without_a_manifest_is_read_with_a_warning(run, caplog):
+    workdir, state = run
+    (workdir / "checkpoints" / "4" / manifest.NAME).unlink()
+    restored, meta = _restore(workdir)
+    assert meta.step == 4
+    jax.tree.map(np.testing.assert_array_equal, restored, state)
+    assert "4 has no manifest" in caplog.text and "cannot be read" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "null", "[" * 10_000, "{}", '{"format_version": 2, "step": 4, "files": {}}']
+    + [
+        json.dumps({"format_version": 1, "step": step, "files": files})
+        for step, files in ((5, {"meta/a": {"bytes": 1, "crc32c": "0"}}), (4, {}), (4, {"meta/../../a": {}}), ("4", {}))
+    ],
+)
+def test_a_manifest_that_is_not_one_makes_the_checkpoint_unreadable(run, text, caplog):
+    workdir, _ = run
+    (workdir / "checkpoints" / "4" / manifest.NAME).write_text(text)
+    assert _restore(workdir)[1].step == 3
+    assert "4 cannot be read" in caplog.text
+
+
+def test_verifying_names_the_damaged_checkpoints(run):
+    workdir, _ = run
+    folder = workdir / "checkpoints"
+    (folder / "2" / manifest.NAME).unlink()
+    largest = max((folder / "4" / "train").rglob("*"), key=lambda path: path.stat().st_size * path.is_file())
+    largest.write_bytes(largest.read_bytes()[:-1])
+    lines = _table(workdir, verify=True).splitlines()[1:]
+    assert lines[0].endswith("complete, but has no manifest") and lines[1].endswith("verified")
+    assert f"cannot be read: train/{largest.relative_to(folder / '4' / 'train')} has" in lines[2]
+    assert [each.is_damaged for each in checkpoint.list_checkpoints(workdir, verify=True)] == [False, False, True]

@@ -3,7 +3,7 @@
 import pytest
 
 from yolox_jax.errors import UserError
-from yolox_jax.training.checkpoints import has_stalled
+from yolox_jax.training.save_due import has_stalled
 
 _APS = {10: 0.1, 20: 0.3, 30: 0.3, 40: 0.2, 50: 0.4, 60: 0.4, 70: 0.39, 80: 0.1}
 

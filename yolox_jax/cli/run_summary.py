@@ -2,7 +2,6 @@
 
 import shlex
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -12,6 +11,7 @@ from ml_collections import ConfigDict
 from yolox_jax.cli.commands import how_to_run
 from yolox_jax.evaluation.evaluate import EvalResult
 from yolox_jax.models import yolox
+from yolox_jax.storage import Location
 from yolox_jax.training.schedule import Schedule
 from yolox_jax.training.state import TrainState
 from yolox_jax.types import Source
@@ -19,7 +19,7 @@ from yolox_jax.types import Source
 
 def print_start(
     config: ConfigDict,
-    workdir: Path,
+    workdir: Location,
     mesh: Mesh,
     train_state: TrainState,
     sources: tuple[Source, Source],
@@ -49,7 +49,7 @@ def print_start(
     )
 
 
-def print_end(result: EvalResult, workdir: Path, config_file: str, changed: Mapping[str, Any]) -> None:
+def print_end(result: EvalResult, workdir: Location, config_file: str, changed: Mapping[str, Any]) -> None:
     """Prints AP, what was written and what to do next; `changed` has the config fields that the command line set."""
     overrides = [f"--config.{field}={value}" for field, value in changed.items()]
     again = [*how_to_run("eval"), f"--config={config_file}", f"--weights={workdir}", *overrides]

@@ -2,12 +2,12 @@
 
 import dataclasses
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
+from yolox_jax import storage
 from yolox_jax.data.images import ImageConfig
 from yolox_jax.detection.anchors import check_size
 from yolox_jax.errors import UserError
@@ -49,7 +49,7 @@ def load(weights: str, dtype: str = "auto") -> Pretrained:
     Raises:
       UserError: there are no such weights, they cannot be read, or they do not belong to a YOLOX.
     """
-    found = checkpoint.find(Path(weights))
+    found = checkpoint.find(storage.resolve(weights))
     if found is not None:
         meta = checkpoint.read_meta(found)
         variables = load_weights(str(found), meta.model, meta.class_names)

@@ -59,9 +59,20 @@ def write_bytes(path: Location, data: bytes, patience: Patience = Patience()) ->
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            unfinished.replace(path)
+            _rename(unfinished, path, data)
         finally:
             unfinished.unlink(missing_ok=True)
+
+
+def _rename(unfinished: Path, path: Path, data: bytes) -> None:
+    """Renames a complete file. On a mount that cannot rename, writes in place; what only grew is appended."""
+    try:
+        unfinished.replace(path)
+    except OSError:
+        before = path.read_bytes() if path.exists() else b""
+        grows = bool(before) and data.startswith(before)
+        with path.open("ab" if grows else "wb") as file:
+            file.write(data[len(before) if grows else 0 :])
 
 
 def create(path: Location, data: bytes, patience: Patience = Patience()) -> str | None:

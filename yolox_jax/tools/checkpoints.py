@@ -1,27 +1,26 @@
-"""Lists the checkpoints of a run: python -m yolox_jax.tools.checkpoints WORKDIR
+"""Lists the checkpoints of a run: python -m yolox_jax.tools.checkpoints WORKDIR [--verify]
 
 A line has the step, the AP if it was evaluated, the size, the mesh that wrote it (devices, or processes x devices),
-whether it is the best by AP, and whether it is complete.
+whether it is the best by AP, and whether it is complete. --verify reads every file and compares it with the manifest of
+its checkpoint; the exit code is 1 if one is damaged.
 """
 
-from pathlib import Path
+import sys
+from collections.abc import Sequence
 
-from absl import app
+from absl import app, flags
 
+from yolox_jax import storage
 from yolox_jax.cli.terminal import quiet_libraries, user_errors
 from yolox_jax.errors import NotFoundError
 from yolox_jax.weights import checkpoint
+from yolox_jax.weights.checkpoint import Listed
+
+_VERIFY = flags.DEFINE_boolean("verify", False, "Read every file and compare it with the manifest.")
 
 
-def table(workdir: Path) -> str:
-    """Formats one line for each checkpoint, the oldest first.
-
-    Raises:
-      NotFoundError: the directory has none.
-    """
-    listed = checkpoint.list_checkpoints(workdir)
-    if not listed:
-        raise NotFoundError(f"{workdir} has no checkpoints", "give the directory of a run")
+def table(listed: Sequence[Listed]) -> str:
+    """Formats one line for each checkpoint."""
     aps = {each.step: each.ap for each in listed if each.ap is not None}
     best = checkpoint.best_step(aps, aps)
     lines = [f"{'step':>8}  {'AP':>7}  {'MB':>7}  {'mesh':>7}  state"]
@@ -37,7 +36,11 @@ def main(argv: list[str]) -> None:
         raise app.UsageError("give the directory of one run")
     quiet_libraries()
     with user_errors():
-        print(table(Path(argv[1])))
+        listed = checkpoint.list_checkpoints(storage.resolve(argv[1]), _VERIFY.value)
+        if not listed:
+            raise NotFoundError(f"{argv[1]} has no checkpoints", "give the directory of a run")
+        print(table(listed))
+    sys.exit(1 if _VERIFY.value and any(each.is_damaged for each in listed) else 0)
 
 
 if __name__ == "__main__":

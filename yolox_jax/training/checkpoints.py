@@ -1,4 +1,4 @@
-"""Saves and restores the checkpoints of a run, and decides when to save and when to stop early.
+"""Saves and restores the checkpoints of a run.
 
 weights/checkpoint.py describes and reads their content.
 """
@@ -9,8 +9,7 @@ import functools
 import json
 import logging
 import shutil
-import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,10 +18,13 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
 from yolox_jax.errors import UserError
+from yolox_jax.storage import Location
 from yolox_jax.training import hosts
 from yolox_jax.training.loss_scale import LossScale
 from yolox_jax.training.run_directory import write_atomically, writing
+from yolox_jax.training.slices import Slices
 from yolox_jax.training.state import TrainState
+from yolox_jax.weights import manifest
 from yolox_jax.weights.checkpoint import (
     FOLDER,
     CheckpointError,
@@ -33,45 +35,16 @@ from yolox_jax.weights.checkpoint import (
     first_line,
     read_aps,
     read_meta,
+    verify,
 )
 
 logger = logging.getLogger("yolox_jax.training")
 
 _T = TypeVar("_T")
 
+_ARRAY_ITEMS = ("ema", "raw", "train")
+_SAVE_SECONDS = 24 * 3600  # a bucket may be away for long; orbax's own limit would end the run after twenty minutes
 _LOSS_SCALE = "loss_scale"  # an item of its own, so that the others are the same for every compute dtype
-
-
-class SaveDue:
-    """Decides when to save: every so many steps, every so many minutes, or both.
-
-    With several processes the clock of process 0 counts; the others ask for it every `ask_every` steps.
-    """
-
-    def __init__(self, every_steps: int | None, every_minutes: float | None, ask_every: int = 10):
-        """Raises a UserError if a number is too small for its field of the config."""
-        if every_steps is not None and every_steps < 1:
-            raise UserError(f"config.checkpoint.every_steps is {every_steps}", "give 1 or more, or None for never")
-        if every_minutes is not None and every_minutes < 0:
-            raise UserError(f"config.checkpoint.every_minutes is {every_minutes}", "give 0 or more, or None for never")
-        if ask_every < 1:
-            raise UserError(f"config.log_every_steps is {ask_every}", "give 1 or more")
-        self._every_steps = every_steps
-        self._ask_every = ask_every
-        self._every_seconds = None if every_minutes is None else 60 * every_minutes
-        self._since = time.monotonic()  # the wall clock can go backwards
-
-    def note_save(self) -> None:
-        """Restarts the count of minutes."""
-        self._since = time.monotonic()
-
-    def __call__(self, step: int) -> bool:
-        """Returns whether to save after step `step`, counted from 0."""
-        by_steps = self._every_steps is not None and (step + 1) % self._every_steps == 0
-        by_time = self._every_seconds is not None and time.monotonic() - self._since >= self._every_seconds
-        if jax.process_count() > 1:
-            by_time = (step + 1) % self._ask_every == 0 and bool(hosts.broadcast_from_primary(by_time))
-        return by_steps or by_time
 
 
 class _Manager(ocp.CheckpointManager):
@@ -87,19 +60,41 @@ class Checkpoints:
     Holds threads and files from the first save until `close`. All processes must make the same calls.
     """
 
-    def __init__(self, workdir: Path, keep_last: int = 2):
-        """Raises a UserError if `keep_last` is less than 1."""
+    def __init__(
+        self, workdir: Path, keep_last: int = 2, address: Location | None = None, slices: Slices | None = None
+    ):
+        """Reads the recorded APs.
+
+        Args:
+          workdir: the run directory.
+          keep_last: how many checkpoints to keep besides the best.
+          address: what messages call the run directory, if `workdir` is a copy of it.
+          slices: if each process has such a copy, how process 0 gets what the others write.
+        Raises:
+          UserError: `keep_last` is less than 1, or the file of APs is damaged.
+        """
         if keep_last < 1:
             raise UserError(f"config.checkpoint.keep_last is {keep_last}", "give 1 or more")
         self._directory = (workdir / FOLDER).absolute()
+        self._shown = (address or workdir.absolute()) / FOLDER  # in messages
         self._keep_last = keep_last
         self._aps = read_aps(self._directory)
         self._unreadable: set[int] = set()
         self._manager: _Manager | None = None
+        self._saving = -1  # the step of the last save
+        self._slices = slices
+        if slices is not None:
+            # No list of arrays by process: the others would wait for process 0 to make its folder on their disks.
+            handler = ocp.type_handlers.ArrayHandler(array_metadata_store=None)
+            ocp.type_handlers.register_type_handler(jax.Array, handler, override=True)
 
     def steps(self) -> list[int]:
         """Returns the steps of the complete checkpoints, oldest first."""
         return sorted(complete_steps(self._directory))
+
+    def path(self, step: int) -> Path:
+        """Returns the folder of the checkpoint of this step."""
+        return self._directory / str(step)
 
     def save(self, state: TrainState, meta: Meta) -> None:
         """Starts writing in the background. The arrays are copied before this returns, so the state may be donated.
@@ -116,7 +111,10 @@ class Checkpoints:
         with self._write_errors():
             if self._manager is None:
                 self._manager = self._open()
-            if meta.step not in self._manager.all_steps():
+            # Process 0 decides: on disks of their own, the others have no finished checkpoints.
+            if not hosts.broadcast_from_primary(meta.step in self._manager.all_steps()):
+                self._manager.wait_until_finished()  # as `save` would; then no other step is being written
+                self._saving = meta.step
                 # force: after a fallback, orbax would otherwise skip the steps up to the unreadable checkpoint.
                 self._manager.save(meta.step, args=items, force=True)
 
@@ -124,16 +122,45 @@ class Checkpoints:
         options = ocp.CheckpointManagerOptions(
             preservation_policy=_LatestAndBest(self._keep_last, self.aps, self._unreadable),
             cleanup_tmp_directories=True,  # half-written by a killed run
+            async_options=ocp.AsyncOptions(
+                timeout_secs=_SAVE_SECONDS,
+                post_finalization_callback=self._write_manifest,
+                barrier_sync_fn=None if self._slices is None else self._exchange_slices,
+            ),
         )
+        self._directory.mkdir(parents=True, exist_ok=True)
         return _Manager(self._directory, options=options)
+
+    def _unfinished(self) -> Path:
+        """The folder to which orbax writes the checkpoint that is being saved, and which it then renames."""
+        (unfinished,) = self._directory.glob(f"{self._saving}.orbax-checkpoint-tmp*")
+        return unfinished
+
+    def _exchange_slices(self, *, key: str, timeout_ms: int) -> None:
+        """A barrier of orbax. At the one after which process 0 merges what all have written, gets it to process 0."""
+        assert self._slices is not None
+        is_written = "async_write_complete" in key
+        if is_written and not hosts.is_primary():
+            self._slices.send(self._saving, self._unfinished())
+        ocp.multihost.get_barrier_sync_fn()(key=key, timeout_ms=timeout_ms)
+        if is_written and hosts.is_primary():
+            self._slices.collect(self._saving, self._unfinished())
+
+    def _write_manifest(self) -> None:
+        """Writes the manifest into the folder that orbax renames next. Process 0 runs this, once all have written."""
+        unfinished = self._unfinished()
+        for item in _ARRAY_ITEMS:
+            if not (unfinished / item / "manifest.ocdbt").exists():  # without it the arrays cannot be found
+                raise OSError(f"{unfinished / item} lacks the index of its arrays")
+        manifest.write(unfinished, self._saving)
 
     def _set_aside(self, step: int) -> None:
         """Renames the folder of an unreadable checkpoint."""
         self.close()
-        if hosts.is_primary():
+        if hosts.is_primary() or self._slices is not None:
             number = 1 + len(list(self._directory.glob(f"{step}.unreadable-*")))
             with writing(self._directory):
-                (self._directory / str(step)).rename(self._directory / f"{step}.unreadable-{number}")
+                self.path(step).rename(self._directory / f"{step}.unreadable-{number}")
         hosts.all_true(True)  # a barrier: no process lists the folder before this
         self._unreadable.remove(step)
 
@@ -163,8 +190,8 @@ class Checkpoints:
         steps = self.steps()
         # Process 0 lists the folder for all: on a network file system the listing of the others may be older.
         while (step := hosts.broadcast_from_primary(steps.pop() if steps else -1)) >= 0:
-            path = self._directory / str(step)
-            meta, reason = _try_on_all(functools.partial(read_meta, path))
+            path = self._shown / str(step)
+            meta, reason = _try_on_all(functools.partial(_verified_meta, self.path(step)))
             if meta is not None:
                 check(meta)
                 restored, reason = _try_on_all(functools.partial(self._restore, step, like))
@@ -214,7 +241,7 @@ class Checkpoints:
             raise
         except Exception as error:
             steps = self.steps()
-            left = f"the last complete one is {self._directory / str(steps[-1])}" if steps else "there is none yet"
+            left = f"the last complete one is {self.path(steps[-1])}" if steps else "there is none yet"
             # The error does not always mention a full disk.
             free = shutil.disk_usage(self._directory.parent).free / 1e6
             raise CheckpointError(
@@ -253,6 +280,12 @@ def _items(state: TrainState) -> dict[str, Any]:
     return items
 
 
+def _verified_meta(path: Path) -> Meta:
+    if hosts.is_primary():  # one process reads every file; the others learn of its result
+        verify(path)
+    return read_meta(path)
+
+
 def _try_on_all(read: Callable[[], _T]) -> tuple[_T | None, Exception]:
     """Reads in every process. Returns None and the error if any process fails; raises only an OtherFormatError."""
     found: _T | None = None
@@ -264,21 +297,3 @@ def _try_on_all(read: Callable[[], _T]) -> tuple[_T | None, Exception]:
     except Exception as error:  # noqa: BLE001  (orbax and its libraries raise all kinds)
         reason = error
     return (found if hosts.all_true(found is not None) else None), reason
-
-
-def has_stalled(ap_by_step: Mapping[int, float], patience: int | None, step: int) -> bool:
-    """Returns whether none of the last `patience` evaluations up to `step` beats the best one before them.
-
-    Never with `patience` None.
-
-    Depends on the recorded APs alone, so a resumed run stops at the same step as one that was never interrupted.
-
-    Raises:
-      UserError: `patience` is less than 1.
-    """
-    if patience is None:
-        return False
-    if patience < 1:
-        raise UserError(f"config.patience is {patience}", "give 1 or more, or None for never")
-    aps = [ap for evaluated, ap in sorted(ap_by_step.items()) if evaluated <= step]
-    return len(aps) > patience and max(aps[-patience:]) <= max(aps[:-patience])

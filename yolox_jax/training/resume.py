@@ -1,11 +1,11 @@
 """Checks whether this config may resume the run in a directory."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from yolox_jax.data.train_loader import TrainLoader
 from yolox_jax.errors import UserError
+from yolox_jax.storage import Location
 from yolox_jax.weights.checkpoint import Meta
 
 
@@ -15,7 +15,7 @@ def check(
     class_names: tuple[str, ...],
     loader: TrainLoader,
     total_steps: int,
-    workdir: Path,
+    workdir: Location,
 ) -> None:
     """Checks the parts of a config that must not change within a run, and prints the other fields that differ.
 

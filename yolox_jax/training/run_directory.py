@@ -2,16 +2,22 @@
 
 import contextlib
 import itertools
+import logging
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
+from yolox_jax import storage
 from yolox_jax.errors import UserError
 from yolox_jax.locks import locked
+from yolox_jax.storage import Location
+
+logger = logging.getLogger("yolox_jax.training")
 
 # Everything a run writes, trackers included.
-_WRITTEN = (
+WRITTEN = (
     *("checkpoints", "metrics.jsonl", "tensorboard", "pictures", "profile", "results.json", "predictions.jpg"),
     *("tracker.json", "wandb", "mlruns"),
 )
@@ -33,24 +39,50 @@ def writing(
 
 
 @contextlib.contextmanager
-def claim(workdir: Path) -> Iterator[None]:
+def claim(workdir: Path, named: Location | None = None) -> Iterator[None]:
     """Creates the directory and locks it for one run. The lock ends with the process, however that ends.
+
+    `named` is what messages call the directory, if it is another name.
 
     Raises:
       RunDirectoryError: another run holds the directory, or it cannot be written.
     """
 
     def refuse() -> NoReturn:
-        raise RunDirectoryError(f"another run is writing to {workdir}", "wait for it, or choose another --workdir")
+        raise RunDirectoryError(
+            f"another run is writing to {named or workdir}", "wait for it, or choose another --workdir"
+        )
+
+    def warn() -> None:
+        logger.warning("%s is on a file system without locks: a second run in it would not be noticed", workdir)
 
     with contextlib.ExitStack() as held:
         with writing(workdir, advice="choose another --workdir"):
             workdir.mkdir(parents=True, exist_ok=True)
-            held.enter_context(locked(workdir / ".lock", on_busy=refuse))
+            held.enter_context(locked(workdir / ".lock", on_busy=refuse, on_no_locks=warn))
         yield
 
 
-def set_aside(workdir: Path) -> Path | None:
+def can_rename(workdir: Path) -> bool:
+    """Returns whether folders can be renamed in a directory, which is created: some mounts of remote stores cannot.
+
+    Raises:
+      RunDirectoryError: the directory cannot be written.
+    """
+    before, after = (workdir / f".probe-{os.getpid()}-{end}" for end in ("a", "b"))
+    with writing(workdir, advice="choose another --workdir"):
+        workdir.mkdir(parents=True, exist_ok=True)
+        before.mkdir()
+        try:
+            before.rename(after)
+        except OSError:
+            before.rmdir()
+            return False
+        after.rmdir()
+    return True
+
+
+def set_aside(workdir: Location) -> Location | None:
     """Moves the files of an earlier run to earlier-1, earlier-2 … in the directory and returns that folder, or None.
 
     Files that no run writes stay where they are.
@@ -58,14 +90,19 @@ def set_aside(workdir: Path) -> Path | None:
     Raises:
       RunDirectoryError: the directory cannot be written.
     """
-    written = [workdir / name for name in _WRITTEN if (workdir / name).exists()]
+    names = storage.list_names(workdir)
+    written = [name for name in WRITTEN if name in names]
     if not written:
         return None
-    folder = next(path for i in itertools.count(1) if not (path := workdir / f"earlier-{i}").exists())
-    with writing(workdir, advice="choose another --workdir"):
-        folder.mkdir()
-        for path in written:
-            path.rename(folder / path.name)
+    folder = workdir / next(name for i in itertools.count(1) if (name := f"earlier-{i}") not in names)
+    if isinstance(workdir, Path) and isinstance(folder, Path):
+        with writing(workdir, advice="choose another --workdir"):
+            folder.mkdir()
+            for name in written:
+                shutil.move(workdir / name, folder / name)  # copies if the file system cannot rename
+    else:
+        for name in written:
+            storage.move(workdir / name, folder / name)
     return folder
 
 

@@ -2,15 +2,17 @@
 
 A run directory holds checkpoints/<step>/ with four items: `ema`, the EMA weights, which evaluation reads; `raw`, the
 weights that the optimizer updates; `train`, the rest of the state; and `meta`, a JSON with everything that is not an
-array. A run in float16 has a fifth, `loss_scale`. Beside the steps, ap.json has the AP of those that were evaluated: a
-state is saved before it is evaluated, so that a crash during evaluation loses nothing. training/checkpoints.py writes
-them.
+array. A run in float16 has a fifth, `loss_scale`. Beside the items, the manifest has the hash of every file
+(manifest.py). Beside the steps, ap.json has the AP of those that were evaluated: a state is saved before it is
+evaluated, so that a crash during evaluation loses nothing. training/checkpoints.py writes them.
 """
 
 import contextlib
 import dataclasses
 import importlib.metadata
 import json
+import logging
+import tempfile
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,12 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from yolox_jax import storage
 from yolox_jax.errors import UserError
+from yolox_jax.storage import BucketPath, Location
+from yolox_jax.weights import bucket_copy, manifest
+
+logger = logging.getLogger("yolox_jax.weights")
 
 FOLDER = "checkpoints"
 _ITEMS = ("ema", "raw", "train", "meta")
@@ -77,62 +84,100 @@ class Listed:
     ap: float | None  # None if it was not evaluated
     num_bytes: int
     mesh: str  # of the run that wrote it: devices, or processes x devices per process; empty if unknown
-    condition: str  # "complete", or what is wrong
+    condition: str  # "complete" or "verified", or what is wrong
+    is_damaged: bool = False  # neither half-written nor set aside, and cannot be read
 
 
-def list_checkpoints(workdir: Path) -> list[Listed]:
-    """Lists all checkpoints of a run directory, half-written ones included, oldest first."""
-    folder, listed = workdir / FOLDER, []
+def list_checkpoints(run: Location, verify: bool = False) -> list[Listed]:
+    """Lists all checkpoints of a run directory, half-written ones included, oldest first.
+
+    With `verify`, reads every file and compares it with the manifest.
+    """
+    folder = run / FOLDER
+    sizes = {name: found.size for name, found in storage.list_files(folder).items()}
     aps = read_aps(folder)
-    for path in folder.glob("*") if folder.is_dir() else []:
-        step, _, rest = path.name.partition(".")
-        if not step.isdigit():
-            continue
-        mesh, condition = "", "complete"
-        if rest.startswith("unreadable"):
-            condition = "set aside: cannot be read"
-        elif rest:  # orbax writes to <step>.orbax-checkpoint-tmp… and renames it
-            condition = "half-written"
-        else:
-            try:
-                meta = read_meta(path)
-                mesh = str(meta.num_devices)
-                if meta.num_processes > 1:
-                    mesh = f"{meta.num_processes}x{meta.num_devices // meta.num_processes}"
-            except OtherFormatError as error:
-                condition = error.what
-            except CheckpointError as error:
-                condition = f"cannot be read: {first_line(error.__cause__ or error)}"
-        num_bytes = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-        listed.append(Listed(int(step), None if rest else aps.get(int(step)), num_bytes, mesh, condition))
+    with contextlib.ExitStack() as opened:
+        local = folder
+        if isinstance(local, BucketPath):
+            local = Path(opened.enter_context(tempfile.TemporaryDirectory()))
+            names = sizes if verify else [name for name in sizes if name.split("/")[1:2] in (["meta"], [manifest.NAME])]
+            storage.in_parallel(lambda name: bucket_copy.copy_file(folder / name, local / name), names)
+        listed = []
+        for name in {*(name.partition("/")[0] for name in sizes if "/" in name), *storage.list_names(folder)}:
+            step, _, rest = name.partition(".")
+            if step.isascii() and step.isdigit():
+                num_bytes = sum(size for file, size in sizes.items() if file.startswith(f"{name}/"))
+                described = _describe(folder / name, local / name, rest, verify)
+                listed.append(Listed(int(step), None if rest else aps.get(int(step)), num_bytes, *described))
     return sorted(listed, key=lambda each: (each.step, each.condition))
 
 
-def find(path: Path) -> Path | None:
+def _describe(path: Location, local: Path, rest: str, verify: bool) -> tuple[str, str, bool]:
+    """Mesh, condition and whether it is damaged, of a checkpoint whose folder's name ends in `rest` after the step."""
+    if rest.startswith("unreadable"):
+        return "", "set aside: cannot be read", False
+    if rest or (path != local and not (local / "meta").is_dir()):  # orbax writes to <step>.orbax-checkpoint-tmp…
+        return "", "half-written", False
+    mesh = ""
+    try:
+        meta = read_meta(local)
+        mesh = str(meta.num_devices)
+        if meta.num_processes > 1:
+            mesh = f"{meta.num_processes}x{meta.num_devices // meta.num_processes}"
+        if not verify:
+            return mesh, "complete", False
+        with _reading(local):
+            return mesh, "verified" if manifest.verify(local) else "complete, but has no manifest", False
+    except OtherFormatError as error:
+        return mesh, error.what, False
+    except CheckpointError as error:
+        return mesh, f"cannot be read: {first_line(error.__cause__ or error)}", True
+
+
+def find(path: Location) -> Path | None:
     """Returns the checkpoint that a path names: the path itself, or the newest one of a run directory; None otherwise.
 
-    RUN/last names the newest one too, RUN/best the one with the highest AP, unless there is such a folder.
+    RUN/last names the newest one too, RUN/best the one with the highest AP, unless there is such a folder. A checkpoint
+    in a bucket is copied to the disk first, and the copy is returned.
 
     Raises:
       CheckpointError: RUN/best of a run without any evaluation.
     """
-    if path.name in ("best", "last") and not path.exists():
-        newest = find(path.parent)
-        return newest if newest is None or path.name == "last" else _best(newest.parent)
+    which = "last"
+    if path.name in ("best", "last") and not storage.exists(path):
+        path, which = path.parent, path.name
+    return _find_in_bucket(path, which) if isinstance(path, BucketPath) else _find_on_disk(path, which)
+
+
+def _find_on_disk(path: Path, which: str) -> Path | None:
     if (path / "ema").is_dir() and (path / "meta").is_dir():
         return path
     for folder in (path / FOLDER, path):
         if steps := complete_steps(folder):
-            return folder / str(max(steps))
+            return folder / str(_choose(folder, steps, which))
     return None
 
 
-def _best(folder: Path) -> Path:
-    best = best_step(read_aps(folder), complete_steps(folder))
+def _find_in_bucket(path: BucketPath, which: str) -> Path | None:
+    files = storage.list_files(path)
+    if any(name.startswith("meta/") for name in files):
+        return bucket_copy.cached(path, files)
+    for folder, prefix in ((path / FOLDER, f"{FOLDER}/"), (path, "")):
+        if steps := bucket_copy.steps(files, prefix):
+            step = _choose(folder, steps, which)
+            return bucket_copy.cached(folder / str(step), steps[step])
+    return None
+
+
+def _choose(folder: Location, steps: Collection[int], which: str) -> int:
+    """Returns the "last" or the "best" of the steps in a folder of checkpoints."""
+    if which == "last":
+        return max(steps)
+    best = best_step(read_aps(folder), steps)
     if best is None:
         run = folder.parent
         raise CheckpointError(f"no checkpoint of {run} was evaluated, so none is the best", f"{run}/last is the newest")
-    return folder / str(best)
+    return best
 
 
 def complete_steps(folder: Path) -> list[int]:
@@ -147,8 +192,21 @@ def read_meta(checkpoint: Path) -> Meta:
     Raises:
       CheckpointError: the checkpoint is damaged, or of another version of this package.
     """
-    with _reading(checkpoint), ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
-        return Meta.from_json(reader.restore((checkpoint / "meta").absolute()), checkpoint)
+    with _reading(checkpoint):
+        manifest.verify(checkpoint, items=("meta",))
+        with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
+            return Meta.from_json(reader.restore((checkpoint / "meta").absolute()), checkpoint)
+
+
+def verify(checkpoint: Path, items: Collection[str] | None = None) -> None:
+    """Checks the files of a checkpoint, or of some items, against its manifest. Warns if an older version wrote none.
+
+    Raises:
+      CheckpointError: a file is missing, damaged, or that of another step.
+    """
+    with _reading(checkpoint):
+        if not manifest.verify(checkpoint, items):
+            logger.warning("%s has no manifest, as those of older versions: its files are not verified", checkpoint)
 
 
 def read_variables(checkpoint: Path, abstract_variables: Any, item: str = "ema") -> Any:
@@ -158,21 +216,22 @@ def read_variables(checkpoint: Path, abstract_variables: Any, item: str = "ema")
       CheckpointError: the checkpoint is damaged.
     """
     like = jax.tree.map(lambda x: np.empty(x.shape, x.dtype), abstract_variables)
+    verify(checkpoint, items=(item,))
     with _reading(checkpoint), ocp.StandardCheckpointer() as reader:
         return reader.restore((checkpoint / item).absolute(), like)
 
 
-def read_aps(directory: Path) -> dict[int, float]:
+def read_aps(directory: Location) -> dict[int, float]:
     """Reads the AP of each evaluated step from ap.json in a folder of checkpoints; empty if there is none.
 
     Raises:
       CheckpointError: the file is damaged.
     """
     file = directory / "ap.json"
-    if not file.exists():
+    if not storage.exists(file):
         return {}
     try:
-        return {int(step): float(ap) for step, ap in json.loads(file.read_text()).items()}
+        return {int(step): float(ap) for step, ap in json.loads(storage.read_bytes(file)).items()}
     except (ValueError, AttributeError, TypeError) as error:
         raise CheckpointError(
             f"{file} is not a JSON object of one AP for each step ({first_line(error)})",

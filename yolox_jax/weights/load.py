@@ -43,7 +43,7 @@ def load_weights(
     if item not in ("ema", "raw"):
         raise UserError(f"config.init_item is {item!r}", "choose ema or raw")
     model = yolox.create(model_name, len(class_names))
-    found = checkpoint.find(Path(spec))
+    found = checkpoint.find(storage.resolve(spec))
     if found is None:
         return _from_official(spec, model, class_names, transfer, seed)
 

@@ -1,0 +1,61 @@
+"""The walk of docs/clusters.md with a run in a bucket: its commands, as they stand there, against a store here."""
+
+import re
+import shlex
+import shutil
+
+import cv2
+import numpy as np
+import pytest
+
+from tests import programs
+from tests.storage_servers import gs_bucket, gs_server  # noqa: F401  (fixtures)
+
+_SHORT = [
+    "--config.input_size=(64, 64)",
+    "--config.batch_size=4",
+    "--config.eval.batch_size=8",
+    "--config.eval.every_epochs=1",
+    "--config.epochs=3",
+    "--config.log_every_steps=1",
+    "--config.checkpoint.every_steps=2",
+    "--config.data.shapes.num_train=16",
+    "--config.data.shapes.num_val=8",
+]
+
+
+def _commands() -> list[list[str]]:
+    page = (programs.ROOT / "docs" / "clusters.md").read_text()
+    (section,) = re.findall(r"^## A spot machine and a bucket\n(.*?)^## ", page, re.MULTILINE | re.DOTALL)
+    lines = "".join(re.findall(r"^```\n(.*?)^```", section, re.MULTILINE | re.DOTALL)).splitlines()
+    return [shlex.split(line) for line in lines]
+
+
+@pytest.mark.slow
+def test_a_run_in_a_bucket_outlives_its_machine_and_is_used_from_there(tmp_path, gs_bucket):  # noqa: F811
+    home = tmp_path / "home"
+    more = {**gs_bucket.environment, "YOLOX_JAX_HOME": str(home)}
+    cv2.imwrite(str(tmp_path / "street.jpg"), np.zeros((40, 60, 3), np.uint8))
+
+    def start(command, num_devices=1):
+        python, *rest = (part.replace("gs://my-bucket", gs_bucket.address) for part in command)
+        assert python == "python"
+        program = f"-m {rest.pop(1)}" if rest[0] == "-m" else rest[0]
+        arguments = rest[1:] + (_SHORT if program in ("train.py", "eval.py") else [])
+        arguments = [part.replace("configs/", f"{programs.ROOT}/configs/") for part in arguments]
+        return programs.start(program, arguments, tmp_path, num_devices=num_devices, **more)
+
+    first, *others = _commands()
+    assert others[0] == first and len(others) == 4
+    run = f"{gs_bucket.address}/quick"
+    lost = start(first)
+    lost.wait_for_step(7)
+    lost.kill()
+    shutil.rmtree(home)
+    outputs = [start(others[0], num_devices=2).end(0).stdout]
+    shutil.rmtree(home)
+    outputs += [start(command).end(0).stdout for command in others[1:]]
+    resumed, listed, evaluated, predicted = outputs
+    assert re.search(f"resuming from step [246] of {run}\n", resumed) and f"Written to {run}: checkpoints/" in resumed
+    assert re.search(r"^ +12 .* verified$", listed, re.MULTILINE)
+    assert "8 images" in evaluated and (tmp_path / "found").is_dir(), predicted

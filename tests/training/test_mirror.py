@@ -1,0 +1,227 @@
+"""Whenever a run dies, what the bucket holds is a run that a new machine resumes without a gap."""
+
+import json
+import shutil
+import threading
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from tests.faulty_proxy import faulty_proxy
+from tests.storage_servers import gs_bucket, gs_server  # noqa: F401  (fixtures)
+from tests.training import toy
+from yolox_jax import storage
+from yolox_jax.storage import Patience, StorageError
+from yolox_jax.training import bucket_claim, mirror
+from yolox_jax.training.bucket_claim import BucketClaim, ClaimLost
+from yolox_jax.training.checkpoints import Checkpoints
+from yolox_jax.training.mirror import Mirror
+from yolox_jax.weights import bucket_copy, checkpoint, manifest
+from yolox_jax.weights.checkpoint import Meta
+
+
+class _Run:
+    """A run of one process that writes a line a step, saves every second step and evaluates every fourth."""
+
+    def __init__(self, local, address):
+        self.local, self.address = local, address
+        local.mkdir(parents=True, exist_ok=True)
+        self.claim = BucketClaim(address)
+        mirror.fill(local, address)
+        self.mirror = Mirror(local, address, self.claim)
+        self.checkpoints = Checkpoints(local, address=address)
+        restored = self.checkpoints.restore_latest(toy.create_state(), lambda meta: None)
+        self.state, self.step = (toy.create_state(), 0) if restored is None else (restored[0], restored[1].step)
+        lines = self.log.read_text().splitlines() if self.log.exists() else []
+        self.log.write_text("".join(f"{line}\n" for line in lines if json.loads(line)["step"] < self.step))
+
+    @property
+    def log(self):
+        return self.local / "metrics.jsonl"
+
+    def train(self, num_steps):
+        for _ in range(num_steps):
+            self._note({"step": self.step})
+            self.step += 1
+            self.state = self.state.replace(step=self.state.step + 1, ema=jax.tree.map(lambda x: x + 1, self.state.ema))
+            if self.step % 2 == 0:
+                self.checkpoints.save(self.state, Meta("nano", ("cat",), self.step, {}, {"next_step": self.step}))
+                self.mirror.request(saving=self.step)
+            if self.step % 4 == 0:
+                self._note({"step": self.step - 1, "event": "evaluation"})
+                self.checkpoints.record_ap(self.step, 1 / self.step)
+                self.mirror.request()
+
+    def _note(self, record):
+        with self.log.open("a") as file:
+            file.write(json.dumps(record) + "\n")
+
+    def end(self):
+        self.checkpoints.close()
+        self.mirror.close()
+        self.claim.release()
+
+
+def _check(address):
+    """Checks that the run in the bucket can be resumed. Returns the step."""
+    files = storage.list_files(address)
+    steps = bucket_copy.steps(files)
+    if not steps:
+        return 0
+    records = [json.loads(line) for line in storage.read_bytes(address / "metrics.jsonl").splitlines()]
+    logged = [record["step"] for record in records if "event" not in record]
+    evaluated = {record["step"] for record in records if "event" in record}
+    assert logged[: max(steps)] == list(range(max(steps))) and len(logged) == len(set(logged))
+    aps = checkpoint.read_aps(address / "checkpoints")
+    assert {step - 1 for step in aps} <= evaluated
+    return max(steps)
+
+
+@pytest.fixture
+def looks_again(monkeypatch):
+    monkeypatch.setattr(bucket_claim, "_LOOK_SECONDS", 0.05)
+
+
+def test_after_every_single_write_the_bucket_holds_a_run_that_can_be_resumed(tmp_path, monkeypatch):
+    address = tmp_path / "bucket"
+    found, lock = [], threading.RLock()
+
+    def watched(function):
+        def call(*arguments):
+            with lock:  # one write at a time: each is a moment at which the machine may vanish
+                result = function(*arguments)
+                found.append(_check(address))
+            return result
+
+        return call
+
+    for module, name in ((bucket_copy, "copy_out"), (storage, "write_bytes"), (storage, "remove")):
+        monkeypatch.setattr(module, name, watched(getattr(module, name)))
+    run = _Run(tmp_path / "local", address)
+    run.train(9)
+    run.end()
+    assert found == sorted(found) and {2, 4, 6, 8} >= set(found) - {0} and found[-1] == 8
+    # The evaluated step is the best one.
+    assert sorted(bucket_copy.steps(storage.list_files(address))) == sorted(run.checkpoints.steps()) == [4, 6, 8]
+
+
+def test_a_run_whose_disk_is_gone_resumes_from_the_bucket_bit_for_bit(tmp_path, gs_bucket):  # noqa: F811
+    address = storage.resolve(gs_bucket.address) / "run"
+    for _ in range(2):
+        run = _Run(tmp_path / "local", address)
+        run.train(5)
+        run.end()
+        shutil.rmtree(tmp_path / "local")
+    whole = _Run(tmp_path / "other", tmp_path / "bucket")
+    whole.train(8)
+    whole.end()
+    resumed = _Run(tmp_path / "local", address)
+    resumed.end()
+    assert resumed.step == 8  # step 5 was not saved: the second start resumed from 4
+    jax.tree.map(np.testing.assert_array_equal, resumed.state, whole.state)
+    steps = [json.loads(line)["step"] for line in resumed.log.read_text().splitlines()]
+    assert steps == [0, 1, 2, 3, 3, 4, 5, 6, 7, 7]
+    assert checkpoint.find(address).name == "8" and checkpoint.find(address / "best").name == "4"
+    variables = checkpoint.read_variables(checkpoint.find(address / "checkpoints" / "6"), whole.state.ema)
+    assert jax.tree.structure(variables) == jax.tree.structure(whole.state.ema)
+    listed = checkpoint.list_checkpoints(address, verify=True)
+    assert [(each.step, each.ap) for each in listed] == [(4, 0.25), (6, None), (8, 0.125)]
+    assert {each.condition for each in listed} == {"verified"}
+
+
+def test_what_is_half_written_counts_as_absent_and_what_is_damaged_is_saved_again(tmp_path, caplog):
+    address = tmp_path / "bucket"
+    run = _Run(tmp_path / "local", address)
+    run.train(4)
+    run.end()
+    shutil.copytree(address / "checkpoints" / "4", address / "checkpoints" / "6")
+    shutil.rmtree(address / "checkpoints" / "6" / "meta")
+    (address / "checkpoints" / "4" / "meta" / "metadata").write_text("{")
+    resumed = _Run(tmp_path / "new", address)
+    assert resumed.step == 2 and f"{address / 'checkpoints' / '4'} cannot be read" in caplog.text
+    resumed.train(2)
+    resumed.end()
+    assert sorted(bucket_copy.steps(storage.list_files(address))) == [2, 4]
+    assert not any(path.is_file() for path in (address / "checkpoints" / "6").rglob("*"))
+    assert manifest.verify(address / "checkpoints" / "4")
+    assert (address / "checkpoints" / "4.unreadable-1" / "meta" / "metadata").read_text() == "{"
+
+
+def test_only_files_that_differ_are_copied_to_a_folder_that_is_there(tmp_path, monkeypatch):
+    run = _Run(tmp_path / "local", tmp_path / "bucket")
+    run.train(4)
+    run.end()
+    damaged = next(path for path in (tmp_path / "local" / "checkpoints" / "4" / "ema").rglob("*") if path.is_file())
+    damaged.write_bytes(b"")
+    (tmp_path / "local" / "checkpoints" / "8").mkdir()
+    copied = []
+    copy = bucket_copy.copy_file
+    monkeypatch.setattr(
+        bucket_copy, "copy_file", lambda source, *rest: (copied.append(source.name), copy(source, *rest))
+    )
+    assert mirror.fill(tmp_path / "local", tmp_path / "bucket") == {2, 4}
+    notes = {"_CHECKPOINT_METADATA", "commit_success.txt", "metrics.jsonl", "ap.json"}
+    assert set(copied) - notes == {damaged.name}
+    assert not (tmp_path / "local" / "checkpoints" / "8").exists()
+    assert manifest.verify(tmp_path / "local" / "checkpoints" / "4")
+
+
+def test_a_run_trains_on_while_its_bucket_is_away_and_catches_up(tmp_path, gs_bucket, monkeypatch, caplog):  # noqa: F811
+    monkeypatch.setattr(mirror, "_OUTAGE_SECONDS", 0.2)
+    monkeypatch.setattr("yolox_jax.storage.client._LONGEST_WAIT_S", 0.1)
+    with faulty_proxy(gs_bucket.endpoint) as proxy:
+        for name, value in gs_bucket.through(proxy.endpoint).environment.items():
+            monkeypatch.setenv(name, value)
+        address = storage.resolve(gs_bucket.address) / "run"
+        run = _Run(tmp_path / "local", address)
+        run.train(2)
+        _wait_until(lambda: checkpoint.find(address) is not None)
+        proxy.is_down = True
+        run.train(6)  # does not wait: saves 4, 6 and 8
+        assert run.checkpoints.steps()[-1] >= 6
+        _wait_until(lambda: "the run continues, and what it saves waits in" in caplog.text)
+        proxy.is_down = False
+        run.end()
+        assert "answers again: everything is copied" in caplog.text and caplog.text.count("the run continues") == 1
+        assert sorted(bucket_copy.steps(storage.list_files(address))) == [4, 6, 8]
+        assert _check(address) == 8
+
+
+def test_a_bucket_that_refuses_later_ends_the_run_with_a_message(tmp_path, gs_bucket, monkeypatch):  # noqa: F811
+    with faulty_proxy(gs_bucket.endpoint) as proxy:
+        for name, value in gs_bucket.through(proxy.endpoint).environment.items():
+            monkeypatch.setenv(name, value)
+        run = _Run(tmp_path / "local", storage.resolve(gs_bucket.address) / "run")
+        proxy.errors, proxy.status = 1.0, 403
+        run.train(2)
+        with pytest.raises(StorageError, match="is refused .status 403."):
+            run.end()
+
+
+def test_a_run_that_lost_its_claim_writes_nothing_more(tmp_path, monkeypatch, looks_again):
+    address = tmp_path / "bucket"
+    monkeypatch.setattr(bucket_claim, "_EXPIRES_SECONDS", 0.1)
+    run = _Run(tmp_path / "local", address)
+    run.train(2)
+    _wait_until(lambda: (address / "checkpoints" / "2" / manifest.NAME).exists() and not run.mirror._asked.is_set())
+    monkeypatch.setattr(bucket_claim, "_machine", lambda: "another")
+    other = BucketClaim(address)  # this run was stopped for a while, and comes back
+    with pytest.raises(ClaimLost):
+        run.claim.confirm(Patience(1))
+    before = storage.list_files(address)
+    run.train(2)
+    with pytest.raises(ClaimLost):
+        run.mirror.check()
+    with pytest.raises(ClaimLost):
+        run.end()
+    assert storage.list_files(address) == before
+    other.release()
+
+
+def _wait_until(holds, seconds=60.0):
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end, "nothing happens"
+        time.sleep(0.02)

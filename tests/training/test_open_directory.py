@@ -1,0 +1,130 @@
+"""A run directory on any kind of store: what cannot lock or rename is a warning, what refuses is one message."""
+
+import errno
+import fcntl
+import os
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+from tests.faulty_proxy import faulty_proxy
+from tests.storage_servers import gs_bucket, gs_server  # noqa: F401  (fixtures)
+from tests.training import toy
+from yolox_jax import storage
+from yolox_jax.errors import UserError
+from yolox_jax.training import bucket_claim
+from yolox_jax.training.checkpoints import Checkpoints
+from yolox_jax.training.open_directory import opened
+from yolox_jax.training.run_directory import RunDirectoryError
+from yolox_jax.weights import checkpoint
+from yolox_jax.weights.checkpoint import Meta
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("YOLOX_JAX_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(bucket_claim, "_LOOK_SECONDS", 0.05)
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def refusing(tmp_path, monkeypatch):
+    """Makes calls of the system fail below tmp_path/drive, as on a mount that does not have them."""
+
+    def refuse(module, name, places=(0, 1)):
+        function = getattr(module, name)
+
+        def call(*arguments, **keywords):
+            paths = [arguments[place] for place in places if place < len(arguments)]
+            paths = [
+                os.readlink(f"/proc/self/fd/{path}") if isinstance(path, int) else os.fspath(path) for path in paths
+            ]
+            if any(path.startswith(str(tmp_path / "drive")) for path in paths):
+                raise OSError(errno.ENOSYS, "Function not implemented")
+            return function(*arguments, **keywords)
+
+        monkeypatch.setattr(module, name, call)
+
+    return refuse
+
+
+def _save(directory, step, resume=None):
+    checkpoints = Checkpoints(directory.path, 2, directory.address)
+    restored = checkpoints.restore_latest(toy.create_state(), lambda meta: None)
+    assert (None if restored is None else restored[1].step) == resume
+    state = toy.create_state() if restored is None else restored[0]
+    state = state.replace(ema=jax.tree.map(lambda x: x + 1, state.ema))
+    checkpoints.save(state, Meta("nano", ("cat",), step, {}, {"next_step": step}))
+    directory.copy(saving=step)
+    checkpoints.close()
+    return state
+
+
+def test_a_mount_without_locks_is_a_warning(tmp_path, refusing, caplog):
+    refusing(fcntl, "flock", places=(0,))
+    with opened(tmp_path / "drive", resume=True) as directory:
+        assert directory.path == directory.address == tmp_path / "drive"
+        _save(directory, 1)
+    assert f"{tmp_path / 'drive'} is on a file system without locks: a second run" in caplog.text
+
+
+def test_a_mount_that_cannot_lock_rename_or_link_gets_whole_files_and_the_run_resumes(
+    tmp_path, refusing, caplog, monkeypatch, home
+):
+    refusing(fcntl, "flock", places=(0,))
+    for name in ("rename", "replace", "link"):
+        refusing(os, name)
+    drive = tmp_path / "drive"
+    with opened(drive, resume=True) as directory:
+        (directory.path / "metrics.jsonl").write_text("{}\n")
+        _save(directory, 1)
+    shutil.rmtree(home)
+    monkeypatch.chdir(tmp_path)
+    with opened(drive, resume=True) as directory:
+        assert (directory.path / "metrics.jsonl").read_text() == "{}\n"
+        state = _save(directory, 2, resume=1)
+    assert caplog.text.count("drive is on a file system that cannot rename") == 2
+    found = checkpoint.find(drive)
+    assert found == drive / "checkpoints" / "2"
+    jax.tree.map(np.testing.assert_array_equal, checkpoint.read_variables(found, state.ema), state.ema)
+    with opened(drive, resume=False) as directory:
+        _save(directory, 1)
+    assert sorted(checkpoint.complete_steps(drive / "checkpoints")) == [1]
+    assert sorted(checkpoint.complete_steps(drive / "earlier-1" / "checkpoints")) == [1, 2]
+
+
+def test_starting_over_in_a_bucket_sets_the_earlier_run_aside(gs_bucket, capsys):  # noqa: F811
+    address = storage.resolve(gs_bucket.address) / "run"
+    with opened(address, resume=True) as directory:
+        _save(directory, 2)
+    with opened(address, resume=False) as directory:
+        assert f"moved the earlier run in {address} to {address}/earlier-1" in capsys.readouterr().out
+        _save(directory, 1)
+    assert checkpoint.find(address).name == "1" and checkpoint.find(address / "earlier-1").name == "2"
+
+
+def test_a_second_run_on_this_machine_is_refused_at_once(gs_bucket):  # noqa: F811
+    address = storage.resolve(gs_bucket.address) / "run"
+    refused = pytest.raises(RunDirectoryError, match=f"another run is writing to {address}: wait for it, or")
+    with opened(address, resume=True), refused, opened(address, resume=True):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("status", "message"), [(403, "is refused .status 403.: check"), (401, "needs credentials"), (404, "there is no")]
+)
+def test_a_bucket_that_refuses_is_one_message_before_the_work(gs_bucket, monkeypatch, status, message):  # noqa: F811
+    with faulty_proxy(gs_bucket.endpoint) as proxy:
+        for name, value in gs_bucket.through(proxy.endpoint).environment.items():
+            monkeypatch.setenv(name, value)
+        proxy.errors, proxy.status = 1.0, status
+        with pytest.raises(UserError, match=message), opened(storage.resolve(gs_bucket.address) / "run", resume=True):
+            pass
+
+
+def test_a_bucket_that_does_not_exist_is_one_message_before_the_work(gs_bucket):  # noqa: F811
+    absent = storage.resolve("gs://no-such-bucket/run")
+    with pytest.raises(UserError, match="there is no gs://no-such-bucket"), opened(absent, resume=True):
+        pass

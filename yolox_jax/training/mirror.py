@@ -1,0 +1,222 @@
+"""Keeps a run directory in a bucket equal to the local one, in the background, by whole files.
+
+A run writes to its local folder as any run does: nothing there waits for the network. After each save and evaluation a
+thread copies what changed. What counts is what a new machine finds, so the order is: everything that was logged until a
+checkpoint was complete, then the checkpoint, its manifest last; then ap.json, which says that evaluations are logged;
+then the removal of old checkpoints. `fill` is the way back: it makes the local folder what the bucket holds.
+"""
+
+import logging
+import math
+import shutil
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from yolox_jax import storage
+from yolox_jax.storage import Location, Patience
+from yolox_jax.training.bucket_claim import BucketClaim
+from yolox_jax.training.run_directory import WRITTEN
+from yolox_jax.weights import bucket_copy, manifest
+from yolox_jax.weights.checkpoint import FOLDER, complete_steps
+
+logger = logging.getLogger("yolox_jax.training")
+
+_NOT_COPIED = ("wandb", "mlruns")  # their services keep them
+_NOT_FETCHED = ("tensorboard", "profile")  # the event file is made from metrics.jsonl
+_LOG, _APS = "metrics.jsonl", f"{FOLDER}/ap.json"
+_POLL_SECONDS = 0.2
+_OUTAGE_SECONDS = 20.0  # without an answer, before a warning
+_REPORT_SECONDS = 5.0  # of waiting at the end, before a line says for what
+
+
+def fill(local: Path, run: Location) -> set[int]:
+    """Makes a local folder what a run directory in a bucket holds. Returns the steps of its checkpoints.
+
+    Files of a checkpoint that are there already and match its manifest are not copied again.
+    """
+    names = storage.list_files(run, bucket_copy.PATIENCE)
+    steps = bucket_copy.steps(names)
+    folder = local / FOLDER
+    for path in [local / name for name in WRITTEN if name not in (FOLDER, *_NOT_COPIED)] + [*folder.glob("*")]:
+        is_kept = path.parent == folder and path.name.isdigit() and int(path.name) in steps
+        if path.is_dir() and not is_kept:
+            shutil.rmtree(path)
+        elif not is_kept:
+            path.unlink(missing_ok=True)
+    for step, files in steps.items():
+        bucket_copy.fetch(run / FOLDER / str(step), files, folder / str(step))
+    tops = set(WRITTEN) - {FOLDER, *_NOT_COPIED, *_NOT_FETCHED}
+    wanted = [name for name in names if name.partition("/")[0] in tops or name == _APS]
+    storage.in_parallel(lambda name: bucket_copy.copy_file(run / name, local / name), wanted)
+    return set(steps)
+
+
+class Mirror:
+    """Copies a local run directory to a bucket whenever it is asked to, until `close`."""
+
+    def __init__(self, local: Path, run: Location, claim: BucketClaim):
+        """`local` is as `fill` left it: the first copy takes what has changed since."""
+        self._local, self._run, self._claim = local, run, claim
+        # Size and time of each file when it was copied.
+        self._copied = {name: _size_and_time(local / name) for name in self._changed_files()}
+        self._saved = {step: _manifest(local / FOLDER / str(step)) for step in complete_steps(local / FOLDER)}
+        self._remote = set(storage.list_files(run, bucket_copy.PATIENCE))
+        self._error: Exception | None = None
+        self._awaited = -1  # the step of a save that is being written
+        self._asked, self._closing = threading.Event(), threading.Event()
+        self._last_answer, self._warned = 0.0, False
+        self._patience = Patience(math.inf, self._note_failure)
+        self._thread = threading.Thread(target=self._work, name="mirror", daemon=True)
+        self._thread.start()
+
+    def request(self, saving: int | None = None) -> None:
+        """Asks for a copy; with `saving`, once the checkpoint of that step, which is being written, is complete."""
+        self._awaited = max(self._awaited, saving if saving is not None else -1)
+        self._asked.set()
+
+    def check(self) -> None:
+        """Raises an error of the thread, or that of a lost claim."""
+        self._claim.check()
+        if self._error is not None:
+            raise self._error
+
+    def close(self) -> None:
+        """Copies what is left and waits for it, however long the bucket takes. Raises as `check` does."""
+        self._closing.set()
+        self._asked.set()
+        start, reported = time.monotonic(), False
+        try:
+            while self._thread.is_alive():
+                self._thread.join(_POLL_SECONDS)  # in short turns, so that Ctrl-C ends it
+                if not reported and time.monotonic() - start > _REPORT_SECONDS:
+                    print(f"copying the last files to {self._run}", flush=True)
+                    reported = True
+        except KeyboardInterrupt:
+            self.abandon()
+            raise
+        self.check()
+
+    def abandon(self) -> None:
+        """Stops copying, as soon as a request has failed or the current files are copied."""
+        self._error = self._error or InterruptedError("copying was abandoned")
+
+    def _work(self) -> None:
+        try:
+            is_last = False
+            while not is_last:
+                self._asked.wait()
+                self._asked.clear()
+                while not (self._closing.is_set() or self._awaited <= max(self._complete_steps(), default=-1)):
+                    time.sleep(_POLL_SECONDS)
+                is_last = self._closing.is_set()  # asked before the copy: what comes during it is copied next
+                self._last_answer = time.monotonic()
+                self._copy_all()
+                if self._warned:
+                    logger.warning("%s answers again: everything is copied", self._run)
+                    self._warned = False
+        except Exception as error:  # noqa: BLE001  (the main thread raises it)
+            self._error = self._error or error
+
+    def _copy_all(self) -> None:
+        # The order of these two and of the rest matters: what they name must be in the files that are read after them.
+        aps = (self._local / _APS).read_bytes() if (self._local / _APS).exists() else None
+        steps = self._complete_steps()
+        for name in self._changed_files():
+            self._copy_file(name)
+        self._remove(name for name in self._remote if name.startswith("tensorboard/") and not self._has(name))
+        is_done = all(map(self._copy_checkpoint, steps))
+        if aps is not None:
+            self._write(_APS, aps)
+        if is_done and steps:  # so the bucket always has a whole checkpoint
+            for step in bucket_copy.step_folders(self._remote).keys() - set(steps):
+                self._remove_checkpoint(step)
+
+    def _complete_steps(self) -> list[int]:
+        return sorted(complete_steps(self._local / FOLDER))
+
+    def _changed_files(self) -> Iterator[str]:
+        tops = set(WRITTEN) - {FOLDER, *_NOT_COPIED}
+        for path in sorted(self._local.rglob("*")):
+            name = path.relative_to(self._local).as_posix()
+            is_aside = name.startswith(f"{FOLDER}/") and ".unreadable-" in name
+            if (name.partition("/")[0] in tops or is_aside) and path.is_file() and ".unfinished" not in name:
+                yield name
+
+    def _copy_file(self, name: str) -> None:
+        path = self._local / name
+        now = _size_and_time(path)
+        if self._copied.get(name) == now:
+            return
+        content = path.read_bytes()
+        if name == _LOG:
+            content = content[: content.rfind(b"\n") + 1]  # a line may be half-written
+        self._write(name, content)
+        self._copied[name] = now
+
+    def _copy_checkpoint(self, step: int) -> bool:
+        """Copies a checkpoint that the bucket does not have yet. Returns False if it was removed meanwhile."""
+        folder, prefix = self._local / FOLDER / str(step), f"{FOLDER}/{step}/"
+        text = _manifest(folder)
+        if self._saved.get(step) == text:
+            return True
+        self._remove_checkpoint(step)  # half-copied, or damaged and saved again
+        try:
+            files = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+            for group in bucket_copy.in_order(files):
+                if manifest.NAME in group:
+                    self._claim.confirm(self._patience)
+                storage.in_parallel(lambda name: self._upload(prefix + name), group)
+        except FileNotFoundError:
+            if folder.exists():
+                raise
+            return False  # newer checkpoints came while the bucket was away
+        self._saved[step] = text
+        return True
+
+    def _remove_checkpoint(self, step: int) -> None:
+        self._saved.pop(step, None)
+        prefix = f"{FOLDER}/{step}/"
+        files = [name.removeprefix(prefix) for name in self._remote if name.startswith(prefix)]
+        for group in reversed(bucket_copy.in_order(files)):
+            self._remove(prefix + name for name in group)
+
+    def _has(self, name: str) -> bool:
+        return (self._local / name).exists()
+
+    def _remove(self, names: Iterable[str]) -> None:
+        def remove(name: str) -> None:
+            storage.remove(self._run / name, self._patience)
+            self._remote.discard(name)
+
+        storage.in_parallel(remove, list(names))
+
+    def _upload(self, name: str) -> None:
+        self.check()
+        self._remote.add(name)
+        bucket_copy.copy_out(self._local / name, self._run / name, self._patience)
+        self._last_answer = time.monotonic()
+
+    def _write(self, name: str, content: bytes) -> None:
+        self.check()
+        self._remote.add(name)
+        storage.write_bytes(self._run / name, content, self._patience)
+        self._last_answer = time.monotonic()
+
+    def _note_failure(self, reason: str) -> None:
+        """Called before a request is repeated."""
+        self.check()
+        if not self._warned and time.monotonic() - self._last_answer > _OUTAGE_SECONDS:
+            self._warned = True
+            logger.warning("%s: the run continues, and what it saves waits in %s", reason, self._local)
+
+
+def _size_and_time(path: Path) -> tuple[int, int]:
+    stat = path.stat()
+    return stat.st_size, stat.st_mtime_ns
+
+
+def _manifest(checkpoint: Path) -> bytes:
+    path = checkpoint / manifest.NAME
+    return path.read_bytes() if path.exists() else b""

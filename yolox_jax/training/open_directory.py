@@ -1,0 +1,104 @@
+"""Opens the run directory that a user names: a folder, a prefix in a bucket, or a mount that cannot rename.
+
+In a folder a run writes directly. In the other two it writes to a local folder below the cache folder, which is filled
+from the run directory first and copied to it in the background (mirror.py).
+"""
+
+import contextlib
+import dataclasses
+import logging
+import math
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+
+from yolox_jax.cache_folder import cache_folder
+from yolox_jax.storage import Location, Patience
+from yolox_jax.training import hosts, mirror, run_directory
+from yolox_jax.training.bucket_claim import BucketClaim
+from yolox_jax.training.mirror import Mirror
+from yolox_jax.training.slices import Slices, remove_leftovers
+from yolox_jax.weights.bucket_copy import local_name
+
+logger = logging.getLogger("yolox_jax.training")
+
+
+@dataclasses.dataclass(frozen=True)
+class RunDirectory:
+    """The directory of one run, in one of its processes."""
+
+    address: Location  # what the user named
+    path: Path  # the folder in which this process reads and writes
+    mirror: Mirror | None = None  # copies `path` to `address`; process 0 has it
+    slices: Slices | None = None  # if there are several processes, each with a `path` of its own
+
+    def copy(self, saving: int | None = None) -> None:
+        """Starts copying what has changed; with `saving`, once the checkpoint of that step is complete."""
+        if self.mirror is not None:
+            self.mirror.request(saving)
+
+    def check(self) -> None:
+        """Raises a UserError if copying failed, or if another run has taken the directory over."""
+        if self.mirror is not None:
+            self.mirror.check()
+
+
+@contextlib.contextmanager
+def opened(workdir: Location, resume: bool) -> Iterator[RunDirectory]:
+    """Claims a run directory for this run; unless `resume`, moves an earlier run in it aside.
+
+    Process 0 does both for all processes. At the end everything is copied, however long that takes.
+
+    Raises:
+      RunDirectoryError: another run holds the directory, or it cannot be written.
+      StorageError: the bucket refuses or cannot be reached.
+    """
+    is_primary = hosts.is_primary()
+    is_local = isinstance(workdir, Path) and (not is_primary or run_directory.can_rename(workdir))
+    if isinstance(workdir, Path) and hosts.broadcast_from_primary(is_local):
+        with run_directory.claim(workdir) if is_primary else contextlib.nullcontext():
+            if is_primary:
+                _set_aside(workdir, resume)
+            hosts.barrier("run directory")  # no process reads the directory before this
+            yield RunDirectory(workdir, workdir)
+        return
+    if isinstance(workdir, Path):
+        workdir = workdir.absolute()
+    local = cache_folder() / "runs" / local_name(workdir)
+    if not is_primary:
+        local = local.with_name(f"{local.name}-process-{jax.process_index()}")
+    if isinstance(workdir, Path):
+        logger.warning(
+            "%s is on a file system that cannot rename: the run writes to %s, which is copied", workdir, local
+        )
+    with run_directory.claim(local, named=workdir), contextlib.ExitStack() as opening:
+        claim = BucketClaim(workdir) if is_primary else None
+        if claim is not None:
+            opening.callback(claim.release)
+            _set_aside(workdir, resume)
+            remove_leftovers(workdir)
+        hosts.barrier("run directory")
+        mirror.fill(local, workdir)
+        number = hosts.broadcast_from_primary(random.SystemRandom().getrandbits(31))
+        slices = Slices(workdir, number, Patience(math.inf)) if jax.process_count() > 1 else None
+        if claim is None:
+            yield RunDirectory(workdir, local, slices=slices)
+            return
+        copies = Mirror(local, workdir, claim)
+        try:
+            yield RunDirectory(workdir, local, copies, slices)
+        except KeyboardInterrupt:  # ends at once
+            copies.abandon()
+            raise
+        except BaseException:
+            copies.close()
+            raise
+        else:
+            copies.close()
+
+
+def _set_aside(workdir: Location, resume: bool) -> None:
+    if not resume and (earlier := run_directory.set_aside(workdir)):
+        print(f"moved the earlier run in {workdir} to {earlier}")
