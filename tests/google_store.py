@@ -1,4 +1,4 @@
-"""The package gcp-storage-emulator, and what it lacks: preconditions, several requests at a time, and every byte of an upload."""
+"""The package gcp-storage-emulator and what it lacks: preconditions, parallel requests, every byte of an upload."""
 
 import functools
 import io

@@ -17,7 +17,6 @@ from yolox_jax.tools.selfcheck.isolation import Ended
 from yolox_jax.tools.selfcheck.report import Line
 from yolox_jax.tools.selfcheck.setting import SIZES, Setting
 
-
 _SLEEP = "import time; time.sleep(60)"
 
 
