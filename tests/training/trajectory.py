@@ -23,13 +23,16 @@ from yolox_jax.boxes import cxcywh_to_xyxy
 from yolox_jax.mesh import make_mesh, place, shard_batch
 from yolox_jax.models import yolox
 from yolox_jax.training import optim, parallel, state
+from yolox_jax.training.loss_scale import LossScale
 from yolox_jax.training.schedule import Schedule
 from yolox_jax.training.step import train_step
 from yolox_jax.types import Batch
 from yolox_jax.weights import official
 
 
-def run(num_steps: int, dtype: jnp.dtype = jnp.float32) -> tuple[list[dict[str, Any]], dict[str, float]]:
+def run(
+    num_steps: int, dtype: jnp.dtype = jnp.float32, loss_scale: LossScale | None = None
+) -> tuple[list[dict[str, Any]], dict[str, float]]:
     """The metrics of each step, and the final norm of every tensor and of its EMA."""
     arrays = golden("trajectory")
     model, variables = nano_of_seven_classes()
@@ -40,7 +43,8 @@ def run(num_steps: int, dtype: jnp.dtype = jnp.float32) -> tuple[list[dict[str, 
     mesh = make_mesh(1)
     step = functools.partial(train_step, model=model, optimizer=optimizer, config=toy.step_config(schedule))
     mapped = parallel.map_step(step, mesh)
-    now, history = place(state.create(variables, optimizer, dtype), mesh), []
+    begin = state.create(variables, optimizer).replace(loss_scale=loss_scale)
+    now, history = place(begin, mesh), []
     for number in range(num_steps):
         labels = jnp.asarray(arrays[f"labels/{number}"], jnp.float32)
         batch = Batch(
