@@ -61,6 +61,32 @@ def test_enough_bad_steps_in_a_row_stop_the_run_even_with_a_report_between_them(
         log.report()
 
 
+def test_an_overflow_of_float16_is_counted_and_recorded_but_is_not_a_bad_step(log, tmp_path, capsys):
+    scaled = {"loss_scale": 65536.0, "overflowed": 0.0}
+    overflow = {"grad_norm": np.inf, "skipped": 1.0, "overflowed": 1.0}
+    _add(log, 0, bad=True)
+    for step in range(1, 5):
+        log.add(step, _METRICS | scaled | overflow, ())
+    log.add(5, _METRICS | scaled, ())
+    log.report()
+    line = "step 1: the gradients overflow float16: update skipped, loss scale halved to 32768"
+    assert line in capsys.readouterr().out
+    records = _records(tmp_path)
+    assert {"step": 1, "event": "overflowed", "loss_scale": 65536.0} in records
+    assert (records[-1]["num_overflowed"], records[-1]["num_skipped"], records[-1]["loss_scale"]) == (4, 1, 65536.0)
+
+    resumed = RunLog(tmp_path, first_step=6, total_steps=100, steps_per_epoch=10, batch_size=2, max_bad_steps=2)
+    resumed.add(6, _METRICS | scaled, ())
+    resumed.report()
+    assert _records(tmp_path)[-1]["num_overflowed"] == 4
+    lowest = {"loss_scale": 1.0, "overflowed": 0.0, "grad_norm": np.inf, "skipped": 1.0}
+    for step in (7, 8):
+        resumed.add(step, _METRICS | lowest, ())
+    with pytest.raises(TrainingBrokeDown, match="norm inf at loss scale 1.*or train with --config.dtype=float32"):
+        resumed.report()
+    resumed.close()
+
+
 def test_a_good_step_between_bad_ones_restarts_the_count(log):
     for step in range(12):
         _add(log, step, bad=step % 3 != 0)

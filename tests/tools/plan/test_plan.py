@@ -64,6 +64,11 @@ def test_a_program_is_lowered_from_shapes_and_all_its_arguments_are_counted(toy_
     assert compiled.memory_analysis().argument_size_in_bytes == pytest.approx(counted, abs=64)
 
 
+def test_auto_is_the_dtype_of_the_chips_not_of_this_machine():
+    assert programs.compute_dtype("auto") == np.dtype("bfloat16")
+    assert programs.compute_dtype("float32") == np.dtype("float32")
+
+
 def test_a_sharded_state_takes_less_memory_on_each_chip(toy_network):
     config, mesh = _toy_config(), make_mesh(8)
     whole = programs.train_program(config, mesh, 2, "bfloat16").argument_bytes
