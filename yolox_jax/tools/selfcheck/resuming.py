@@ -13,6 +13,7 @@ from yolox_jax.cli import from_config
 from yolox_jax.cli.commands import ROOT
 from yolox_jax.data.sources import shapes
 from yolox_jax.mesh import make_mesh, place
+from yolox_jax.models import yolox
 from yolox_jax.tools.selfcheck.report import Line, verdict
 from yolox_jax.tools.selfcheck.setting import Record, Setting
 from yolox_jax.training import state
@@ -108,7 +109,7 @@ def _final_state(setting: Setting, workdir: Path) -> list[np.ndarray]:
     config, mesh = setting.config("quickstart"), make_mesh(1)
     optimizer, model = from_config.optimizer(config), from_config.model(config, len(shapes.CLASS_NAMES))
     variables = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), abstract_variables(model))
-    like = place(state.create(variables, optimizer), mesh)
+    like = place(state.create(variables, optimizer, yolox.compute_dtype(config.dtype)), mesh)
     restored = Checkpoints(workdir).restore_latest(like, check=lambda meta: None)
     assert restored is not None
     return [np.asarray(leaf) for leaf in jax.tree.leaves(restored[0])]

@@ -118,9 +118,8 @@ def _prepare(setting: Setting, name: str) -> _Training:
         images = next(loader).batch
     optimizer = from_config.optimizer(config)
     variables = state.init_variables(from_config.model(config, len(source.class_names)), config.seed)
-    return _Training(
-        config, source, images, jax.device_get(state.create(variables, optimizer)), optimizer, _CacheHits()
-    )
+    train_state = state.create(variables, optimizer, yolox.compute_dtype(config.dtype))
+    return _Training(config, source, images, jax.device_get(train_state), optimizer, _CacheHits())
 
 
 def _try(training: _Training, batch_size: int, seconds: float) -> _Trial:
