@@ -22,6 +22,7 @@ from yolox_jax.mesh import check_batch_size, make_mesh, place
 from yolox_jax.training import compilation
 from yolox_jax.training.host_memory import keep_freed_memory
 from yolox_jax.types import Source
+from yolox_jax.weights import download
 from yolox_jax.weights.load import load_weights
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -37,6 +38,7 @@ _DETECTIONS = flags.DEFINE_string("detections", None, "A JSON file for all detec
 
 def run(config: ConfigDict, weights: str) -> tuple[EvalResult, Source]:
     """Evaluates the weights on the validation split of the config's data set. Returns the result and the split."""
+    download.local_file(weights)  # a bucket that refuses is known before the data set is copied from one
     mesh = make_mesh()
     check_batch_size("eval.batch_size", config.eval.batch_size, mesh)
     size_hw = check_size(config.input_size)

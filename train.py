@@ -44,7 +44,7 @@ from yolox_jax.training.state import TrainState
 from yolox_jax.training.step import StepConfig, train_step
 from yolox_jax.types import Source
 from yolox_jax.visualize import batch_sheet, sheets
-from yolox_jax.weights import checkpoint
+from yolox_jax.weights import checkpoint, download
 from yolox_jax.weights.load import load_weights
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The config, such as configs/yolox_s.py.", lock_config=True)
@@ -96,6 +96,7 @@ def train(config: ConfigDict, directory: RunDirectory) -> EvalResult:
 
 def prepare(config: ConfigDict, directory: RunDirectory) -> Run:
     """Checks the config, opens the data, and builds everything that does not depend on a checkpoint."""
+    download.local_file(config.init_from)  # a bucket that refuses is known before the data set is copied from one
     mesh = make_mesh()
     check_batch_size("batch_size", config.batch_size, mesh, config.accumulate_steps)
     check_batch_size("eval.batch_size", config.eval.batch_size, mesh)

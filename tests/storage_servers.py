@@ -4,8 +4,10 @@ import contextlib
 import dataclasses
 import functools
 import http.server
+import json
 import logging
 import threading
+import urllib.request
 import uuid
 from collections.abc import Iterator
 
@@ -65,12 +67,10 @@ def _serving(server) -> Iterator[str]:
 
 def google_bucket(endpoint: str) -> Bucket:
     """Makes a bucket in the store at `endpoint`."""
-    import requests
-
     name = f"bucket-{uuid.uuid4().hex[:8]}"
     keep_nothing = {"retentionDurationSeconds": "0"}  # else the emulator keeps what was deleted, in memory
     body = {"name": name, "softDeletePolicy": keep_nothing}
-    requests.post(f"{endpoint}/storage/v1/b", json=body, timeout=10).raise_for_status()
+    _send("POST", f"{endpoint}/storage/v1/b", json.dumps(body).encode())
     return Bucket(
         f"gs://{name}",
         endpoint,
@@ -85,10 +85,8 @@ def google_bucket(endpoint: str) -> Bucket:
 
 def amazon_bucket(endpoint: str) -> Bucket:
     """Makes a bucket in the store at `endpoint`."""
-    import requests
-
     name = f"bucket-{uuid.uuid4().hex[:8]}"
-    requests.put(f"{endpoint}/{name}", timeout=10).raise_for_status()
+    _send("PUT", f"{endpoint}/{name}")
     return Bucket(
         f"s3://{name}",
         endpoint,
@@ -101,6 +99,12 @@ def amazon_bucket(endpoint: str) -> Bucket:
             "AWS_EC2_METADATA_DISABLED": "true",
         },
     )
+
+
+def _send(method: str, address: str, body: bytes | None = None) -> None:
+    headers = {"Content-Type": "application/json"}
+    asked = urllib.request.Request(address, data=body, headers=headers, method=method)
+    urllib.request.urlopen(asked, timeout=10).close()
 
 
 @pytest.fixture(scope="session")

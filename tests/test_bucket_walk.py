@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests import programs
-from tests.storage_servers import gs_bucket, gs_server  # noqa: F401  (fixtures)
+from yolox_jax import storage
 
 _SHORT = [
     "--config.input_size=(64, 64)",
@@ -32,7 +32,7 @@ def _commands() -> list[list[str]]:
 
 
 @pytest.mark.slow
-def test_a_run_in_a_bucket_outlives_its_machine_and_is_used_from_there(tmp_path, gs_bucket):  # noqa: F811
+def test_a_run_in_a_bucket_outlives_its_machine_and_is_used_from_there(tmp_path, gs_bucket):
     home = tmp_path / "home"
     more = {**gs_bucket.environment, "YOLOX_JAX_HOME": str(home)}
     cv2.imwrite(str(tmp_path / "street.jpg"), np.zeros((40, 60, 3), np.uint8))
@@ -58,4 +58,6 @@ def test_a_run_in_a_bucket_outlives_its_machine_and_is_used_from_there(tmp_path,
     resumed, listed, evaluated, predicted = outputs
     assert re.search(f"resuming from step [246] of {run}\n", resumed) and f"Written to {run}: checkpoints/" in resumed
     assert re.search(r"^ +12 .* verified$", listed, re.MULTILINE)
-    assert "8 images" in evaluated and (tmp_path / "found").is_dir(), predicted
+    assert "8 images" in evaluated and " images: gs://" in predicted
+    found = storage.list_files(storage.resolve(gs_bucket.address))
+    assert {"ap.json", "found/predictions.json", "found/street.jpg"} <= set(found)

@@ -17,6 +17,7 @@ from yolox_jax.cli import from_config
 from yolox_jax.detection import postprocess
 from yolox_jax.detection.anchors import check_size
 from yolox_jax.errors import UserError
+from yolox_jax.training.open_directory import RunDirectory
 from yolox_jax.training.profiling import StepTrace
 from yolox_jax.training.run_log import RunLog
 from yolox_jax.training.save_due import has_stalled
@@ -128,7 +129,7 @@ def train():
 
 def _build_everything(train, config: ConfigDict, workdir: Path) -> None:
     """Everything that train.py builds from a config before its first step."""
-    train.prepare(config, workdir)
+    train.prepare(config, RunDirectory(address=workdir, path=workdir))
     has_stalled({}, config.patience, 0)
     StepTrace(workdir, 0, config.profile)
     RunLog(workdir, total_steps=1, steps_per_epoch=1, batch_size=1, max_bad_steps=config.max_bad_steps, writes=False)

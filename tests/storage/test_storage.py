@@ -179,6 +179,24 @@ def test_a_refusal_is_one_message_at_once(bucket, status, words, monkeypatch):
         assert proxy.num_requests <= 10
 
 
+@pytest.mark.parametrize("status", [408, 409, 429, 500])
+def test_an_answer_that_may_be_another_next_time_is_waited_for(bucket, status, monkeypatch):
+    monkeypatch.setattr(client, "_FIRST_WAIT_S", 0.01)
+    with faulty_proxy(bucket.endpoint) as proxy:
+        enter(bucket.through(proxy.endpoint), monkeypatch)
+        proxy.errors, proxy.status = 1.0, status
+        reasons = []
+
+        def give_up(reason):
+            reasons.append(reason)
+            if len(reasons) == 2:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            storage.create(storage.resolve(bucket.address) / "x", b"x", storage.Patience(60, give_up))
+        assert f"status {status}" in reasons[1] and proxy.num_requests == 2
+
+
 def test_a_bucket_that_does_not_exist_is_one_message(bucket):
     path = storage.resolve(bucket.address + "-absent") / "x"
     for call in (storage.check_writable, storage.read_bytes):

@@ -24,7 +24,7 @@ _CONNECT_S, _SILENT_S = 10, 30  # without a connection, and without a byte on an
 _SLOWEST_BYTES_PER_S = 200_000  # a request slower than this counts as stalled
 _PACKAGES = {"gs": ("gcsfs", "gcs"), "s3": ("s3fs", "s3")}  # scheme: its package and the extra that installs it
 
-_TOO_MANY_REQUESTS, _TIMEOUT = 429, 408
+_WAIT_STATUSES = {408, 409, 429}  # timeout, conflict with another write at this moment, too many requests
 # Classes of exceptions that may not be imported where no bucket is used. OSError's own subclasses are in _may_pass.
 _MAY_PASS = {
     *("aiohttp.ClientError", "requests.ConnectionError", "requests.Timeout", "requests.ChunkedEncodingError"),
@@ -36,6 +36,7 @@ _NO_CREDENTIALS = {
     *("botocore.ProfileNotFound", "botocore.TokenRetrievalError", "botocore.SSOError"),
     *("google.DefaultCredentialsError", "google.RefreshError"),
 }
+_STALE_TOKENS = {"ExpiredToken", "InvalidToken", "TokenRefreshRequired"}  # S3's codes, with status 400
 _LOG_IN = {
     "gs": "log in with: gcloud auth application-default login, or set GOOGLE_APPLICATION_CREDENTIALS",
     "s3": "set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
@@ -193,12 +194,14 @@ def _status(error: BaseException) -> int | None:
 
 
 def _may_pass(error: Exception) -> bool:
+    if isinstance(error, ConnectionError | TimeoutError):  # S3's RequestTimeout has status 400
+        return True
     status = _status(error)
     if any("google.TransportError" in _class_names(each) for each in _chain(error)):
         return True  # a metadata server that does not answer becomes a 401
     if status is not None and status >= 400:
-        return status >= 500 or status in (_TOO_MANY_REQUESTS, _TIMEOUT)
-    return isinstance(error, ConnectionError | TimeoutError) or bool(_class_names(error) & _MAY_PASS)
+        return status >= 500 or status in _WAIT_STATUSES
+    return bool(_class_names(error) & _MAY_PASS)
 
 
 def _refusal(address: str, error: Exception) -> UserError | None:
@@ -206,7 +209,9 @@ def _refusal(address: str, error: Exception) -> UserError | None:
     scheme = address.partition("://")[0]
     log_in = _LOG_IN.get(scheme, "check the credentials")
     status = _status(error)
-    if any(_class_names(each) & _NO_CREDENTIALS for each in _chain(error)):
+    answers = (getattr(each, "response", None) for each in _chain(error))
+    codes = {each.get("Error", {}).get("Code") for each in answers if isinstance(each, dict)}  # botocore's
+    if codes & _STALE_TOKENS or any(_class_names(each) & _NO_CREDENTIALS for each in _chain(error)):
         return StorageError(f"{address} needs credentials, and none were found that are valid", log_in)
     if status == 401:
         return StorageError(f"{address} needs credentials (status 401)", log_in)

@@ -121,7 +121,7 @@ def _read_record(file: Path) -> dict[str, Entry]:
     for line in file.read_text().splitlines() if file.exists() else []:
         try:
             name, size, version = json.loads(line)
-        except ValueError:
+        except (ValueError, TypeError):
             continue
         record[name] = Entry(size, version)
     return record
