@@ -6,6 +6,7 @@ onnx       images to detections as an ONNX graph; with --raw the network alone, 
 pth        the weights alone in the official layout, for the official TensorRT, OpenVINO and ncnn tools
 """
 
+import logging
 from pathlib import Path
 
 from absl import app, flags
@@ -18,6 +19,8 @@ from yolox_jax.inference import pretrained
 from yolox_jax.inference.export.formats import FORMATS, ExportConfig
 from yolox_jax.inference.pretrained import DETECTOR_CONFIG
 from yolox_jax.models import yolox
+
+_log = logging.getLogger("yolox_jax.inference")
 
 _WEIGHTS = flags.DEFINE_string("weights", None, "A run directory, a checkpoint, a .pth file, or a name like yolox_s.")
 _FORMAT = flags.DEFINE_enum("format", None, list(FORMATS), "The format to write.")
@@ -66,6 +69,12 @@ def main(argv: list[str]) -> None:
 def _export(output: Path | None) -> None:
     """Writes the file, to a default path without `output`, and prints a line."""
     loaded = pretrained.load(str(_WEIGHTS.value), _DTYPE.value)
+    if loaded.image_config.sixteen_bit != "full":
+        _log.warning(
+            "%s was trained with config.data.sixteen_bit=%s; the exported file takes images of 8 bits: convert those "
+            "of 16 bits in the same way",
+            *(_WEIGHTS.value, loaded.image_config.sixteen_bit),
+        )
     detect = pretrained.detector_config(
         conf=_CONF.value,
         iou=_IOU.value,

@@ -189,7 +189,8 @@ class CocoSource:
         num_crowds = int(annotations["iscrowd"].sum())
         if first_crowd is not None and num_crowds > len(rows) / 2:
             found = f"{num_crowds} of {len(rows)}"
-            self._add_problem(problems.MANY_CROWDS, first_crowd, found, "ignored in evaluation", num_crowds)
+            action = "if they are single objects, set --config.data.crowd_as_object=true"
+            self._add_problem(problems.MANY_CROWDS, first_crowd, found, action, num_crowds)
         # A stable sort, so that the annotations of an image keep the file's order.
         return annotations[np.argsort(annotations["image"], kind="stable")]
 

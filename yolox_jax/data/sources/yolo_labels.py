@@ -17,7 +17,9 @@ def label_file(image_file: str) -> str:
     return f"{before}{_LABELS}{after}.txt" if separator else f"{after}.txt"
 
 
-def find_label_files(folder: str, image_files: Sequence[str]) -> tuple[list[str | None], list[Problem]]:
+def find_label_files(
+    folder: str, image_files: Sequence[str], max_mb: int = files.MAX_MB
+) -> tuple[list[str | None], list[Problem]]:
     """Finds the label file of each image of a data set in `folder`, None for an image without one.
 
     Also returns a problem for each file with lines of numbers, in the same folders or below, that belongs to no image.
@@ -30,7 +32,7 @@ def find_label_files(folder: str, image_files: Sequence[str]) -> tuple[list[str 
     for path, image_folder in _text_files(folders, image_folder_of):
         stem = os.path.splitext(os.path.basename(path))[0]
         if path not in used and not any(_is_other(name) for name in folders.with_stem(image_folder, stem)):
-            num_boxes = _num_boxes(path)
+            num_boxes = _num_boxes(path, max_mb)
             if num_boxes:
                 found_in_it = f"{num_boxes} boxes"
                 unmatched.append(
@@ -59,10 +61,10 @@ def _text_files(folders: Folders, image_folder_of: dict[str, str]) -> Iterator[t
                 pending.setdefault(path, os.path.join(image_folder, name))
 
 
-def _num_boxes(path: str) -> int:
+def _num_boxes(path: str, max_mb: int) -> int:
     """Counts the lines of at least five numbers; 0 if another text is in the file, such as the names of classes."""
     try:
-        lines = [line.split() for line in files.read_text(path).split("\n") if line.strip()]
+        lines = [line.split() for line in files.read_text(path, max_mb).split("\n") if line.strip()]
         numbers = [list(map(float, words)) for words in lines]
     except (OSError, ValueError):
         return 0

@@ -56,8 +56,8 @@ class YoloTxtSource:
         self._paths: list[str] = []
         rows: list[tuple[Any, ...]] = []
         self._used_ids: collections.Counter[int] = collections.Counter()
-        listed = yolo_yaml.find_images(content, split, self.problems)
-        label_files, unmatched = yolo_labels.find_label_files(content.path, listed)
+        listed = yolo_yaml.find_images(content, split, self.problems, image_config.max_file_mb)
+        label_files, unmatched = yolo_labels.find_label_files(content.path, listed, image_config.max_file_mb)
         self.problems += unmatched
         labels: list[tuple[int, str, str]] = []  # index of the image, label file and its text
         for path, file in zip(listed, label_files, strict=True):

@@ -54,7 +54,7 @@ def read(file: str | Path, max_mb: int = files.MAX_MB) -> YoloYaml:
     return YoloYaml(file, _class_names(content, file), path, splits, _layout(content, file))
 
 
-def find_images(content: YoloYaml, split: str, found_problems: list[Problem]) -> list[str]:
+def find_images(content: YoloYaml, split: str, found_problems: list[Problem], max_mb: int = files.MAX_MB) -> list[str]:
     """Returns the paths of the images of "train" or "val", sorted, each once; appends the faults to `found_problems`.
 
     Raises:
@@ -69,7 +69,7 @@ def find_images(content: YoloYaml, split: str, found_problems: list[Problem]) ->
         if os.path.isdir(entry):
             paths |= _in_folder(entry, found_problems)
         elif os.path.isfile(entry):
-            paths |= _in_list(entry, content.path, found_problems)
+            paths |= _in_list(entry, content.path, found_problems, max_mb)
         else:
             raise UserError(
                 f"{content.file}: {keys[0]}: there is no folder or file {entry}",
@@ -162,11 +162,11 @@ def _once(paths: set[str], found_problems: list[Problem]) -> set[str]:
     return paths
 
 
-def _in_list(file: str, path: str, found_problems: list[Problem]) -> set[str]:
+def _in_list(file: str, path: str, found_problems: list[Problem], max_mb: int) -> set[str]:
     """Returns the images of a list. A relative path starts at the data set's path or at the list's own folder."""
     paths: set[str] = set()
     folders = Folders()
-    for number, entry in _lines(file):
+    for number, entry in _lines(file, max_mb):
         candidates = [os.path.normpath(os.path.join(start, entry)) for start in (path, os.path.dirname(file))]
         found = next((candidate for candidate in candidates if folders.have(candidate)), None)
         where = (file, f"line {number}")
@@ -179,9 +179,9 @@ def _in_list(file: str, path: str, found_problems: list[Problem]) -> set[str]:
     return paths
 
 
-def _lines(file: str) -> list[tuple[int, str]]:
+def _lines(file: str, max_mb: int) -> list[tuple[int, str]]:
     try:
-        lines = files.read_text(file).split("\n")
+        lines = files.read_text(file, max_mb).split("\n")
     except (OSError, ValueError) as error:  # ValueError: another encoding
         raise UserError(f"{file} is not a list of image paths ({error})", "give a folder or a text file") from error
     return [(number, line.strip()) for number, line in enumerate(lines, 1) if line.strip()]
