@@ -23,7 +23,7 @@ from yolox_jax.training import compilation
 from yolox_jax.training.host_memory import keep_freed_memory
 from yolox_jax.types import Source
 from yolox_jax.weights import download
-from yolox_jax.weights.load import load_weights
+from yolox_jax.weights.load import identify, load_weights
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "The config of model and data set, such as configs/yolox_s.py.", lock_config=True
@@ -87,7 +87,7 @@ def report(
         best = plots.write_plots(plots_folder, source, result.detections).best
         print(f"plots are in {_PLOTS.value}; best F1 {best.f1:.3f} at score threshold {best.threshold:.3f}")
     if output:
-        result.write(output)
+        result.write(output, identify(str(_WEIGHTS.value)))
     if detections:
         with writing(detections):
             detections.write_text(json.dumps(result.detections))

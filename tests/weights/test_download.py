@@ -1,11 +1,14 @@
 """Downloads from a local server that misbehaves in various ways."""
 
+import contextlib
 import fcntl
+import hashlib
 import http.server
 import io
 import re
 import sys
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +16,7 @@ import pytest
 
 from tests.weights import pickle_writer
 from yolox_jax.errors import UserError
+from yolox_jax.weights import download
 from yolox_jax.weights.download import DownloadError, fetch_official
 
 
@@ -36,6 +40,9 @@ class Server(http.server.ThreadingHTTPServer):
     status = None  # the answer, if not the file
     cut_after = None  # bytes of the answer before the connection closes
     announced = None  # Content-Length, if not the true one
+    headers = ()  # further ones
+    redirect = None  # the address to redirect to
+    drips = ""  # "body" or "headers": that part comes byte by byte
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
@@ -49,13 +56,21 @@ class Handler(http.server.BaseHTTPRequestHandler):
         server = self.server
         wanted = self.headers.get("Range")
         server.requests.append((self.path, wanted))
+        if server.redirect:
+            self.send_response(302)
+            self.send_header("Location", server.redirect)
+            self.end_headers()
+            return
+        if server.drips == "headers":
+            self.drip(b"HTTP/1.1 200 OK\r\nX: " + b"x" * 100_000)
+            return
         if server.status:
             self.send_error(server.status)
             return
         same = not server.honors_if_range or self.headers.get("If-Range") == server.validator[1]
         begin = int(re.fullmatch(r"bytes=(\d+)-", wanted)[1]) if wanted and server.ranges and same else 0
         size = len(server.body)
-        if begin >= size:
+        if begin and begin >= size:
             self.send_response(416)
             self.send_header("Content-Range", f"bytes */{size}")
             self.send_header("Content-Length", "0")
@@ -65,9 +80,21 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if begin:
             self.send_header("Content-Range", f"bytes {begin}-{size - 1}/{size}")
         self.send_header(*server.validator)
+        for header in server.headers:
+            self.send_header(*header)
         self.send_header("Content-Length", str(server.announced or size - begin))
         self.end_headers()
+        if server.drips == "body":
+            self.drip(server.body[begin:])
+            return
         self.wfile.write(server.body[begin:][: server.cut_after])
+
+    def drip(self, data):
+        """Sends byte by byte until the client closes the connection."""
+        with contextlib.suppress(OSError):
+            for byte in data:
+                self.wfile.write(bytes([byte]))
+                time.sleep(0.01)
 
     def log_request(self, code="-", size="-"):
         self.server.statuses.append(int(code))
@@ -81,6 +108,7 @@ def server(monkeypatch):
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     for name in ("YOLOX_JAX_WEIGHTS_URL", "YOLOX_JAX_CACHE", "YOLOX_JAX_HOME"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(download, "SHA256", dict.fromkeys(download.SHA256, hashlib.sha256(Server.body).hexdigest()))
     server = Server()
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
@@ -160,7 +188,8 @@ def test_a_server_without_ranges_starts_over(server, fetch, cut_download):
 
 
 @pytest.mark.parametrize("honors_if_range", [True, False])
-def test_a_file_that_has_changed_starts_over(server, fetch, cut_download, honors_if_range):
+def test_a_file_that_has_changed_starts_over(server, fetch, cut_download, monkeypatch, honors_if_range):
+    monkeypatch.setitem(download.SHA256, "yolox_nano.pth", hashlib.sha256(weights(1)).hexdigest())
     server.body, server.validator, server.honors_if_range = weights(1), ("ETag", '"two"'), honors_if_range
     assert_complete(fetch(), server.body)
 
@@ -189,7 +218,7 @@ def test_a_wrong_length_is_an_error(server, fetch, tmp_path):
         fetch()
     server.announced = len(server.body) - 10
     (tmp_path / "cache" / "yolox_nano.pth.part").unlink()
-    with pytest.raises(UserError, match="is not a weights file and was deleted"):
+    with pytest.raises(UserError, match="is not the official file and was deleted"):
         fetch()
     assert not (tmp_path / "cache" / "yolox_nano.pth").exists()
 
@@ -215,7 +244,7 @@ def test_without_a_server_the_error_says_what_to_do(server, tmp_path):
 
 def test_an_answer_that_is_not_a_weights_file_is_deleted(server, fetch, tmp_path):
     good, server.body = server.body, b"<!doctype html><title>Sign in</title>"
-    with pytest.raises(UserError, match=r"yolox_nano\.pth is not a weights file and was deleted .*web page"):
+    with pytest.raises(UserError, match=r"yolox_nano\.pth is not the official file and was deleted .*web page"):
         fetch()
     assert not (tmp_path / "cache" / "yolox_nano.pth").exists()
     server.body = good

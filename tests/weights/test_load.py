@@ -169,3 +169,11 @@ def test_a_file_of_as_many_unnamed_classes_is_matched_by_place_and_a_warning_say
         find_rows("w.pth", 3, ("cat", "dog"), transfer=False)
     assert find_rows("w.pth", 3, ("cat", "dog"), transfer=True) == (None, None)
     assert "w.pth does not name its 3 classes: all of the data set's 2 start anew" in caplog.text
+
+
+def test_the_checksum_of_a_file_is_for_the_results_and_a_run_has_none(run, tmp_path):
+    file = tmp_path / "weights.pth"
+    file.write_bytes(b"abc")
+    sha256 = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert load.identify(str(file)) == {"weights": str(file), "weights_sha256": sha256}
+    assert load.identify(str(run[0])) == {"weights": str(run[0])}

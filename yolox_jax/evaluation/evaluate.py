@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +35,10 @@ class EvalResult:
     # Without the first batch, which compiles; padding images count. None if there was only one batch.
     images_per_second: float | None
 
-    def write(self, path: Path) -> None:
-        """Writes results.json: the metric's numbers, each class, the number of images and the speed."""
+    def write(self, path: Path, about: Mapping[str, str] | None = None) -> None:
+        """Writes results.json: the metric's numbers, each class, the number of images and the speed, and `about`."""
         content = {**self.ap.as_dict(), "num_images": self.num_images, "images_per_second": self.images_per_second}
+        content |= about or {}
         with writing(path):
             path.write_text(json.dumps(content, indent=2) + "\n")
 

@@ -4,11 +4,13 @@ Environment variables: YOLOX_JAX_HOME moves the whole cache (cache_folder.py), Y
 YOLOX_JAX_WEIGHTS_URL names another server with the same files.
 """
 
+import contextlib
+import hashlib
 import http
 import http.client
 import os
+import stat
 import urllib.error
-import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO
@@ -19,22 +21,9 @@ from yolox_jax.errors import NotFoundError, UserError, writing
 from yolox_jax.locks import locked
 from yolox_jax.storage import BucketPath
 from yolox_jax.storage.progress import Progress
+from yolox_jax.weights import connection
+from yolox_jax.weights.official_files import FILES, MOST_BYTES, RELEASE_URL, SHA256
 from yolox_jax.weights.torch_file import verify_pth
-
-RELEASE_URL = "https://github.com/Megvii-BaseDetection/YOLOX/releases/download/0.1.1rc0"
-
-_FILES = {
-    "yolox_nano": "yolox_nano.pth",
-    "yolox_tiny": "yolox_tiny.pth",
-    "yolox_s": "yolox_s.pth",
-    "yolox_m": "yolox_m.pth",
-    "yolox_l": "yolox_l.pth",
-    "yolox_x": "yolox_x.pth",
-    "yolox_darknet": "yolox_darknet.pth",
-    "yolox_darknet53": "yolox_darknet.pth",
-}
-_TIMEOUT = 30.0  # seconds without a response or further data
-_CHUNK = 1 << 18  # bytes
 
 
 class DownloadError(UserError, ConnectionError):
@@ -67,7 +56,8 @@ def fetch_official(
     """Returns the path of the official weights `name`, after downloading them if the folder lacks them.
 
     Resumes an interrupted download if the server still has the same file. The file gets its name only when it is
-    complete, and processes that want the same file wait for each other.
+    complete and has the SHA-256 of official_files.py, which a file that is there already must have too. Processes that
+    want the same file wait for each other.
 
     Args:
       name: such as yolox_s.
@@ -79,14 +69,14 @@ def fetch_official(
       UserError: the name is unknown, the folder cannot be written, or what the server sent is not a weights file.
       DownloadError: the file cannot be downloaded.
     """
-    if name not in _FILES:
-        raise UserError(f"there are no official weights {name!r}", f"choose one of {', '.join(_FILES)}")
+    if name not in FILES:
+        raise UserError(f"there are no official weights {name!r}", f"choose one of {', '.join(FILES)}")
     folder = Path(cache_dir or os.environ.get("YOLOX_JAX_CACHE") or cache_folder()).expanduser()
     base_url = base_url or os.environ.get("YOLOX_JAX_WEIGHTS_URL") or RELEASE_URL
-    url = f"{base_url.rstrip('/')}/{_FILES[name]}"
-    target = folder / _FILES[name]
+    url = f"{base_url.rstrip('/')}/{FILES[name]}"
+    target = folder / FILES[name]
     if target.exists():
-        return target
+        return _checked(target)
 
     with writing(folder, "set YOLOX_JAX_HOME to a folder that can be written, or free some space"):
         folder.mkdir(parents=True, exist_ok=True)
@@ -97,77 +87,126 @@ def fetch_official(
         with lock:
             if not target.exists():  # else the other process finished it
                 _fetch(url, target, log)
+    return _checked(target)
+
+
+def _checked(target: Path) -> Path:
+    """Returns the path of a file of the cache.
+
+    Raises:
+      UserError: it is not the official file.
+    """
+    found = sha256(target)
+    if found != SHA256[target.name]:
+        raise UserError(
+            f"{target} is not the official file: its SHA-256 is {found} instead of {SHA256[target.name]}",
+            "delete it, and it is downloaded again; weights of your own are named by their path",
+        )
     return target
+
+
+def sha256(path: Path) -> str:
+    """Returns the SHA-256 of a file, as hexadecimal digits.
+
+    Raises:
+      UserError: it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror or error})", "check the path") from error
 
 
 def _fetch(url: str, target: Path, log: Callable[[str], object]) -> None:
     """Downloads to a .part file beside `target`, verifies it and renames it."""
     part = target.with_name(target.name + ".part")
-    with part.open("ab") as file:
+    with _open_part(part) as file:
         try:
-            _download(url, file, Progress(target.name, log))
+            _download(url, file, part, Progress(target.name, log))
         except (OSError, http.client.HTTPException) as error:
+            if isinstance(error, connection.RefusedError):
+                _restart(file, part)
             kept = f"; {file.tell()} bytes are kept in {part}" if file.tell() else ""
             raise DownloadError(
                 f"{url} cannot be downloaded ({_reason(error)}{kept})",
                 f"try again or, without a network, download it on another machine and put it at {target}",
             ) from error
         try:
-            verify_pth(part)
+            found = sha256(part)
+            if found != SHA256[target.name]:
+                verify_pth(part)  # for a clearer reason, if it is not a weights file at all
+                raise UserError(f"its SHA-256 is {found} instead of {SHA256[target.name]}", "try again")
         except UserError as error:
-            _restart(file)
+            _restart(file, part)
             raise UserError(
-                f"the download of {url} is not a weights file and was deleted ({error.what})", error.advice
+                f"the download of {url} is not the official file and was deleted ({error.what})", error.advice
             ) from error
-        _validator_path(part).unlink(missing_ok=True)
+        _version_path(part).unlink(missing_ok=True)
         os.replace(part, target)
     log(f"downloaded {url} to {target}")
 
 
-def _download(url: str, file: IO[bytes], progress: Progress) -> None:
-    """Appends the rest of `url` to `file`, or starts over if the server cannot resume."""
-    validator_path = _validator_path(Path(file.name))
-    have = file.tell()
-    validator = validator_path.read_text() if have and validator_path.exists() else ""
-    headers = {"Range": f"bytes={have}-", "If-Range": validator} if validator else {}
-    try:
-        response = urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=_TIMEOUT)
-    except urllib.error.HTTPError as error:
-        error.close()
-        if error.code != http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE or not validator:
-            raise
-        if error.headers.get("Content-Range") == f"bytes */{have}":
-            return  # the file was complete
-        _restart(file)
-        return _download(url, file, progress)
+def _open_part(part: Path) -> IO[bytes]:
+    """Opens the file for appending; a link in its place is removed, and what it leads to left alone."""
+    with contextlib.suppress(FileNotFoundError):
+        if not stat.S_ISREG(part.lstat().st_mode):
+            part.unlink()
+    # Not on Windows; there, links need special rights.
+    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+    file = os.fdopen(os.open(part, flags, 0o666), "ab")
+    file.seek(0, os.SEEK_END)
+    return file
 
-    with response:
+
+def _download(url: str, file: IO[bytes], part: Path, progress: Progress) -> None:
+    """Appends the rest of `url` to `file`, or starts over if the server cannot resume."""
+    version_path = _version_path(part)
+    have = file.tell()
+    version = version_path.read_text() if have and version_path.is_file() and not version_path.is_symlink() else ""
+    headers = {"Range": f"bytes={have}-", "If-Range": version} if version else {}
+    with contextlib.ExitStack() as stack:
+        try:
+            response = stack.enter_context(connection.opened(url, headers))
+        except urllib.error.HTTPError as error:
+            error.close()
+            if error.code != http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE or not version:
+                raise
+            if error.headers.get("Content-Range") == f"bytes */{have}":
+                return  # the file was complete
+            _restart(file, part)
+            return _download(url, file, part, progress)
         resumes = response.status == http.HTTPStatus.PARTIAL_CONTENT
-        if resumes and not validator:
-            raise ConnectionError("the server sent a part of the file, but all of it was requested")
-        if resumes and not _continues(response.headers, have, validator):
-            _restart(file)
-            return _download(url, file, progress)
+        if resumes and not version:
+            raise connection.RefusedError("the server sent a part of the file, but all of it was requested")
+        if resumes and not _continues(response.headers, have, version):
+            _restart(file, part)
+            return _download(url, file, part, progress)
         if not resumes:
-            _restart(file)
-            validator_path.write_text(_validator(response.headers))
-        length = response.headers.get("Content-Length")
-        total = file.tell() + int(length) if length else None
+            _restart(file, part)
+            version_path.unlink(missing_ok=True)  # a link must not be written through
+            version_path.write_text(_version(response.headers))
+        length = response.headers.get("Content-Length", "")
+        total = file.tell() + int(length) if length.isdecimal() else None
+        if (total or 0) > MOST_BYTES:
+            raise connection.RefusedError(f"the server announced {total} bytes, more than any official file has")
         with progress:
-            while chunk := response.read(_CHUNK):
+            for chunk in connection.read(response):
                 file.write(chunk)
+                if file.tell() > MOST_BYTES:
+                    raise connection.RefusedError(f"more than {MOST_BYTES} bytes came, more than any official file has")
                 progress.show(file.tell(), total)
     file.flush()
     if total is not None and file.tell() != total:
         raise ConnectionError(f"the connection ended after {file.tell()} of {total} bytes")
 
 
-def _continues(headers: http.client.HTTPMessage, have: int, validator: str) -> bool:
+def _continues(headers: http.client.HTTPMessage, have: int, version: str) -> bool:
     """Returns True if a partial response begins at byte `have` of the same version of the file."""
-    return headers.get("Content-Range", "").startswith(f"bytes {have}-") and _validator(headers) in (validator, "")
+    return headers.get("Content-Range", "").startswith(f"bytes {have}-") and _version(headers) in (version, "")
 
 
-def _validator(headers: http.client.HTTPMessage) -> str:
+def _version(headers: http.client.HTTPMessage) -> str:
     """Returns the header that identifies this version of the file, or "" if the server sends none that is reliable."""
     etag = headers.get("ETag", "")
     if etag and not etag.startswith("W/"):  # a weak tag does not promise the same bytes
@@ -175,15 +214,15 @@ def _validator(headers: http.client.HTTPMessage) -> str:
     return headers.get("Last-Modified", "")
 
 
-def _validator_path(part: Path) -> Path:
+def _version_path(part: Path) -> Path:
     return part.with_name(part.name + ".version")
 
 
-def _restart(file: IO[bytes]) -> None:
+def _restart(file: IO[bytes], part: Path) -> None:
     """Empties the file, and forgets its version."""
     file.seek(0)
     file.truncate()
-    _validator_path(Path(file.name)).unlink(missing_ok=True)
+    _version_path(part).unlink(missing_ok=True)
 
 
 def _reason(error: Exception) -> str:

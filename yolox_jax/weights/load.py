@@ -67,17 +67,32 @@ def read_official(spec: str) -> dict[str, np.ndarray]:
     Raises:
       UserError: there is no such file or name, or the file is not a weights file.
     """
+    return official.load_pth(_official_file(spec))
+
+
+def identify(spec: str) -> dict[str, str]:
+    """Returns what results may say of these weights: as they were given, and the SHA-256 of a file.
+
+    Raises:
+      UserError: there is no such file or name.
+    """
+    if checkpoint.find(storage.resolve(spec)) is not None:
+        return {"weights": spec}
+    return {"weights": spec, "weights_sha256": download.sha256(_official_file(spec))}
+
+
+def _official_file(spec: str) -> Path:
     local = download.local_file(spec)
     if storage.is_remote(local):
         raise NotFoundError(f"there is no file, run or checkpoint {spec}", _WHAT_TO_GIVE)
     path = Path(local)
     if path.is_dir():
         raise UserError(f"{spec} is a folder without checkpoints", _WHAT_TO_GIVE)
-    if not path.is_file():
-        if path.suffix or len(path.parts) > 1:
-            raise NotFoundError(f"there is no file or folder {spec}", _WHAT_TO_GIVE)
-        path = download.fetch_official(spec)
-    return official.load_pth(path)
+    if path.is_file():
+        return path
+    if path.suffix or len(path.parts) > 1:
+        raise NotFoundError(f"there is no file or folder {spec}", _WHAT_TO_GIVE)
+    return download.fetch_official(spec)
 
 
 def _from_official(spec: str, model: yolox.YOLOX, class_names: tuple[str, ...], transfer: bool, seed: int) -> Variables:
