@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from yolox_jax.cli import from_config
@@ -108,7 +109,8 @@ def _final_state(setting: Setting, workdir: Path) -> list[np.ndarray]:
     config, mesh = setting.config("quickstart"), make_mesh(1)
     optimizer, model = from_config.optimizer(config), from_config.model(config, len(shapes.CLASS_NAMES))
     variables = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), abstract_variables(model))
-    like = place(state.create(variables, optimizer), mesh)
+    # With a loss scale, which the run has if it was in float16; otherwise both keep the one that they are given here.
+    like = place(state.create(variables, optimizer, jnp.dtype(jnp.float16)), mesh)
     restored = Checkpoints(workdir).restore_latest(like, check=lambda meta: None)
     assert restored is not None
     return [np.asarray(leaf) for leaf in jax.tree.leaves(restored[0])]

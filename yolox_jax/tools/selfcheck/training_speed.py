@@ -116,11 +116,10 @@ def _prepare(setting: Setting, name: str) -> _Training:
     schedule = from_config.schedule(config, len(source))
     with from_config.train_loader(config, source, schedule) as loader:
         images = next(loader).batch
-    optimizer = from_config.optimizer(config)
+    optimizer, dtype = from_config.optimizer(config), yolox.compute_dtype(config.dtype)
     variables = state.init_variables(from_config.model(config, len(source.class_names)), config.seed)
-    return _Training(
-        config, source, images, jax.device_get(state.create(variables, optimizer)), optimizer, _CacheHits()
-    )
+    start = jax.device_get(state.create(variables, optimizer, dtype))
+    return _Training(config, source, images, start, optimizer, _CacheHits())
 
 
 def _try(training: _Training, batch_size: int, seconds: float) -> _Trial:
