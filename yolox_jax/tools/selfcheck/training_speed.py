@@ -226,12 +226,12 @@ def _waiting(setting: Setting, training: _Training, name: str, trial: _Trial) ->
 
 def _profile(setting: Setting, training: _Training, name: str, trial: _Trial) -> Line:
     folder, mesh = setting.output / "profile" / name, make_mesh(1)
-    train_state = place(training.start, mesh)
+    train_state, kept = place(training.start, mesh), set(folder.rglob("*"))
     sharded = shard_batch(_repeated(training.images, trial.batch_size), mesh)
     with jax.profiler.trace(folder, create_perfetto_trace=True):
         for _ in range(_NUM_TRACED):
             train_state, _ = trial.step(train_state, sharded)
         jax.block_until_ready(train_state)
-    num_bytes = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    num_bytes = sum(file.stat().st_size for file in set(folder.rglob("*")) - kept if file.is_file())
     text = f"{_NUM_TRACED} steps in {folder}, {num_bytes / 1e6:.1f} MB"
     return Line(f"profile {name}", "pass" if num_bytes else "FAIL", text, {"bytes": num_bytes})
