@@ -53,6 +53,7 @@ def test_a_wheel_has_the_package_its_programs_and_configs_and_no_other_module(si
     configs = {f"yolox_jax/programs/configs/{path.name}" for path in ROOT.glob("configs/*.py")}
     assert installed == package | configs | {"yolox_jax/programs/train.py", "yolox_jax/programs/eval.py"}
     assert (site / "yolox_jax" / "py.typed").is_file()
+    assert (site / "yolox_jax" / "tools" / "selfcheck" / "reference.npz").is_file()
     for name in ("train.py", "eval.py"):
         assert (site / "yolox_jax" / "programs" / name).read_bytes() == (ROOT / name).read_bytes()
 

@@ -41,6 +41,7 @@ GENERATION_OF_KIND = {  # a jax.Device's device_kind -> key of CHIPS; names as i
     "TPU v5p": "v5p",
     "TPU v6 lite": "v6e",
     "TPU v6e": "v6e",
+    "TPU7x": "tpu7x",
 }
 
 

@@ -8,6 +8,7 @@ resuming starts, takes all. --size=small is for a processor: it shows in two min
 """
 
 import json
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -42,6 +43,7 @@ def main() -> None:
             return
         with writing(output):
             output.mkdir(parents=True, exist_ok=True)
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the running check ends too
         with tempfile.TemporaryDirectory(prefix="selfcheck_", ignore_cleanup_errors=True) as scratch:
             lines, seconds = examination.examine(Setting(size, output, Path(scratch)), checks, 60 * _MINUTES.value)
         with writing(output):

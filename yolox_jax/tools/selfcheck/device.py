@@ -6,7 +6,6 @@ import platform
 
 import jax
 
-from yolox_jax import __version__
 from yolox_jax.models import yolox
 from yolox_jax.tools.selfcheck import memory
 from yolox_jax.tools.selfcheck.report import Line
@@ -19,7 +18,7 @@ _PLUGINS = ("libtpu", "jax-cuda12-plugin", "jax-cuda13-plugin", "nvidia-cudnn-cu
 
 def versions(setting: Setting, record: Record) -> None:
     """Lists the packages that results depend on; touches no device."""
-    found = {"yolox_jax": __version__, "python": platform.python_version()}
+    found = {"python": platform.python_version()}
     for package in (*_PACKAGES, *_PLUGINS):
         try:
             found[package] = importlib.metadata.version(package)

@@ -116,10 +116,10 @@ def _prepare(setting: Setting, name: str) -> _Training:
     schedule = from_config.schedule(config, len(source))
     with from_config.train_loader(config, source, schedule) as loader:
         images = next(loader).batch
-    optimizer = from_config.optimizer(config)
+    optimizer, dtype = from_config.optimizer(config), yolox.compute_dtype(config.dtype)
     variables = state.init_variables(from_config.model(config, len(source.class_names)), config.seed)
-    train_state = state.create(variables, optimizer, yolox.compute_dtype(config.dtype))
-    return _Training(config, source, images, jax.device_get(train_state), optimizer, _CacheHits())
+    start = jax.device_get(state.create(variables, optimizer, dtype))
+    return _Training(config, source, images, start, optimizer, _CacheHits())
 
 
 def _try(training: _Training, batch_size: int, seconds: float) -> _Trial:
@@ -226,12 +226,12 @@ def _waiting(setting: Setting, training: _Training, name: str, trial: _Trial) ->
 
 def _profile(setting: Setting, training: _Training, name: str, trial: _Trial) -> Line:
     folder, mesh = setting.output / "profile" / name, make_mesh(1)
-    train_state = place(training.start, mesh)
+    train_state, kept = place(training.start, mesh), set(folder.rglob("*"))
     sharded = shard_batch(_repeated(training.images, trial.batch_size), mesh)
     with jax.profiler.trace(folder, create_perfetto_trace=True):
         for _ in range(_NUM_TRACED):
             train_state, _ = trial.step(train_state, sharded)
         jax.block_until_ready(train_state)
-    num_bytes = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    num_bytes = sum(file.stat().st_size for file in set(folder.rglob("*")) - kept if file.is_file())
     text = f"{_NUM_TRACED} steps in {folder}, {num_bytes / 1e6:.1f} MB"
     return Line(f"profile {name}", "pass" if num_bytes else "FAIL", text, {"bytes": num_bytes})
