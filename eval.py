@@ -1,6 +1,7 @@
 """Computes AP on a data set: python eval.py --config=configs/yolox_s.py --weights=yolox_s [--config.field=value …]
 
-The weights are a run directory, a checkpoint, an official .pth file, or a name like yolox_s.
+The weights are a run directory, a checkpoint, an official .pth file, or a name like yolox_s. Several processes share
+the images, as they do in train.py (config.parallel.coordinator), and process 0 prints and writes the results.
 """
 
 import json
@@ -18,7 +19,7 @@ from yolox_jax.evaluation import plots
 from yolox_jax.evaluation.evaluate import EvalResult, check_metric, evaluate
 from yolox_jax.inference.predict import make_predict
 from yolox_jax.mesh import check_batch_size, make_mesh, place
-from yolox_jax.training import compilation
+from yolox_jax.training import compilation, hosts
 from yolox_jax.training.host_memory import keep_freed_memory
 from yolox_jax.types import Source
 from yolox_jax.weights.load import load_weights
@@ -51,6 +52,7 @@ def run(config: ConfigDict, weights: str) -> tuple[EvalResult, Source]:
         source,
         size_hw=size_hw,
         batch_size=config.eval.batch_size,
+        mesh=mesh,
         metric=metric,
         threads=config.data.threads,
         progress=print_progress,
@@ -62,21 +64,31 @@ def main() -> None:
     keep_freed_memory()
     quiet_libraries()
     compilation.enable_compilation_cache()
-    with user_errors():
-        make_parent_dirs(_OUTPUT.value, _DETECTIONS.value)
-        if _PLOTS.value:
-            plots.prepare(Path(_PLOTS.value))
+    where = _CONFIG.value.parallel
+    # As in train.py: hosts.joined expects errors as exit codes.
+    with user_errors(), hosts.joined(where.coordinator, where.num_processes, where.process_id), user_errors():
+        if hosts.is_primary():
+            make_parent_dirs(_OUTPUT.value, _DETECTIONS.value)
+            if _PLOTS.value:
+                plots.prepare(Path(_PLOTS.value))
         result, source = run(_CONFIG.value, str(_WEIGHTS.value))
-        speed = f", {result.images_per_second:.1f} images/s" if result.images_per_second else ""
-        print(f"\n{result.ap.table()}\n\n{result.num_images} images{speed}")
-        if _PLOTS.value:
-            best = plots.write_plots(Path(_PLOTS.value), source, result.detections).best
-            print(f"plots are in {_PLOTS.value}; best F1 {best.f1:.3f} at score threshold {best.threshold:.3f}")
-        if _OUTPUT.value:
-            result.write(Path(_OUTPUT.value))
-        if _DETECTIONS.value:
-            with writing(_DETECTIONS.value):
-                Path(_DETECTIONS.value).write_text(json.dumps(result.detections))
+        if hosts.is_primary():
+            report(result, source)
+        hosts.barrier("results")  # the others wait for the plots
+
+
+def report(result: EvalResult, source: Source) -> None:
+    """Prints the result and writes the files that the flags ask for."""
+    speed = f", {result.images_per_second:.1f} images/s" if result.images_per_second else ""
+    print(f"\n{result.ap.table()}\n\n{result.num_images} images{speed}")
+    if _PLOTS.value:
+        best = plots.write_plots(Path(_PLOTS.value), source, result.detections).best
+        print(f"plots are in {_PLOTS.value}; best F1 {best.f1:.3f} at score threshold {best.threshold:.3f}")
+    if _OUTPUT.value:
+        result.write(Path(_OUTPUT.value))
+    if _DETECTIONS.value:
+        with writing(_DETECTIONS.value):
+            Path(_DETECTIONS.value).write_text(json.dumps(result.detections))
 
 
 if __name__ == "__main__":
