@@ -1,6 +1,7 @@
 """Computes AP on a data set: python eval.py --config=configs/yolox_s.py --weights=yolox_s [--config.field=value …]
 
-The weights are a run directory, a checkpoint, an official .pth file, or a name like yolox_s.
+The weights are a run directory, a checkpoint, an official .pth file, or a name like yolox_s. Several processes share
+the images, as they do in train.py (config.parallel.coordinator), and process 0 prints and writes the results.
 """
 
 import json
@@ -19,7 +20,7 @@ from yolox_jax.evaluation import plots
 from yolox_jax.evaluation.evaluate import EvalResult, check_metric, evaluate
 from yolox_jax.inference.predict import make_predict
 from yolox_jax.mesh import check_batch_size, make_mesh, place
-from yolox_jax.training import compilation
+from yolox_jax.training import compilation, hosts
 from yolox_jax.training.host_memory import keep_freed_memory
 from yolox_jax.types import Source
 from yolox_jax.weights import download
@@ -54,6 +55,7 @@ def run(config: ConfigDict, weights: str) -> tuple[EvalResult, Source]:
         source,
         size_hw=size_hw,
         batch_size=config.eval.batch_size,
+        mesh=mesh,
         metric=metric,
         threads=config.data.threads,
         progress=print_progress,
@@ -65,16 +67,21 @@ def main() -> None:
     keep_freed_memory()
     quiet_libraries()
     compilation.enable_compilation_cache()
-    with (
-        user_errors(),
-        output_file(_OUTPUT.value) as output,
-        output_file(_DETECTIONS.value) as detections,
-        output_folder(_PLOTS.value) as plots_folder,
-    ):
-        if plots_folder:
-            plots.prepare(plots_folder)
-        result, source = run(_CONFIG.value, str(_WEIGHTS.value))
-        report(result, source, output, detections, plots_folder)
+    where = _CONFIG.value.parallel
+    # As in train.py: hosts.joined expects errors as exit codes.
+    with user_errors(), hosts.joined(where.coordinator, where.num_processes, where.process_id), user_errors():
+        writes = hosts.is_primary()
+        with (
+            output_file(_OUTPUT.value if writes else None) as output,
+            output_file(_DETECTIONS.value if writes else None) as detections,
+            output_folder(_PLOTS.value if writes else None) as plots_folder,
+        ):
+            if plots_folder:
+                plots.prepare(plots_folder)
+            result, source = run(_CONFIG.value, str(_WEIGHTS.value))
+            if writes:
+                report(result, source, output, detections, plots_folder)
+        hosts.barrier("results")  # the others wait for the plots
 
 
 def report(

@@ -213,7 +213,7 @@ def loop(run: Run, train_state: TrainState, first_step: int, programs: compilati
             trace.at(step, train_state)
             train_state, metrics = run_step(train_state, shard_batch(loaded.batch, run.mesh))
             log.add(step, metrics, loaded.image_ids)
-            log.count_dropped_boxes(step, loaded.num_dropped_boxes, config.data.max_boxes)
+            log.count_dropped_boxes(loaded.num_dropped_boxes, config.data.max_boxes)
             if (step + 1) % config.log_every_steps == 0:
                 log.report()
                 trim_memory()

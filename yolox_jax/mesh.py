@@ -19,6 +19,11 @@ def make_mesh(num_devices: int | None = None) -> Mesh:
     return Mesh(np.array(devices), (AXIS,))
 
 
+def make_own_mesh() -> Mesh:
+    """Makes the mesh of one device, which is this process's own."""
+    return Mesh(np.array(jax.local_devices()[:1]), (AXIS,))
+
+
 def platform_of(mesh: Mesh) -> str:
     """ "cpu", "gpu" or "tpu": the platform of the devices of a mesh, which need not be this process's default one."""
     return mesh.devices.flat[0].platform

@@ -95,7 +95,7 @@ def test_a_good_step_between_bad_ones_restarts_the_count(log):
 
 def test_boxes_without_a_slot_are_counted_and_reported_once(log, tmp_path, capsys):
     for step, dropped in enumerate((0, 4, 3)):
-        log.count_dropped_boxes(step, dropped, num_slots=120)
+        log.count_dropped_boxes(dropped, num_slots=120)
         _add(log, step)
     log.report()
     assert capsys.readouterr().out.count("an image has room for 120: raise config.data.max_boxes") == 1

@@ -13,7 +13,7 @@ from yolox_jax.detection.anchors import check_size
 from yolox_jax.errors import UserError
 from yolox_jax.inference import predict
 from yolox_jax.inference.predict import DetectConfig
-from yolox_jax.mesh import make_mesh, place
+from yolox_jax.mesh import make_own_mesh, place
 from yolox_jax.models import yolox
 from yolox_jax.types import Detections
 from yolox_jax.weights import checkpoint, official
@@ -80,7 +80,7 @@ def make_detect(loaded: Pretrained, config: DetectConfig) -> Callable[[np.ndarra
 
     It runs on one device, and is compiled once for each shape.
     """
-    mesh = make_mesh(1)
+    mesh = make_own_mesh()
     variables = place(loaded.variables, mesh)
     program = predict.make_predict(loaded.model, mesh, config)
     return lambda images_BHW3: jax.device_get(program(variables, images_BHW3))

@@ -22,6 +22,7 @@ _SINGLE_PROCESS = "none"  # as config.parallel.coordinator: one process, even on
 _HEARTBEAT_SECONDS = 30  # a process silent for this long is lost, and the others end
 _SHUTDOWN_SECONDS = 60  # how long the first process to finish waits for the last one
 _BARRIER_SECONDS = 3600  # the program of a large network takes minutes to compile
+WORK_SECONDS = 7 * 24 * 3600  # for a barrier after work of any length; a lost process is noticed all the same
 _LOST = 70  # EX_SOFTWARE of sysexits.h
 _LOST_MESSAGE = (
     "\nerror: another process of this run was lost (see its own output), or JAX's runtime failed (see above). "
@@ -31,8 +32,14 @@ _LOST_MESSAGE = (
 _libc = ctypes.CDLL(None)
 
 
+class AgreedExit(SystemExit):
+    """Ends every process of a run with the same code: all raise it after the same barrier."""
+
+
 @contextlib.contextmanager
-def joined(coordinator: str, num_processes: int | None, process_id: int | None) -> Iterator[None]:
+def joined(
+    coordinator: str, num_processes: int | None, process_id: int | None, *, flags: str = "--config.parallel."
+) -> Iterator[None]:
     """Joins this process to its run, before any other use of JAX. Only process 0 writes to standard output.
 
     An error ends this process at once: the others would wait for it. They notice within seconds and end too.
@@ -42,10 +49,11 @@ def joined(coordinator: str, num_processes: int | None, process_id: int | None) 
         run has one process. "none": one process everywhere.
       num_processes: of the run; None unless `coordinator` is an address.
       process_id: of this process, from 0; None unless `coordinator` is an address.
+      flags: how the names of the three begin on the command line, for messages.
     Raises:
       UserError: only some of the three are given, or the processes did not find each other.
     """
-    if not _connect(coordinator, num_processes, process_id):
+    if not _connect(coordinator, num_processes, process_id, flags):
         yield
         return
     if not is_primary():
@@ -53,7 +61,7 @@ def joined(coordinator: str, num_processes: int | None, process_id: int | None) 
     try:
         yield
     except SystemExit as end:
-        if end.code in (None, 0, EXIT_CODE):  # all processes end this way together
+        if isinstance(end, AgreedExit) or end.code in (None, 0, EXIT_CODE):  # all processes end this way together
             raise
         if not isinstance(end.code, int):
             print(end.code, file=sys.stderr)
@@ -85,22 +93,41 @@ def all_true(value: bool) -> bool:
     return bool(np.all(multihost_utils.process_allgather(np.array(value))))
 
 
-def barrier(name: str) -> None:
-    """Waits until every process has called this. Each name is used once.
+def sum_over_all(value: int) -> int:
+    """Returns the sum of the values of all processes, which must all call this at about the same time."""
+    return sum(map(int, _of_all(value)))
+
+
+def gather(content: bytes) -> list[bytes]:
+    """Returns the content of each process, by its number. All processes must call this at about the same time."""
+    lengths = [int(length) for length in _of_all(len(content))]
+    padded = np.zeros(max(lengths), np.uint8)
+    padded[: len(content)] = np.frombuffer(content, np.uint8)
+    return [row[:length].tobytes() for row, length in zip(_of_all(padded), lengths, strict=True)]
+
+
+def _of_all(value: int | np.ndarray) -> np.ndarray:
+    """The values of all processes along a first axis, which process_allgather leaves out for a single one."""
+    value = np.asarray(value)
+    return np.asarray(multihost_utils.process_allgather(value)).reshape(-1, *value.shape)
+
+
+def barrier(name: str, seconds: int = _BARRIER_SECONDS) -> None:
+    """Waits until every process has called this, `seconds` at most. Each name is used once.
 
     This is not a collective on the devices, which would time out after half a minute.
     """
     client = distributed.global_state.client
     if client is not None:
-        client.wait_at_barrier(f"yolox_jax: {name}", timeout_in_ms=_BARRIER_SECONDS * 1000)
+        client.wait_at_barrier(f"yolox_jax: {name}", timeout_in_ms=seconds * 1000)
 
 
-def _connect(coordinator: str, num_processes: int | None, process_id: int | None) -> bool:
+def _connect(coordinator: str, num_processes: int | None, process_id: int | None, flags: str) -> bool:
     """Connects the processes of this run. Returns whether there are several."""
     given = (coordinator not in ("", _SINGLE_PROCESS), num_processes is not None, process_id is not None)
     if any(given) and not all(given):
         raise UserError(
-            f"config.parallel.coordinator is {coordinator!r}, num_processes {num_processes}, process_id {process_id}",
+            f"{flags}coordinator is {coordinator!r}, num_processes {num_processes}, process_id {process_id}",
             "give all three (HOST:PORT of process 0, their number, and the number of this one, from 0) or none",
         )
     if not any(given) and (coordinator == _SINGLE_PROCESS or not _is_cluster()):
@@ -116,8 +143,8 @@ def _connect(coordinator: str, num_processes: int | None, process_id: int | None
     except (RuntimeError, ValueError, OSError) as error:  # from the cluster's own services
         raise UserError(
             f"the processes of this run did not find each other ({str(error).splitlines()[0]})",
-            "give the address of process 0 with --config.parallel.coordinator, or, for a single process, "
-            f"--config.parallel.coordinator={_SINGLE_PROCESS}",
+            f"give the address of process 0 with {flags}coordinator, or, for a single process, "
+            f"{flags}coordinator={_SINGLE_PROCESS}",
         ) from error
     _explain_aborts()
     return jax.process_count() > 1

@@ -14,6 +14,7 @@ import jax
 
 from yolox_jax.data.train_loader import ImageIds
 from yolox_jax.errors import UserError
+from yolox_jax.training import hosts
 from yolox_jax.training.compilation import CompileCounter
 from yolox_jax.training.run_directory import write_atomically, writing
 from yolox_jax.training.tensorboard import EventFile, numbers_of
@@ -82,6 +83,7 @@ class RunLog:
         self._pending: list[tuple[int, dict[str, jax.Array], ImageIds]] = []  # may still be computing
         self._checked: list[tuple[int, dict[str, float]]] = []  # since the last report
         self._num_dropped_boxes = max((record.get("num_dropped_boxes", 0) for record in kept), default=0)
+        self._num_dropped_here, self._num_slots = 0, 0  # since the last report
         self._num_bad_in_a_row = 0
         self._num_skipped = sum(record.get("event") == "skipped" for record in kept)
         self._num_overflowed = sum(record.get("event") == "overflowed" for record in kept)
@@ -111,14 +113,10 @@ class RunLog:
         """Keeps the metrics of a step, still on the device, until the next report."""
         self._pending.append((step, metrics, image_ids))
 
-    def count_dropped_boxes(self, step: int, num_boxes: int, num_slots: int) -> None:
-        """Counts the boxes that did not fit into the padding slots of their images, and warns of the first ones."""
-        if num_boxes and not self._num_dropped_boxes:
-            print(
-                f"step {step}: {num_boxes} boxes are left out, since an image has room for {num_slots}: "
-                "raise config.data.max_boxes"
-            )
-        self._num_dropped_boxes += num_boxes
+    def count_dropped_boxes(self, num_boxes: int, num_slots: int) -> None:
+        """Counts the boxes that did not fit into the padding slots of this process's images, for the next report."""
+        self._num_dropped_here += num_boxes
+        self._num_slots = num_slots
 
     def check_steps(self) -> None:
         """Waits for the metrics of all steps so far and checks that they are finite.
@@ -141,6 +139,7 @@ class RunLog:
         images_per_second = len(self._checked) * self._batch_size / (now - self._since)
         data_wait = self._seconds_waited / (now - self._since)
         step, last = self._checked[-1]
+        self._add_dropped_boxes(step)
         overflows = {"num_overflowed": self._num_overflowed} if "overflowed" in last else {}
         self.write(
             {
@@ -158,6 +157,17 @@ class RunLog:
         self._checked.clear()
         self._since = now
         self._seconds_waited = 0.0
+
+    def _add_dropped_boxes(self, step: int) -> None:
+        """Adds the boxes that all processes have left out since the last report, and warns of the first ones."""
+        num_boxes = hosts.sum_over_all(self._num_dropped_here)
+        if num_boxes and not self._num_dropped_boxes:
+            print(
+                f"up to step {step}: {num_boxes} boxes are left out, since an image has room for {self._num_slots}: "
+                "raise config.data.max_boxes"
+            )
+        self._num_dropped_boxes += num_boxes
+        self._num_dropped_here = 0
 
     @contextlib.contextmanager
     def untimed(self) -> Iterator[None]:
@@ -214,6 +224,8 @@ class RunLog:
             return
         self._num_bad_in_a_row += 1
         self._num_skipped += 1
+        # Every process is here, since the loss is that of all of them.
+        image_ids = tuple(ids for part in hosts.gather(json.dumps(image_ids).encode()) for ids in json.loads(part))
         found = f"loss {metrics['loss']}, gradient norm {metrics['grad_norm']}"
         advice = "lower config.lr_per_image, or look at the images listed above"
         if "loss_scale" in metrics:

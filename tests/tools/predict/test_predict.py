@@ -14,6 +14,7 @@ from tests import programs
 from tests.inference.white_pixels import CLASS_NAMES, WhitePixels, white_box
 from tests.material import ROOT
 from tests.training import toy
+from yolox_jax.data.prefetch import Shard
 from yolox_jax.inference.detector import Detector
 from yolox_jax.inference.export import stablehlo
 from yolox_jax.inference.predict import DetectConfig, predict_images
@@ -62,6 +63,21 @@ def test_all_images_of_a_folder_are_processed_and_damaged_ones_reported(folder, 
     np.testing.assert_allclose(entry["detections"][0]["box_xyxy"], [40, 40, 80, 100], atol=4)
     for name, shape in (("a.jpg", (64, 64, 3)), ("a-2.jpg", (50, 90, 3)), ("b.jpg", (128, 100, 3))):
         assert cv2.imread(str(tmp_path / "out" / name)).shape == shape
+
+
+def test_several_processes_share_the_inputs_and_write_what_one_writes(folder, predict, tmp_path):
+    named = [str(folder), str(folder / "sub"), "nowhere/*.jpg"]
+    alone = predict(*named)
+    copies = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    (tmp_path / "shared").mkdir()
+    detector = Detector(WhitePixels(), CLASS_NAMES, (64, 64), (1, 4), log=lambda text: None)
+    processes = [Prediction(detector, tmp_path / "shared", shard=Shard(i, 3)) for i in range(3)]
+    for process in processes:
+        process.run(named)
+        assert len({entry["file"] for entry in process.entries}) < 3
+    processes[0].combine([process.as_part() for process in processes])
+    assert processes[0].as_json() == alone.as_json()
+    assert {path.name: path.read_bytes() for path in (tmp_path / "shared").iterdir()} == copies
 
 
 def test_no_input_is_overwritten(folder):
@@ -199,7 +215,7 @@ from unittest import mock
 from yolox_jax.errors import UserError
 
 def run(prediction, named):
-    prediction.entries.append({{"file": named[0], "detections": []}})
+    prediction._entries.append((0, {{"file": named[0], "detections": []}}))
     raise {error}
 
 predict.Prediction.run = run

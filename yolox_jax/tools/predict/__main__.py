@@ -3,21 +3,27 @@
 A path is an image, a video, a folder of them, a quoted pattern such as "photos/**/*.jpg", or the number of a webcam,
 which runs until Ctrl-C. Writes an annotated copy of each input, and predictions.json, also after Ctrl-C or an error.
 Inputs that cannot be read are reported and skipped; the exit code is then 1.
+
+Several processes, started with the same paths, share the inputs (--coordinator); each writes the copies of its own, and
+process 0 writes predictions.json.
 """
 
 import json
-import sys
 from pathlib import Path
 from typing import cast
 
+import jax
 from absl import app, flags
 
+from yolox_jax.cli import processes
 from yolox_jax.cli.input_size import parse_size
 from yolox_jax.cli.outputs import output_folder
 from yolox_jax.cli.terminal import quiet_libraries, user_errors
+from yolox_jax.data.prefetch import Shard
 from yolox_jax.errors import writing
 from yolox_jax.inference.detector import Detector
 from yolox_jax.tools.predict.prediction import Prediction
+from yolox_jax.training import hosts
 
 _WEIGHTS = flags.DEFINE_string(
     "weights", None, "A run directory, a checkpoint, a .pth file, an exported file, or a name like yolox_s."
@@ -40,7 +46,8 @@ def main(argv: list[str]) -> None:
     if len(argv) < 2:
         raise app.UsageError("give images, videos, folders, patterns or the number of a webcam")
     quiet_libraries()
-    with user_errors(), output_folder(_OUTPUT.value) as output:
+    # As in train.py: hosts.joined expects errors as exit codes.
+    with user_errors(), processes.joined(), user_errors(), output_folder(_OUTPUT.value) as output:
         detector = Detector.from_pretrained(
             str(_WEIGHTS.value),
             size=None if _SIZE.value is None else parse_size(_SIZE.value),
@@ -53,16 +60,20 @@ def main(argv: list[str]) -> None:
         output = cast(Path, output)
         with writing(output):
             output.mkdir(parents=True, exist_ok=True)
-        prediction = Prediction(detector, output, _MAX_FRAMES.value)
+        shard = Shard(jax.process_index(), jax.process_count())
+        prediction = Prediction(detector, output, _MAX_FRAMES.value, shard)
         try:
             prediction.run(argv[1:])
+            hosts.barrier("all inputs", hosts.WORK_SECONDS)  # a film may take long
+            prediction.combine(hosts.gather(prediction.as_part()))
         finally:  # also after Ctrl-C, or if a copy cannot be written
-            with writing(output / "predictions.json"):
-                (output / "predictions.json").write_text(json.dumps(prediction.as_json()) + "\n")
-            num_objects = sum(len(entry["detections"]) for entry in prediction.entries)
-            print(f"{num_objects} objects in {len(prediction.entries)} images: {_OUTPUT.value}")
+            if hosts.is_primary():
+                with writing(output / "predictions.json"):
+                    (output / "predictions.json").write_text(json.dumps(prediction.as_json()) + "\n")
+                num_objects = sum(len(entry["detections"]) for entry in prediction.entries)
+                print(f"{num_objects} objects in {len(prediction.entries)} images: {_OUTPUT.value}")
         if prediction.unreadable:
-            sys.exit("\n".join(["could not be read:", *map(str, prediction.unreadable)]))
+            raise hosts.AgreedExit("\n".join(["could not be read:", *prediction.unreadable]))
 
 
 if __name__ == "__main__":
