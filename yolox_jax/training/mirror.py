@@ -28,6 +28,7 @@ _NOT_FETCHED = ("tensorboard", "profile")  # the event file is made from metrics
 _LOG, _APS = "metrics.jsonl", f"{FOLDER}/ap.json"
 _POLL_SECONDS = 0.2
 _OUTAGE_SECONDS = 20.0  # without an answer, before a warning
+_VANISH_SECONDS = 30.0  # in which a checkpoint is removed from the disk, from its first file to its last
 _REPORT_SECONDS = 5.0  # of waiting at the end, before a line says for what
 
 
@@ -112,14 +113,16 @@ class Mirror:
                     time.sleep(_POLL_SECONDS)
                 is_last = self._closing.is_set()  # asked before the copy: what comes during it is copied next
                 self._last_answer = time.monotonic()
-                self._copy_all()
+                while not self._copy_all():
+                    pass  # checkpoints vanished while they were copied: there are newer ones
                 if self._warned:
                     logger.warning("%s answers again: everything is copied", self._run)
                     self._warned = False
         except Exception as error:  # noqa: BLE001  (the main thread raises it)
             self._error = self._error or error
 
-    def _copy_all(self) -> None:
+    def _copy_all(self) -> bool:
+        """Copies what has changed. Returns False if a checkpoint that was there at the beginning vanished."""
         # The order of these two and of the rest matters: what they name must be in the files that are read after them.
         aps = (self._local / _APS).read_bytes() if (self._local / _APS).exists() else None
         steps = self._complete_steps()
@@ -132,6 +135,7 @@ class Mirror:
         if is_done and steps:  # so the bucket always has a whole checkpoint
             for step in bucket_copy.step_folders(self._remote).keys() - set(steps):
                 self._remove_checkpoint(step)
+        return is_done
 
     def _complete_steps(self) -> list[int]:
         return sorted(complete_steps(self._local / FOLDER))
@@ -156,10 +160,13 @@ class Mirror:
         self._copied[name] = now
 
     def _copy_checkpoint(self, step: int) -> bool:
-        """Copies a checkpoint that the bucket does not have yet. Returns False if it was removed meanwhile."""
+        """Copies a checkpoint that the bucket does not have yet. Returns False if it vanished meanwhile.
+
+        The run removes old checkpoints, and while the bucket is away also some that were never copied.
+        """
         folder, prefix = self._local / FOLDER / str(step), f"{FOLDER}/{step}/"
         text = _manifest(folder)
-        if self._saved.get(step) == text:
+        if not text or self._saved.get(step) == text:  # without a manifest: it came from the bucket, or is vanishing
             return True
         self._remove_checkpoint(step)  # half-copied, or damaged and saved again
         try:
@@ -169,9 +176,12 @@ class Mirror:
                     self._claim.confirm(self._patience)
                 storage.in_parallel(lambda name: self._upload(prefix + name), group)
         except FileNotFoundError:
-            if folder.exists():
-                raise
-            return False  # newer checkpoints came while the bucket was away
+            end = time.monotonic() + _VANISH_SECONDS
+            while folder.exists():
+                if time.monotonic() > end:
+                    raise
+                time.sleep(_POLL_SECONDS)
+            return False
         self._saved[step] = text
         return True
 
@@ -181,6 +191,8 @@ class Mirror:
         files = [name.removeprefix(prefix) for name in self._remote if name.startswith(prefix)]
         for group in reversed(bucket_copy.in_order(files)):
             self._remove(prefix + name for name in group)
+        if isinstance(self._run, Path):  # a mount has folders, which would be left
+            shutil.rmtree(self._run / prefix, ignore_errors=True)
 
     def _has(self, name: str) -> bool:
         return (self._local / name).exists()
