@@ -216,6 +216,22 @@ def test_a_bucket_that_refuses_later_ends_the_run_with_a_message(tmp_path, gs_bu
             run.end()
 
 
+def test_a_run_that_is_interrupted_does_not_wait_for_a_bucket_that_is_away(tmp_path, gs_bucket, monkeypatch):  # noqa: F811
+    monkeypatch.setattr("yolox_jax.storage.client._LONGEST_WAIT_S", 0.1)
+    with faulty_proxy(gs_bucket.endpoint) as proxy:
+        for name, value in gs_bucket.through(proxy.endpoint).environment.items():
+            monkeypatch.setenv(name, value)
+        run = _Run(tmp_path / "local", storage.resolve(gs_bucket.address) / "run")
+        proxy.is_down = True
+        run.train(2)
+        run.mirror.abandon()
+        run.mirror._thread.join(60)
+        assert not run.mirror._thread.is_alive()
+        proxy.is_down = False
+        run.checkpoints.close()
+        run.claim.release()
+
+
 def test_a_run_that_lost_its_claim_writes_nothing_more(tmp_path, monkeypatch, looks_again):
     address = tmp_path / "bucket"
     monkeypatch.setattr(bucket_claim, "_EXPIRES_SECONDS", 0.1)

@@ -39,6 +39,11 @@ def fill(local: Path, run: Location) -> set[int]:
     """
     names = storage.list_files(run, bucket_copy.PATIENCE)
     steps = bucket_copy.steps(names)
+    if steps:
+        num_bytes = sum(found.size for found in names.values())
+        print(
+            f"{run} holds {len(steps)} checkpoint(s), {num_bytes / 1e6:.0f} MB, which are copied here first", flush=True
+        )
     folder = local / FOLDER
     for path in [local / name for name in WRITTEN if name not in (FOLDER, *_NOT_COPIED)] + [*folder.glob("*")]:
         is_kept = path.parent == folder and path.name.isdigit() and int(path.name) in steps
@@ -65,7 +70,7 @@ class Mirror:
         self._saved = {step: _manifest(local / FOLDER / str(step)) for step in complete_steps(local / FOLDER)}
         self._remote = set(storage.list_files(run, bucket_copy.PATIENCE))
         self._error: Exception | None = None
-        self._awaited = -1  # the step of a save that is being written
+        self._awaited: int | None = None  # the step of the last save, which may still be written
         self._asked, self._closing = threading.Event(), threading.Event()
         self._last_answer, self._warned = 0.0, False
         self._patience = Patience(math.inf, self._note_failure)
@@ -74,7 +79,8 @@ class Mirror:
 
     def request(self, saving: int | None = None) -> None:
         """Asks for a copy; with `saving`, once the checkpoint of that step, which is being written, is complete."""
-        self._awaited = max(self._awaited, saving if saving is not None else -1)
+        if saving is not None:
+            self._awaited = saving
         self._asked.set()
 
     def check(self) -> None:
@@ -109,7 +115,7 @@ class Mirror:
             while not is_last:
                 self._asked.wait()
                 self._asked.clear()
-                while not (self._closing.is_set() or self._awaited <= max(self._complete_steps(), default=-1)):
+                while self._awaited not in (None, *self._complete_steps()) and not self._closing.is_set():
                     time.sleep(_POLL_SECONDS)
                 is_last = self._closing.is_set()  # asked before the copy: what comes during it is copied next
                 self._last_answer = time.monotonic()
