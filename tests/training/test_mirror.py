@@ -100,11 +100,11 @@ def test_after_every_single_write_the_bucket_holds_a_run_that_can_be_resumed(tmp
     for module, name in ((bucket_copy, "copy_out"), (storage, "write_bytes"), (storage, "remove")):
         monkeypatch.setattr(module, name, watched(getattr(module, name)))
     run = _Run(tmp_path / "local", address)
-    run.train(9)  # faster than the copies: some checkpoints vanish before or while they are copied
+    monkeypatch.setattr("os.fsync", lambda file: None)  # no power fails here
+    run.train(7)  # faster than the copies: a checkpoint may vanish before or while it is copied
     run.end()
-    assert found == sorted(found) and {2, 4, 6, 8} >= set(found) - {0} and found[-1] == 8
-    # The evaluated step is the best one.
-    assert sorted(bucket_copy.steps(storage.list_files(address))) == sorted(run.checkpoints.steps()) == [4, 6, 8]
+    assert found == sorted(found) and {2, 4, 6} >= set(found) - {0} and found[-1] == 6
+    assert sorted(bucket_copy.steps(storage.list_files(address))) == sorted(run.checkpoints.steps()) == [4, 6]
 
 
 def test_a_run_whose_disk_is_gone_resumes_from_the_bucket_bit_for_bit(

@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import logging
 import math
+import os
 import random
 import re
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ from yolox_jax.storage import Location, Patience
 from yolox_jax.training import hosts, mirror, run_directory
 from yolox_jax.training.bucket_claim import BucketClaim
 from yolox_jax.training.mirror import Mirror
+from yolox_jax.training.run_directory import RunDirectoryError
 from yolox_jax.training.slices import Slices, remove_leftovers
 from yolox_jax.weights.bucket_copy import local_name
 
@@ -54,10 +56,14 @@ def opened(workdir: Location, resume: bool) -> Iterator[RunDirectory]:
     Process 0 does both for all processes. At the end everything is copied, however long that takes.
 
     Raises:
-      RunDirectoryError: another run holds the directory, or it cannot be written.
+      RunDirectoryError: another run holds the directory, or it cannot be written, or has a backslash in its path.
       StorageError: the bucket refuses or cannot be reached.
     """
     is_primary = hosts.is_primary()
+    if isinstance(workdir, Path) and os.sep == "/" and "\\" in str(workdir.absolute()):
+        raise RunDirectoryError(
+            f"{workdir} has a backslash in its path, where tensorstore finds no files", "choose another --workdir"
+        )
     obstacle = _obstacle(workdir) if isinstance(workdir, Path) and is_primary else ""
     if isinstance(workdir, Path) and hosts.broadcast_from_primary(not obstacle):
         with run_directory.claim(workdir) if is_primary else contextlib.nullcontext():
@@ -103,8 +109,8 @@ def _obstacle(workdir: Path) -> str:
     """Returns why a run cannot write directly to a folder, or nothing if it can."""
     if not run_directory.can_rename(workdir):
         return "is on a file system that cannot rename"
-    if re.search(r"[]*?\\[]", str(workdir.absolute())):  # orbax would look for its own files by a pattern, in vain
-        return r"has one of the characters []*?\ in its path"
+    if re.search(r"[]*?[]", str(workdir.absolute())):  # orbax would look for its own files by a pattern, in vain
+        return "has one of the characters []*? in its path"
     return ""
 
 
