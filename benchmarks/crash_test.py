@@ -282,16 +282,14 @@ def crash_test(
     seed: int,
     config: tuple[str, ...] = SHORT,
     workdir: Location | None = None,
-    whole: Run | None = None,
 ) -> list[tuple[str, Run, int, dict[str, int]]]:
     """Returns the rows of the table: the signal, the run, the number of lost steps, the differences.
 
-    The interrupted runs are below `workdir`, by default in `folder`; `whole` is the uninterrupted run, if there is one.
+    The interrupted runs are below `workdir`, by default in `folder` like the uninterrupted one.
     """
     rng = random.Random(seed)
-    if whole is None:
-        whole = Run(folder / "whole", config, folder)
-        whole.start()
+    whole = Run(folder / "whole", config, folder)
+    whole.start()
     total_steps = 1 + max(record["step"] for record in whole.records())
     rows = []
     for name, number, num_times in (("SIGKILL", signal.SIGKILL, num_kills), ("SIGTERM", signal.SIGTERM, num_stops)):
@@ -325,13 +323,16 @@ def main() -> None:
     parser.add_argument("--workdir", help="a prefix in a bucket, for the interrupted runs")
     parser.add_argument("--emulator", action="store_true", help="start a store for gs:// and make a bucket there")
     parser.add_argument("--faults", type=float, default=0.0, help="share of the emulator's requests that go wrong")
-    arguments = parser.parse_args()
+    arguments, config = parser.parse_known_args()  # the rest are fields of the config, to shorten the runs further
+    if unknown := [argument for argument in config if not argument.startswith("--config.")]:
+        parser.error(f"unknown argument {unknown[0]}")
     with contextlib.ExitStack() as opened:  # with a space, as real paths have
         folder = Path(opened.enter_context(tempfile.TemporaryDirectory(prefix="crash test ")))
         if arguments.emulator:
             arguments.workdir = opened.enter_context(_emulator(arguments.faults))
         workdir = storage.resolve(arguments.workdir) if arguments.workdir else None
-        rows = crash_test(folder, arguments.kills, arguments.stops, arguments.seed, workdir=workdir)
+        numbers = arguments.kills, arguments.stops, arguments.seed
+        rows = crash_test(folder, *numbers, (*SHORT, *config), workdir=workdir)
     for name, run, num_lost, differences in rows:
         interrupted = [attempt for attempt in run.attempts if attempt.end != "finished"]
         phases = Counter(attempt.phase for attempt in interrupted)

@@ -95,6 +95,25 @@ def test_a_mount_that_cannot_lock_rename_or_link_gets_whole_files_and_the_run_re
     assert sorted(checkpoint.complete_steps(drive / "earlier-1" / "checkpoints")) == [1, 2]
 
 
+@pytest.mark.parametrize("name", ["runs[1]", "a*b", "what?", "plain, with (other) signs"])
+def test_no_character_of_a_path_loses_the_run(tmp_path, name, caplog):
+    run = tmp_path / name / "run"
+    for resume in (None, 1):
+        with opened(run, resume=True) as directory:
+            state = _save(directory, 1 if resume is None else 2, resume)
+    assert ("in its path: the run writes to" in caplog.text) == ("plain" not in name)
+    found = checkpoint.find(run)
+    assert found == run / "checkpoints" / "2"
+    jax.tree.map(np.testing.assert_array_equal, checkpoint.read_variables(found, state.ema), state.ema)
+    assert [each.condition for each in checkpoint.list_checkpoints(run, verify=True)] == ["verified", "verified"]
+
+
+def test_a_backslash_in_a_path_is_refused_at_the_start(tmp_path):
+    refused = pytest.raises(RunDirectoryError, match="has a backslash in its path.*: choose another --workdir")
+    with refused, opened(tmp_path / "back\\slash", resume=True):
+        pass
+
+
 def test_starting_over_in_a_bucket_sets_the_earlier_run_aside(gs_bucket, capsys):  # noqa: F811
     address = storage.resolve(gs_bucket.address) / "run"
     with opened(address, resume=True) as directory:

@@ -28,6 +28,7 @@ _NOT_FETCHED = ("tensorboard", "profile")  # the event file is made from metrics
 _LOG, _APS = "metrics.jsonl", f"{FOLDER}/ap.json"
 _POLL_SECONDS = 0.2
 _OUTAGE_SECONDS = 20.0  # without an answer, before a warning
+_VANISH_SECONDS = 30.0  # in which a checkpoint is removed from the disk, from its first file to its last
 _REPORT_SECONDS = 5.0  # of waiting at the end, before a line says for what
 
 
@@ -38,6 +39,11 @@ def fill(local: Path, run: Location) -> set[int]:
     """
     names = storage.list_files(run, bucket_copy.PATIENCE)
     steps = bucket_copy.steps(names)
+    if steps:
+        num_bytes = sum(found.size for found in names.values())
+        print(
+            f"{run} holds {len(steps)} checkpoint(s), {num_bytes / 1e6:.0f} MB, which are copied here first", flush=True
+        )
     folder = local / FOLDER
     for path in [local / name for name in WRITTEN if name not in (FOLDER, *_NOT_COPIED)] + [*folder.glob("*")]:
         is_kept = path.parent == folder and path.name.isdigit() and int(path.name) in steps
@@ -64,7 +70,7 @@ class Mirror:
         self._saved = {step: _manifest(local / FOLDER / str(step)) for step in complete_steps(local / FOLDER)}
         self._remote = set(storage.list_files(run, bucket_copy.PATIENCE))
         self._error: Exception | None = None
-        self._awaited = -1  # the step of a save that is being written
+        self._awaited: int | None = None  # the step of the last save, which may still be written
         self._asked, self._closing = threading.Event(), threading.Event()
         self._last_answer, self._warned = 0.0, False
         self._patience = Patience(math.inf, self._note_failure)
@@ -73,7 +79,8 @@ class Mirror:
 
     def request(self, saving: int | None = None) -> None:
         """Asks for a copy; with `saving`, once the checkpoint of that step, which is being written, is complete."""
-        self._awaited = max(self._awaited, saving if saving is not None else -1)
+        if saving is not None:
+            self._awaited = saving
         self._asked.set()
 
     def check(self) -> None:
@@ -108,18 +115,20 @@ class Mirror:
             while not is_last:
                 self._asked.wait()
                 self._asked.clear()
-                while not (self._closing.is_set() or self._awaited <= max(self._complete_steps(), default=-1)):
+                while self._awaited not in (None, *self._complete_steps()) and not self._closing.is_set():
                     time.sleep(_POLL_SECONDS)
                 is_last = self._closing.is_set()  # asked before the copy: what comes during it is copied next
                 self._last_answer = time.monotonic()
-                self._copy_all()
+                while not self._copy_all():
+                    pass  # checkpoints vanished while they were copied: there are newer ones
                 if self._warned:
                     logger.warning("%s answers again: everything is copied", self._run)
                     self._warned = False
         except Exception as error:  # noqa: BLE001  (the main thread raises it)
             self._error = self._error or error
 
-    def _copy_all(self) -> None:
+    def _copy_all(self) -> bool:
+        """Copies what has changed. Returns False if a checkpoint that was there at the beginning vanished."""
         # The order of these two and of the rest matters: what they name must be in the files that are read after them.
         aps = (self._local / _APS).read_bytes() if (self._local / _APS).exists() else None
         steps = self._complete_steps()
@@ -132,6 +141,7 @@ class Mirror:
         if is_done and steps:  # so the bucket always has a whole checkpoint
             for step in bucket_copy.step_folders(self._remote).keys() - set(steps):
                 self._remove_checkpoint(step)
+        return is_done
 
     def _complete_steps(self) -> list[int]:
         return sorted(complete_steps(self._local / FOLDER))
@@ -156,10 +166,13 @@ class Mirror:
         self._copied[name] = now
 
     def _copy_checkpoint(self, step: int) -> bool:
-        """Copies a checkpoint that the bucket does not have yet. Returns False if it was removed meanwhile."""
+        """Copies a checkpoint that the bucket does not have yet. Returns False if it vanished meanwhile.
+
+        The run removes old checkpoints, and while the bucket is away also some that were never copied.
+        """
         folder, prefix = self._local / FOLDER / str(step), f"{FOLDER}/{step}/"
         text = _manifest(folder)
-        if self._saved.get(step) == text:
+        if not text or self._saved.get(step) == text:  # without a manifest: it came from the bucket, or is vanishing
             return True
         self._remove_checkpoint(step)  # half-copied, or damaged and saved again
         try:
@@ -169,9 +182,12 @@ class Mirror:
                     self._claim.confirm(self._patience)
                 storage.in_parallel(lambda name: self._upload(prefix + name), group)
         except FileNotFoundError:
-            if folder.exists():
-                raise
-            return False  # newer checkpoints came while the bucket was away
+            end = time.monotonic() + _VANISH_SECONDS
+            while folder.exists():
+                if time.monotonic() > end:
+                    raise
+                time.sleep(_POLL_SECONDS)
+            return False
         self._saved[step] = text
         return True
 
@@ -181,6 +197,8 @@ class Mirror:
         files = [name.removeprefix(prefix) for name in self._remote if name.startswith(prefix)]
         for group in reversed(bucket_copy.in_order(files)):
             self._remove(prefix + name for name in group)
+        if isinstance(self._run, Path):  # a mount has folders, which would be left
+            shutil.rmtree(self._run / prefix, ignore_errors=True)
 
     def _has(self, name: str) -> bool:
         return (self._local / name).exists()

@@ -1,14 +1,17 @@
-"""Opens the run directory that a user names: a folder, a prefix in a bucket, or a mount that cannot rename.
+"""Opens the run directory that a user names: a folder, a prefix in a bucket, or a folder that needs care.
 
-In a folder a run writes directly. In the other two it writes to a local folder below the cache folder, which is filled
-from the run directory first and copied to it in the background (mirror.py).
+In a folder a run writes directly. For a bucket, a mount that cannot rename, and a path that orbax would take for a
+pattern, it writes to a local folder below the cache folder, which is filled from the run directory first and copied to
+it in the background (mirror.py).
 """
 
 import contextlib
 import dataclasses
 import logging
 import math
+import os
 import random
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +22,7 @@ from yolox_jax.storage import Location, Patience
 from yolox_jax.training import hosts, mirror, run_directory
 from yolox_jax.training.bucket_claim import BucketClaim
 from yolox_jax.training.mirror import Mirror
+from yolox_jax.training.run_directory import RunDirectoryError
 from yolox_jax.training.slices import Slices, remove_leftovers
 from yolox_jax.weights.bucket_copy import local_name
 
@@ -52,12 +56,16 @@ def opened(workdir: Location, resume: bool) -> Iterator[RunDirectory]:
     Process 0 does both for all processes. At the end everything is copied, however long that takes.
 
     Raises:
-      RunDirectoryError: another run holds the directory, or it cannot be written.
+      RunDirectoryError: another run holds the directory, or it cannot be written, or has a backslash in its path.
       StorageError: the bucket refuses or cannot be reached.
     """
     is_primary = hosts.is_primary()
-    is_local = isinstance(workdir, Path) and (not is_primary or run_directory.can_rename(workdir))
-    if isinstance(workdir, Path) and hosts.broadcast_from_primary(is_local):
+    if isinstance(workdir, Path) and os.sep == "/" and "\\" in str(workdir.absolute()):
+        raise RunDirectoryError(
+            f"{workdir} has a backslash in its path, where tensorstore finds no files", "choose another --workdir"
+        )
+    obstacle = _obstacle(workdir) if isinstance(workdir, Path) and is_primary else ""
+    if isinstance(workdir, Path) and hosts.broadcast_from_primary(not obstacle):
         with run_directory.claim(workdir) if is_primary else contextlib.nullcontext():
             if is_primary:
                 _set_aside(workdir, resume)
@@ -69,10 +77,8 @@ def opened(workdir: Location, resume: bool) -> Iterator[RunDirectory]:
     local = cache_folder() / "runs" / local_name(workdir)
     if not is_primary:
         local = local.with_name(f"{local.name}-process-{jax.process_index()}")
-    if isinstance(workdir, Path):
-        logger.warning(
-            "%s is on a file system that cannot rename: the run writes to %s, which is copied", workdir, local
-        )
+    if obstacle:
+        logger.warning("%s %s: the run writes to %s, which is copied", workdir, obstacle, local)
     with run_directory.claim(local, named=workdir), contextlib.ExitStack() as opening:
         claim = BucketClaim(workdir) if is_primary else None
         if claim is not None:
@@ -97,6 +103,15 @@ def opened(workdir: Location, resume: bool) -> Iterator[RunDirectory]:
             raise
         else:
             copies.close()
+
+
+def _obstacle(workdir: Path) -> str:
+    """Returns why a run cannot write directly to a folder, or nothing if it can."""
+    if not run_directory.can_rename(workdir):
+        return "is on a file system that cannot rename"
+    if re.search(r"[]*?[]", str(workdir.absolute())):  # orbax would look for its own files by a pattern, in vain
+        return "has one of the characters []*? in its path"
+    return ""
 
 
 def _set_aside(workdir: Location, resume: bool) -> None:
