@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import functools
 import hashlib
 import http.server
 import io
@@ -20,6 +21,7 @@ from yolox_jax.weights import download
 from yolox_jax.weights.download import DownloadError, fetch_official
 
 
+@functools.cache  # a second call would give other bytes: a zip has the time in it
 def weights(seed=0):
     """A checkpoint of one tensor, 1 MB."""
     file = io.BytesIO()

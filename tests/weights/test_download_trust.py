@@ -13,10 +13,10 @@ from yolox_jax.weights import connection, download, official_files
 from yolox_jax.weights.download import DownloadError
 
 
-def test_every_official_file_has_a_checksum():
-    assert set(official_files.FILES.values()) == official_files.SHA256.keys()
+def test_every_official_file_but_one_has_a_checksum():
+    assert set(official_files.FILES.values()) - official_files.SHA256.keys() == {"yolox_darknet.pth"}
     assert all(re.fullmatch("[0-9a-f]{64}", sha256) for sha256 in official_files.SHA256.values())
-    assert len(set(official_files.SHA256.values())) == 7
+    assert len(set(official_files.SHA256.values())) == 6
 
 
 def _zip(path, *members):

@@ -96,10 +96,10 @@ def _checked(target: Path) -> Path:
     Raises:
       UserError: it is not the official file.
     """
-    found = sha256(target)
-    if found != SHA256[target.name]:
+    expected = SHA256.get(target.name)
+    if expected and (found := sha256(target)) != expected:
         raise UserError(
-            f"{target} is not the official file: its SHA-256 is {found} instead of {SHA256[target.name]}",
+            f"{target} is not the official file: its SHA-256 is {found} instead of {expected}",
             "delete it, and it is downloaded again; weights of your own are named by their path",
         )
     return target
@@ -133,10 +133,11 @@ def _fetch(url: str, target: Path, log: Callable[[str], object]) -> None:
                 f"try again or, without a network, download it on another machine and put it at {target}",
             ) from error
         try:
-            found = sha256(part)
-            if found != SHA256[target.name]:
+            found, expected = sha256(part), SHA256.get(target.name)
+            if found != expected:
                 verify_pth(part)  # for a clearer reason, if it is not a weights file at all
-                raise UserError(f"its SHA-256 is {found} instead of {SHA256[target.name]}", "try again")
+                if expected:
+                    raise UserError(f"its SHA-256 is {found} instead of {expected}", "try again")
         except UserError as error:
             _restart(file, part)
             raise UserError(

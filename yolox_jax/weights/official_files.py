@@ -12,8 +12,8 @@ FILES = {
     "yolox_darknet": "yolox_darknet.pth",
     "yolox_darknet53": "yolox_darknet.pth",
 }
-# The release states no checksums. These are what public projects that download from RELEASE_URL verify: eight projects
-# or more agree on nano, tiny and s, five on x and m, three on l; yolox_darknet.pth is in the list of one.
+# The release states no checksums. These are what public projects that download from RELEASE_URL verify or state, and
+# several files agree on each. Only one list has yolox_darknet.pth, so that is checked as a weights file alone.
 SHA256 = {
     "yolox_nano.pth": "cd28f55fbbc1829f99d9ac9b38a16d259a22889739c8728ea877610201feff7b",
     "yolox_tiny.pth": "9de513de589ac98bb92d3bca53b5af7b9acfa9b0bacb831f7999d0f7afaee8f0",
@@ -21,6 +21,5 @@ SHA256 = {
     "yolox_m.pth": "60076992b32da82951c90cfa7bd6ab70eba9eda243e08b940a396f60ac2d19b6",
     "yolox_l.pth": "1e6b7fa6240375370b2a8a8eab9066b3cdd43fd1d0bfa8d2027fd3a51def2917",
     "yolox_x.pth": "5652330b6ae860043f091b8f550a60c10e1129f416edfdb65c259be6caf355cf",
-    "yolox_darknet.pth": "b5905e9faf500a2608c93991f91a41a6150bcd2dd30986865a73becd94542fa1",
 }
 MOST_BYTES = 1 << 30  # yolox_x.pth, the largest, has 793,463,373
