@@ -3,6 +3,7 @@
 import importlib.metadata
 import importlib.util
 import os
+import re
 import runpy
 import shutil
 import subprocess
@@ -11,6 +12,7 @@ import tomllib
 import zipfile
 
 import pytest
+from packaging.requirements import Requirement
 
 import yolox_jax
 from tests.material import ROOT
@@ -80,6 +82,23 @@ def test_the_extra_dev_is_requirements_dev():
     extra = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]["dev"]
     runtime, *lines = (ROOT / "requirements-dev.txt").read_text().splitlines()
     assert runtime == "-r requirements.txt" and lines == extra
+
+
+def test_the_lowest_constraints_are_the_lower_bounds():
+    requirements = "".join((ROOT / name).read_text() for name in ("requirements.txt", "requirements-dev.txt"))
+    bounds = re.findall(r"^([\w-]+)(?:\[\w+\])?>=([\d.]+)", requirements, re.MULTILINE)
+    lines = (ROOT / "constraints" / "lowest.txt").read_text().splitlines()
+    assert lines[1:] == [f"{name}=={version}" for name, version in bounds]
+
+
+@pytest.mark.parametrize("place", ["colab-2026-08", "kaggle-2026-08"])
+def test_the_requirements_admit_what_a_place_has(place):
+    lines = (ROOT / "requirements.txt").read_text().splitlines()[1:]
+    needed = {each.name: each.specifier for each in map(Requirement, lines)}
+    pins = [line for line in (ROOT / "constraints" / f"{place}.txt").read_text().splitlines() if line[0] != "#"]
+    found = dict(line.split("==") for line in pins)
+    refused = {name: version for name, version in found.items() if name in needed and version not in needed[name]}
+    assert not refused and {"jax", "jaxlib", "flax", "orbax-checkpoint"} <= found.keys()
 
 
 @pytest.mark.slow

@@ -157,12 +157,16 @@ def exit_at_once(code: int) -> NoReturn:
     os._exit(code)
 
 
+_NOTEBOOKS = ("COLAB_RELEASE_TAG", "KAGGLE_KERNEL_RUN_TYPE")  # in Colab and Kaggle, which give a user one machine
+
+
 def _is_cluster() -> bool:
     """Returns whether JAX can find the processes itself: a Slurm or Open MPI job of several, or a TPU VM."""
     tasks = os.environ.get("SLURM_NTASKS", "1") if "SLURM_STEP_NODELIST" in os.environ else "1"
     tasks = os.environ.get("OMPI_COMM_WORLD_SIZE", tasks)
     has_tpu = bool(glob.glob("/dev/accel[0-9]*") or glob.glob("/dev/vfio/[0-9]*"))
-    return tasks != "1" or (has_tpu and "COLAB_RELEASE_TAG" not in os.environ)  # Colab has one machine
+    is_notebook = any(name in os.environ for name in _NOTEBOOKS)
+    return tasks != "1" or (has_tpu and not is_notebook)
 
 
 def _explain_aborts() -> None:

@@ -34,7 +34,9 @@ def test_one_pass_moments_of_sixteen_bits_are_those_of_float64(mean, std, dtype)
     ours_mean, ours_var = jax.jit(lambda x: batch_norm._moments(x, 3))(x)
     np.testing.assert_allclose(ours_mean, exact.mean((0, 1, 2)), rtol=1e-5, atol=1e-5 * std)
     # In E[x²] − E[x]², float32 loses digits in proportion to the squared mean; sixteen bits have rounded x by more.
-    np.testing.assert_allclose(ours_var, exact.var((0, 1, 2)), rtol=1e-5, atol=1e-6 * mean**2)
+    # Until jaxlib 0.10.1, XLA:CPU adds up all 1600 squares in one row, which loses √1600 · 2⁻²⁴ = 2.4e-6 on average.
+    lost = 1e-6 if jax.__version_info__ >= (0, 10, 2) else 4e-6
+    np.testing.assert_allclose(ours_var, exact.var((0, 1, 2)), rtol=1e-5, atol=lost * mean**2)
 
 
 def _run(function, x, weight, scale, bias, axis_name):

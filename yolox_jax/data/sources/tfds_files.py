@@ -38,7 +38,7 @@ def import_tfds() -> ModuleType:
     """Imports tensorflow_datasets; only here, when it is needed, since it is slow to import (benchmarks/NOTES.md).
 
     Raises:
-      UserError: it is not installed.
+      UserError: it is not installed, or cannot be imported.
     """
     try:
         import tensorflow_datasets
@@ -47,6 +47,11 @@ def import_tfds() -> ModuleType:
             f"a data set of TensorFlow Datasets needs a package that is not installed ({error})",
             "pip install tensorflow-datasets (TensorFlow itself is not needed)",
         ) from error
+    if not hasattr(tensorflow_datasets, "features"):  # it logs what its import raises, and goes on
+        raise UserError(
+            "tensorflow_datasets cannot be imported; its own message is above",
+            'if that names protobuf, as in Colab: pip install "tensorflow-metadata<1.18"',
+        )
     return tensorflow_datasets
 
 
