@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from tests.faulty_proxy import faulty_proxy
-from tests.storage_servers import gs_bucket, gs_server  # noqa: F401  (fixtures)
 from tests.training import toy
 from yolox_jax import storage
 from yolox_jax.storage import Patience, StorageError
@@ -109,7 +108,7 @@ def test_after_every_single_write_the_bucket_holds_a_run_that_can_be_resumed(tmp
 
 def test_a_run_whose_disk_is_gone_resumes_from_the_bucket_bit_for_bit(
     tmp_path,
-    gs_bucket,  # noqa: F811
+    gs_bucket,
     monkeypatch,
 ):
     monkeypatch.setenv("YOLOX_JAX_HOME", str(tmp_path / "home"))
@@ -184,7 +183,7 @@ def test_only_files_that_differ_are_copied_to_a_folder_that_is_there(tmp_path, m
     assert manifest.verify(tmp_path / "local" / "checkpoints" / "4")
 
 
-def test_a_run_trains_on_while_its_bucket_is_away_and_catches_up(tmp_path, gs_bucket, monkeypatch, caplog):  # noqa: F811
+def test_a_run_trains_on_while_its_bucket_is_away_and_catches_up(tmp_path, gs_bucket, monkeypatch, caplog):
     monkeypatch.setattr(mirror, "_OUTAGE_SECONDS", 0.2)
     monkeypatch.setattr("yolox_jax.storage.client._LONGEST_WAIT_S", 0.1)
     with faulty_proxy(gs_bucket.endpoint) as proxy:
@@ -205,7 +204,7 @@ def test_a_run_trains_on_while_its_bucket_is_away_and_catches_up(tmp_path, gs_bu
         assert _check(address) == 8
 
 
-def test_a_bucket_that_refuses_later_ends_the_run_with_a_message(tmp_path, gs_bucket, monkeypatch):  # noqa: F811
+def test_a_bucket_that_refuses_later_ends_the_run_with_a_message(tmp_path, gs_bucket, monkeypatch):
     with faulty_proxy(gs_bucket.endpoint) as proxy:
         for name, value in gs_bucket.through(proxy.endpoint).environment.items():
             monkeypatch.setenv(name, value)
@@ -216,7 +215,7 @@ def test_a_bucket_that_refuses_later_ends_the_run_with_a_message(tmp_path, gs_bu
             run.end()
 
 
-def test_a_run_that_is_interrupted_does_not_wait_for_a_bucket_that_is_away(tmp_path, gs_bucket, monkeypatch):  # noqa: F811
+def test_a_run_that_is_interrupted_does_not_wait_for_a_bucket_that_is_away(tmp_path, gs_bucket, monkeypatch):
     monkeypatch.setattr("yolox_jax.storage.client._LONGEST_WAIT_S", 0.1)
     with faulty_proxy(gs_bucket.endpoint) as proxy:
         for name, value in gs_bucket.through(proxy.endpoint).environment.items():
