@@ -4,6 +4,7 @@ import json
 import re
 import signal
 import socket
+import sys
 
 import numpy as np
 import pytest
@@ -29,19 +30,36 @@ _CONFIG = [
 ]
 
 
-def _start_one(cwd, *arguments: str):
-    return programs.start("train.py", [*_CONFIG, "--workdir=run", *arguments], cwd, num_devices=4)
+def _start_one(cwd):
+    return programs.start("train.py", [*_CONFIG, "--workdir=run"], cwd, num_devices=4)
 
 
-def _start_two(cwd, *arguments: str):
+def _addresses(flags: str = "--config.parallel.") -> list[list[str]]:
+    """The flags of each of two processes that let them find each other."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
-    where = [f"--config.parallel.coordinator={address}", "--config.parallel.num_processes=2"]
-    both = [*_CONFIG, "--workdir=run", "--config.parallel.shard_state=true", *where, *arguments]
-    return [
-        programs.start("train.py", [*both, f"--config.parallel.process_id={i}"], cwd, num_devices=2) for i in range(2)
-    ]
+    both = [f"{flags}coordinator={address}", f"{flags}num_processes=2"]
+    return [[*both, f"{flags}process_id={i}"] for i in range(2)]
+
+
+def _start_two(cwd):
+    both = [*_CONFIG, "--workdir=run", "--config.parallel.shard_state=true"]
+    return [programs.start("train.py", [*both, *where], cwd, num_devices=2) for where in _addresses()]
+
+
+def _run_two(command: list[str], cwd, flags: str, code: int = 0) -> None:
+    """Runs eval.py or a tool as two processes of two devices; `flags` is how the names of the address begin."""
+    first, second = (_start_with_small_network([*command, *where], cwd, num_devices=2) for where in _addresses(flags))
+    first.end(code)
+    second.end(code)
+
+
+def _start_with_small_network(command: list[str], cwd, num_devices: int = 1) -> programs.Program:
+    if command[0].endswith(".py"):
+        return programs.start(command[0], command[1:], cwd, num_devices=num_devices)
+    tool = f"import runpy, tests.small; runpy.run_module('yolox_jax.tools.{command[0]}', run_name='__main__')"
+    return programs.Program([sys.executable, "-c", tool, *command[1:]], cwd, programs.environment(num_devices))
 
 
 def _losses(cwd) -> list[float]:
@@ -101,14 +119,23 @@ def test_sigterm_to_one_process_stops_all_at_the_same_step(killed, tmp_path):
 
 
 @pytest.mark.slow
-def test_eval_computes_the_last_ap_of_the_run_with_another_batch_size(killed):
+def test_eval_and_predict_of_two_processes_write_what_one_writes(killed):
     cwd, *_ = killed
-    arguments = [*_CONFIG, "--weights=run", "--output=again.json", "--config.eval.batch_size=4"]
-    programs.run("eval.py", arguments, cwd, 0)
-    again = json.loads((cwd / "again.json").read_text())
-    result = json.loads((cwd / "run" / "results.json").read_text())
-    assert result["num_images"] == again["num_images"] == 20
-    assert result["AP50"] == pytest.approx(again["AP50"], abs=1e-6) and result["AP50"] > 0
+    evaluate = ["eval.py", *_CONFIG, "--weights=run"]
+    _run_two([*evaluate, "--output=two.json", "--detections=found_two.json"], cwd, "--config.parallel.")
+    programs.run(evaluate[0], [*evaluate[1:], "--output=one.json", "--detections=found.json"], cwd, 0, num_devices=4)
+    two, one, trained = (json.loads((cwd / name).read_text()) for name in ("two.json", "one.json", "run/results.json"))
+    for each in (two, one, trained):
+        del each["images_per_second"]
+    assert two == one == trained and two["num_images"] == 20 and two["AP50"] > 0
+    assert (cwd / "found_two.json").read_bytes() == (cwd / "found.json").read_bytes()
+
+    pictures = sorted(str(path) for path in (cwd / "run" / "pictures").iterdir())
+    predict = ["predict", "--weights=run", "--conf=0.0001", "--batch_size=2", *pictures, "absent.jpg"]
+    _run_two([*predict, "--output=two"], cwd, "--", code=1)
+    _start_with_small_network([*predict, "--output=one"], cwd).end(1)
+    written = {folder: {path.name: path.read_bytes() for path in (cwd / folder).iterdir()} for folder in ("one", "two")}
+    assert written["one"] == written["two"] and len(written["one"]) == len(pictures) + 1
 
 
 def test_an_incomplete_address_is_an_error():

@@ -3,6 +3,8 @@
 import json
 import signal
 import struct
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 import numpy as np
@@ -11,6 +13,7 @@ import pytest
 from configs import base
 from tests import programs
 from tests.material import ROOT
+from yolox_jax.data.prefetch import Shard
 from yolox_jax.data.sources import tfds_writer
 from yolox_jax.data.sources.coco import CocoSource
 from yolox_jax.data.sources.open import open_split
@@ -144,6 +147,42 @@ def test_a_source_without_image_files_is_written_losslessly(tmp_path):
     assert _comparable(source.ground_truth())[:3] == _comparable(original.ground_truth())[:3]
 
 
+@pytest.mark.parametrize("num_processes", [2, 3])
+def test_several_processes_write_the_files_that_one_writes(tmp_path, monkeypatch, num_processes):
+    monkeypatch.setattr(tfds_writer, "_IMAGES_PER_FILE", 3)
+    splits = {"train": ShapesSource(10, 3), "validation": ShapesSource(2, 1)}
+    alone, num_written = tfds_writer.write(splits, tmp_path / "alone", "small")
+    barrier, contents = threading.Barrier(num_processes), [b""] * num_processes
+
+    def write(index: int):
+        def exchange(content: bytes) -> list[bytes]:
+            contents[index] = content
+            barrier.wait()
+            gathered = list(contents)
+            barrier.wait()
+            return gathered
+
+        shard = Shard(index, num_processes)
+        return tfds_writer.write(splits, tmp_path / "together", "small", shard=shard, exchange=exchange)
+
+    with ThreadPoolExecutor(num_processes) as threads:
+        together = list(threads.map(write, range(num_processes)))
+    folder = tmp_path / "together" / "small" / "1.0.0"
+    assert together == [(folder, num_written)] * num_processes
+    read = {
+        root: {file.name: file.read_bytes() for file in root.iterdir() if "array_record" in file.name}
+        for root in (alone, folder)
+    }
+    assert read[alone] == read[folder] and len(read[alone]) == 5
+    assert [file.name for file in sorted(alone.iterdir())] == [file.name for file in sorted(folder.iterdir())]
+    assert (
+        json.loads((alone / "dataset_info.json").read_text())["splits"]
+        == (json.loads((folder / "dataset_info.json").read_text())["splits"])
+    )
+    source = TfdsSource(folder, "train")
+    assert [source.image_id(index) for index in range(10)] == [splits["train"].image_id(index) for index in range(10)]
+
+
 def test_a_tfds_data_set_with_string_ids_is_converted_again(coco, tmp_path):
     content = json.loads((coco / "all.json").read_text())
     for records, key in ((content["images"], "id"), (content["annotations"], "image_id")):
@@ -234,7 +273,7 @@ def test_an_interrupted_run_leaves_no_data_set(tmp_path, stop):
     arguments += [f"--output={tmp_path}", "--name=small"]
     unfinished = tmp_path / "small" / "1.0.0.unfinished"
     run = programs.start("-m yolox_jax.tools.to_tfds", arguments, tmp_path)
-    run.wait_for(lambda: any(unfinished.glob("*.array_record-*")))
+    run.wait_for(lambda: any(unfinished.glob("*/*.array_record-*")))
     run.send(stop)
     finished = run.end(130 if stop == signal.SIGINT else -stop)
     left = [each.name for each in (tmp_path / "small").iterdir()]

@@ -109,7 +109,7 @@ def gather(content: bytes) -> list[bytes]:
 def _of_all(value: int | np.ndarray) -> np.ndarray:
     """The values of all processes along a first axis, which process_allgather leaves out for a single one."""
     value = np.asarray(value)
-    return np.asarray(multihost_utils.process_allgather(value)).reshape(-1, *value.shape)
+    return np.asarray(multihost_utils.process_allgather(value)).reshape(jax.process_count(), *value.shape)
 
 
 def barrier(name: str, seconds: int = _BARRIER_SECONDS) -> None:

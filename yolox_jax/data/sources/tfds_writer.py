@@ -2,10 +2,11 @@
 
 import collections
 import contextlib
+import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
@@ -17,11 +18,15 @@ import numpy as np
 from yolox_jax.boxes import xywh_to_xyxy, xyxy_to_norm_yxyx
 from yolox_jax.data import images
 from yolox_jax.data.images import ImageError, SizeError
+from yolox_jax.data.prefetch import Shard
 from yolox_jax.data.sources.problems import logger
 from yolox_jax.data.sources.tfds_files import import_tfds
 from yolox_jax.errors import UserError, writing
 from yolox_jax.locks import locked
 from yolox_jax.types import Source
+
+# Gives every process the content of each, by its number, once all have called it.
+Exchange = Callable[[bytes], Sequence[bytes]]
 
 _VERSION = "1.0.0"
 _JPEG_QUALITY = 95  # of images that are scaled down
@@ -37,8 +42,13 @@ def write(
     max_side: int | None = None,
     threads: int = 2,
     progress: Callable[[int, int], None] | None = None,
+    shard: Shard = Shard(),
+    exchange: Exchange = lambda content: [content],
 ) -> tuple[Path, dict[str, int]]:
     """Writes the splits, in the sources' order, to folder/name/1.0.0, with the features of tfds' coco/2017.
+
+    Several processes, each with its `shard` and an `exchange` between them, write the files that one process writes (if
+    images are left out, some files are shorter). They see the same folder, and all return the same.
 
     An image keeps the bytes of its file, with three exceptions: if a side is longer than `max_side`, it is scaled down
     and becomes a JPEG; if its boxes fit only without its EXIF rotation, or if it has no file, it becomes a PNG. Boxes
@@ -65,36 +75,87 @@ def write(
         isinstance(id, str) for source in splits.values() for id in map(source.image_id, range(len(source)))
     )
     features = _features(tfds, class_names, ids_are_text)
-
-    num_all = sum(map(len, splits.values()))
+    shares = {split: _share(len(source), shard) for split, source in splits.items()}
+    num_all = sum(map(len, shares.values()))
     num_read = 0
-    num_written = dict.fromkeys(splits, 0)
 
     def records(split: str) -> Iterator[dict[str, Any]]:
         nonlocal num_read
         read = _ReadRecord(splits[split], ids_are_text, max_side, is_learned=split == "train")
         options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads * _PREFETCHED)
-        for record in grain.MapDataset.range(len(splits[split])).map(read).to_iter_dataset(options):
+        for record in grain.MapDataset.source(shares[split]).map(read).to_iter_dataset(options):
             num_read += 1
             if isinstance(record, ImageError | SizeError):
                 logger.warning("%s, so it is left out: %s", record.what, record.advice)
             else:
-                num_written[split] += 1
                 yield record
             if progress is not None:
                 progress(num_read, num_all)
 
-    with _appearing(folder / name / _VERSION) as unfinished:
-        identity = tfds.core.dataset_info.DatasetIdentity(name, tfds.core.Version(_VERSION), str(unfinished), __name__)
-        info = tfds.core.DatasetInfo(builder=identity, features=features, description="Written by yolox_jax.")
+    target = folder / name / _VERSION
+    with _appearing(target) if shard.process_index == 0 else contextlib.nullcontext(_unfinished(target)) as unfinished:
+        exchange(b"")  # the folder is there now
+        info = _describe(tfds, name, features, unfinished / _part(shard.process_index))
         writer = tfds.core.SequentialWriter(info, _IMAGES_PER_FILE, file_format="array_record")
         writer.initialize_splits(list(splits))
         for split in splits:
             writer.add_examples({split: records(split)})  # a generator, so that only a few records are in memory
-            if not num_written[split]:
-                raise UserError(f"none of the {len(splits[split])} images of {split} can be read", "check their folder")
         writer.close_all()
-    return folder / name / _VERSION, num_written
+        own = {split: [info.splits[split].shard_lengths, info.splits[split].num_bytes] for split in splits}
+        parts = [json.loads(part) for part in exchange(json.dumps(own).encode())]
+        num_written = {split: sum(sum(part[split][0]) for part in parts) for split in splits}
+        for split, source in splits.items():
+            if not num_written[split]:
+                raise UserError(f"none of the {len(source)} images of {split} can be read", "check their folder")
+        if shard.process_index == 0:
+            _join(tfds, _describe(tfds, name, features, unfinished), list(splits), parts)
+    exchange(b"")  # the data set is there now
+    return target, num_written
+
+
+def _share(num_images: int, shard: Shard) -> range:
+    """The images that a process writes: those of whole files."""
+    num_files = -(-num_images // _IMAGES_PER_FILE)
+    first, end = (
+        num_files * i // shard.process_count * _IMAGES_PER_FILE for i in (shard.process_index, shard.process_index + 1)
+    )
+    return range(first, min(end, num_images))
+
+
+def _part(process_index: int) -> str:
+    return f"part{process_index}"
+
+
+def _describe(tfds: ModuleType, name: str, features: Any, folder: Path) -> Any:
+    """Returns tfds' description of a data set in `folder`, which it makes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    identity = tfds.core.dataset_info.DatasetIdentity(name, tfds.core.Version(_VERSION), str(folder), __name__)
+    return tfds.core.DatasetInfo(builder=identity, features=features, description="Written by yolox_jax.")
+
+
+def _join(tfds: ModuleType, info: Any, splits: Sequence[str], parts: Sequence[dict[str, Any]]) -> None:
+    """Makes one data set of the parts: moves their files into its folder, and describes them."""
+    folder = Path(info.data_dir)
+    infos = []
+    for split in splits:
+        # As tfds' SequentialWriter names its files.
+        template = tfds.core.ShardedFileTemplate(
+            folder, "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_INDEX}", info.name, split, "array_record"
+        )
+        lengths: list[int] = []
+        for index, part in enumerate(parts):
+            of_part = template.replace(data_dir=folder / _part(index))
+            for number in range(len(part[split][0])):
+                file = of_part.sharded_filepath(shard_index=number, num_shards=None)
+                os.rename(file, template.sharded_filepath(shard_index=len(lengths) + number, num_shards=None))
+            lengths += part[split][0]
+        num_bytes = sum(part[split][1] for part in parts)
+        infos.append(tfds.core.SplitInfo(split, lengths, num_bytes, template))
+    info.set_file_format("array_record")
+    info.set_splits(tfds.core.splits.SplitDict(infos))
+    info.write_to_directory(folder)
+    for index in range(len(parts)):
+        shutil.rmtree(folder / _part(index))
 
 
 class _ReadRecord:
@@ -186,10 +247,14 @@ def _check_names(class_names: tuple[str, ...]) -> None:
         )
 
 
+def _unfinished(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.unfinished")
+
+
 @contextlib.contextmanager
 def _appearing(folder: Path) -> Iterator[Path]:
     """Yields a folder to write into, which is renamed to `folder` at the end, or removed after an error."""
-    unfinished = folder.with_name(f"{folder.name}.unfinished")
+    unfinished = _unfinished(folder)
 
     def refuse() -> NoReturn:
         raise UserError(f"another run is writing into {folder.parent}", "wait for it, or stop it")
