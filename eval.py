@@ -87,17 +87,17 @@ def main() -> None:
 def report(
     result: EvalResult, source: Source, output: Path | None, detections: Path | None, plots_folder: Path | None
 ) -> None:
-    """Prints the result and writes the files that are not None."""
+    """Prints the result and writes the files that are not None: the plots last, which an error would keep."""
     speed = f", {result.images_per_second:.1f} images/s" if result.images_per_second else ""
     print(f"\n{result.ap.table()}\n\n{result.num_images} images{speed}")
-    if plots_folder:
-        best = plots.write_plots(plots_folder, source, result.detections).best
-        print(f"plots are in {_PLOTS.value}; best F1 {best.f1:.3f} at score threshold {best.threshold:.3f}")
     if output:
         result.write(output, identify(str(_WEIGHTS.value)))
     if detections:
         with writing(detections):
             detections.write_text(json.dumps(result.detections))
+    if plots_folder:
+        best = plots.write_plots(plots_folder, source, result.detections).best
+        print(f"plots are in {_PLOTS.value}; best F1 {best.f1:.3f} at score threshold {best.threshold:.3f}")
 
 
 if __name__ == "__main__":

@@ -55,6 +55,21 @@ def test_the_plots_name_each_class_and_the_best_threshold(source, detections):
     assert axes.get_xticklabels()[-1].get_text() == "missed"
 
 
+def test_names_of_classes_are_shown_as_they_are_written(source, detections, tmp_path):
+    names = ["Ba$$in", "_x", r"$\frac{a}$", "50 % {\\b}"]
+    truth = source.ground_truth()
+    categories = [each | {"name": name} for each, name in zip(truth["categories"], names, strict=True)]
+    truth = truth | {"categories": categories}
+    diagnosis = diagnose(truth, detections)
+    for draw in (plots.precision_recall, plots.f1, plots.confusion):
+        figure = draw(diagnosis)
+        figure.savefig(tmp_path / "plot.png", dpi=30)  # which raised an error at a formula
+        legend = figure.axes[0].get_legend()
+        shown = legend.get_texts() if legend else figure.axes[0].get_xticklabels()
+        words = [text.get_text().partition(",")[0] for text in shown]
+        assert words[: len(names)] == names, draw.__name__
+
+
 def test_many_classes_are_plotted_without_names():
     categories = [{"id": i, "name": f"class {i}"} for i in range(20)]
     boxes = [{"id": i + 1, "image_id": 1, "category_id": i, "bbox": [9 * i, 0, 8, 8]} for i in range(20)]

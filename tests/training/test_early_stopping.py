@@ -13,6 +13,12 @@ def test_it_stops_after_so_many_evaluations_that_do_not_beat_the_best_before_the
     assert stalled == {1: [30, 40, 60, 70, 80], 2: [40, 70, 80], 3: [80], 4: [], 8: []}
 
 
+def test_patience_starts_with_the_first_ap_that_is_not_negative():
+    aps = {10: -1.0, 20: -1.0, 30: -1.0, 40: 0.0, 50: 0.0, 60: 0.0, 70: 0.1}
+    assert [step for step in aps if has_stalled(aps, 2, step)] == [60]
+    assert not any(has_stalled(dict.fromkeys(aps, -1.0), 1, step) for step in aps)
+
+
 def test_later_evaluations_and_the_order_of_records_change_nothing():
     shuffled = dict(sorted(_APS.items(), key=lambda item: -item[0]))
     assert not has_stalled(shuffled, 2, 30)

@@ -10,7 +10,7 @@ from yolox_jax.errors import NotFoundError, UserError
 from yolox_jax.models import yolox
 from yolox_jax.training import optim, state
 from yolox_jax.training.checkpoints import Checkpoints
-from yolox_jax.weights import checkpoint, load, official
+from yolox_jax.weights import checkpoint, load, official, torch_writer
 from yolox_jax.weights.class_rows import find_rows
 from yolox_jax.weights.coco_names import COCO_NAMES
 
@@ -42,6 +42,26 @@ def test_the_raw_weights_of_a_run_are_those_that_the_optimizer_updates(run):
     jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, 2 * b), loaded["params"], variables["params"])
     with pytest.raises(UserError, match="config.init_item is 'best': choose ema or raw"):
         load.load_weights(str(workdir), "nano", _SEVEN, item="best")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_weights_that_are_not_finite_are_refused_and_the_first_such_array_is_named(run, tmp_path, value):
+    _, variables = run
+    state_dict = official.to_state_dict(variables, yolox.create("nano", len(_SEVEN)))
+    name = "backbone.backbone.stem.conv.bn.running_var"
+    state_dict[name] = state_dict[name].copy()
+    state_dict[name][3:5] = value
+    torch_writer.save_pth(tmp_path / "a.pth", state_dict)
+    with pytest.raises(UserError, match=rf"a.pth: 2 of \d+ numbers of \['{name}'\] are not finite: choose other"):
+        load.read_official(str(tmp_path / "a.pth"))
+
+
+def test_a_checkpoint_whose_ema_weights_are_not_finite_is_refused_with_a_way_to_others(run, monkeypatch):
+    _, variables = run
+    broken = jax.tree.map(lambda x: x.at[0].set(np.nan) if x.ndim == 1 else x, variables["params"])
+    monkeypatch.setattr(checkpoint, "read_variables", lambda *args: variables | {"params": broken})
+    with pytest.raises(UserError, match=r"checkpoints.3: 1 of \d+ numbers of .'params'.* are not finite: .* lists"):
+        load.load_weights(str(run[0]), "nano", _SEVEN)
 
 
 def test_another_model_is_refused_and_both_are_named(run):

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 _MOST_NAMED = 10  # classes: with more, their colors are too similar
 _MOST_NUMBERS = 15  # classes: with more, the numbers in the confusion matrix overlap
 _DPI = 130
+_AS_WRITTEN: dict[str, Any] = {"parse_math": False, "usetex": False}  # a $ in the name of a class is no formula
 
 
 def prepare(folder: Path) -> None:
@@ -74,8 +75,8 @@ def precision_recall(diagnosis: Diagnosis) -> "Figure":
             name = f"{diagnosis.class_names[label]}, AP50 {curve.ap():.3f}"
             axes.plot(recall, curve.interpolated(), **_line(diagnosis, label, name))
     mean = diagnosis.mean_precision()
-    axes.plot(recall, mean, color="black", linewidth=2, label=f"mean over classes, AP50 {mean.mean():.3f}")
-    axes.legend(loc="lower left")
+    axes.plot(recall, mean, color="black", linewidth=2, gid=f"mean over classes, AP50 {mean.mean():.3f}")
+    _legend(axes, "lower left")
     return figure
 
 
@@ -88,12 +89,12 @@ def f1(diagnosis: Diagnosis) -> "Figure":
             name = f"{diagnosis.class_names[label]}, best {own.f1:.3f} at {own.threshold:.2f}"
             _plot_f1(axes, curve, **_line(diagnosis, label, name))
     best = diagnosis.best
-    _plot_f1(axes, diagnosis.all_classes, color="black", linewidth=2, label="all classes")
+    _plot_f1(axes, diagnosis.all_classes, color="black", linewidth=2, gid="all classes")
     label_best = (
         f"best: F1 {best.f1:.3f} at {best.threshold:.3f}\n(precision {best.precision:.3f}, recall {best.recall:.3f})"
     )
-    axes.axvline(best.threshold, color="black", linestyle="--", linewidth=1, label=label_best)
-    axes.legend(loc="lower left" if best.threshold > 0.5 else "upper right")
+    axes.axvline(best.threshold, color="black", linestyle="--", linewidth=1, gid=label_best)
+    _legend(axes, "lower left" if best.threshold > 0.5 else "upper right")
     return figure
 
 
@@ -113,8 +114,8 @@ def confusion(diagnosis: Diagnosis) -> "Figure":
     axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
     axes.set(xlim=(-0.5, num - 0.5), ylim=(num - 0.5, -0.5))
     font = 9 if few else 6
-    axes.set_xticks(range(num), [*diagnosis.class_names, "missed"], rotation=90, fontsize=font)
-    axes.set_yticks(range(num), [*diagnosis.class_names, "background"], fontsize=font)
+    axes.set_xticks(range(num), [*diagnosis.class_names, "missed"], rotation=90, fontsize=font, **_AS_WRITTEN)
+    axes.set_yticks(range(num), [*diagnosis.class_names, "background"], fontsize=font, **_AS_WRITTEN)
     axes.grid(visible=False)
     for row, column in np.argwhere(counts > 0).tolist() if few else ():
         colour = "white" if share[row, column] > 0.5 else "black"
@@ -132,9 +133,20 @@ def _axes(x: str, y: str, title: str, side: float = 6.0) -> "tuple[Figure, Axes]
     return figure, axes
 
 
+def _legend(axes: "Axes", place: str) -> None:
+    """Adds a legend of the lines whose names are in their gid.
+
+    As labels, names that begin with "_" would be left out; so the texts are set afterwards.
+    """
+    lines = [line for line in axes.get_lines() if line.get_gid() is not None]
+    legend = axes.legend(lines, [str(number) for number in range(len(lines))], loc=place)
+    for text, line in zip(legend.get_texts(), lines, strict=True):
+        text.set(text=line.get_gid(), **_AS_WRITTEN)
+
+
 def _line(diagnosis: Diagnosis, label: int, name: str) -> dict[str, Any]:
     """Returns the line style of a class: its color and its name, or gray without a name if there are many classes."""
     if len(diagnosis.class_names) > _MOST_NAMED:
         return {"color": "0.8", "linewidth": 0.7}
     blue, green, red = drawing.class_colour(label)
-    return {"color": (red / 255, green / 255, blue / 255), "linewidth": 1.2, "label": name}
+    return {"color": (red / 255, green / 255, blue / 255), "linewidth": 1.2, "gid": name}

@@ -44,7 +44,8 @@ class SaveDue:
 def has_stalled(ap_by_step: Mapping[int, float], patience: int | None, step: int) -> bool:
     """Returns whether none of the last `patience` evaluations up to `step` beats the best one before them.
 
-    Never with `patience` None.
+    Never with `patience` None. Evaluations before the first AP of 0 or more do not count: -1 means that no box was
+    there to be found.
 
     Depends on the recorded APs alone, so a resumed run stops at the same step as one that was never interrupted.
 
@@ -55,5 +56,5 @@ def has_stalled(ap_by_step: Mapping[int, float], patience: int | None, step: int
         return False
     if patience < 1:
         raise UserError(f"config.patience is {patience}", "give 1 or more, or None for never")
-    aps = [ap for evaluated, ap in sorted(ap_by_step.items()) if evaluated <= step]
+    aps = [ap for evaluated, ap in sorted(ap_by_step.items()) if evaluated <= step and ap >= 0]
     return len(aps) > patience and max(aps[-patience:]) <= max(aps[:-patience])

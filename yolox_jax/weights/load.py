@@ -1,7 +1,9 @@
 """Loads the weights that a user names: a run, a checkpoint, an official .pth file or the name of one."""
 
 from pathlib import Path
+from typing import Any
 
+import jax
 import numpy as np
 
 from yolox_jax import storage
@@ -37,8 +39,8 @@ def load_weights(
         Official files have only one kind.
 
     Raises:
-      UserError: the item is unknown; the weights do not exist or cannot be read; they belong to another model or,
-        without `transfer`, to other classes.
+      UserError: the item is unknown; the weights do not exist, cannot be read, or are not finite; they belong to another
+        model or, without `transfer`, to other classes.
     """
     if item not in ("ema", "raw"):
         raise UserError(f"config.init_item is {item!r}", "choose ema or raw")
@@ -56,6 +58,7 @@ def load_weights(
     rows = find_rows(str(found), meta.class_names, class_names, transfer=transfer)
     trained = yolox.create(model_name, len(meta.class_names))
     variables = checkpoint.read_variables(found, official.abstract_variables(trained), item)
+    check_finite(variables, str(found), f"python -m yolox_jax.tools.checkpoints {found.parent.parent} lists others")
     if rows == tuple(range(len(meta.class_names))):
         return variables
     return official.from_state_dict(official.to_state_dict(variables, trained), model, seed=seed, class_rows=rows)
@@ -65,9 +68,19 @@ def read_official(spec: str) -> dict[str, np.ndarray]:
     """Reads the tensors of an official .pth file, or of official weights by name, which are downloaded once.
 
     Raises:
-      UserError: there is no such file or name, or the file is not a weights file.
+      UserError: there is no such file or name, the file is not a weights file, or its numbers are not finite.
     """
-    return official.load_pth(_official_file(spec))
+    state_dict = official.load_pth(_official_file(spec))
+    check_finite(state_dict, spec, "choose other weights")
+    return state_dict
+
+
+def check_finite(weights: Any, name: str, advice: str) -> None:
+    """Raises a UserError for the first array with NaN or infinite numbers, which would detect nothing in silence."""
+    for path, array in jax.tree.leaves_with_path(weights):
+        if not np.isfinite(array).all():
+            numbers = f"{np.count_nonzero(~np.isfinite(array))} of {np.size(array)} numbers"
+            raise UserError(f"{name}: {numbers} of {jax.tree_util.keystr(path)} are not finite", advice)
 
 
 def identify(spec: str) -> dict[str, str]:
