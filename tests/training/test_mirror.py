@@ -184,7 +184,7 @@ def test_only_files_that_differ_are_copied_to_a_folder_that_is_there(tmp_path, m
     assert manifest.verify(tmp_path / "local" / "checkpoints" / "4")
 
 
-def test_a_run_trains_on_while_its_bucket_is_away_and_catches_up(tmp_path, gs_bucket, monkeypatch, caplog):  # noqa: F811
+def test_a_run_trains_while_its_bucket_is_away_and_catches_up(tmp_path, gs_bucket, monkeypatch, caplog):  # noqa: F811
     monkeypatch.setattr(mirror, "_OUTAGE_SECONDS", 0.2)
     monkeypatch.setattr("yolox_jax.storage.client._LONGEST_WAIT_S", 0.1)
     with faulty_proxy(gs_bucket.endpoint) as proxy:
@@ -216,7 +216,7 @@ def test_a_bucket_that_refuses_later_ends_the_run_with_a_message(tmp_path, gs_bu
             run.end()
 
 
-def test_a_run_that_is_interrupted_does_not_wait_for_a_bucket_that_is_away(tmp_path, gs_bucket, monkeypatch):  # noqa: F811
+def test_an_interrupted_run_does_not_wait_for_a_bucket_that_is_away(tmp_path, gs_bucket, monkeypatch):  # noqa: F811
     monkeypatch.setattr("yolox_jax.storage.client._LONGEST_WAIT_S", 0.1)
     with faulty_proxy(gs_bucket.endpoint) as proxy:
         for name, value in gs_bucket.through(proxy.endpoint).environment.items():
