@@ -139,7 +139,7 @@ def test_a_checkpoint_that_is_being_removed_on_the_disk_stays_in_the_bucket(tmp_
     run = _Run(tmp_path / "local", address)
     run.train(2)
     run.checkpoints.close()
-    _wait_until(lambda: _check(address) == 2 and not run.mirror._asked.is_set())
+    _wait_until(lambda: 2 in run.mirror._saved)
     (tmp_path / "local" / "checkpoints" / "2" / manifest.NAME).unlink()  # the first file that goes
     run.mirror.close()
     run.claim.release()
@@ -183,7 +183,7 @@ def test_only_files_that_differ_are_copied_to_a_folder_that_is_there(tmp_path, m
     assert manifest.verify(tmp_path / "local" / "checkpoints" / "4")
 
 
-def test_a_run_trains_on_while_its_bucket_is_away_and_catches_up(tmp_path, gs_bucket, monkeypatch, caplog):
+def test_a_run_trains_while_its_bucket_is_away_and_catches_up(tmp_path, gs_bucket, monkeypatch, caplog):
     monkeypatch.setattr(mirror, "_OUTAGE_SECONDS", 0.2)
     monkeypatch.setattr("yolox_jax.storage.client._LONGEST_WAIT_S", 0.1)
     with faulty_proxy(gs_bucket.endpoint) as proxy:
@@ -215,7 +215,7 @@ def test_a_bucket_that_refuses_later_ends_the_run_with_a_message(tmp_path, gs_bu
             run.end()
 
 
-def test_a_run_that_is_interrupted_does_not_wait_for_a_bucket_that_is_away(tmp_path, gs_bucket, monkeypatch):
+def test_an_interrupted_run_does_not_wait_for_a_bucket_that_is_away(tmp_path, gs_bucket, monkeypatch):
     monkeypatch.setattr("yolox_jax.storage.client._LONGEST_WAIT_S", 0.1)
     with faulty_proxy(gs_bucket.endpoint) as proxy:
         for name, value in gs_bucket.through(proxy.endpoint).environment.items():
