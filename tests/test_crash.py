@@ -5,7 +5,7 @@ import pytest
 from benchmarks import crash_test
 from tests import programs
 from tests.faulty_proxy import faulty_proxy
-from tests.storage_servers import google_bucket, gs_server  # noqa: F401  (fixture)
+from tests.storage_servers import google_bucket
 from yolox_jax import storage
 
 _SHORT = (
@@ -21,7 +21,7 @@ _SHORT = (
 def test_a_run_in_a_bucket_that_is_killed_or_stopped_equals_an_uninterrupted_one_in_a_folder(
     tmp_path,
     monkeypatch,
-    gs_server,  # noqa: F811
+    gs_server,
 ):
     """Every local file is deleted after each signal, and of twenty requests to the bucket one goes wrong."""
     with faulty_proxy(gs_server) as proxy:

@@ -4,7 +4,6 @@ import json
 
 import pytest
 
-from tests.storage_servers import gs_bucket, gs_server, s3_bucket, s3_server  # noqa: F401  (fixtures)
 from yolox_jax import storage
 from yolox_jax.storage import Patience
 from yolox_jax.training import bucket_claim

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from tests.faulty_proxy import faulty_proxy
-from tests.storage_servers import gs_bucket, gs_server  # noqa: F401  (fixtures)
 from tests.training import toy
 from yolox_jax import storage
 from yolox_jax.errors import UserError
@@ -114,7 +113,7 @@ def test_a_backslash_in_a_path_is_refused_at_the_start(tmp_path):
         pass
 
 
-def test_starting_over_in_a_bucket_sets_the_earlier_run_aside(gs_bucket, capsys):  # noqa: F811
+def test_starting_over_in_a_bucket_sets_the_earlier_run_aside(gs_bucket, capsys):
     address = storage.resolve(gs_bucket.address) / "run"
     with opened(address, resume=True) as directory:
         _save(directory, 2)
@@ -124,7 +123,7 @@ def test_starting_over_in_a_bucket_sets_the_earlier_run_aside(gs_bucket, capsys)
     assert checkpoint.find(address).name == "1" and checkpoint.find(address / "earlier-1").name == "2"
 
 
-def test_a_second_run_on_this_machine_is_refused_at_once(gs_bucket):  # noqa: F811
+def test_a_second_run_on_this_machine_is_refused_at_once(gs_bucket):
     address = storage.resolve(gs_bucket.address) / "run"
     refused = pytest.raises(RunDirectoryError, match=f"another run is writing to {address}: wait for it, or")
     with opened(address, resume=True), refused, opened(address, resume=True):
@@ -134,7 +133,7 @@ def test_a_second_run_on_this_machine_is_refused_at_once(gs_bucket):  # noqa: F8
 @pytest.mark.parametrize(
     ("status", "message"), [(403, "is refused .status 403.: check"), (401, "needs credentials"), (404, "there is no")]
 )
-def test_a_bucket_that_refuses_is_one_message_before_the_work(gs_bucket, monkeypatch, status, message):  # noqa: F811
+def test_a_bucket_that_refuses_is_one_message_before_the_work(gs_bucket, monkeypatch, status, message):
     with faulty_proxy(gs_bucket.endpoint) as proxy:
         for name, value in gs_bucket.through(proxy.endpoint).environment.items():
             monkeypatch.setenv(name, value)
@@ -143,7 +142,7 @@ def test_a_bucket_that_refuses_is_one_message_before_the_work(gs_bucket, monkeyp
             pass
 
 
-def test_a_bucket_that_does_not_exist_is_one_message_before_the_work(gs_bucket):  # noqa: F811
+def test_a_bucket_that_does_not_exist_is_one_message_before_the_work(gs_bucket):
     absent = storage.resolve("gs://no-such-bucket/run")
     with pytest.raises(UserError, match="there is no gs://no-such-bucket"), opened(absent, resume=True):
         pass

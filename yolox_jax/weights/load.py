@@ -39,7 +39,7 @@ def load_weights(
         Official files have only one kind.
 
     Raises:
-      UserError: the item is unknown; the weights do not exist, cannot be read, or are not finite; they belong to another
+      UserError: the item is unknown; the weights do not exist, cannot be read or are not finite; they belong to another
         model or, without `transfer`, to other classes.
     """
     if item not in ("ema", "raw"):
