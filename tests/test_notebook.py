@@ -45,11 +45,15 @@ def test_every_cell_of_the_notebook_runs(tmp_path, monkeypatch):
     # So that "python" is this interpreter.
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
     monkeypatch.delenv("XLA_FLAGS", raising=False)
+    monkeypatch.delenv("JAX_PLATFORMS", raising=False)
+    # While the kernel holds a TPU, the programs that the notebook starts could not use it.
+    notebook.cells.append(nbformat.v4.new_code_cell('print("the kernel is on", jax.config.jax_platforms)'))
     before = _versions()
     NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(tmp_path)}}).execute()
     assert _versions() == before
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
     output = "\n".join(_printed(cell) for cell in cells)
+    assert "the kernel is on cpu" in output
     assert "exit code 75" in output and re.search(r"resuming from step ([3-9]|\d\d) of runs/mine", output)
     assert len(re.findall(r"Average Precision|AP50 ", output)) >= 2
     assert Path(tmp_path / "mine.stablehlo").stat().st_size > 1e6
