@@ -1,4 +1,4 @@
-"""The dynamic loss scale of training in float16, whose range most gradients of a network miss at the lower end.
+"""The dynamic loss scale of training in float16, in which small gradients would become zero.
 
 The loss is multiplied by the scale before the backward pass, and the gradients are divided by it in float32. The scale
 halves if a gradient overflows, and doubles after many updates without. Source: Micikevicius et al., "Mixed Precision

@@ -28,7 +28,7 @@ def verdict(passed: bool) -> Status:
 
 
 def as_text(line: Line) -> str:
-    """Formats a line for the terminal; a long text goes on below itself."""
+    """Formats a line for the terminal; a long text is wrapped in its column."""
     first, *rest = textwrap.wrap(line.text, _TEXT_WIDTH, break_long_words=False, break_on_hyphens=False) or [""]
     indent = " " * (_STATUS_WIDTH + _NAME_WIDTH)
     return "\n".join([f"{line.status:<{_STATUS_WIDTH}}{line.name:<{_NAME_WIDTH}}{first}", *(indent + x for x in rest)])
