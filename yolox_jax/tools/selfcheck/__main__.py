@@ -4,7 +4,7 @@ python -m yolox_jax.tools.selfcheck [--output=DIR] [--size=small] [--minutes=15]
 
 Prints a table, and writes report.json, a profile of each network and the output of each check to --output. Exit code 1
 if a line failed. Needs no data and no weights. Everything runs on the first device; only train.py, which the check of
-resuming starts, takes all. --size=small is for a processor: it shows in two minutes that the program works.
+resuming starts, takes all. --size=small is for a processor: it shows in a few minutes that the program works.
 """
 
 import json
