@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import jax
 import numpy as np
 
 from yolox_jax.boxes import xyxy_to_cxcywh, xyxy_to_xywh
@@ -28,6 +29,7 @@ class Official:
             sys.modules["torchvision"] = self._only_nms()
         self.utils = importlib.import_module("yolox.utils")
         self._exp = importlib.import_module("yolox.exp")
+        self.device = "cuda" if self.torch.cuda.is_available() and jax.default_backend() == "gpu" else "cpu"
 
     @property
     def version(self) -> str:

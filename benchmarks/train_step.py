@@ -1,19 +1,22 @@
-"""Times a training step: forward, assignment, loss, backward, optimizer and EMA, in float32 on the CPU.
+"""Times a training step: forward, assignment, loss, backward, optimizer and EMA, on the device that JAX takes.
 
-python -m benchmarks.train_step [--case=nano:416:8 …] [--threads=2] [--rounds=7] [--peer=PATH]
+python -m benchmarks.train_step [--case=nano:416:8 …] [--dtype=float32] [--threads=2] [--rounds=7] [--peer=PATH]
 
 --peer also times the step of the official PyTorch YOLOX, from a checkout, in interleaved rounds in the same process and
-with the same weights, images and boxes. It needs PyTorch. The losses of the first step are printed side by side.
+with the same weights, images and boxes. Unless the dtype is float32, it runs in its own mixed precision: float16 by
+autocast, and a loss scale. It needs PyTorch. The losses of the first step are printed side by side.
 """
 
 import argparse
 import functools
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.official import Official
@@ -50,12 +53,13 @@ def random_batch(size: int, batch: int) -> Batch:
     return Batch(**arrays)
 
 
-def our_step(name: str, variables: Any, batch: Batch) -> Callable[[], float]:
+def our_step(name: str, variables: Any, batch: Batch, dtype: jnp.dtype = jnp.float32) -> Callable[[], float]:
     """Returns a function that runs the next step and returns its loss. Prints the time of compiling it."""
     mesh = make_mesh(1)
     optimizer = optim.create("sgd", momentum=_MOMENTUM, weight_decay=_WEIGHT_DECAY)
-    step = functools.partial(train_step, model=yolox.create(name), optimizer=optimizer, config=_CONFIG, size_hw=None)
-    train_state = place(state.create(variables, optimizer), mesh)
+    model = yolox.create(name, dtype=dtype)
+    step = functools.partial(train_step, model=model, optimizer=optimizer, config=_CONFIG, size_hw=None)
+    train_state = place(state.create(variables, optimizer, dtype), mesh)
     sharded = shard_batch(batch, mesh)
     start = time.perf_counter()
     lowered = cast(jax.stages.Wrapped, parallel.map_step(step, mesh)).lower(train_state, sharded)
@@ -72,35 +76,38 @@ def our_step(name: str, variables: Any, batch: Batch) -> Callable[[], float]:
     return run
 
 
-def their_step(peer: Official, name: str, variables: Any, batch: Batch) -> Callable[[], float]:
-    """Returns a function that runs the next step of the official code, as its trainer does."""
+def their_step(peer: Official, name: str, is_mixed: bool, variables: Any, batch: Batch) -> Callable[[], float]:
+    """Returns a function that runs the next step of the official code, as its trainer does; `is_mixed`: as --fp16."""
     exp, model = peer.create(name, variables)
-    model.train()
+    model.to(peer.device).train()
     optimizer = exp.get_optimizer(len(batch.images))
     ema = peer.utils.ModelEMA(model, 0.9998)
     images, boxes, labels, mask = map(np.asarray, (batch.images, batch.gt_boxes, batch.gt_labels, batch.gt_mask))
-    inputs = peer.images(images), peer.targets(boxes, labels, mask)
+    inputs = peer.images(images).to(peer.device), peer.targets(boxes, labels, mask).to(peer.device)
+    scaler = peer.torch.amp.GradScaler(peer.device, enabled=is_mixed)
     for group in optimizer.param_groups:
         group["lr"] = _LEARNING_RATE
 
     def run() -> float:
-        loss = model(*inputs)["total_loss"]
+        with peer.torch.autocast(peer.device, dtype=peer.torch.float16, enabled=is_mixed):
+            loss = model(*inputs)["total_loss"]
         optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
         ema.update(model)
         return loss.item()
 
     return run
 
 
-def measure(name: str, size: int, batch_size: int, rounds: int, peer: Official | None) -> None:
+def measure(name: str, size: int, batch_size: int, dtype: jnp.dtype, rounds: int, peer: Official | None) -> None:
     batch = random_batch(size, batch_size)
     variables = state.init_variables(yolox.create(name), seed=0)
     copied = jax.tree.map(np.array, variables)  # the first step donates ours
-    contenders = {OURS: our_step(name, variables, batch)}
+    contenders = {OURS: our_step(name, variables, batch, dtype)}
     if peer:
-        contenders["official PyTorch"] = their_step(peer, name, copied, batch)
+        contenders["official PyTorch"] = their_step(peer, name, dtype != jnp.float32, copied, batch)
     first_losses = {contender: run() for contender, run in contenders.items()}
     print("       first loss: " + ", ".join(f"{contender} {loss:.6f}" for contender, loss in first_losses.items()))
     times = take_turns(contenders, rounds, warm_up=1)
@@ -110,17 +117,21 @@ def measure(name: str, size: int, batch_size: int, rounds: int, peer: Official |
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--case", action="append", help="MODEL:SIZE:BATCH; may be repeated")
+    parser.add_argument("--dtype", default="float32", help="the compute dtype, as config.dtype")
     parser.add_argument("--threads", type=int, default=2, help="cores and threads of each contender")
     parser.add_argument("--rounds", type=int, default=7, help="timed steps; the median is printed")
     parser.add_argument("--peer", type=Path, help="a checkout of the official PyTorch YOLOX")
     arguments = parser.parse_args()
     use_cores(arguments.threads)
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # else PyTorch finds a GPU full
     keep_freed_memory()  # as train.py does; affects the peer too
     peer = Official(arguments.peer, arguments.threads) if arguments.peer else None
-    print(f"{arguments.threads} threads, float32, jax {jax.__version__}" + (f", {peer.version}" if peer else ""))
+    dtype, device = yolox.compute_dtype(arguments.dtype), jax.devices()[0]
+    print(f"{device.device_kind}, {arguments.threads} threads, {dtype.name}, jax {jax.__version__}", end="")
+    print(f", {peer.version}" if peer else "")
     for case in arguments.case or ("nano:416:8", "s:640:4"):
         name, size, batch_size = case.split(":")
-        measure(name, int(size), int(batch_size), arguments.rounds, peer)
+        measure(name, int(size), int(batch_size), dtype, arguments.rounds, peer)
 
 
 if __name__ == "__main__":
