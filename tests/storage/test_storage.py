@@ -11,7 +11,7 @@ from tests.material import ROOT
 from tests.storage_servers import enter
 from yolox_jax import storage
 from yolox_jax.errors import NotFoundError, UserError
-from yolox_jax.storage import client, transfers
+from yolox_jax.storage import StorageError, client, transfers
 
 
 @pytest.fixture(params=["local", "gs", "s3"])
@@ -123,6 +123,15 @@ def test_a_file_that_changes_while_it_is_downloaded_is_fetched_again(bucket, tmp
 
     storage.download(path, tmp_path / "a.bin", change)
     assert (tmp_path / "a.bin").read_bytes() == b"short"
+
+
+def test_a_store_that_sends_more_than_the_file_has_is_an_error(tmp_path, monkeypatch):
+    path = storage.resolve("gs://bucket/file")
+    monkeypatch.setattr(transfers, "entry", lambda path, patience: storage.Entry(5, "1"))
+    monkeypatch.setattr(transfers, "send", lambda *args, **kwargs: b"unpacked")  # gzip that the store unpacks
+    with pytest.raises(StorageError, match=r"gs://bucket/file has 5 bytes, but 8 came: store it without a content enc"):
+        storage.download(path, tmp_path / "file")
+    assert not (tmp_path / "file").exists()
 
 
 @pytest.mark.parametrize("fault", ["errors", "resets", "stalls"])

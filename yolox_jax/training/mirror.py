@@ -47,7 +47,7 @@ def fill(local: Path, run: Location) -> set[int]:
         )
     folder = local / FOLDER
     for path in [local / name for name in WRITTEN if name not in (FOLDER, *_NOT_COPIED)] + [*folder.glob("*")]:
-        is_kept = path.parent == folder and path.name.isdigit() and int(path.name) in steps
+        is_kept = path.parent == folder and path.name in map(str, steps)
         if path.is_dir() and not is_kept:
             shutil.rmtree(path)
         elif not is_kept:
