@@ -215,7 +215,7 @@ def test_a_bucket_that_does_not_exist_is_one_message(bucket):
 
 
 def test_addresses_are_told_from_local_paths():
-    for text in ("gs://bucket/x", "s3://bucket", "memory://x", "abfs://container/x"):
+    for text in ("gs://bucket/x", "s3://bucket", "memory://x", "abfs://container@account.host/x"):
         assert storage.is_remote(text) and str(storage.resolve(text)) == text
     for text in ("runs/x", "/runs/x", "C:/runs", "C:\\runs", "https://host/x.pth", "yolox_s"):
         assert not storage.is_remote(text) and storage.resolve(text) == Path(text)
@@ -225,7 +225,7 @@ def test_addresses_are_told_from_local_paths():
     assert str((path / "c.txt").with_suffix(".json")) == "gs://bucket/runs/1/c.json"
     with pytest.raises(TypeError):
         Path(path)
-    for text in ("gs:/bucket/x", "gs://", "s3://key:secret@bucket/x"):
+    for text in ("gs:/bucket/x", "gs://", "s3://key:secret@bucket/x", "gs://secret@bucket", "ftp://me:secret@host/x"):
         with pytest.raises(UserError) as caught:
             storage.resolve(text)
         assert "secret" not in str(caught.value)
