@@ -11,7 +11,7 @@ from tests.material import ROOT
 from tests.storage_servers import enter
 from yolox_jax import storage
 from yolox_jax.errors import NotFoundError, UserError
-from yolox_jax.storage import client, transfers
+from yolox_jax.storage import StorageError, client, transfers
 
 
 @pytest.fixture(params=["local", "gs", "s3"])
@@ -125,6 +125,15 @@ def test_a_file_that_changes_while_it_is_downloaded_is_fetched_again(bucket, tmp
     assert (tmp_path / "a.bin").read_bytes() == b"short"
 
 
+def test_a_store_that_sends_more_than_the_file_has_is_an_error(tmp_path, monkeypatch):
+    path = storage.resolve("gs://bucket/file")
+    monkeypatch.setattr(transfers, "entry", lambda path, patience: storage.Entry(5, "1"))
+    monkeypatch.setattr(transfers, "send", lambda *args, **kwargs: b"unpacked")  # gzip that the store unpacks
+    with pytest.raises(StorageError, match=r"gs://bucket/file has 5 bytes, but 8 came: store it without a content enc"):
+        storage.download(path, tmp_path / "file")
+    assert not (tmp_path / "file").exists()
+
+
 @pytest.mark.parametrize("fault", ["errors", "resets", "stalls"])
 def test_faults_of_the_network_pass(bucket, fault, tmp_path, monkeypatch):
     with faulty_proxy(bucket.endpoint) as proxy:
@@ -206,7 +215,7 @@ def test_a_bucket_that_does_not_exist_is_one_message(bucket):
 
 
 def test_addresses_are_told_from_local_paths():
-    for text in ("gs://bucket/x", "s3://bucket", "memory://x", "abfs://container/x"):
+    for text in ("gs://bucket/x", "s3://bucket", "memory://x", "abfs://container@account.host/x"):
         assert storage.is_remote(text) and str(storage.resolve(text)) == text
     for text in ("runs/x", "/runs/x", "C:/runs", "C:\\runs", "https://host/x.pth", "yolox_s"):
         assert not storage.is_remote(text) and storage.resolve(text) == Path(text)
@@ -216,7 +225,7 @@ def test_addresses_are_told_from_local_paths():
     assert str((path / "c.txt").with_suffix(".json")) == "gs://bucket/runs/1/c.json"
     with pytest.raises(TypeError):
         Path(path)
-    for text in ("gs:/bucket/x", "gs://", "s3://key:secret@bucket/x"):
+    for text in ("gs:/bucket/x", "gs://", "s3://key:secret@bucket/x", "gs://secret@bucket", "ftp://me:secret@host/x"):
         with pytest.raises(UserError) as caught:
             storage.resolve(text)
         assert "secret" not in str(caught.value)

@@ -133,6 +133,14 @@ def test_after_a_fallback_new_checkpoints_are_kept_and_the_unreadable_one_is_set
     assert _table(workdir).splitlines()[-1].endswith("set aside: cannot be read")
 
 
+def test_after_a_fallback_the_aps_of_the_steps_that_run_again_are_dropped(run):
+    workdir, _ = run
+    (workdir / "checkpoints" / "4" / "meta" / "metadata").write_text("{")
+    assert sorted(Checkpoints(workdir).aps()) == [1, 2, 3, 4]
+    assert _restore(workdir)[1].step == 3
+    assert sorted(Checkpoints(workdir).aps()) == [1, 2, 3]
+
+
 def test_if_all_checkpoints_are_damaged_all_are_named(run):
     workdir, _ = run
     for step in (2, 3, 4):

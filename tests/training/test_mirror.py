@@ -146,6 +146,47 @@ def test_a_checkpoint_that_is_being_removed_on_the_disk_stays_in_the_bucket(tmp_
     assert manifest.verify(address / "checkpoints" / "2")
 
 
+def test_a_checkpoint_that_vanished_before_it_was_copied_removes_none_from_the_bucket(tmp_path, monkeypatch):
+    address = tmp_path / "bucket"
+    run = _Run(tmp_path / "local", address)
+    run.train(2)
+    run.end()
+    monkeypatch.setattr(run.mirror, "_complete_steps", lambda: [4])  # the disk had this one alone, and it is gone
+    assert not run.mirror._copy_all()
+    assert _check(address) == 2
+
+
+def test_a_checkpoint_that_is_being_removed_is_not_copied_in_part(tmp_path):
+    address = tmp_path / "bucket"
+    run = _Run(tmp_path / "local", address)
+    run.train(2)
+    run.checkpoints.close()
+    run.mirror.close()
+    whole, part = (tmp_path / "local" / "checkpoints" / name for name in "24")
+    shutil.copytree(whole, part)
+    shutil.rmtree(part / "ema")
+    threading.Timer(0.5, shutil.rmtree, [part]).start()
+    assert not run.mirror._copy_all()
+    run.claim.release()
+    assert not (address / "checkpoints" / "4").exists() and manifest.verify(address / "checkpoints" / "2")
+
+
+def test_an_evaluation_after_the_step_of_a_resume_does_not_count_as_done(tmp_path, monkeypatch):
+    address = tmp_path / "bucket"
+    run = _Run(tmp_path / "local", address)
+    run.train(4)
+    run.end()
+    storage.write_bytes(address / "checkpoints" / "ap.json", b'{"4": 0.25, "6": 0.5}')  # step 6 was lost
+    run = _Run(tmp_path / "local", address)
+    written = []
+    write = storage.write_bytes
+    monkeypatch.setattr(storage, "write_bytes", lambda path, *rest: (written.append(path.name), write(path, *rest)))
+    run.train(2)
+    run.end()
+    assert written[:2] == ["ap.json", "metrics.jsonl"]  # at no moment a log that lacks an evaluation of ap.json
+    assert _check(address) == 6 and checkpoint.read_aps(address / "checkpoints") == {4: 0.25}
+
+
 def test_what_is_half_written_counts_as_absent_and_what_is_damaged_is_saved_again(tmp_path, caplog):
     address = tmp_path / "bucket"
     run = _Run(tmp_path / "local", address)
@@ -231,7 +272,8 @@ def test_an_interrupted_run_does_not_wait_for_a_bucket_that_is_away(tmp_path, gs
         run.claim.release()
 
 
-def test_a_run_that_lost_its_claim_writes_nothing_more(tmp_path, monkeypatch, looks_again):
+@pytest.mark.parametrize("knows", [True, False])
+def test_a_run_that_lost_its_claim_writes_nothing_more(knows, tmp_path, monkeypatch, looks_again):
     address = tmp_path / "bucket"
     monkeypatch.setattr(bucket_claim, "_EXPIRES_SECONDS", 0.1)
     run = _Run(tmp_path / "local", address)
@@ -239,14 +281,17 @@ def test_a_run_that_lost_its_claim_writes_nothing_more(tmp_path, monkeypatch, lo
     _wait_until(lambda: (address / "checkpoints" / "2" / manifest.NAME).exists() and not run.mirror._asked.is_set())
     monkeypatch.setattr(bucket_claim, "_machine", lambda: "another")
     other = BucketClaim(address)  # this run was stopped for a while, and comes back
-    with pytest.raises(ClaimLost):
-        run.claim.confirm(Patience(1))
+    if knows:
+        with pytest.raises(ClaimLost):
+            run.claim.confirm(Patience(1))
+    else:  # its next heartbeat is later than its next write
+        monkeypatch.setattr(bucket_claim, "_TRUSTED_SECONDS", 0.0)
     before = storage.list_files(address)
     run.train(2)
     with pytest.raises(ClaimLost):
-        run.mirror.check()
-    with pytest.raises(ClaimLost):
         run.end()
+    with pytest.raises(ClaimLost):
+        run.mirror.check()
     assert storage.list_files(address) == before
     other.release()
 

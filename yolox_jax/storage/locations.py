@@ -86,7 +86,8 @@ def resolve(path: "str | os.PathLike[str] | BucketPath") -> Location:
     parts = tuple(part for part in rest.split("/") if part not in ("", "."))
     if not parts:
         raise UserError(f"{scheme}:// names no bucket", f"write {scheme}://bucket/folder")
-    if "@" in parts[0]:
+    account, at, _ = parts[0].rpartition("@")
+    if at and (scheme in ("gs", "s3") or ":" in account):  # Azure has abfs://container@account.host
         raise UserError(
             f"an address {scheme}:// has a user or key in it", "leave it out; credentials come from the environment"
         )

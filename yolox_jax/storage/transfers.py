@@ -32,7 +32,7 @@ def download(
       known: what a listing said of the file: spares a small file all requests but one.
 
     Raises:
-      NotFoundError, StorageError, UnreachableError: as `client.request`.
+      NotFoundError, StorageError, UnreachableError: as `client.request`, or not as many bytes came as the file has.
       UserError: the local file cannot be written.
     """
     part = file.with_name(f"{file.name}.part")
@@ -46,8 +46,9 @@ def download(
                 part.unlink(missing_ok=True)
                 version_file.write_text(tag)
             with part.open("ab") as out:
-                is_one_request = out.tell() == 0 and wanted.size <= _RANGE_BYTES
-                on_bytes(out.tell())
+                start = out.tell()
+                is_one_request = start == 0 and wanted.size <= _RANGE_BYTES
+                on_bytes(start)
                 _fetch_ranges(path, out, wanted.size, on_bytes, patience)
                 have = out.tell()
             # One request gives one version. If that is newer than the listing's, the next look at the listing shows it.
@@ -56,9 +57,14 @@ def download(
                 part.replace(file)
                 version_file.unlink()
                 return wanted
-            on_bytes(-have)  # it was replaced meanwhile
+            on_bytes(-have)
             part.unlink()
-            wanted = entry(path, patience)
+            now = entry(path, patience)
+            if now == wanted and start == 0:  # not replaced meanwhile: a store that unpacks gzip as it sends
+                raise StorageError(
+                    f"{path} has {now.size} bytes, but {have} came", "store it without a content encoding"
+                )
+            wanted = now
 
 
 def _fetch_ranges(

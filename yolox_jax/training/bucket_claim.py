@@ -25,6 +25,7 @@ from yolox_jax.training.run_directory import RunDirectoryError
 NAME = "claim.json"
 _HEARTBEAT_SECONDS = 15.0
 _EXPIRES_SECONDS = 60.0  # four heartbeats; a run that cannot reach its bucket for so long may lose it
+_TRUSTED_SECONDS = 30.0  # after a renewal; then a write of half a minute still ends before the claim expires
 _LOOK_SECONDS = 2.0
 
 
@@ -49,6 +50,7 @@ class BucketClaim:
         self._lock = threading.Lock()  # the heartbeat and `confirm` replace the same object
         self._error: Exception | None = None
         self._ended = threading.Event()
+        self._renewed = _clock()
         self._version = self._take()
         self._thread = threading.Thread(target=self._beat, name="claim", daemon=True)
         self._thread.start()
@@ -58,10 +60,19 @@ class BucketClaim:
         if self._error is not None:
             raise self._error
 
+    def check_before_write(self, patience: Patience) -> None:
+        """As `check`, and renews a claim that may have expired: this process may have been paused for long."""
+        self.check()
+        if _clock() - self._renewed > _TRUSTED_SECONDS:
+            self.confirm(patience)
+
     def confirm(self, patience: Patience) -> None:
         """Renews the claim now. Raises ClaimLost if it is lost, or as `patience` says."""
-        with self._lock:
+        while not self._lock.acquire(timeout=_LOOK_SECONDS):  # the heartbeat waits for the bucket
+            patience.on_wait(f"{self._path} cannot be reached (no answer yet); trying again")
+        try:
             self.check()
+            now = _clock()
             version = storage.replace(self._path, self._next(), self._version, patience)
             if version is None:
                 self._error = ClaimLost(
@@ -69,7 +80,9 @@ class BucketClaim:
                     "this run writes nothing more; end one of the two",
                 )
                 raise self._error
-            self._version = version
+            self._version, self._renewed = version, now
+        finally:
+            self._lock.release()
 
     def release(self) -> None:
         """Gives the claim up, so that the next run need not wait. Never raises: an unreleased claim expires."""
@@ -127,6 +140,11 @@ class BucketClaim:
     def _next(self, released: bool = False) -> bytes:
         self._num_beats += 1  # so that no two contents are equal
         return json.dumps({**self._content, "beat": self._num_beats, "released": released}).encode()
+
+
+def _clock() -> float:
+    """Seconds that also pass while the machine is suspended, if it has such a clock."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -167,6 +167,9 @@ class Checkpoints:
     def record_ap(self, step: int, ap: float) -> None:
         """Records the AP of a saved step, which decides the best checkpoint."""
         self._aps[step] = ap
+        self._write_aps()
+
+    def _write_aps(self) -> None:
         if hosts.is_primary():
             write_atomically(self._directory / "ap.json", json.dumps(self._aps))
 
@@ -196,6 +199,7 @@ class Checkpoints:
                 check(meta)
                 restored, reason = _try_on_all(functools.partial(self._restore, step, like))
                 if restored is not None:
+                    self._forget_aps_after(step)
                     return restored, meta
             cause = reason.__cause__ if isinstance(reason, CheckpointError) else reason
             logger.warning(
@@ -208,7 +212,15 @@ class Checkpoints:
                 f"none of the checkpoints {', '.join(bad)} can be read",
                 "restore one from a backup, choose another --workdir, or start over with --config.resume=false",
             )
+        self._forget_aps_after(0)
         return None
+
+    def _forget_aps_after(self, step: int) -> None:
+        """Drops the APs of steps that run again: one that is saved and then killed must not count as evaluated."""
+        if later := [each for each in self._aps if each > step]:
+            for each in later:
+                del self._aps[each]
+            self._write_aps()
 
     def _restore(self, step: int, like: TrainState) -> TrainState:
         # Process 0 looks for all, since restoring an item is a joint work.

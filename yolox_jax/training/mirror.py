@@ -6,6 +6,7 @@ checkpoint was complete, then the checkpoint, its manifest last; then ap.json, w
 then the removal of old checkpoints. `fill` is the way back: it makes the local folder what the bucket holds.
 """
 
+import json
 import logging
 import math
 import shutil
@@ -19,7 +20,7 @@ from yolox_jax.storage import Location, Patience
 from yolox_jax.training.bucket_claim import BucketClaim
 from yolox_jax.training.run_directory import WRITTEN
 from yolox_jax.weights import bucket_copy, manifest
-from yolox_jax.weights.checkpoint import FOLDER, complete_steps
+from yolox_jax.weights.checkpoint import FOLDER, complete_steps, read_aps
 
 logger = logging.getLogger("yolox_jax.training")
 
@@ -46,7 +47,7 @@ def fill(local: Path, run: Location) -> set[int]:
         )
     folder = local / FOLDER
     for path in [local / name for name in WRITTEN if name not in (FOLDER, *_NOT_COPIED)] + [*folder.glob("*")]:
-        is_kept = path.parent == folder and path.name.isdigit() and int(path.name) in steps
+        is_kept = path.parent == folder and path.name in map(str, steps)
         if path.is_dir() and not is_kept:
             shutil.rmtree(path)
         elif not is_kept:
@@ -68,6 +69,7 @@ class Mirror:
         # Size and time of each file when it was copied.
         self._copied = {name: _size_and_time(local / name) for name in self._changed_files()}
         self._saved = {step: _manifest(local / FOLDER / str(step)) for step in complete_steps(local / FOLDER)}
+        self._aps = read_aps(local / FOLDER)  # those of ap.json in the bucket
         self._remote = set(storage.list_files(run, bucket_copy.PATIENCE))
         self._error: Exception | None = None
         self._awaited: int | None = None  # the step of the last save, which may still be written
@@ -130,14 +132,16 @@ class Mirror:
     def _copy_all(self) -> bool:
         """Copies what has changed. Returns False if a checkpoint that was there at the beginning vanished."""
         # The order of these two and of the rest matters: what they name must be in the files that are read after them.
-        aps = (self._local / _APS).read_bytes() if (self._local / _APS).exists() else None
+        aps = read_aps(self._local / FOLDER)
         steps = self._complete_steps()
+        if dropped := self._aps.keys() - aps.keys():  # the run resumed before these evaluations: their records go too
+            self._write_aps({step: ap for step, ap in self._aps.items() if step not in dropped})
         for name in self._changed_files():
             self._copy_file(name)
         self._remove(name for name in self._remote if name.startswith("tensorboard/") and not self._has(name))
         is_done = all(map(self._copy_checkpoint, steps))
-        if aps is not None:
-            self._write(_APS, aps)
+        if is_done and aps != self._aps:
+            self._write_aps(aps)
         if is_done and steps:  # so the bucket always has a whole checkpoint
             for step in bucket_copy.step_folders(self._remote).keys() - set(steps):
                 self._remove_checkpoint(step)
@@ -147,12 +151,12 @@ class Mirror:
         return sorted(complete_steps(self._local / FOLDER))
 
     def _changed_files(self) -> Iterator[str]:
-        tops = set(WRITTEN) - {FOLDER, *_NOT_COPIED}
-        for path in sorted(self._local.rglob("*")):
-            name = path.relative_to(self._local).as_posix()
-            is_aside = name.startswith(f"{FOLDER}/") and ".unreadable-" in name
-            if (name.partition("/")[0] in tops or is_aside) and path.is_file() and ".unfinished" not in name:
-                yield name
+        tops = [self._local / name for name in WRITTEN if name not in (FOLDER, *_NOT_COPIED)]
+        # Nothing else in the folder of checkpoints is walked: it has folders that vanish meanwhile.
+        for top in sorted([*tops, *(self._local / FOLDER).glob("*.unreadable-*")]):
+            for path in sorted(top.rglob("*")) if top.is_dir() else [top]:
+                if path.is_file() and ".unfinished" not in path.name:
+                    yield path.relative_to(self._local).as_posix()
 
     def _copy_file(self, name: str) -> None:
         path = self._local / name
@@ -172,11 +176,13 @@ class Mirror:
         """
         folder, prefix = self._local / FOLDER / str(step), f"{FOLDER}/{step}/"
         text = _manifest(folder)
-        if not text or self._saved.get(step) == text:  # without a manifest: it came from the bucket, or is vanishing
+        if step in self._saved and text in (self._saved[step], b""):  # without a manifest: an old one, or vanishing
             return True
-        self._remove_checkpoint(step)  # half-copied, or damaged and saved again
         try:
             files = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+            if not {*manifest.file_names(folder), manifest.NAME} <= set(files):
+                raise FileNotFoundError(f"{folder} is not whole")
+            self._remove_checkpoint(step)  # half-copied, or damaged and saved again
             for group in bucket_copy.in_order(files):
                 if manifest.NAME in group:
                     self._claim.confirm(self._patience)
@@ -205,22 +211,31 @@ class Mirror:
 
     def _remove(self, names: Iterable[str]) -> None:
         def remove(name: str) -> None:
+            self._check_before_write()
             storage.remove(self._run / name, self._patience)
             self._remote.discard(name)
 
         storage.in_parallel(remove, list(names))
 
-    def _upload(self, name: str) -> None:
+    def _check_before_write(self) -> None:
         self.check()
+        self._claim.check_before_write(self._patience)
+
+    def _upload(self, name: str) -> None:
+        self._check_before_write()
         self._remote.add(name)
         bucket_copy.copy_out(self._local / name, self._run / name, self._patience)
         self._last_answer = time.monotonic()
 
     def _write(self, name: str, content: bytes) -> None:
-        self.check()
+        self._check_before_write()
         self._remote.add(name)
         storage.write_bytes(self._run / name, content, self._patience)
         self._last_answer = time.monotonic()
+
+    def _write_aps(self, aps: dict[int, float]) -> None:
+        self._write(_APS, json.dumps(aps).encode())
+        self._aps = aps
 
     def _note_failure(self, reason: str) -> None:
         """Called before a request is repeated."""

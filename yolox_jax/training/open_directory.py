@@ -21,6 +21,7 @@ from yolox_jax.cache_folder import cache_folder
 from yolox_jax.storage import Location, Patience
 from yolox_jax.training import hosts, mirror, run_directory
 from yolox_jax.training.bucket_claim import BucketClaim
+from yolox_jax.training.interruption import sigterm_noted
 from yolox_jax.training.mirror import Mirror
 from yolox_jax.training.run_directory import RunDirectoryError
 from yolox_jax.training.slices import Slices, remove_leftovers
@@ -99,10 +100,16 @@ def opened(workdir: Location, resume: bool) -> Iterator[RunDirectory]:
             copies.abandon()
             raise
         except BaseException:
-            copies.close()
+            _close(copies)
             raise
         else:
-            copies.close()
+            _close(copies)
+
+
+def _close(copies: Mirror) -> None:
+    """Copies what is left. The machine may be taken away meanwhile: what is not copied then is lost."""
+    with sigterm_noted("the program ends once everything is copied; Ctrl-C ends it now"):
+        copies.close()
 
 
 def _obstacle(workdir: Path) -> str:
