@@ -4,6 +4,11 @@ The weights are a run directory, a checkpoint, an official .pth file, or a name 
 the images, as they do in train.py (config.parallel.coordinator), and process 0 prints and writes the results.
 """
 
+if __name__ == "__main__":
+    from yolox_jax import interrupts
+
+    interrupts.end_at_ctrl_c()  # before the imports below, which take seconds
+
 import json
 from pathlib import Path
 

@@ -3,6 +3,11 @@
 train() is the table of contents; its five parts follow in the same order.
 """
 
+if __name__ == "__main__":
+    from yolox_jax import interrupts
+
+    interrupts.end_at_ctrl_c()  # before the imports below, which take seconds
+
 import contextlib
 import dataclasses
 import functools

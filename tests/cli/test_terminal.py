@@ -34,6 +34,15 @@ def test_an_error_or_signal_that_the_user_causes_ends_the_program_without_a_trac
     assert left.value.code == code
 
 
+def test_an_error_that_ctrl_c_led_to_is_ctrl_c(capsys):
+    with pytest.raises(SystemExit) as left, user_errors():
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt as interrupt:
+            raise SystemError("initialization of a module failed") from interrupt
+    assert (left.value.code, capsys.readouterr().err) == (130, "\ninterrupted\n")
+
+
 def test_a_full_device_is_one_message_with_advice():
     with pytest.raises(SystemExit) as left, user_errors():
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory while allocating\nmore lines")
