@@ -80,16 +80,20 @@ runpy.run_module("yolox_jax.tools.checkpoints", run_name="__main__", alter_sys=T
     assert started.stderr.rstrip().endswith("Error: a bug")
 
 
+_CONFIG = [f"--config={ROOT / 'configs' / 'yolox_nano.py'}", "--config.data.root=none"]
+
+
 @pytest.mark.parametrize(
     ("program", "arguments", "outputs"),
     [
-        ("eval.py", ["--weights=none"], ["output", "detections"]),
-        ("-m yolox_jax.tools.doctor", [], ["json", "sheet"]),
-        ("-m yolox_jax.tools.plan", ["--topology=none"], ["json"]),
+        ("eval.py", [*_CONFIG, "--weights=none"], ["output", "detections"]),
+        ("-m yolox_jax.tools.doctor", _CONFIG, ["json", "sheet"]),
+        ("-m yolox_jax.tools.plan", [*_CONFIG, "--topology=none"], ["json"]),
+        ("-m yolox_jax.tools.export", ["--weights=none/none", "--format=onnx"], ["output"]),
+        ("-m yolox_jax.tools.predict", ["--weights=none/none", "a.jpg"], ["output"]),
     ],
 )
 def test_the_folders_of_files_to_write_are_made_before_the_work(tmp_path, program, arguments, outputs):
-    config = [f"--config={ROOT / 'configs' / 'yolox_nano.py'}", "--config.data.root=none"]
     files = [f"--{name}=new/{name}/file.jpg" for name in outputs]
-    programs.run(program, [*config, *arguments, *files], tmp_path, 1)
+    programs.run(program, [*arguments, *files], tmp_path, 1)
     assert sorted(folder.name for folder in (tmp_path / "new").iterdir()) == sorted(outputs)

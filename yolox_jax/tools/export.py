@@ -8,6 +8,7 @@ pth        the weights alone in the official layout, for the official TensorRT, 
 
 import logging
 from pathlib import Path
+from typing import cast
 
 from absl import app, flags
 
@@ -62,12 +63,13 @@ def main(argv: list[str]) -> None:
     quiet_libraries()
     with user_errors():
         _check_flags()
-        with output_file(_OUTPUT.value) as output:
-            _export(output)
+        ending, _ = FORMATS[str(_FORMAT.value)]
+        with output_file(_OUTPUT.value or f"yolox{ending}") as output:
+            _export(cast(Path, output))
 
 
-def _export(output: Path | None) -> None:
-    """Writes the file, to a default path without `output`, and prints a line."""
+def _export(output: Path) -> None:
+    """Writes the file, named after the network without --output, and prints a line."""
     loaded = pretrained.load(str(_WEIGHTS.value), _DTYPE.value)
     if loaded.image_config.sixteen_bit != "full":
         _log.warning(
@@ -84,7 +86,7 @@ def _export(output: Path | None) -> None:
     )
     size_hw = loaded.size_hw if _SIZE.value is None else parse_size(_SIZE.value)
     ending, write = FORMATS[str(_FORMAT.value)]
-    path = output or Path(f"yolox_{loaded.name}{ending}")
+    path = output if _OUTPUT.value else output.with_name(f"yolox_{loaded.name}{ending}")
     write(path, loaded, ExportConfig(size_hw, _BATCH.value, None if _RAW.value else detect))
     size = f"{path.stat().st_size / 1e6:.1f} MB"
     print(f"{_OUTPUT.value or path}: YOLOX-{loaded.name}, {len(loaded.class_names)} classes, {size}")
