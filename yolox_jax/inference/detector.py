@@ -84,7 +84,7 @@ class Detector:
             default.
           dtype: compute dtype: float32, bfloat16, float16 or auto, the default: the one that the device is built for.
           batch_size: images per batch when a list is given.
-          log: called with a message before work that takes long; `lambda text: None` silences it.
+          log: called with network and input size, and before work that takes long; `lambda text: None` silences it.
 
         Raises:
           UserError: there are no such weights, they cannot be used, or an option is out of range.
@@ -105,6 +105,7 @@ class Detector:
         loaded = pretrained.load(str(weights), given.pop("dtype", "auto"))
         size = given.pop("size", loaded.size_hw)
         size_hw = check_size((size, size) if isinstance(size, int) else size)
+        log(loaded.describe(size_hw))
         predict = pretrained.make_detect(loaded, pretrained.detector_config(**given))
         return cls(predict, loaded.class_names, size_hw, (1, batch_size), log, loaded.image_config)
 

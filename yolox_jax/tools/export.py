@@ -89,7 +89,8 @@ def _export(output: Path) -> None:
     path = output if _OUTPUT.value else output.with_name(f"yolox_{loaded.name}{ending}")
     write(path, loaded, ExportConfig(size_hw, _BATCH.value, None if _RAW.value else detect))
     size = f"{path.stat().st_size / 1e6:.1f} MB"
-    print(f"{_OUTPUT.value or path}: YOLOX-{loaded.name}, {len(loaded.class_names)} classes, {size}")
+    network = f"YOLOX-{loaded.name}" if _FORMAT.value == "pth" else loaded.describe(size_hw)
+    print(f"{_OUTPUT.value or path}: {network}, {len(loaded.class_names)} classes, {size}")
 
 
 if __name__ == "__main__":
