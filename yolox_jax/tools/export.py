@@ -73,8 +73,8 @@ def _export(output: Path) -> None:
     loaded = pretrained.load(str(_WEIGHTS.value), _DTYPE.value)
     if loaded.image_config.sixteen_bit != "full":
         _log.warning(
-            "%s was trained with config.data.sixteen_bit=%s; the exported file takes images of 8 bits: convert those "
-            "of 16 bits in the same way",
+            "%s was trained with config.data.sixteen_bit=%s, as Detector reads images for a StableHLO file; other "
+            "programs give images of 8 bits: let them convert those of 16 bits in the same way",
             *(_WEIGHTS.value, loaded.image_config.sixteen_bit),
         )
     detect = pretrained.detector_config(
