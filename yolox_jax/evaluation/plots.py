@@ -2,7 +2,7 @@
 
 import csv
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -133,7 +133,7 @@ def _axes(x: str, y: str, title: str, side: float = 6.0) -> "tuple[Figure, Axes]
     return figure, axes
 
 
-def _legend(axes: "Axes", place: str) -> None:
+def _legend(axes: "Axes", place: Literal["lower left", "upper right"]) -> None:
     """Adds a legend of the lines whose names are in their gid.
 
     As labels, names that begin with "_" would be left out; so the texts are set afterwards.
