@@ -6,11 +6,7 @@ processes share the images, as they do in train.py (config.parallel.coordinator)
 results.
 """
 
-if __name__ == "__main__":
-    from yolox_jax import interrupts
-
-    interrupts.end_at_ctrl_c()  # before the imports below, which take seconds
-
+from yolox_jax.cli import at_start  # noqa: F401  # isort: skip  (before the libraries)
 import json
 from pathlib import Path
 

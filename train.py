@@ -3,11 +3,7 @@
 train() is the table of contents; its five parts follow in the same order.
 """
 
-if __name__ == "__main__":
-    from yolox_jax import interrupts
-
-    interrupts.end_at_ctrl_c()  # before the imports below, which take seconds
-
+from yolox_jax.cli import at_start  # noqa: F401  # isort: skip  (before the libraries)
 import contextlib
 import dataclasses
 import functools
