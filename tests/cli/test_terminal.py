@@ -1,5 +1,6 @@
 """A user's mistake is one message, any other error keeps its traceback, and a wrong path is found before the work."""
 
+import json
 import subprocess
 import sys
 
@@ -97,3 +98,29 @@ def test_the_folders_of_files_to_write_are_made_before_the_work(tmp_path, progra
     files = [f"--{name}=new/{name}/file.jpg" for name in outputs]
     programs.run(program, [*arguments, *files], tmp_path, 1)
     assert sorted(folder.name for folder in (tmp_path / "new").iterdir()) == sorted(outputs)
+
+
+@pytest.mark.slow  # imports all of eval.py
+def test_an_error_in_the_plots_loses_neither_numbers_nor_detections(tmp_path):
+    program = """
+from pathlib import Path
+import eval as program
+from yolox_jax.evaluation.ap_result import ApResult
+from yolox_jax.evaluation.evaluate import EvalResult
+
+def broken(*args):
+    raise RuntimeError("no font")
+
+program.plots.write_plots, program.identify = broken, lambda weights: {}
+ApResult.table, ApResult.as_dict = lambda self: "", lambda self: {"AP": 0.5}
+program.flags.FLAGS(["eval"])
+result = EvalResult(object.__new__(ApResult), [{"score": 1}], 1, None)
+program.report(result, None, Path("results.json"), Path("found.json"), Path("plots"))
+"""
+    command = [sys.executable, "-c", program]
+    ended = subprocess.run(
+        command, cwd=tmp_path, env=programs.environment(), capture_output=True, text=True, timeout=300, check=False
+    )
+    assert ended.stderr.endswith("RuntimeError: no font\n")
+    assert json.loads((tmp_path / "results.json").read_text())["AP"] == 0.5
+    assert json.loads((tmp_path / "found.json").read_text()) == [{"score": 1}]
