@@ -1,9 +1,12 @@
 """Computes AP on a data set: python eval.py --config=configs/yolox_s.py --weights=yolox_s [--config.field=value …]
 
-The weights are a run directory, a checkpoint, an official .pth file, or a name like yolox_s. Several processes share
-the images, as they do in train.py (config.parallel.coordinator), and process 0 prints and writes the results.
+The weights are a run directory, a checkpoint, an official .pth file, or a name like yolox_s. A run is evaluated with
+its own config.model, config.input_size and config.data.sixteen_bit, unless they are given on the command line. Several
+processes share the images, as they do in train.py (config.parallel.coordinator), and process 0 prints and writes the
+results.
 """
 
+from yolox_jax.cli import at_start  # noqa: F401  # isort: skip  (before the libraries)
 import json
 from pathlib import Path
 
@@ -11,6 +14,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from yolox_jax.cli import from_config
+from yolox_jax.cli.as_trained import as_trained
 from yolox_jax.cli.outputs import output_file, output_folder
 from yolox_jax.cli.terminal import print_progress, quiet_libraries, run_program, user_errors
 from yolox_jax.data.sources.open import check_classes
@@ -78,7 +82,9 @@ def main() -> None:
         ):
             if plots_folder:
                 plots.prepare(plots_folder)
-            result, source = run(_CONFIG.value, str(_WEIGHTS.value))
+            weights, flag = str(_WEIGHTS.value), flags.FLAGS["config"]
+            config = as_trained(_CONFIG.value, weights, config_flags.get_override_values(flag))
+            result, source = run(config, weights)
             if writes:
                 report(result, source, output, detections, plots_folder)
         hosts.barrier("results")  # the others wait for the plots

@@ -3,6 +3,7 @@
 train() is the table of contents; its five parts follow in the same order.
 """
 
+from yolox_jax.cli import at_start  # noqa: F401  # isort: skip  (before the libraries)
 import contextlib
 import dataclasses
 import functools

@@ -64,6 +64,8 @@ def test_eval_prints_the_last_aps_of_training_and_writes_detections_and_plots(ru
     assert _ap_lines(finished.stdout) == _ap_lines(output) != []
     first = json.loads((cwd / "runs" / "first" / "results.json").read_text())
     again = json.loads((cwd / "again.json").read_text())
+    assert again.pop("weights") == "runs/first"
+    assert "evaluating YOLOX-pico at 64x64\n" in finished.stdout
     assert {k: v for k, v in first.items() if k != "images_per_second"} == {
         k: v for k, v in again.items() if k != "images_per_second"
     }

@@ -30,6 +30,11 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
         pytest.fail("the work began")
 
 
+def test_a_folder_in_place_of_the_file_is_an_error_before_the_work(tmp_path):
+    with pytest.raises(UserError, match="is a folder, and a file is to be written: "), output_file(str(tmp_path)):
+        pytest.fail("the work began")
+
+
 @pytest.fixture(params=["gs", "s3"])
 def bucket(request, tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))

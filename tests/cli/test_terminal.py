@@ -1,5 +1,6 @@
 """A user's mistake is one message, any other error keeps its traceback, and a wrong path is found before the work."""
 
+import json
 import subprocess
 import sys
 
@@ -32,6 +33,15 @@ def test_an_error_or_signal_that_the_user_causes_ends_the_program_without_a_trac
     with pytest.raises(SystemExit) as left, user_errors():
         raise error
     assert left.value.code == code
+
+
+def test_an_error_that_ctrl_c_led_to_is_ctrl_c(capsys):
+    with pytest.raises(SystemExit) as left, user_errors():
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt as interrupt:
+            raise SystemError("initialization of a module failed") from interrupt
+    assert (left.value.code, capsys.readouterr().err) == (130, "\ninterrupted\n")
 
 
 def test_a_full_device_is_one_message_with_advice():
@@ -71,16 +81,46 @@ runpy.run_module("yolox_jax.tools.checkpoints", run_name="__main__", alter_sys=T
     assert started.stderr.rstrip().endswith("Error: a bug")
 
 
+_CONFIG = [f"--config={ROOT / 'configs' / 'yolox_nano.py'}", "--config.data.root=none"]
+
+
 @pytest.mark.parametrize(
     ("program", "arguments", "outputs"),
     [
-        ("eval.py", ["--weights=none"], ["output", "detections"]),
-        ("-m yolox_jax.tools.doctor", [], ["json", "sheet"]),
-        ("-m yolox_jax.tools.plan", ["--topology=none"], ["json"]),
+        ("eval.py", [*_CONFIG, "--weights=none"], ["output", "detections"]),
+        ("-m yolox_jax.tools.doctor", _CONFIG, ["json", "sheet"]),
+        ("-m yolox_jax.tools.plan", [*_CONFIG, "--topology=none"], ["json"]),
+        ("-m yolox_jax.tools.export", ["--weights=none/none", "--format=onnx"], ["output"]),
+        ("-m yolox_jax.tools.predict", ["--weights=none/none", "a.jpg"], ["output"]),
     ],
 )
 def test_the_folders_of_files_to_write_are_made_before_the_work(tmp_path, program, arguments, outputs):
-    config = [f"--config={ROOT / 'configs' / 'yolox_nano.py'}", "--config.data.root=none"]
     files = [f"--{name}=new/{name}/file.jpg" for name in outputs]
-    programs.run(program, [*config, *arguments, *files], tmp_path, 1)
+    programs.run(program, [*arguments, *files], tmp_path, 1)
     assert sorted(folder.name for folder in (tmp_path / "new").iterdir()) == sorted(outputs)
+
+
+@pytest.mark.slow  # imports all of eval.py
+def test_an_error_in_the_plots_loses_neither_numbers_nor_detections(tmp_path):
+    program = """
+from pathlib import Path
+import eval as program
+from yolox_jax.evaluation.ap_result import ApResult
+from yolox_jax.evaluation.evaluate import EvalResult
+
+def broken(*args):
+    raise RuntimeError("no font")
+
+program.plots.write_plots, program.identify = broken, lambda weights: {}
+ApResult.table, ApResult.as_dict = lambda self: "", lambda self: {"AP": 0.5}
+program.flags.FLAGS(["eval"])
+result = EvalResult(object.__new__(ApResult), [{"score": 1}], 1, None)
+program.report(result, None, Path("results.json"), Path("found.json"), Path("plots"))
+"""
+    command = [sys.executable, "-c", program]
+    ended = subprocess.run(
+        command, cwd=tmp_path, env=programs.environment(), capture_output=True, text=True, timeout=300, check=False
+    )
+    assert ended.stderr.endswith("RuntimeError: no font\n")
+    assert json.loads((tmp_path / "results.json").read_text())["AP"] == 0.5
+    assert json.loads((tmp_path / "found.json").read_text()) == [{"score": 1}]

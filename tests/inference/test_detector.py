@@ -161,6 +161,14 @@ def test_a_run_states_its_class_names_and_input_size_and_new_image_sizes_compile
     np.testing.assert_allclose(one.boxes_xyxy, all_three[2].boxes_xyxy, atol=1e-2)
 
 
+def test_network_and_input_size_are_logged_and_that_of_training_if_it_differs(run, monkeypatch):
+    monkeypatch.setattr(pretrained, "make_detect", lambda loaded, config: None)
+    logged = []
+    Detector.from_pretrained(run, log=logged.append)
+    Detector.from_pretrained(run, size=96, log=logged.append)
+    assert logged == ["YOLOX-nano at 64x96", "YOLOX-nano at 96x96 (trained at 64x96)"]
+
+
 def test_options_reach_the_detect_config(run, monkeypatch):
     configs = []
     monkeypatch.setattr(pretrained, "make_detect", lambda loaded, config: configs.append(config))

@@ -9,6 +9,7 @@ import runpy
 import sys
 from pathlib import Path
 
+from yolox_jax import interrupts
 from yolox_jax.errors import NotFoundError
 
 _PACKAGE = Path(__file__).resolve().parents[1]
@@ -77,8 +78,10 @@ def how_to_run(program: str) -> list[str]:
 
 
 def _run_file(name: str) -> None:
+    interrupts.end_at_ctrl_c()
     runpy.run_path(str(ROOT / name), run_name="__main__")
 
 
 def _run_tool(name: str) -> None:
+    interrupts.end_at_ctrl_c()
     runpy.run_module(f"yolox_jax.tools.{name}", run_name="__main__", alter_sys=True)

@@ -22,7 +22,7 @@ def output_file(path: str | None) -> Iterator[Path | None]:
     A file for a bucket is uploaded when the block has ended, or was left by an error. Without a path, gives None.
 
     Raises:
-      UserError: the folder cannot be made, or nothing can be written in it.
+      UserError: the folder cannot be made, nothing can be written in it, or the path is a folder itself.
     """
     location = storage.resolve(path) if path else None
     if isinstance(location, BucketPath):
@@ -33,6 +33,8 @@ def output_file(path: str | None) -> Iterator[Path | None]:
         with writing(location.parent):
             location.parent.mkdir(parents=True, exist_ok=True)
             tempfile.TemporaryFile(dir=location.parent).close()
+        if location.is_dir():
+            raise UserError(f"{location} is a folder, and a file is to be written", "add the name of a file")
     yield location
 
 

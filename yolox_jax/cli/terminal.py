@@ -2,7 +2,6 @@
 
 import contextlib
 import logging
-import signal
 import sys
 import traceback
 import warnings
@@ -13,12 +12,11 @@ import jax
 from absl import app, flags
 from absl import logging as absl_logging
 
+from yolox_jax import interrupts
 from yolox_jax.cli import commands
 from yolox_jax.errors import UserError
 from yolox_jax.training import compilation, hosts
 from yolox_jax.training.interruption import EXIT_CODE, Stopped
-
-_INTERRUPTED = 128 + signal.SIGINT  # the exit code that shells report
 
 _DEBUG = flags.DEFINE_boolean("debug", False, "Show the traceback of every error, and the warnings of the libraries.")
 
@@ -83,19 +81,21 @@ def user_errors() -> Iterator[None]:
     ends with exit code 75; otherwise Ctrl-C ends with code 130.
     """
     try:
-        yield
+        with interrupts.as_exceptions():
+            yield
     except Stopped as stopped:
         print(stopped)
         _leave(EXIT_CODE)
     except KeyboardInterrupt:
         if _DEBUG.value:
             raise
-        print("\ninterrupted", file=sys.stderr)
-        _leave(_INTERRUPTED)
+        _leave_interrupted()
     except Exception as error:
         shown = _out_of_memory(error) or error
         if isinstance(shown, UserError) and not _DEBUG.value:
             _leave(f"error: {shown}")
+        if _is_of_ctrl_c(error) and not _DEBUG.value:
+            _leave_interrupted()
         if compilation.is_compiling():
             traceback.print_exc()
             _leave(1)
@@ -110,6 +110,18 @@ def _out_of_memory(error: Exception) -> UserError | None:
         f"the memory of a device is full ({str(error).splitlines()[0]})",
         "lower config.batch_size or config.input_size, or use more devices with --config.parallel.shard_state=true",
     )
+
+
+def _is_of_ctrl_c(error: BaseException | None) -> bool:
+    """Returns whether Ctrl-C led to the error: a library renamed the exception, or failed while it cleaned up."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
+
+
+def _leave_interrupted() -> NoReturn:
+    print(interrupts.MESSAGE, file=sys.stderr)
+    _leave(interrupts.EXIT_CODE)
 
 
 def _leave(code: int | str) -> NoReturn:

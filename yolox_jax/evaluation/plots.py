@@ -2,7 +2,7 @@
 
 import csv
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -133,14 +133,13 @@ def _axes(x: str, y: str, title: str, side: float = 6.0) -> "tuple[Figure, Axes]
     return figure, axes
 
 
-def _legend(axes: "Axes", place: str) -> None:
+def _legend(axes: "Axes", place: Literal["lower left", "upper right"]) -> None:
     """Adds a legend of the lines whose names are in their gid.
 
     As labels, names that begin with "_" would be left out; so the texts are set afterwards.
     """
     lines = [line for line in axes.get_lines() if line.get_gid() is not None]
-    numbers = [str(number) for number in range(len(lines))]
-    legend = axes.legend(lines, numbers, loc=place)  # type: ignore[call-overload]  # Line2D is an Artist
+    legend = axes.legend(lines, [str(number) for number in range(len(lines))], loc=place)
     for text, line in zip(legend.get_texts(), lines, strict=True):
         text.set(text=line.get_gid(), **_AS_WRITTEN)
 

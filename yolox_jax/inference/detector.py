@@ -11,7 +11,7 @@ from yolox_jax.data.images import ImageConfig
 from yolox_jax.detection.anchors import check_size
 from yolox_jax.errors import UserError
 from yolox_jax.inference.detections import ImageDetections, from_input_pixels
-from yolox_jax.inference.export import stablehlo
+from yolox_jax.inference.export import exported_file, stablehlo
 from yolox_jax.inference.inputs import ImageInput, as_bgr
 from yolox_jax.types import Detections
 from yolox_jax.weights import download
@@ -84,7 +84,7 @@ class Detector:
             default.
           dtype: compute dtype: float32, bfloat16, float16 or auto, the default: the one that the device is built for.
           batch_size: images per batch when a list is given.
-          log: called with a message before work that takes long; `lambda text: None` silences it.
+          log: called with network and input size, and before work that takes long; `lambda text: None` silences it.
 
         Raises:
           UserError: there are no such weights, they cannot be used, or an option is out of range.
@@ -93,7 +93,7 @@ class Detector:
         options |= {"multi_label": multi_label, "tta": tta}
         given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
         local = download.local_file(str(weights), log)
-        if stablehlo.is_exported(local):
+        if exported_file.is_exported(local):
             return cls._from_exported(local, given, batch_size, log)
         if Path(local).suffix == ".onnx":
             raise UserError(
@@ -105,6 +105,7 @@ class Detector:
         loaded = pretrained.load(str(weights), given.pop("dtype", "auto"))
         size = given.pop("size", loaded.size_hw)
         size_hw = check_size((size, size) if isinstance(size, int) else size)
+        log(loaded.describe(size_hw))
         predict = pretrained.make_detect(loaded, pretrained.detector_config(**given))
         return cls(predict, loaded.class_names, size_hw, (1, batch_size), log, loaded.image_config)
 
@@ -119,7 +120,8 @@ class Detector:
             )
         program = stablehlo.Exported.read(path)
         batch_sizes = (1, batch_size) if program.batch is None else (program.batch,)
-        return cls(program.predict, program.class_names, program.size_hw, batch_sizes, log)
+        image_config = ImageConfig(sixteen_bit=program.sixteen_bit)
+        return cls(program.predict, program.class_names, program.size_hw, batch_sizes, log, image_config)
 
     @overload
     def __call__(self, images: ImageInput) -> ImageDetections: ...  # type: ignore[overload-overlap]

@@ -39,6 +39,11 @@ class Pretrained:
     size_hw: tuple[int, int]  # input size in training; other multiples of 32 work too
     image_config: ImageConfig = ImageConfig()  # how images of 16 bits become those of training
 
+    def describe(self, size_hw: tuple[int, int]) -> str:
+        """Names the network and the input size, and that of training if it is another."""
+        text = f"YOLOX-{self.name} at {size_hw[0]}x{size_hw[1]}"
+        return text if size_hw == self.size_hw else f"{text} (trained at {self.size_hw[0]}x{self.size_hw[1]})"
+
 
 def load(weights: str, dtype: str = "auto") -> Pretrained:
     """Loads a run (its last checkpoint), a checkpoint, an official .pth file or a name such as yolox_s.

@@ -8,6 +8,7 @@ pth        the weights alone in the official layout, for the official TensorRT, 
 
 import logging
 from pathlib import Path
+from typing import cast
 
 from absl import app, flags
 
@@ -62,17 +63,18 @@ def main(argv: list[str]) -> None:
     quiet_libraries()
     with user_errors():
         _check_flags()
-        with output_file(_OUTPUT.value) as output:
-            _export(output)
+        ending, _ = FORMATS[str(_FORMAT.value)]
+        with output_file(_OUTPUT.value or f"yolox{ending}") as output:
+            _export(cast(Path, output))
 
 
-def _export(output: Path | None) -> None:
-    """Writes the file, to a default path without `output`, and prints a line."""
+def _export(output: Path) -> None:
+    """Writes the file, named after the network without --output, and prints a line."""
     loaded = pretrained.load(str(_WEIGHTS.value), _DTYPE.value)
     if loaded.image_config.sixteen_bit != "full":
         _log.warning(
-            "%s was trained with config.data.sixteen_bit=%s; the exported file takes images of 8 bits: convert those "
-            "of 16 bits in the same way",
+            "%s was trained with config.data.sixteen_bit=%s, as Detector reads images for a StableHLO file; other "
+            "programs give images of 8 bits: let them convert those of 16 bits in the same way",
             *(_WEIGHTS.value, loaded.image_config.sixteen_bit),
         )
     detect = pretrained.detector_config(
@@ -84,10 +86,11 @@ def _export(output: Path | None) -> None:
     )
     size_hw = loaded.size_hw if _SIZE.value is None else parse_size(_SIZE.value)
     ending, write = FORMATS[str(_FORMAT.value)]
-    path = output or Path(f"yolox_{loaded.name}{ending}")
+    path = output if _OUTPUT.value else output.with_name(f"yolox_{loaded.name}{ending}")
     write(path, loaded, ExportConfig(size_hw, _BATCH.value, None if _RAW.value else detect))
     size = f"{path.stat().st_size / 1e6:.1f} MB"
-    print(f"{_OUTPUT.value or path}: YOLOX-{loaded.name}, {len(loaded.class_names)} classes, {size}")
+    network = f"YOLOX-{loaded.name}" if _FORMAT.value == "pth" else loaded.describe(size_hw)
+    print(f"{_OUTPUT.value or path}: {network}, {len(loaded.class_names)} classes, {size}")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
 """A detector exported to one file, with a toy network: the file detects the same and needs no code of the network."""
 
+import dataclasses
 import functools
 import json
+import re
 import subprocess
 import sys
 import zipfile
@@ -16,8 +18,9 @@ from tests.training import toy
 from yolox_jax import Detector
 from yolox_jax.errors import UserError
 from yolox_jax.inference import pretrained
-from yolox_jax.inference.export import stablehlo
-from yolox_jax.inference.export.stablehlo import Exported, is_exported
+from yolox_jax.inference.export import exported_file, stablehlo
+from yolox_jax.inference.export.exported_file import Description, is_exported
+from yolox_jax.inference.export.stablehlo import Exported
 from yolox_jax.inference.predict import DetectConfig, predict_images
 
 _NAMES = ("circle", "square", "star")
@@ -99,64 +102,166 @@ def test_options_that_the_file_fixes_are_refused_by_name(path):
         _silent(path, conf=0.5, size=(96, 96))
 
 
-def test_other_files_are_not_recognized_as_exported(path, tmp_path):
+def test_other_files_are_not_recognized_as_exported_and_a_damaged_one_is_by_its_name(path, tmp_path):
     assert is_exported(path)
     (tmp_path / "text").write_text("text")
+    (tmp_path / "cut.stablehlo.zip").write_bytes(path.read_bytes()[:1000])
     with zipfile.ZipFile(tmp_path / "other.zip", "w") as archive:
         archive.writestr("archive/data.pkl", b"")
     assert not any(is_exported(tmp_path / name) for name in ("text", "other.zip", "absent"))
+    with pytest.raises(UserError, match="cut.stablehlo.zip is damaged .*: copy or export it again"):
+        _silent(tmp_path / "cut.stablehlo.zip")
 
 
-def _write_with_meta(new_path, path, change):
-    """Writes a copy of the file with its json replaced by `change(json)`."""
-    with zipfile.ZipFile(path) as old, zipfile.ZipFile(new_path, "w") as new:
-        new.writestr("yolox_jax.json", json.dumps(change(json.loads(old.read("yolox_jax.json")))))
-        new.writestr("program.stablehlo", old.read("program.stablehlo"))
+def test_16_bit_images_are_read_as_in_training(detect, tmp_path):
+    stablehlo.export(detect, _NAMES, _SIZE, 1, ("cpu",), sixteen_bit="range").write(tmp_path / "deep.zip")
+    assert _silent(tmp_path / "deep.zip").image_config.sixteen_bit == "range"
+
+
+def _parts(path):
+    """The description and the program of a file, as its two members."""
+    with zipfile.ZipFile(path) as archive:
+        return json.loads(archive.read("yolox_jax.json")), archive.read("program.stablehlo")
+
+
+def _write(path, content, program, sealed=True):
+    """Writes the two members; `sealed` with the hash that belongs to them, as somebody who means harm would."""
+    if sealed:
+        fields = {name: content[name] for name in content if name not in ("format_version", "sha256")}
+        content = content | {"sha256": exported_file._hash(fields, program)}
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("yolox_jax.json", json.dumps(content))
+        archive.writestr("program.stablehlo", program)
 
 
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("format_version", 99, "format 99.*reads format 1: export it again"),
+        ("format_version", 99, "format 99.*reads format 2: export it again"),
         ("platforms", ["tpu"], "exported for tpu, but JAX runs on cpu here: export it for cpu"),
     ],
 )
 def test_a_file_of_another_version_or_platform_is_refused_with_advice(path, tmp_path, field, value, message):
-    _write_with_meta(tmp_path / "new.zip", path, lambda meta: {**meta, field: value})
+    content, program = _parts(path)
+    _write(tmp_path / "new.zip", content | {field: value}, program)
     with pytest.raises(UserError, match=message):
         Exported.read(tmp_path / "new.zip")
 
 
 def test_the_version_is_checked_before_the_other_fields(path, tmp_path):
-    _write_with_meta(tmp_path / "new.zip", path, lambda meta: {"format_version": 2})
-    with pytest.raises(UserError, match="format 2.*reads format 1"):
+    _write(tmp_path / "new.zip", {"format_version": 1}, b"", sealed=False)
+    with pytest.raises(UserError, match="format 1.*reads format 2"):
         Exported.read(tmp_path / "new.zip")
 
 
-@pytest.mark.parametrize("field", ["format_version", "class_names", "size_hw", "batch", "platforms"])
-def test_a_file_that_lacks_a_field_is_reported_as_damaged(path, tmp_path, field):
-    _write_with_meta(tmp_path / "new.zip", path, lambda meta: {key: meta[key] for key in meta if key != field})
-    with pytest.raises(UserError, match=f"is damaged \\('{field}'\\): copy or export it again"):
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        *[("format_version", value) for value in (None, "2", True)],
+        *[("class_names", value) for value in (None, [], "abc", ["a", 1], {"a": 1})],
+        *[
+            ("size_hw", value)
+            for value in (None, 64, [64], [64, 65], [64.0, 64.0], ["64", "64"], [-32, 32], [True, 32])
+        ],
+        *[("batch", value) for value in (0, -1, 1.5, "1", True, [1], float("nan"))],
+        *[("platforms", value) for value in (None, [], "cpu", [1], [["cpu"]])],
+        *[("sixteen_bit", value) for value in (None, "half", 1, ["full"])],
+        ("run", "rm"),
+        ("batch", 3),
+        ("size_hw", [32, 32]),
+        ("platforms", ["cpu"]),
+    ],
+)
+def test_a_field_of_a_wrong_type_or_range_or_that_differs_from_the_program_is_one_message(path, tmp_path, field, value):
+    content, program = _parts(path)
+    _write(tmp_path / "new.zip", content | {field: value}, program)
+    with pytest.raises(UserError, match=r"new.zip is damaged \(.*\): copy or export it again"):
         Exported.read(tmp_path / "new.zip")
 
 
-def test_changed_and_truncated_files_are_reported_as_damaged(path, tmp_path):
-    with zipfile.ZipFile(tmp_path / "empty.zip", "w") as new:
-        new.writestr("yolox_jax.json", "{}")
-    data = bytearray(path.read_bytes())
-    begin = len("yolox_jax.json") + 30  # where the compressed json begins, after the first header of a zip file
-    data[begin] ^= 0xFF
-    (tmp_path / "changed.zip").write_bytes(data)
-    (tmp_path / "cut.zip").write_bytes(data[: len(data) // 2])
-    for name in ("empty.zip", "changed.zip", "cut.zip"):
-        with pytest.raises(UserError, match="is damaged"):
-            Exported.read(tmp_path / name)
+@pytest.mark.parametrize("field", ["format_version", *(f.name for f in dataclasses.fields(Description)), "sha256"])
+def test_a_missing_field_is_reported_as_damaged(path, tmp_path, field):
+    content, program = _parts(path)
+    _write(tmp_path / "new.zip", {name: content[name] for name in content if name != field}, program, field != "sha256")
+    with pytest.raises(UserError, match=r"is damaged \(.*\): copy or export it again"):
+        Exported.read(tmp_path / "new.zip")
+
+
+@pytest.mark.parametrize("content", ["", "null", "[]", "3", '"text"', "[" * 100_000, "{", '{"format_version": 2}'])
+def test_a_json_of_another_form_is_reported_as_damaged(path, tmp_path, content):
+    with zipfile.ZipFile(tmp_path / "new.zip", "w") as new:
+        new.writestr("yolox_jax.json", content)
+    with pytest.raises(UserError, match="is damaged"):
+        Exported.read(tmp_path / "new.zip")
+
+
+def test_a_description_and_a_program_of_two_files_do_not_pass_for_one(path, detect, tmp_path):
+    stablehlo.export(detect, ("a", "b", "c"), _SIZE, None).write(tmp_path / "other.zip")
+    for content, program in (
+        (_parts(path)[0], _parts(tmp_path / "other.zip")[1] + b"\0"),
+        (_parts(tmp_path / "other.zip")[0] | {"class_names": ["c", "b", "a"]}, _parts(path)[1]),
+    ):
+        _write(tmp_path / "new.zip", content, program, sealed=False)
+        with pytest.raises(UserError, match="are not those that were written together"):
+            Exported.read(tmp_path / "new.zip")
+
+
+def test_flipped_bytes_and_cuts_are_one_message_or_change_nothing(path, tmp_path):
+    data, (content, program) = path.read_bytes(), _parts(path)
+    rng = np.random.default_rng(0)
+    for number in range(80):
+        changed = bytearray(data)
+        # Half of the changes are near the ends, where the headers are.
+        place = int(rng.integers(len(data)) if number % 2 else rng.choice([rng.integers(90), -rng.integers(1, 200)]))
+        changed[place] ^= 1 << int(rng.integers(8))
+        if number % 5 == 0:
+            del changed[int(rng.integers(len(data))) :]
+        (tmp_path / "new.zip").write_bytes(changed)
+        try:
+            described, read = exported_file.read(tmp_path / "new.zip")
+        except UserError as error:
+            assert "new.zip is damaged" in error.what
+        else:
+            assert read == program and list(described.class_names) == content["class_names"]
+
+
+def test_a_member_that_unpacks_to_more_than_any_program_is_refused_unread(path, tmp_path, monkeypatch):
+    monkeypatch.setitem(exported_file._MOST_BYTES, "program.stablehlo", 1000)
+    with pytest.raises(UserError, match="is damaged .program.stablehlo has more than 1000 bytes"):
+        Exported.read(path)
+
+
+@pytest.mark.parametrize(
+    ("target", "shown"), [("xla_ffi_python_cpu_callback", "xla_ffi_python_cpu_callback"), ("a name", "?")]
+)
+def test_a_program_that_calls_code_outside_itself_is_refused_before_it_is_compiled(tmp_path, target, shown):
+    def detect(images):
+        boxes = jax.ffi.ffi_call(target, jax.ShapeDtypeStruct((1, 5, 4), jnp.float32))(images)
+        return boxes, boxes[..., 0], jnp.zeros((1, 5), jnp.int32), jnp.zeros((1, 5), bool)
+
+    checks = [jax.export.DisabledSafetyCheck.custom_call(target)]
+    images = jax.ShapeDtypeStruct((1, *_SIZE, 3), jnp.uint8)
+    program = jax.export.export(jax.jit(detect), platforms=("cpu",), disabled_checks=checks)(images)
+    Exported(program, _NAMES, _SIZE, 1).write(tmp_path / "calls.zip")
+    with pytest.raises(UserError, match=rf"calls code outside itself \({re.escape(shown)}\), which is not run"):
+        Exported.read(tmp_path / "calls.zip")
+
+
+def test_only_the_check_of_the_number_of_images_is_allowed():
+    assert stablehlo._unknown_calls("stablehlo.custom_call @shape_assertion(%1)") == []
+    text = '"stablehlo.custom_call"(%1) stablehlo.custom_call @mine.x(%2) "stablehlo.infeed"(%3) stablehlo.send'
+    assert stablehlo._unknown_calls(text) == ["?", "infeed", "mine.x", "send"]
+
+
+def test_a_program_of_more_classes_than_the_description_names_is_an_error(path, tmp_path):
+    content, program = _parts(path)
+    _write(tmp_path / "new.zip", content | {"class_names": ["one"]}, program)
+    with pytest.raises(UserError, match="more than its 1 named classes"):
+        Exported.read(tmp_path / "new.zip").predict(toy.random_batch(0, 3).images)
 
 
 def test_a_program_of_another_version_of_jax_is_refused(path, tmp_path, monkeypatch):
-    with zipfile.ZipFile(path) as old, zipfile.ZipFile(tmp_path / "bytes.zip", "w") as new:
-        new.writestr("yolox_jax.json", old.read("yolox_jax.json"))
-        new.writestr("program.stablehlo", b"of a later serialization")
+    _write(tmp_path / "bytes.zip", _parts(path)[0], b"of a later serialization")
     with pytest.raises(UserError, match="bytes.zip holds a program that jax .* cannot read .*: export it again"):
         Exported.read(tmp_path / "bytes.zip")
     version = Exported.read(path).program.calling_convention_version

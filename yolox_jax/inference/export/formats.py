@@ -7,6 +7,7 @@ from pathlib import Path
 
 from yolox_jax.errors import UserError, writing
 from yolox_jax.inference.export import stablehlo
+from yolox_jax.inference.export.exported_file import ENDING
 from yolox_jax.inference.predict import DetectConfig, predict_images
 from yolox_jax.inference.pretrained import Pretrained
 from yolox_jax.weights import official
@@ -26,7 +27,8 @@ def _write_stablehlo(path: Path, loaded: Pretrained, config: ExportConfig) -> No
     if config.detect is None:
         raise UserError("--raw was given with --format=stablehlo", "leave --raw out, or choose --format=onnx")
     detect = functools.partial(predict_images, loaded.model, loaded.variables, config=config.detect)
-    stablehlo.export(detect, loaded.class_names, config.size_hw, config.batch).write(path)
+    sixteen_bit = loaded.image_config.sixteen_bit
+    stablehlo.export(detect, loaded.class_names, config.size_hw, config.batch, sixteen_bit=sixteen_bit).write(path)
 
 
 def _write_onnx(path: Path, loaded: Pretrained, config: ExportConfig) -> None:
@@ -51,7 +53,7 @@ def _write_pth(path: Path, loaded: Pretrained, config: ExportConfig) -> None:
 
 Writer = Callable[[Path, Pretrained, ExportConfig], None]
 FORMATS: dict[str, tuple[str, Writer]] = {  # name: file extension, writer
-    "stablehlo": (".stablehlo.zip", _write_stablehlo),
+    "stablehlo": (ENDING, _write_stablehlo),
     "onnx": (".onnx", _write_onnx),
     "pth": (".pth", _write_pth),
 }

@@ -5,9 +5,7 @@ Reading needs JAX but not the code of the network, so later changes to models/ d
 
 import dataclasses
 import functools
-import json
-import zipfile
-import zlib
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -16,13 +14,18 @@ import jax.export
 import jax.numpy as jnp
 import numpy as np
 
-from yolox_jax.errors import UserError, writing
+from yolox_jax.errors import UserError
+from yolox_jax.inference.export import exported_file
+from yolox_jax.inference.export.exported_file import Description
 from yolox_jax.types import Detections
 
 PLATFORMS = ("cpu", "cuda", "tpu")
-_PROGRAM, _META = "program.stablehlo", "yolox_jax.json"
-_FORMAT_VERSION = 1
-_FIELDS = ("class_names", "size_hw", "batch", "platforms")
+# A custom call may run code at any address of the process. JAX resolves this one, which checks the number of images,
+# before XLA compiles; our programs have no other.
+_ALLOWED_CALLS = {"shape_assertion"}
+_CUSTOM_CALL = re.compile(r"custom_call(?: @([\w.]+)\()?")
+_OUTSIDE_CALL = re.compile(r"stablehlo\.(infeed|outfeed|send|recv)\b")  # waits for a partner outside the program
+_OUTPUT_DTYPES = ("float32", "float32", "int32", "bool")  # boxes, scores, labels, mask
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +36,7 @@ class Exported:
     class_names: tuple[str, ...]
     size_hw: tuple[int, int]
     batch: int | None  # B, or None if any number of images will do
+    sixteen_bit: str = "full"  # how images of 16 bits became those of training
 
     def write(self, path: str | Path) -> None:
         """Writes the file.
@@ -40,50 +44,47 @@ class Exported:
         Raises:
           UserError: the file cannot be written.
         """
-        meta = {
-            "format_version": _FORMAT_VERSION,
-            "class_names": self.class_names,
-            "size_hw": self.size_hw,
-            "batch": self.batch,
-            "platforms": self.program.platforms,
-        }
         program = bytes(self.program.serialize())  # before the file is opened: if this fails, no file is left behind
-        with writing(path), zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-            archive.writestr(_META, json.dumps(meta))
-            archive.writestr(_PROGRAM, program)
+        platforms = tuple(self.program.platforms)
+        described = Description(self.class_names, self.size_hw, self.batch, platforms, self.sixteen_bit)
+        exported_file.write(path, described, program)
 
     @classmethod
     def read(cls, path: str | Path) -> "Exported":
-        """Reads a file that `write` wrote.
+        """Reads a file that `write` wrote. Nothing of the program is compiled yet.
 
         Raises:
-          UserError: the file cannot be read or is damaged, or it is for another version or another platform.
+          UserError: the file cannot be read, is damaged or changed, is for another version or platform, or holds a
+            program that calls code outside itself.
         """
-        try:
-            with zipfile.ZipFile(path) as archive:
-                meta, serialized = json.loads(archive.read(_META)), archive.read(_PROGRAM)
-            version = meta["format_version"]
-            if version == _FORMAT_VERSION:  # other versions may have other fields
-                class_names, size_hw, batch, platforms = (meta[field] for field in _FIELDS)
-        except (zipfile.BadZipFile, zlib.error, KeyError, ValueError) as error:
-            raise UserError(f"{path} is damaged ({error})", "copy or export it again") from error
-        except OSError as error:
-            raise UserError(f"{path} cannot be read ({error.strerror or error})", "check the path") from error
-        if version != _FORMAT_VERSION:
+        described, serialized = exported_file.read(path)
+        backend = jax.default_backend()
+        if backend not in [_backend(platform) for platform in described.platforms]:
             raise UserError(
-                f"{path} has file format {version}, but this version of yolox_jax reads format {_FORMAT_VERSION}",
-                "export it again, or read it with the version of yolox_jax that wrote it",
+                f"{path} was exported for {', '.join(described.platforms)}, but JAX runs on {backend} here",
+                f"export it for {backend}",
             )
-        if jax.default_backend() not in [_backend(platform) for platform in platforms]:
+        program, text = _deserialize(path, serialized)
+        if unknown := _unknown_calls(text):
             raise UserError(
-                f"{path} was exported for {', '.join(platforms)}, but JAX runs on {jax.default_backend()} here",
-                f"export it for {jax.default_backend()}",
+                f"{path} holds a program that calls code outside itself ({', '.join(unknown)}), which is not run",
+                "use only files that yolox_jax exported",
             )
-        return cls(_deserialize(path, serialized), tuple(class_names), tuple(size_hw), batch)
+        if not _fits(program, described):
+            raise UserError(f"{path} is damaged (program and description differ)", "copy or export it again")
+        return cls(program, described.class_names, described.size_hw, described.batch, described.sixteen_bit)
 
     def predict(self, images_BHW3: np.ndarray) -> Detections:
-        """Runs the program; it is compiled once for each B."""
-        return Detections(*jax.device_get(self._compiled(images_BHW3)))
+        """Runs the program; it is compiled once for each B.
+
+        Raises:
+          UserError: the program detects classes without names.
+        """
+        found = Detections(*jax.device_get(self._compiled(images_BHW3)))
+        labels = found.labels[found.mask]
+        if labels.size and not 0 <= labels.min() <= labels.max() < len(self.class_names):
+            raise UserError(f"the program has more than its {len(self.class_names)} named classes", "export it again")
+        return found
 
     @functools.cached_property
     def _compiled(self) -> Callable[[np.ndarray], tuple[jax.Array, ...]]:
@@ -96,10 +97,11 @@ def export(
     size_hw: tuple[int, int],
     batch: int | None,
     platforms: Sequence[str] = PLATFORMS,
+    sixteen_bit: str = "full",
 ) -> Exported:
     """Exports a function of images [B, H, W, 3] uint8 BGR to Detections, with the arrays that it closes over (weights).
 
-    `batch` is B; with None the program takes any number of images.
+    `batch` is B; with None the program takes any number of images. `sixteen_bit` is that of training.
     """
 
     @jax.jit
@@ -109,30 +111,49 @@ def export(
 
     num_images = batch or jax.export.symbolic_shape("B", constraints=["B >= 1"])[0]
     images = jax.ShapeDtypeStruct((num_images, *size_hw, 3), jnp.uint8)
-    return Exported(jax.export.export(as_tuple, platforms=platforms)(images), class_names, size_hw, batch)
+    program = jax.export.export(as_tuple, platforms=platforms)(images)
+    return Exported(program, class_names, size_hw, batch, sixteen_bit)
 
 
-def is_exported(path: str | Path) -> bool:
-    """Checks whether `path` is a file that `Exported.write` wrote."""
-    if not Path(path).is_file() or not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return _META in archive.namelist()
-
-
-def _deserialize(path: str | Path, serialized: bytes) -> jax.export.Exported:
-    """Deserializes the program of a file; raises UserError if it is of a JAX too old or too new for this one."""
+def _deserialize(path: str | Path, serialized: bytes) -> tuple[jax.export.Exported, str]:
+    """Returns the program of a file and its text; raises UserError if it is of a JAX too old or too new."""
     oldest = jax.export.minimum_supported_calling_convention_version
     newest = jax.export.maximum_supported_calling_convention_version
     try:
         program = jax.export.deserialize(bytearray(serialized))
         if not oldest <= program.calling_convention_version <= newest:
             raise ValueError(f"version {program.calling_convention_version}, not {oldest} to {newest}")
+        return program, str(program.mlir_module())
     except Exception as error:  # jax and flatbuffers raise errors of many types
         raise UserError(
             f"{path} holds a program that jax {jax.__version__} cannot read ({error})", "export it again with this jax"
         ) from error
-    return program
+
+
+def _unknown_calls(text: str) -> list[str]:
+    """Returns what a program's text calls outside itself, besides _ALLOWED_CALLS; "?" if it has no plain name."""
+    called = {match[1] or "?" for match in _CUSTOM_CALL.finditer(text)} - _ALLOWED_CALLS
+    return sorted(called | {match[1] for match in _OUTSIDE_CALL.finditer(text)})
+
+
+def _fits(program: jax.export.Exported, described: Description) -> bool:
+    """Returns whether the program takes and returns what the description and `Exported` say."""
+    if program.nr_devices != 1 or program.ordered_effects or program.unordered_effects:
+        return False
+    if tuple(program.platforms) != described.platforms:
+        return False
+    trees = jax.tree.structure(((0,), {})), jax.tree.structure((0,) * len(_OUTPUT_DTYPES))
+    if (program.in_tree, program.out_tree) != trees:
+        return False
+    (images,), outputs = program.in_avals, program.out_avals
+    batch, slots = images.shape[:1], outputs[1].shape[1:]
+    fits_batch = jax.export.is_symbolic_dim(batch[0]) if described.batch is None else batch[0] == described.batch
+    return (
+        (str(images.dtype), images.shape[1:]) == ("uint8", (*described.size_hw, 3))
+        and fits_batch
+        and tuple(str(each.dtype) for each in outputs) == _OUTPUT_DTYPES
+        and [each.shape for each in outputs] == [(*batch, *slots, 4)] + 3 * [(*batch, *slots)]
+    )
 
 
 def _backend(platform: str) -> str:

@@ -48,6 +48,9 @@ def main(argv: list[str]) -> None:
     quiet_libraries()
     # As in train.py: hosts.joined expects errors as exit codes.
     with user_errors(), processes.joined(), user_errors(), output_folder(_OUTPUT.value) as output:
+        output = cast(Path, output)
+        with writing(output):
+            output.mkdir(parents=True, exist_ok=True)
         detector = Detector.from_pretrained(
             str(_WEIGHTS.value),
             size=None if _SIZE.value is None else parse_size(_SIZE.value),
@@ -57,9 +60,6 @@ def main(argv: list[str]) -> None:
             tta=_TTA.value,
             batch_size=_BATCH_SIZE.value,
         )
-        output = cast(Path, output)
-        with writing(output):
-            output.mkdir(parents=True, exist_ok=True)
         shard = Shard(jax.process_index(), jax.process_count())
         prediction = Prediction(detector, output, _MAX_FRAMES.value, shard)
         try:

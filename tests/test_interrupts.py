@@ -1,0 +1,64 @@
+"""Ctrl-C in the first seconds of a program ends it with one word and exit code 130."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from tests.material import ROOT
+from yolox_jax import interrupts
+
+_LIBRARIES = ("absl", "cv2", "jax", "numpy")
+_PRESS_CTRL_C = "import os, signal; os.kill(os.getpid(), signal.SIGINT); raise ImportError('renamed')"
+
+
+@pytest.fixture(scope="module")
+def libraries(tmp_path_factory):
+    """A folder of libraries at whose import Ctrl-C is pressed."""
+    folder = tmp_path_factory.mktemp("libraries")
+    for name in _LIBRARIES:
+        (folder / f"{name}.py").write_text(_PRESS_CTRL_C)
+    return folder
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        [str(ROOT / "train.py")],
+        [str(ROOT / "eval.py")],
+        ["-m", "yolox_jax.tools.doctor"],
+        ["-m", "yolox_jax.tools.export"],
+        ["-c", "from yolox_jax.cli import commands; commands.train()"],
+        ["-c", "from yolox_jax.cli import commands; commands.predict()"],
+    ],
+)
+def test_ctrl_c_while_the_first_library_is_imported_is_one_word_and_130(libraries, program):
+    environment = os.environ | {"PYTHONPATH": f"{libraries}{os.pathsep}{ROOT}"}
+    ended = subprocess.run([sys.executable, *program], env=environment, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "\ninterrupted\n")
+
+
+def test_an_ignored_ctrl_c_stays_ignored_and_importing_the_package_changes_nothing():
+    program = """
+import signal
+import yolox_jax.tools
+assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+yolox_jax.tools.interrupts.end_at_ctrl_c()
+assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+"""
+    subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)
+
+
+def test_inside_the_block_ctrl_c_is_an_exception_as_usual():
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        interrupts.end_at_ctrl_c()
+        ends = signal.getsignal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt), interrupts.as_exceptions():
+            signal.raise_signal(signal.SIGINT)
+        assert signal.getsignal(signal.SIGINT) is ends is not signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)

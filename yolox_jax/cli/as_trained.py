@@ -1,0 +1,51 @@
+"""Evaluates the weights of a run as they were trained: with its network, its input size and its reading of images."""
+
+import logging
+from collections.abc import Collection
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from yolox_jax import storage
+from yolox_jax.detection.anchors import check_size
+from yolox_jax.weights import checkpoint
+
+_logger = logging.getLogger("yolox_jax.evaluation")
+
+
+def as_trained(config: ConfigDict, weights: str, given: Collection[str]) -> ConfigDict:
+    """Returns a copy of the config with the network, the input size and data.sixteen_bit of the weights' run.
+
+    A field that was `given` on the command line stays, with a warning if the run's differs. Prints the network and the
+    input size, and each field that is the run's and not the config's. Official weights have no config of their own.
+
+    Raises:
+      UserError: the run's checkpoint cannot be read.
+    """
+    config = config.copy_and_resolve_references()
+    own = _fields_of(config.model, config)
+    found = checkpoint.find(storage.resolve(weights))
+    meta = checkpoint.read_meta(found) if found else None
+    for field, value in _fields_of(meta.model, meta.config).items() if meta else ():
+        if value == own[field]:
+            continue
+        if any(name.partition("[")[0] == field for name in given):
+            _logger.warning("config.%s is %s, but the run was trained with %s", field, _text(own[field]), _text(value))
+        else:
+            config.update_from_flattened_dict({field: value})
+            print(
+                f"config.{field} is {_text(value)} as in the run, not {_text(own[field])} as in the config: "
+                f"to change it, give --config.{field}"
+            )
+    print(f"evaluating YOLOX-{config.model} at {_text(check_size(config.input_size))}", flush=True)
+    return config
+
+
+def _fields_of(model: str, config: Any) -> dict[str, Any]:
+    """Returns the three fields of a config. A run without sixteen_bit, which is older than it, had the full range."""
+    sixteen_bit = config.get("data", {}).get("sixteen_bit", "full")
+    return {"model": model, "input_size": check_size(config["input_size"]), "data.sixteen_bit": sixteen_bit}
+
+
+def _text(value: Any) -> str:
+    return f"{value[0]}x{value[1]}" if isinstance(value, tuple) else str(value)
