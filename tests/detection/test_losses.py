@@ -1,6 +1,7 @@
 """The loss and its gradients, compared with the reference's and with naive formulas, and on broken inputs."""
 
 import dataclasses
+import re
 
 import jax
 import jax.numpy as jnp
@@ -127,6 +128,17 @@ def test_the_loss_is_float32_for_any_compute_dtype():
     exact, _ = _loss(jax.tree.map(lambda x: x.astype(jnp.float32), rough))
     np.testing.assert_allclose(loss, exact, rtol=1e-6)
     assert all(value.dtype == jnp.float32 for value in (loss, *metrics.values()))
+
+
+def test_no_order_of_adding_changes_the_gradient_on_a_gpu():
+    """A scatter that adds floats has an order, unless XLA is told that no index comes twice."""
+    gradients = jax.jit(jax.grad(lambda predictions: _loss(predictions)[0])).trace(_random_predictions(0))
+    text = gradients.lower(lowering_platforms=("cuda",)).as_text()
+    scatter = r'"stablehlo.scatter"\(.*?unique_indices = (\w+).*?\) -> tensor<[\dx]*x([a-z]+)\d+>'
+    scatters = re.findall(scatter, text, re.DOTALL)
+    assert len(scatters) == text.count('"stablehlo.scatter"')
+    assert ("true", "f") in scatters  # the gradient of reading one logit of each anchor
+    assert ("false", "f") not in scatters
 
 
 def test_the_defaults_are_those_of_the_base_config():

@@ -180,7 +180,9 @@ def _image_sums(
     obj_A = _bce(predictions.obj_logits, positive_A.astype(jnp.float32))
     # Σ_c BCE(logit_c, onehot(label)·IoU) = Σ_c softplus(logit_c) − logit_label·IoU.
     label_A = gt_label_G[assignment.gt_index]
-    label_logit_A = jnp.take_along_axis(predictions.cls_logits, label_A[:, None], axis=1)[:, 0]
+    # Each row is read once. Unless XLA knows, the gradient's order of adding is open, and on a GPU it changes bits.
+    row_A = jnp.arange(len(label_A))
+    label_logit_A = predictions.cls_logits.at[row_A, label_A].get(indices_are_sorted=True, unique_indices=True)
     cls_A = jax.nn.softplus(predictions.cls_logits).sum(axis=1) - label_logit_A * assignment.iou
     l1_A = jnp.abs(delta_A4 - encode(target_cxcywh_A4, anchors)).sum(axis=1)
 

@@ -21,3 +21,10 @@ def test_maxima_and_their_gradients_equal_xlas_and_ties_go_to_the_first(num_leve
     np.testing.assert_array_equal(found, expected)
     grad = jnp.asarray(rng.integers(1, 9, found.shape), dtype)  # sums of 25 are exact in bfloat16
     np.testing.assert_array_equal(pull(grad)[0], pull_expected(grad)[0])
+
+
+def test_the_gradient_has_no_select_and_scatter_which_a_repeatable_program_may_not_have_on_a_gpu():
+    x = jnp.ones((1, 5, 5, 1))
+    for pool, has_it in ((max_pool, False), (max_pool_plain, True)):
+        gradient = jax.jit(jax.grad(lambda x, pool=pool: pool(x, 5).sum())).trace(x)
+        assert ("select_and_scatter" in gradient.lower(lowering_platforms=("cuda",)).as_text()) == has_it
