@@ -54,7 +54,7 @@ def run(config: ConfigDict, weights: str) -> tuple[EvalResult, Source]:
     model = from_config.model(config, len(source.class_names))
     variables = place(load_weights(weights, config.model, source.class_names), mesh)
     result = evaluate(
-        make_predict(model, mesh, from_config.detect_config(config)),
+        make_predict(model, mesh, from_config.detect_config(config), repeatable=True),
         variables,
         source,
         size_hw=size_hw,

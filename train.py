@@ -173,7 +173,7 @@ def compile_ahead(run: Run, train_state: TrainState, first_step: int) -> compila
         mapped = parallel.map_step(functools.partial(step, size_hw=size_hw), mesh, config.parallel.kind, specs)
         return parallel.compile_step(mapped, like, run.loader.empty_batch(), mesh)
 
-    predict = make_predict(run.model, mesh, run.detect_config)
+    predict = make_predict(run.model, mesh, run.detect_config, repeatable=True)
     args = predict, like.ema, run.size_hw, config.eval.batch_size
     evaluation: compilation.ByKey = {"predict": functools.partial(prediction.compile_predict, *args)}
     steps: compilation.ByKey = {size: functools.partial(compile_step, size) for size in sizes}

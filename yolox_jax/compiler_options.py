@@ -6,13 +6,20 @@ Options = dict[str, str | bool]
 
 
 def for_training_step(platform: str) -> Options:
-    """On a CPU, the step is faster with LLVM's optimization level 2 than with 3 (benchmarks/NOTES.md).
+    """On a GPU, asks for a repeatable step. On a CPU, level 2 of LLVM is faster than level 3 (benchmarks/NOTES.md).
 
-    A level in XLA_FLAGS stays.
+    What XLA_FLAGS says about either stays.
     """
-    if platform != "cpu" or "xla_backend_optimization_level" in os.environ.get("XLA_FLAGS", ""):
-        return {}
-    return {"xla_backend_optimization_level": "2"}
+    return _unless_in_flags({"xla_backend_optimization_level": "2"}) if platform == "cpu" else repeatable(platform)
+
+
+def repeatable(platform: str) -> Options:
+    """On a GPU, asks for operations that give the same bits at every call; on others they do without being asked.
+
+    XLA then refuses select-and-scatter, and turns a scatter that adds floats at indices not known to be unique into a
+    loop. What it costs is in docs/reliability.md. `XLA_FLAGS=--xla_gpu_exclude_nondeterministic_ops=false` undoes it.
+    """
+    return _unless_in_flags({"xla_gpu_exclude_nondeterministic_ops": True}) if platform == "gpu" else {}
 
 
 def for_one_call(platform: str) -> Options:
@@ -20,3 +27,8 @@ def for_one_call(platform: str) -> Options:
     if platform != "cpu":
         return {}
     return {"xla_backend_optimization_level": "0", "xla_llvm_disable_expensive_passes": True}
+
+
+def _unless_in_flags(options: Options) -> Options:
+    flags = os.environ.get("XLA_FLAGS", "")
+    return {name: value for name, value in options.items() if name not in flags}

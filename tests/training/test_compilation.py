@@ -73,6 +73,7 @@ def test_the_compilation_cache_is_below_the_cache_folder_unless_jax_has_its_own(
     monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
     compilation.enable_compilation_cache()
     assert jax.config.jax_compilation_cache_dir == str(tmp_path / "programs")
+    assert "autotune" in jax.config.jax_persistent_cache_enable_xla_caches  # on a GPU, beside the programs
     monkeypatch.setenv("YOLOX_JAX_HOME", "/elsewhere")
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "/jax")
     compilation.enable_compilation_cache()

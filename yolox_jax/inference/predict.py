@@ -9,12 +9,14 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from yolox_jax import compiler_options
 from yolox_jax.augment import multiscale
 from yolox_jax.augment.geometry import PAD_VALUE
 from yolox_jax.detection import tta
 from yolox_jax.detection.anchors import STRIDES, make_anchors
 from yolox_jax.detection.postprocess import detect
 from yolox_jax.errors import UserError
+from yolox_jax.mesh import platform_of
 from yolox_jax.models.yolox import YOLOX
 from yolox_jax.types import Anchors, Detections, Predictions
 
@@ -90,8 +92,11 @@ def _predict_view(model: YOLOX, variables: Any, images_BHW3: jax.Array, view: _V
     return tta.unmirror(predictions, anchors, width) if view.mirrored else (predictions, anchors)
 
 
-def make_predict(model: YOLOX, mesh: Mesh, config: DetectConfig) -> Predict:
-    """Makes the jitted `predict_images` of a model: variables replicated on the mesh, images sharded over it."""
+def make_predict(model: YOLOX, mesh: Mesh, config: DetectConfig, repeatable: bool = False) -> Predict:
+    """Makes the jitted `predict_images` of a model: variables replicated on the mesh, images sharded over it.
+
+    With `repeatable`, as for evaluation, a GPU is asked for the same bits at every call. That may be slower.
+    """
 
     def predict(variables: Any, images_BHW3: jax.Array) -> Detections:
         return predict_images(model, variables, images_BHW3, config)
@@ -100,7 +105,8 @@ def make_predict(model: YOLOX, mesh: Mesh, config: DetectConfig) -> Predict:
     # shard_map instead of automatic partitioning: each device's NMS loop ends when its own images are done.
     mapped = jax.shard_map(predict, mesh=mesh, in_specs=(P(), P(axis)), out_specs=P(axis), check_vma=False)
     replicated, sharded = NamedSharding(mesh, P()), NamedSharding(mesh, P(axis))
-    return jax.jit(mapped, in_shardings=(replicated, sharded), out_shardings=sharded)
+    options = compiler_options.repeatable(platform_of(mesh)) if repeatable else {}
+    return jax.jit(mapped, in_shardings=(replicated, sharded), out_shardings=sharded, compiler_options=options)
 
 
 def compile_predict(predict: Predict, variables: Any, size_hw: tuple[int, int], batch_size: int) -> Predict:
