@@ -14,6 +14,7 @@ import pytest
 from tests import programs
 from tests.namespaces import Network
 from tests.storage_servers import Bucket, google_bucket, google_server
+from yolox_jax.weights import manifest
 
 _NUM_HOSTS = 4
 _PORT = 1234
@@ -64,10 +65,15 @@ class _Hosts:
 
     def copied(self) -> dict[int, float]:
         """The losses in the bucket, by step."""
-        name = self._bucket.address.removeprefix("gs://")
-        address = f"{self._bucket.endpoint}/storage/v1/b/{name}/o/run%2Fmetrics.jsonl?alt=media"
-        with self.network.on_switch(), urllib.request.urlopen(address, timeout=60) as answer:
-            return _losses(answer.read().decode())
+        return _losses(self._ask("/run%2Fmetrics.jsonl?alt=media"))
+
+    def has_copied_a_checkpoint(self) -> bool:
+        return f"/{manifest.NAME}" in self._ask("")
+
+    def _ask(self, what: str) -> str:
+        bucket = f"{self._bucket.endpoint}/storage/v1/b/{self._bucket.address.removeprefix('gs://')}"
+        with self.network.on_switch(), urllib.request.urlopen(f"{bucket}/o{what}", timeout=60) as answer:
+            return answer.read().decode()
 
 
 def _losses(log: str) -> dict[int, float]:
@@ -91,11 +97,10 @@ def hosts(tmp_path):
 def test_hosts_that_share_only_a_bucket_survive_a_late_start_a_cut_cable_and_a_sigterm_to_one(hosts):
     """The cable is that of process 0, which copies the run to the bucket and holds its claim."""
     running = [hosts.start(host) for host in range(_NUM_HOSTS - 1)]
-    while not hosts.network.listens(0, _PORT):
-        assert running[0].has_open_pipes(), running[0].last_lines()
-        time.sleep(0.1)
+    running[0].wait_for(lambda: hosts.network.listens(0, _PORT))
     running.append(hosts.start(_NUM_HOSTS - 1))
-    running[0].wait_for_step(7)
+    running[0].wait_for_step(5)
+    running[0].wait_for(hosts.has_copied_a_checkpoint)
     hosts.network.set_cable(0, "down")
     cut = time.monotonic()
     for program in running:
