@@ -1,10 +1,13 @@
 """Hosts with addresses of their own on one machine: Linux network namespaces, joined by a switch in one more."""
 
+import contextlib
+import ctypes
 import itertools
 import os
 import shutil
 import socket
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,11 +15,14 @@ import pytest
 from tests import programs
 
 _NET = "10.77.0"  # seen inside the namespaces only
+_libc = ctypes.CDLL(None, use_errno=True)
 _number = itertools.count()
 
 
 class Network:
-    """A switch and hosts 0, 1 … plugged into it."""
+    """A switch, which is a host itself and has an address, and hosts 0, 1 … plugged into it."""
+
+    switch_address = f"{_NET}.254"
 
     def __init__(self, num_hosts: int, folder: Path):
         """Skips the test if this user may not make namespaces. `folder` gets the hosts' /etc/hosts."""
@@ -28,6 +34,7 @@ class Network:
         try:
             switch = self._add("switch")
             _ip("-n", switch, "link", "add", "bridge", "type", "bridge")
+            _ip("-n", switch, "addr", "add", f"{self.switch_address}/24", "dev", "bridge")
             _ip("-n", switch, "link", "set", "bridge", "up")
             for host in range(num_hosts):
                 self._plug_in(self._add(str(host)), host, switch)
@@ -64,6 +71,16 @@ class Network:
         with_hosts = ["sh", "-c", 'mount --bind "$0" /etc/hosts && exec "$@"', str(self._folder / f"hosts{host}")]
         return programs.Program([*enter, *with_hosts, *command], cwd, environment)
 
+    @contextlib.contextmanager
+    def on_switch(self) -> Iterator[None]:
+        """Makes the sockets that this thread opens inside the block those of the switch."""
+        with open("/proc/thread-self/ns/net") as before, open(f"/run/netns/{self._prefix}switch") as switch:
+            _enter(switch.fileno())
+            try:
+                yield
+            finally:
+                _enter(before.fileno())
+
     def listens(self, host: int, port: int) -> bool:
         """Returns whether a program on the host listens at the port."""
         return f":{port} " in _ip("netns", "exec", f"{self._prefix}{host}", "ss", "--listening", "--tcp", "--numeric")
@@ -75,3 +92,8 @@ class Network:
 
 def _ip(*arguments: str) -> str:
     return subprocess.run(["ip", *arguments], check=True, capture_output=True).stdout.decode()
+
+
+def _enter(namespace: int) -> None:
+    if _libc.setns(namespace, 0):
+        raise OSError(ctypes.get_errno(), "this thread cannot enter a network namespace")

@@ -1,4 +1,4 @@
-"""Stores on 127.0.0.1, with fixtures that give a test an empty bucket: gs:// and s3://. conftest.py imports them."""
+"""Stores on this machine, with fixtures that give a test an empty bucket: gs:// and s3://. conftest.py imports them."""
 
 import contextlib
 import dataclasses
@@ -34,14 +34,14 @@ class _Server(http.server.ThreadingHTTPServer):
     request_queue_size = 128  # of connections: one more than fits waits for a second, and the default is five
 
 
-def google_server() -> contextlib.AbstractContextManager[str]:
+def google_server(host: str = HOST) -> contextlib.AbstractContextManager[str]:
     """Runs a store for gs:// in a thread; gives its http address."""
     from gcp_storage_emulator.storage import Storage  # here, since most tests need no store
 
     from tests.google_store import GoogleHandler
 
     handler = functools.partial(GoogleHandler, Storage(use_memory_fs=True), threading.RLock())
-    return _serving(_Server((HOST, 0), handler))
+    return _serving(_Server((host, 0), handler))
 
 
 def amazon_server() -> contextlib.AbstractContextManager[str]:
@@ -58,7 +58,8 @@ def _serving(server) -> Iterator[str]:
     thread = threading.Thread(target=functools.partial(server.serve_forever, poll_interval=0.05), daemon=True)
     thread.start()
     try:
-        yield f"http://{HOST}:{server.server_address[1]}"
+        host, port = server.server_address[:2]
+        yield f"http://{host}:{port}"
     finally:
         server.shutdown()
         thread.join()

@@ -1,20 +1,24 @@
-"""train.py on four hosts with addresses of their own, two devices each: a cable is cut, a host joins late."""
+"""train.py on four hosts with addresses of their own, two devices each, which share nothing but a bucket."""
 
+import contextlib
 import json
 import re
 import signal
 import sys
 import time
+import urllib.request
+from pathlib import Path
 
 import pytest
 
 from tests import programs
 from tests.namespaces import Network
+from tests.storage_servers import Bucket, google_bucket, google_server
+from yolox_jax.weights import manifest
 
 _NUM_HOSTS = 4
 _PORT = 1234
-_WORKDIR = "run"  # in a folder that all hosts see
-_SECONDS = 180  # from the cut to the end of the last process: the heartbeat's 30, on a machine that may be busy
+_SECONDS = 60  # from the cut to the end of the last process: the heartbeat's 30, on a machine that may be busy
 _CONFIG = [
     f"--config={programs.ROOT / 'tests' / 'small.py'}",
     "--config.input_size=(64, 64)",
@@ -27,53 +31,91 @@ _CONFIG = [
     "--config.checkpoint.every_steps=2",
     "--config.freeze=('backbone/',)",  # it is compiled faster
     "--config.parallel.shard_state=true",  # so each host writes its slices
+    f"--config.parallel.num_processes={_NUM_HOSTS}",
 ]
 
 
-@pytest.fixture
-def network(tmp_path):
-    network = Network(_NUM_HOSTS, tmp_path)
-    yield network
-    programs.kill_all()
-    network.close()
+class _Hosts:
+    """The hosts, each with a cache folder of its own, and the address of the run: a bucket on the switch.
+
+    Only the tests' compiled programs are on a disk that all hosts see.
+    """
+
+    def __init__(self, network: Network, bucket: Bucket, folder: Path):
+        self.network = network
+        self.workdir = f"{bucket.address}/run"
+        self._bucket, self._folder = bucket, folder
+
+    def start(self, host: int) -> programs.Program:
+        home = self._folder / f"home{host}"
+        home.mkdir(exist_ok=True)
+        where = [
+            f"--workdir={self.workdir}",
+            f"--config.parallel.coordinator={self.network.address(0)}:{_PORT}",
+            f"--config.parallel.process_id={host}",
+        ]
+        environment = programs.environment(num_devices=2) | self._bucket.environment | {"YOLOX_JAX_HOME": str(home)}
+        command = [sys.executable, str(programs.ROOT / "train.py"), *_CONFIG, *where]
+        return self.network.start(host, command, home, environment)
+
+    def logged(self) -> dict[int, float]:
+        """The losses on the disk of host 0, by step: everything that it has logged."""
+        (log,) = self._folder.glob("home0/runs/*/metrics.jsonl")
+        return _losses(log.read_text())
+
+    def copied(self) -> dict[int, float]:
+        """The losses in the bucket, by step."""
+        return _losses(self._ask("/run%2Fmetrics.jsonl?alt=media"))
+
+    def has_copied_a_checkpoint(self) -> bool:
+        return f"/{manifest.NAME}" in self._ask("")
+
+    def _ask(self, what: str) -> str:
+        bucket = f"{self._bucket.endpoint}/storage/v1/b/{self._bucket.address.removeprefix('gs://')}"
+        with self.network.on_switch(), urllib.request.urlopen(f"{bucket}/o{what}", timeout=60) as answer:
+            return answer.read().decode()
 
 
-def _start(network: Network, host: int, cwd) -> programs.Program:
-    where = [f"--config.parallel.coordinator={network.address(0)}:{_PORT}", f"--config.parallel.process_id={host}"]
-    arguments = [*_CONFIG, f"--workdir={_WORKDIR}", f"--config.parallel.num_processes={_NUM_HOSTS}", *where]
-    command = [sys.executable, str(programs.ROOT / "train.py"), *arguments]
-    return network.start(host, command, cwd, programs.environment(num_devices=2))
-
-
-def _losses(cwd) -> dict[int, float]:
-    records = [json.loads(line) for line in (cwd / _WORKDIR / "metrics.jsonl").read_text().splitlines()]
+def _losses(log: str) -> dict[int, float]:
+    records = map(json.loads, log.splitlines())
     return {record["step"]: record["loss"] for record in records if "loss" in record}
 
 
-@pytest.mark.slow
-def test_hosts_survive_a_cut_cable_a_late_start_and_a_sigterm_to_one(network, tmp_path):
-    hosts = [_start(network, host, tmp_path) for host in range(_NUM_HOSTS)]
-    hosts[0].wait_for_step(5)
-    network.set_cable(2, "down")
-    cut = time.monotonic()
-    for host in hosts:
-        assert "error: another process of this run was lost" in host.end(70).stderr
-    assert time.monotonic() - cut < _SECONDS
-    first = _losses(tmp_path)
+@pytest.fixture
+def hosts(tmp_path):
+    with contextlib.ExitStack() as opened:
+        network = Network(_NUM_HOSTS, tmp_path)
+        opened.callback(network.close)
+        with network.on_switch():
+            endpoint = opened.enter_context(google_server(network.switch_address))
+            bucket = google_bucket(endpoint)
+        opened.callback(programs.kill_all)
+        yield _Hosts(network, bucket, tmp_path)
 
-    network.set_cable(2, "up")
-    hosts = [_start(network, host, tmp_path) for host in range(_NUM_HOSTS - 1)]
-    while not network.listens(0, _PORT):
-        assert hosts[0].has_open_pipes(), hosts[0].last_lines()
-        time.sleep(0.1)
-    hosts.append(_start(network, _NUM_HOSTS - 1, tmp_path))
-    hosts[0].wait_for_step(max(first) + 3)
-    hosts[3].send(signal.SIGTERM)
-    output, *_ = [host.end(75).stdout for host in hosts]
-    (resumed,) = map(int, re.findall(r"resuming from step (\d+) of run\n", output))
-    (saved,) = map(int, re.findall(r"SIGTERM: saved at step (\d+) of run; the same command resumes", output))
-    assert resumed >= max(first) - 2  # every second step is saved, and the last save may be cut off
-    second = _losses(tmp_path)
+
+@pytest.mark.slow
+def test_hosts_that_share_only_a_bucket_survive_a_late_start_a_cut_cable_and_a_sigterm_to_one(hosts):
+    """The cable is that of process 0, which copies the run to the bucket and holds its claim."""
+    running = [hosts.start(host) for host in range(_NUM_HOSTS - 1)]
+    running[0].wait_for(lambda: hosts.network.listens(0, _PORT))
+    running.append(hosts.start(_NUM_HOSTS - 1))
+    running[0].wait_for_step(5)
+    running[0].wait_for(hosts.has_copied_a_checkpoint)
+    hosts.network.set_cable(0, "down")
+    cut = time.monotonic()
+    for program in running:
+        assert "error: another process of this run was lost" in program.end(70).stderr
+    assert time.monotonic() - cut < _SECONDS
+    first = hosts.logged()
+
+    hosts.network.set_cable(0, "up")
+    running = [hosts.start(host) for host in range(_NUM_HOSTS)]
+    running[0].wait_for_step(max(first) + 3)
+    running[3].send(signal.SIGTERM)
+    output, *_ = [program.end(75).stdout for program in running]
+    (resumed,) = map(int, re.findall(f"resuming from step (\\d+) of {hosts.workdir}\n", output))
+    (saved,) = map(int, re.findall(f"SIGTERM: saved at step (\\d+) of {hosts.workdir}; the same command", output))
+    second = hosts.copied()
     assert list(second) == list(range(saved))
     again = [step for step in first if step >= resumed]  # computed twice
     assert again and [second[step] for step in again] == [first[step] for step in again]

@@ -1,9 +1,11 @@
 """Whenever a run dies, what the bucket holds is a run that a new machine resumes without a gap."""
 
 import json
+import os
 import shutil
 import threading
 import time
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -134,13 +136,22 @@ def test_a_run_whose_disk_is_gone_resumes_from_the_bucket_bit_for_bit(
     assert {each.condition for each in listed} == {"verified"}
 
 
-def test_a_checkpoint_that_is_being_removed_on_the_disk_stays_in_the_bucket(tmp_path):
+def test_a_checkpoint_that_is_being_removed_on_the_disk_stays_in_the_bucket(tmp_path, monkeypatch):
     address = tmp_path / "bucket"
     run = _Run(tmp_path / "local", address)
     run.train(2)
     run.checkpoints.close()
     _wait_until(lambda: 2 in run.mirror._saved)
-    (tmp_path / "local" / "checkpoints" / "2" / manifest.NAME).unlink()  # the first file that goes
+    folder = tmp_path / "local" / "checkpoints" / "2"
+    (folder / manifest.NAME).unlink()  # the first file that goes
+    scandir = os.scandir
+
+    def scan(path):
+        if folder in Path(path).parents:
+            raise FileNotFoundError(path)  # gone since the folder above it was listed
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", scan)
     run.mirror.close()
     run.claim.release()
     assert manifest.verify(address / "checkpoints" / "2")

@@ -1,5 +1,6 @@
 """A run directory on any kind of store: what cannot lock or rename is a warning, what refuses is one message."""
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -13,11 +14,12 @@ from tests.faulty_proxy import faulty_proxy
 from tests.training import toy
 from yolox_jax import storage
 from yolox_jax.errors import UserError
-from yolox_jax.training import bucket_claim
+from yolox_jax.training import bucket_claim, hosts
 from yolox_jax.training.checkpoints import Checkpoints
+from yolox_jax.training.interruption import Stopped
 from yolox_jax.training.open_directory import opened
 from yolox_jax.training.run_directory import RunDirectoryError
-from yolox_jax.weights import checkpoint
+from yolox_jax.weights import checkpoint, manifest
 from yolox_jax.weights.checkpoint import Meta
 
 
@@ -121,6 +123,30 @@ def test_starting_over_in_a_bucket_sets_the_earlier_run_aside(gs_bucket, capsys)
         assert f"moved the earlier run in {address} to {address}/earlier-1" in capsys.readouterr().out
         _save(directory, 1)
     assert checkpoint.find(address).name == "1" and checkpoint.find(address / "earlier-1").name == "2"
+
+
+@pytest.mark.parametrize("end", [None, Stopped()])
+def test_processes_that_end_together_wait_until_everything_is_in_the_bucket(gs_bucket, monkeypatch, end):
+    """JAX's runtime ends a run whose first process to finish waits for the last one for more than a minute."""
+    address, at_barrier = storage.resolve(gs_bucket.address) / "run", []
+
+    def barrier(name, seconds=0):
+        at_barrier.append((seconds, storage.exists(address / "checkpoints" / "1" / manifest.NAME)))
+
+    monkeypatch.setattr(hosts, "barrier", barrier)
+    with contextlib.suppress(Stopped), opened(address, resume=True) as directory:
+        _save(directory, 1)
+        if end is not None:
+            raise end
+    assert at_barrier == [(0, False), (hosts.WORK_SECONDS, True)]
+
+
+def test_a_process_that_fails_alone_does_not_wait_for_the_others(gs_bucket, monkeypatch):
+    names = []
+    monkeypatch.setattr(hosts, "barrier", lambda name, seconds=0: names.append(name))
+    with pytest.raises(UserError), opened(storage.resolve(gs_bucket.address) / "run", resume=True):
+        raise UserError("the disk is full", "free some space")
+    assert names == ["run directory"]
 
 
 def test_a_second_run_on_this_machine_is_refused_at_once(gs_bucket):

@@ -251,5 +251,7 @@ def _size_and_time(path: Path) -> tuple[int, int]:
 
 
 def _manifest(checkpoint: Path) -> bytes:
-    path = checkpoint / manifest.NAME
-    return path.read_bytes() if path.exists() else b""
+    try:
+        return (checkpoint / manifest.NAME).read_bytes()
+    except FileNotFoundError:  # the first file that goes when a checkpoint is removed
+        return b""

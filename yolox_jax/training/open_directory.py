@@ -21,7 +21,7 @@ from yolox_jax.cache_folder import cache_folder
 from yolox_jax.storage import Location, Patience
 from yolox_jax.training import hosts, mirror, run_directory
 from yolox_jax.training.bucket_claim import BucketClaim
-from yolox_jax.training.interruption import sigterm_noted
+from yolox_jax.training.interruption import Stopped, sigterm_noted
 from yolox_jax.training.mirror import Mirror
 from yolox_jax.training.run_directory import RunDirectoryError
 from yolox_jax.training.slices import Slices, remove_leftovers
@@ -90,26 +90,34 @@ def opened(workdir: Location, resume: bool) -> Iterator[RunDirectory]:
         mirror.fill(local, workdir)
         number = hosts.broadcast_from_primary(random.SystemRandom().getrandbits(31))
         slices = Slices(workdir, number, Patience(math.inf)) if jax.process_count() > 1 else None
-        if claim is None:
-            yield RunDirectory(workdir, local, slices=slices)
-            return
-        copies = Mirror(local, workdir, claim)
+        copies = None if claim is None else Mirror(local, workdir, claim)
         try:
             yield RunDirectory(workdir, local, copies, slices)
+        except Stopped:
+            _finish(copies)
+            raise
         except KeyboardInterrupt:  # ends at once
-            copies.abandon()
+            if copies is not None:
+                copies.abandon()
             raise
         except BaseException:
             _close(copies)
             raise
         else:
-            _close(copies)
+            _finish(copies)
 
 
-def _close(copies: Mirror) -> None:
+def _finish(copies: Mirror | None) -> None:
+    """Waits in all processes until process 0 has copied what is left: JAX would end the run after a minute's wait."""
+    _close(copies)
+    hosts.barrier("everything is copied", hosts.WORK_SECONDS)
+
+
+def _close(copies: Mirror | None) -> None:
     """Copies what is left. The machine may be taken away meanwhile: what is not copied then is lost."""
-    with sigterm_noted("the program ends once everything is copied; Ctrl-C ends it now"):
-        copies.close()
+    if copies is not None:
+        with sigterm_noted("the program ends once everything is copied; Ctrl-C ends it now"):
+            copies.close()
 
 
 def _obstacle(workdir: Path) -> str:
