@@ -14,6 +14,14 @@ _LIBRARIES = ("absl", "cv2", "jax", "numpy")
 _PRESS_CTRL_C = "import os, signal; os.kill(os.getpid(), signal.SIGINT); raise ImportError('renamed')"
 
 
+@pytest.fixture(autouse=True)
+def _ctrl_c_is_heard():
+    """Programs inherit an ignored signal, as under nohup."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.fixture(scope="module")
 def libraries(tmp_path_factory):
     """A folder of libraries at whose import Ctrl-C is pressed."""

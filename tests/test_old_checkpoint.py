@@ -39,6 +39,7 @@ def test_an_old_run_is_evaluated_to_the_same_ap(folder):
         assert found[name] == pytest.approx(_OLD["evaluated"][name], abs=0.002), name
 
 
+@pytest.mark.slow
 def test_every_array_of_an_old_checkpoint_has_its_place_in_the_state(folder):
     variables = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), abstract_variables(yolox.create("nano", 4)))
     like = state.create(variables, optim.create("adamw", momentum=0.9, weight_decay=0.05))

@@ -26,7 +26,10 @@ def _session(model):
     return onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
 
 
-@pytest.mark.parametrize("name", ["nano", "tiny", "m", "darknet53"])  # depthwise, smallest dense, deeper, Darknet53
+@pytest.mark.parametrize(
+    "name",  # depthwise, smallest dense, deeper, Darknet53
+    ["nano", "tiny", pytest.param("m", marks=pytest.mark.slow), pytest.param("darknet53", marks=pytest.mark.slow)],
+)
 def test_the_graph_of_each_kind_of_network_has_the_outputs_of_the_reference(name):
     arrays = golden("models")
     images_B3HW = arrays["images_nchw"].astype(np.float32)
