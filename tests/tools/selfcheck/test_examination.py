@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from yolox_jax.tools.plan.compiling import Compiled
-from yolox_jax.tools.selfcheck import examination, isolation, prediction, report
+from yolox_jax.tools.selfcheck import device, examination, isolation, prediction, report
 from yolox_jax.tools.selfcheck.checks import Check, all_checks
 from yolox_jax.tools.selfcheck.isolation import Ended
 from yolox_jax.tools.selfcheck.report import Line
@@ -151,7 +151,7 @@ def test_a_long_text_stays_in_its_column_and_the_summary_counts():
     assert report.summary(lines, 12.3) == "0 passed, 1 failed, 1 measured, 0 skipped; 12 s"
     as_json = report.as_json(lines, {"float32": 12.3})
     assert json.loads(json.dumps(as_json, allow_nan=False))["lines"][1]["figures"] == {"difference": "nan"}
-    assert not as_json["passed"] and report.as_json(lines[:1], {})["passed"]
+    assert not as_json["passed"]
 
 
 @dataclasses.dataclass
@@ -170,3 +170,30 @@ def test_a_tpu_that_the_plan_knows_has_its_prediction_beside_the_measurement(mon
     # 16 images take 197 GFLOP, which is 1 ms of the chip's 197 TFLOP/s.
     assert "v5e: at most 16000 images/s, bound by matrix units; 3% of it measured" in line.text
     assert prediction.line("s", _Device("Tesla T4"), None, 16, 500.0).status == "skipped"
+
+
+@pytest.mark.parametrize(
+    ("files", "platforms", "status"),
+    [
+        ([], None, "measured"),
+        (["nvidia0"], None, "FAIL"),
+        (["nvidia0"], "cpu", "measured"),
+        (["nvidiactl"], None, "measured"),
+    ],
+)
+def test_an_accelerator_that_jax_does_not_use_is_a_failed_line(tmp_path, monkeypatch, files, platforms, status):
+    for name in files:
+        (tmp_path / name).touch()
+    monkeypatch.setattr(device, "_DEVICE_FILES", (str(tmp_path / "nvidia[0-9]*"),))
+    monkeypatch.delenv("JAX_PLATFORMS", raising=False)
+    if platforms:
+        monkeypatch.setenv("JAX_PLATFORMS", platforms)
+    lines = []
+    device.device(Setting(SIZES["small"], tmp_path, tmp_path), lines.append)
+    assert [line.status for line in lines] == [status]
+    assert (str(tmp_path / "nvidia0") in lines[0].text) == (status == "FAIL")
+
+
+def test_a_report_in_which_nothing_was_compared_has_not_passed():
+    assert not report.as_json([Line("loss", "skipped", "out of time")], {})["passed"]
+    assert report.as_json([Line("loss", "pass", ""), Line("plan", "skipped", "")], {})["passed"]

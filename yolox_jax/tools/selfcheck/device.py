@@ -1,5 +1,6 @@
 """Names the versions and the device."""
 
+import glob
 import importlib.metadata
 import os
 import platform
@@ -14,6 +15,7 @@ from yolox_jax.tools.selfcheck.setting import Record, Setting
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "opencv-python-headless")
 # Of these, those that are installed.
 _PLUGINS = ("libtpu", "jax-cuda12-plugin", "jax-cuda13-plugin", "nvidia-cudnn-cu12", "nvidia-cudnn-cu13")
+_DEVICE_FILES = ("/dev/nvidia[0-9]*", "/dev/accel[0-9]*", "/dev/vfio/[0-9]*")
 
 
 def versions(setting: Setting, record: Record) -> None:
@@ -30,7 +32,10 @@ def versions(setting: Setting, record: Record) -> None:
 
 
 def device(setting: Setting, record: Record) -> None:
-    """Describes the first device, which everything else runs on, and the processor beside it."""
+    """Describes the first device, which everything else runs on, and the processor beside it.
+
+    Fails if the machine has an accelerator and JAX took the CPU: if a plugin does not start, JAX only warns.
+    """
     first, num_cores, limit = jax.devices()[0], os.cpu_count(), memory.limit_bytes(jax.devices()[0])
     figures = {
         "kind": first.device_kind,
@@ -48,4 +53,14 @@ def device(setting: Setting, record: Record) -> None:
         f"{first.device_kind} ({first.platform}{capability}), the first of {jax.device_count()}; {room}; "
         f"dtype=auto is {figures['dtype']}; {num_cores} cores"
     )
-    record(Line("device", "measured", text, figures))
+    unused = _accelerators() if first.platform == "cpu" else []
+    if unused:
+        text += f"; but the machine has {', '.join(unused)}, which JAX does not use: see docs/installation.md"
+    record(Line("device", "FAIL" if unused else "measured", text, figures))
+
+
+def _accelerators() -> list[str]:
+    """The device files of GPUs and TPUs; none if JAX_PLATFORMS asks for the CPU."""
+    if os.environ.get("JAX_PLATFORMS") == "cpu":
+        return []
+    return sorted(path for pattern in _DEVICE_FILES for path in glob.glob(pattern))
