@@ -328,3 +328,9 @@ def test_verifying_names_the_damaged_checkpoints(run):
     assert lines[0].endswith("complete, but has no manifest") and lines[1].endswith("verified")
     assert f"cannot be read: train/{largest.relative_to(folder / '4' / 'train')} has" in lines[2]
     assert [each.is_damaged for each in checkpoint.list_checkpoints(workdir, verify=True)] == [False, False, True]
+
+
+def test_only_plain_numbers_are_steps(tmp_path):
+    for name in ("3", "²", "-6", "007", "3.unreadable-1", "٣"):
+        (tmp_path / name / "meta").mkdir(parents=True)
+    assert checkpoint.complete_steps(tmp_path) == [3]

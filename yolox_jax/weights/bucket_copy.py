@@ -38,9 +38,14 @@ def step_folders(names: Iterable[str], folder: str = "checkpoints/") -> dict[int
     found: dict[int, list[str]] = {}
     for name in names:
         step, slash, rest = name.removeprefix(folder).partition("/")
-        if name.startswith(folder) and slash and step.isascii() and step.isdigit() and str(int(step)) == step:
+        if name.startswith(folder) and slash and is_step(step):
             found.setdefault(int(step), []).append(rest)
     return found
+
+
+def is_step(name: str) -> bool:
+    """True for the name of a checkpoint's folder; false for "²" and "007", which are numbers to Python too."""
+    return name.isascii() and name.isdigit() and str(int(name)) == name
 
 
 def in_order(files: Iterable[str]) -> list[list[str]]:

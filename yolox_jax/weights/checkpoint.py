@@ -105,7 +105,7 @@ def list_checkpoints(run: Location, verify: bool = False) -> list[Listed]:
         listed = []
         for name in {*(name.partition("/")[0] for name in sizes if "/" in name), *storage.list_names(folder)}:
             step, _, rest = name.partition(".")
-            if step.isascii() and step.isdigit():
+            if bucket_copy.is_step(step):
                 num_bytes = sum(size for file, size in sizes.items() if file.startswith(f"{name}/"))
                 described = _describe(folder / name, local / name, rest, verify)
                 listed.append(Listed(int(step), None if rest else aps.get(int(step)), num_bytes, *described))
@@ -183,7 +183,8 @@ def _choose(folder: Location, steps: Collection[int], which: str) -> int:
 def complete_steps(folder: Path) -> list[int]:
     """Returns the steps of the complete checkpoints in a folder, in no particular order."""
     children = folder.iterdir() if folder.is_dir() else []
-    return [int(each.name) for each in children if each.name.isdigit() and any((each / x).is_dir() for x in _ITEMS)]
+    steps = (each for each in children if bucket_copy.is_step(each.name))
+    return [int(each.name) for each in steps if any((each / item).is_dir() for item in _ITEMS)]
 
 
 def read_meta(checkpoint: Path) -> Meta:
