@@ -1,7 +1,10 @@
 """A run directory belongs to one run at a time, and starting over in it moves the files of the earlier run aside."""
 
+from pathlib import Path
+
 import pytest
 
+from yolox_jax.errors import UserError
 from yolox_jax.training.run_directory import RunDirectoryError, claim, set_aside, write_atomically
 
 
@@ -22,6 +25,13 @@ def test_a_second_run_in_the_directory_is_refused(tmp_path):
         pytest.fail("claimed twice")
     with claim(tmp_path / "run"):
         assert (tmp_path / "run").is_dir()
+
+
+def test_an_address_in_a_bucket_is_no_local_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="gs:/bucket/run has one slash"), claim(Path("gs://bucket/run")):
+        pytest.fail("claimed")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_or_file_that_cannot_be_written_is_an_error_with_advice(tmp_path):

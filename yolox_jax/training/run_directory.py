@@ -46,7 +46,9 @@ def claim(workdir: Path, named: Location | None = None) -> Iterator[None]:
 
     Raises:
       RunDirectoryError: another run holds the directory, or it cannot be written.
+      UserError: it is an address in a bucket, such as Path("gs://bucket/run"), which would be a local folder "gs:".
     """
+    storage.resolve(str(workdir))
 
     def refuse() -> NoReturn:
         raise RunDirectoryError(
