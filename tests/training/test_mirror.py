@@ -256,15 +256,24 @@ def test_a_run_trains_while_its_bucket_is_away_and_catches_up(tmp_path, gs_bucke
         assert _check(address) == 8
 
 
-def test_a_bucket_that_refuses_later_ends_the_run_with_a_message(tmp_path, gs_bucket, monkeypatch):
+@pytest.mark.parametrize("passes", [True, False])
+def test_a_run_ends_with_a_message_if_its_bucket_keeps_refusing(tmp_path, gs_bucket, monkeypatch, passes):
+    monkeypatch.setattr(mirror, "REFUSED_SECONDS", 60.0 if passes else 0.3)
+    monkeypatch.setattr("yolox_jax.storage.client._LONGEST_WAIT_S", 0.1)
     with faulty_proxy(gs_bucket.endpoint) as proxy:
         for name, value in gs_bucket.through(proxy.endpoint).environment.items():
             monkeypatch.setenv(name, value)
         run = _Run(tmp_path / "local", storage.resolve(gs_bucket.address) / "run")
         proxy.errors, proxy.status = 1.0, 403
         run.train(2)
-        with pytest.raises(StorageError, match="is refused .status 403."):
+        if passes:
+            while proxy.num_faults < 3:
+                time.sleep(0.05)
+            proxy.errors = 0.0
             run.end()
+        else:
+            with pytest.raises(StorageError, match="is refused .status 403."):
+                run.end()
 
 
 def test_an_interrupted_run_does_not_wait_for_a_bucket_that_is_away(tmp_path, gs_bucket, monkeypatch):

@@ -25,6 +25,7 @@ _SLOWEST_BYTES_PER_S = 200_000  # a request slower than this counts as stalled
 _PACKAGES = {"gs": ("gcsfs", "gcs"), "s3": ("s3fs", "s3")}  # scheme: its package and the extra that installs it
 
 _WAIT_STATUSES = {408, 409, 429}  # timeout, conflict with another write at this moment, too many requests
+_REFUSED = (401, 403)
 # Classes of exceptions that may not be imported where no bucket is used. OSError's own subclasses are in _may_pass.
 _MAY_PASS = {
     *("aiohttp.ClientError", "requests.ConnectionError", "requests.Timeout", "requests.ChunkedEncodingError"),
@@ -61,6 +62,8 @@ class Patience:
 
     seconds: float = 60.0
     on_wait: Callable[[str], object] = lambda reason: None  # called before each wait; it may raise to give up
+    # How long status 401 or 403 counts as one that may pass: a token may be refused while it is renewed.
+    refused_seconds: float = 0.0
 
 
 def request(address: str, call: Callable[[], T], patience: Patience) -> T:
@@ -73,7 +76,7 @@ def request(address: str, call: Callable[[], T], patience: Patience) -> T:
       UnreachableError: the patience is at its end.
       StorageError: the bucket refuses; the message names `address` and no credentials.
     """
-    deadline = time.monotonic() + patience.seconds
+    start = time.monotonic()
     for attempt in itertools.count():
         try:
             return call()
@@ -84,12 +87,13 @@ def request(address: str, call: Callable[[], T], patience: Patience) -> T:
         except FileExistsError:
             raise
         except Exception as error:
-            if not _may_pass(error):
+            is_new = time.monotonic() - start < patience.refused_seconds
+            if not (_may_pass(error) or (is_new and _status(error) in _REFUSED)):
                 refusal = _refusal(address, error)
                 raise (refusal or error) from (error if refusal else error.__cause__)
             wait = min(_LONGEST_WAIT_S, _FIRST_WAIT_S * 2**attempt) * random.uniform(0.5, 1.0)
             reason = _reason(error)
-            if time.monotonic() + wait > deadline:
+            if time.monotonic() + wait > start + patience.seconds:
                 raise UnreachableError(
                     f"{address} cannot be reached ({reason})", "check the network, and try again"
                 ) from error

@@ -23,6 +23,7 @@ from yolox_jax.storage import Location, Patience
 from yolox_jax.training.run_directory import RunDirectoryError
 
 NAME = "claim.json"
+REFUSED_SECONDS = 120.0  # for which a run that has begun repeats a refused request, in case its token is being renewed
 _HEARTBEAT_SECONDS = 15.0
 _EXPIRES_SECONDS = 60.0  # four heartbeats; a run that cannot reach its bucket for so long may lose it
 _TRUSTED_SECONDS = 30.0  # after a renewal; then a write of half a minute still ends before the claim expires
@@ -99,7 +100,7 @@ class BucketClaim:
 
         while not self._ended.wait(_HEARTBEAT_SECONDS):
             try:
-                self.confirm(Patience(math.inf, give_up_if_ended))
+                self.confirm(Patience(math.inf, give_up_if_ended, REFUSED_SECONDS))
             except Exception as error:  # noqa: BLE001  (the main thread raises it)
                 self._error = self._error or error
                 return

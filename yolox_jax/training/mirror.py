@@ -17,7 +17,7 @@ from pathlib import Path
 
 from yolox_jax import storage
 from yolox_jax.storage import Location, Patience
-from yolox_jax.training.bucket_claim import BucketClaim
+from yolox_jax.training.bucket_claim import REFUSED_SECONDS, BucketClaim
 from yolox_jax.training.run_directory import WRITTEN
 from yolox_jax.weights import bucket_copy, manifest
 from yolox_jax.weights.checkpoint import FOLDER, complete_steps, read_aps
@@ -75,7 +75,7 @@ class Mirror:
         self._awaited: int | None = None  # the step of the last save, which may still be written
         self._asked, self._closing = threading.Event(), threading.Event()
         self._last_answer, self._warned = 0.0, False
-        self._patience = Patience(math.inf, self._note_failure)
+        self._patience = Patience(math.inf, self._note_failure, REFUSED_SECONDS)
         self._thread = threading.Thread(target=self._work, name="mirror", daemon=True)
         self._thread.start()
 

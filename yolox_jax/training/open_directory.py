@@ -20,7 +20,7 @@ import jax
 from yolox_jax.cache_folder import cache_folder
 from yolox_jax.storage import Location, Patience
 from yolox_jax.training import hosts, mirror, run_directory
-from yolox_jax.training.bucket_claim import BucketClaim
+from yolox_jax.training.bucket_claim import REFUSED_SECONDS, BucketClaim
 from yolox_jax.training.interruption import Stopped, sigterm_noted
 from yolox_jax.training.mirror import Mirror
 from yolox_jax.training.run_directory import RunDirectoryError
@@ -89,7 +89,8 @@ def opened(workdir: Location, resume: bool) -> Iterator[RunDirectory]:
         hosts.barrier("run directory")
         mirror.fill(local, workdir)
         number = hosts.broadcast_from_primary(random.SystemRandom().getrandbits(31))
-        slices = Slices(workdir, number, Patience(math.inf)) if jax.process_count() > 1 else None
+        patience = Patience(math.inf, refused_seconds=REFUSED_SECONDS)
+        slices = Slices(workdir, number, patience) if jax.process_count() > 1 else None
         copies = None if claim is None else Mirror(local, workdir, claim)
         try:
             yield RunDirectory(workdir, local, copies, slices)
