@@ -80,7 +80,7 @@ def test_every_command_of_the_page_works(reader):
     assert "6 steps of 4 images, 2 epochs" in printed
     assert "best F1" in printed
     assert "objects in 12 images: found" in printed
-    assert "mine.onnx: YOLOX-nano, 4 classes" in printed
+    assert "mine.onnx: YOLOX-nano at 64x64, 4 classes" in printed
     for name in ("doctor.jpg", "batch.jpg", "runs/finetune/predictions.jpg", "runs/finetune/plots/f1.png"):
         assert cv2.imread(str(reader / name)) is not None, name
     assert len(list((reader / "found").glob("*.jpg"))) == programs.NUM_IMAGES
