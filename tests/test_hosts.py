@@ -13,6 +13,7 @@ from tests import programs
 from yolox_jax.errors import UserError
 from yolox_jax.tools.checkpoints import table
 from yolox_jax.training import hosts
+from yolox_jax.weights.checkpoint import list_checkpoints
 
 _CONFIG = [
     f"--config={programs.ROOT / 'tests' / 'small.py'}",
@@ -104,7 +105,7 @@ def test_sigterm_to_one_process_stops_all_at_the_same_step(killed, tmp_path):
     # Process 0 prints for both. Gloo's threads print too, and cut each other's lines apart.
     by_gloo = re.compile(r"Gloo|connected peer ranks|peer ranks\.|^[\d :]*$")
     assert [line for line in silence.splitlines() if line and not by_gloo.search(line)] == []
-    assert table(tmp_path / "run").splitlines()[-1].split()[-2:] == ["2x2", "complete"]
+    assert table(list_checkpoints(tmp_path / "run")).splitlines()[-1].split()[-2:] == ["2x2", "complete"]
     written = {
         folder.name: sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
         for folder in (tmp_path / "run" / "checkpoints" / saved / "ema").glob("ocdbt.process_*")
