@@ -20,9 +20,9 @@ from yolox_jax.inference.export.exported_file import Description
 from yolox_jax.types import Detections
 
 PLATFORMS = ("cpu", "cuda", "tpu")
-# A custom call may run code at any address of the process. JAX resolves this one, which checks the number of images,
-# before XLA compiles; our programs have no other.
-_ALLOWED_CALLS = {"shape_assertion"}
+# A custom call may run code at any address of the process. JAX resolves the first of these, which checks the number of
+# images, before XLA compiles; XLA itself has the second, as which older versions of jax write `top_k`.
+_ALLOWED_CALLS = {"shape_assertion", "mhlo.topk"}
 _CUSTOM_CALL = re.compile(r"custom_call(?: @([\w.]+)\()?")
 _OUTSIDE_CALL = re.compile(r"stablehlo\.(infeed|outfeed|send|recv)\b")  # waits for a partner outside the program
 _OUTPUT_DTYPES = ("float32", "float32", "int32", "bool")  # boxes, scores, labels, mask
