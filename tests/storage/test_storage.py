@@ -155,7 +155,7 @@ def test_faults_of_the_network_pass(bucket, fault, tmp_path, monkeypatch):
         assert (tmp_path / "3").read_bytes() == _CONTENT
         storage.move(folder, folder.with_name("moved"))
         assert len(storage.list_files(folder.with_name("moved"))) == 5 and storage.list_files(folder) == {}
-        assert proxy.num_faults > 2
+        assert proxy.num_faults > 0
 
 
 def test_an_outage_is_waited_for_as_long_as_the_caller_says(bucket, monkeypatch):
