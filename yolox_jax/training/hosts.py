@@ -18,6 +18,7 @@ from jax.experimental import multihost_utils
 from yolox_jax.errors import UserError
 from yolox_jax.training.interruption import EXIT_CODE
 
+TPU_FILES = ("/dev/accel[0-9]*", "/dev/vfio/[0-9]*")  # the device files of a TPU VM
 _SINGLE_PROCESS = "none"  # as config.parallel.coordinator: one process, even on a cluster
 _HEARTBEAT_SECONDS = 30  # a process silent for this long is lost, and the others end
 _SHUTDOWN_SECONDS = 60  # how long the first process to finish waits for the last one
@@ -164,7 +165,7 @@ def _is_cluster() -> bool:
     """Returns whether JAX can find the processes itself: a Slurm or Open MPI job of several, or a TPU VM."""
     tasks = os.environ.get("SLURM_NTASKS", "1") if "SLURM_STEP_NODELIST" in os.environ else "1"
     tasks = os.environ.get("OMPI_COMM_WORLD_SIZE", tasks)
-    has_tpu = bool(glob.glob("/dev/accel[0-9]*") or glob.glob("/dev/vfio/[0-9]*"))
+    has_tpu = any(glob.glob(pattern) for pattern in TPU_FILES)
     is_notebook = any(name in os.environ for name in _NOTEBOOKS)
     return tasks != "1" or (has_tpu and not is_notebook)
 

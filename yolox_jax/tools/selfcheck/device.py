@@ -11,11 +11,12 @@ from yolox_jax.models import yolox
 from yolox_jax.tools.selfcheck import memory
 from yolox_jax.tools.selfcheck.report import Line
 from yolox_jax.tools.selfcheck.setting import Record, Setting
+from yolox_jax.training import hosts
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "opencv-python-headless")
 # Of these, those that are installed.
 _PLUGINS = ("libtpu", "jax-cuda12-plugin", "jax-cuda13-plugin", "nvidia-cudnn-cu12", "nvidia-cudnn-cu13")
-_DEVICE_FILES = ("/dev/nvidia[0-9]*", "/dev/accel[0-9]*", "/dev/vfio/[0-9]*")
+_DEVICE_FILES = ("/dev/nvidia[0-9]*", *hosts.TPU_FILES)
 
 
 def versions(setting: Setting, record: Record) -> None:
