@@ -22,7 +22,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from yolox_jax import storage
-from yolox_jax.errors import UserError
+from yolox_jax.errors import NotFoundError, UserError
 from yolox_jax.storage import BucketPath, Location
 from yolox_jax.weights import bucket_copy, manifest
 
@@ -229,10 +229,12 @@ def read_aps(directory: Location) -> dict[int, float]:
       CheckpointError: the file is damaged.
     """
     file = directory / "ap.json"
-    if not storage.exists(file):
+    try:
+        content = storage.read_bytes(file)  # a bucket's refusal is no damage of the file, so it is raised as it is
+    except NotFoundError:
         return {}
     try:
-        return {int(step): float(ap) for step, ap in json.loads(storage.read_bytes(file)).items()}
+        return {int(step): float(ap) for step, ap in json.loads(content).items()}
     except (ValueError, AttributeError, TypeError) as error:
         raise CheckpointError(
             f"{file} is not a JSON object of one AP for each step ({first_line(error)})",
