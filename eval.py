@@ -16,7 +16,7 @@ from ml_collections import ConfigDict, config_flags
 from yolox_jax.cli import from_config
 from yolox_jax.cli.as_trained import as_trained
 from yolox_jax.cli.outputs import output_file, output_folder
-from yolox_jax.cli.terminal import print_progress, quiet_libraries, run_program, user_errors
+from yolox_jax.cli.terminal import joined, print_progress, quiet_libraries, run_program
 from yolox_jax.data.sources.open import check_classes
 from yolox_jax.detection.anchors import check_size
 from yolox_jax.errors import writing
@@ -72,8 +72,7 @@ def main() -> None:
     quiet_libraries()
     compilation.enable_compilation_cache()
     where = _CONFIG.value.parallel
-    # As in train.py: hosts.joined expects errors as exit codes.
-    with user_errors(), hosts.joined(where.coordinator, where.num_processes, where.process_id), user_errors():
+    with joined(where.coordinator, where.num_processes, where.process_id):
         writes = hosts.is_primary()
         with (
             output_file(_OUTPUT.value if writes else None) as output,

@@ -20,7 +20,7 @@ from ml_collections import ConfigDict, config_flags
 from yolox_jax import storage
 from yolox_jax.augment.multiscale import MultiscaleConfig
 from yolox_jax.cli import from_config, run_summary
-from yolox_jax.cli.terminal import print_progress, quiet_libraries, run_program, user_errors
+from yolox_jax.cli.terminal import joined, print_progress, quiet_libraries, run_program
 from yolox_jax.data.prefetch import Shard
 from yolox_jax.data.sources import usable
 from yolox_jax.data.sources.open import check_classes
@@ -334,11 +334,8 @@ def main() -> None:
     quiet_libraries()
     compilation.enable_compilation_cache()
     config, where = _CONFIG.value, _CONFIG.value.parallel
-    # hosts.joined expects errors as exit codes from the inner user_errors; the outer one is for joining itself.
     with (
-        user_errors(),
-        hosts.joined(where.coordinator, where.num_processes, where.process_id),
-        user_errors(),
+        joined(where.coordinator, where.num_processes, where.process_id),
         opened(storage.resolve(_WORKDIR.value or Path("runs") / Path(config_file).stem), config.resume) as directory,
     ):
         result = train(config, directory)

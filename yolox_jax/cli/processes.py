@@ -4,7 +4,7 @@ import contextlib
 
 from absl import flags
 
-from yolox_jax.training import hosts
+from yolox_jax.cli import terminal
 
 _COORDINATOR = flags.DEFINE_string(
     "coordinator",
@@ -17,5 +17,5 @@ _PROCESS_ID = flags.DEFINE_integer("process_id", None, "The number of this one, 
 
 
 def joined() -> contextlib.AbstractContextManager[None]:
-    """Joins this process to the others, as the flags say (`hosts.joined`)."""
-    return hosts.joined(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value, flags="--")
+    """Joins this process to the others, as the flags say (`terminal.joined`)."""
+    return terminal.joined(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value, flags="--")

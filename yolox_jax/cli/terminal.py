@@ -102,6 +102,18 @@ def user_errors() -> Iterator[None]:
         raise
 
 
+@contextlib.contextmanager
+def joined(
+    coordinator: str, num_processes: int | None, process_id: int | None, *, flags: str = "--config.parallel."
+) -> Iterator[None]:
+    """Runs the block in one of the joined processes of this program (`hosts.joined`), with `user_errors`.
+
+    That is once for joining itself, and once inside, since `hosts.joined` expects errors as exit codes.
+    """
+    with user_errors(), hosts.joined(coordinator, num_processes, process_id, flags=flags), user_errors():
+        yield
+
+
 def _out_of_memory(error: Exception) -> UserError | None:
     """Returns a UserError if JAX reports that a device is out of memory, or None for any other error."""
     if not isinstance(error, jax.errors.JaxRuntimeError) or "RESOURCE_EXHAUSTED" not in str(error):

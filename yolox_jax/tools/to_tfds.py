@@ -20,7 +20,7 @@ from ml_collections import ConfigDict, config_flags
 
 from yolox_jax import storage
 from yolox_jax.cli.outputs import output_folder
-from yolox_jax.cli.terminal import print_progress, quiet_libraries, run_program, user_errors
+from yolox_jax.cli.terminal import joined, print_progress, quiet_libraries, run_program
 from yolox_jax.data.prefetch import Shard
 from yolox_jax.data.sources import tfds_writer
 from yolox_jax.data.sources.open import check_classes, open_split
@@ -72,11 +72,8 @@ def main() -> None:
     quiet_libraries()
     jax.config.update("jax_platforms", "cpu")  # the processes talk through it; accelerators are left to others
     config, where = _CONFIG.value, _CONFIG.value.parallel
-    # As in train.py: hosts.joined expects errors as exit codes.
     with (
-        user_errors(),
-        hosts.joined(where.coordinator, where.num_processes, where.process_id),
-        user_errors(),
+        joined(where.coordinator, where.num_processes, where.process_id),
         output_folder(str(_OUTPUT.value)) as output,
     ):
         address = str(_OUTPUT.value) if storage.is_remote(str(_OUTPUT.value)) else ""

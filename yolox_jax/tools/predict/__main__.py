@@ -18,7 +18,7 @@ from absl import app, flags
 from yolox_jax.cli import processes
 from yolox_jax.cli.input_size import parse_size
 from yolox_jax.cli.outputs import output_folder
-from yolox_jax.cli.terminal import quiet_libraries, user_errors
+from yolox_jax.cli.terminal import quiet_libraries
 from yolox_jax.data.prefetch import Shard
 from yolox_jax.errors import writing
 from yolox_jax.inference.detector import Detector
@@ -46,8 +46,7 @@ def main(argv: list[str]) -> None:
     if len(argv) < 2:
         raise app.UsageError("give images, videos, folders, patterns or the number of a webcam")
     quiet_libraries()
-    # As in train.py: hosts.joined expects errors as exit codes.
-    with user_errors(), processes.joined(), user_errors(), output_folder(_OUTPUT.value) as output:
+    with processes.joined(), output_folder(_OUTPUT.value) as output:
         output = cast(Path, output)
         with writing(output):
             output.mkdir(parents=True, exist_ok=True)
