@@ -31,6 +31,7 @@ from yolox_jax.storage.files import (
     remove,
     remove_tree,
     replace,
+    replace_local,
     write_bytes,
 )
 from yolox_jax.storage.local_copy import copy_file, copy_folder
@@ -62,6 +63,7 @@ __all__ = [
     "remove",
     "remove_tree",
     "replace",
+    "replace_local",
     "resolve",
     "upload",
     "write_bytes",

@@ -55,13 +55,28 @@ def write_bytes(path: Location, data: bytes, patience: Patience = Patience()) ->
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with unfinished.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
+            _write_and_sync(unfinished, data)
             _rename(unfinished, path, data)
         finally:
             unfinished.unlink(missing_ok=True)
+
+
+def replace_local(path: Path, data: bytes) -> None:
+    """Replaces a file of which there is one writer. If the process dies meanwhile, the old content or the new is there.
+
+    Raises:
+      OSError: the disk is full or read-only.
+    """
+    unfinished = path.with_name(f"{path.name}.unfinished")
+    _write_and_sync(unfinished, data)
+    unfinished.replace(path)
+
+
+def _write_and_sync(path: Path, data: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _rename(unfinished: Path, path: Path, data: bytes) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from yolox_jax.errors import UserError, writing
 from yolox_jax.locks import locked
 from yolox_jax.storage.client import Patience
-from yolox_jax.storage.files import Entry, entry, in_parallel, list_files
+from yolox_jax.storage.files import Entry, entry, in_parallel, list_files, replace_local
 from yolox_jax.storage.locations import BucketPath
 from yolox_jax.storage.progress import Progress
 from yolox_jax.storage.transfers import download
@@ -128,9 +128,7 @@ def _read_record(file: Path) -> dict[str, Entry]:
 
 
 def _write_record(file: Path, record: dict[str, Entry]) -> None:
-    unfinished = file.with_name(f"{file.name}.unfinished")
-    unfinished.write_text("".join(_line(name, found) for name, found in record.items()))
-    unfinished.replace(file)
+    replace_local(file, "".join(_line(name, found) for name, found in record.items()).encode())
 
 
 def _gb(num_bytes: int) -> str:

@@ -114,10 +114,5 @@ def write_atomically(path: Path, text: str) -> None:
     Raises:
       RunDirectoryError: the disk is full or read-only.
     """
-    unfinished = path.with_name(f"{path.name}.unfinished")
     with writing(path):
-        with unfinished.open("w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(path)
+        storage.replace_local(path, text.encode())

@@ -6,13 +6,14 @@ would otherwise be a wrong number, and items copied from another step a mixture.
 """
 
 import json
-import os
 from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import google_crc32c
+
+from yolox_jax import storage
 
 NAME = "manifest.json"
 _FORMAT_VERSION = 1
@@ -35,12 +36,7 @@ def write(checkpoint: Path, step: int) -> None:
     with ThreadPoolExecutor(_THREADS) as threads:
         found = dict(zip(files, threads.map(lambda name: _describe(checkpoint / name), files), strict=True))
     text = json.dumps({"format_version": _FORMAT_VERSION, "step": step, "files": found}, indent=1)
-    unfinished = checkpoint / f"{NAME}.unfinished"
-    with unfinished.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    unfinished.replace(checkpoint / NAME)
+    storage.replace_local(checkpoint / NAME, text.encode())
 
 
 def verify(checkpoint: Path, items: Collection[str] | None = None) -> bool:
