@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import numpy as np
 
+from yolox_jax.augment.kernels.bilinear import bilinear
 from yolox_jax.errors import UserError
 
 
@@ -84,10 +85,9 @@ def _check_order(min_units: int, max_units: int) -> None:
 
 def resize(images_BHW3: jax.Array, gt_boxes_BG4: jax.Array, size_hw: tuple[int, int]) -> tuple[jax.Array, jax.Array]:
     """Resizes images and boxes as torch's bilinear interpolate does (align_corners=False), without antialiasing."""
-    batch, height, width, channels = images_BHW3.shape
+    height, width = images_BHW3.shape[1:3]
     if (height, width) == size_hw:
         return images_BHW3, gt_boxes_BG4
-    shape = (batch, *size_hw, channels)
-    images_BHW3 = jax.image.resize(images_BHW3, shape, "linear", antialias=False)
+    images_BHW3 = bilinear(images_BHW3, size_hw)
     scale_y, scale_x = size_hw[0] / height, size_hw[1] / width
     return images_BHW3, gt_boxes_BG4 * np.array([scale_x, scale_y, scale_x, scale_y], np.float32)[None, None]
