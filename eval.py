@@ -24,6 +24,7 @@ from yolox_jax.evaluation import plots
 from yolox_jax.evaluation.evaluate import EvalResult, check_metric, evaluate
 from yolox_jax.inference.predict import make_predict
 from yolox_jax.mesh import check_batch_size, make_mesh, place
+from yolox_jax.models.folding import fold_batch_norm
 from yolox_jax.training import compilation, hosts
 from yolox_jax.training.host_memory import keep_freed_memory
 from yolox_jax.types import Source
@@ -52,10 +53,10 @@ def run(config: ConfigDict, weights: str) -> tuple[EvalResult, Source]:
     check_classes(config.num_classes, source.class_names, source.class_names)
 
     model = from_config.model(config, len(source.class_names))
-    variables = place(load_weights(weights, config.model, source.class_names), mesh)
+    variables = load_weights(weights, config.model, source.class_names)
     result = evaluate(
         make_predict(model, mesh, from_config.detect_config(config), repeatable=True),
-        variables,
+        place(fold_batch_norm(model, variables), mesh),
         source,
         size_hw=size_hw,
         batch_size=config.eval.batch_size,

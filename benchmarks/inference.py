@@ -28,6 +28,7 @@ from yolox_jax.data import images
 from yolox_jax.inference.predict import DetectConfig, make_predict
 from yolox_jax.mesh import make_mesh
 from yolox_jax.models import yolox
+from yolox_jax.models.folding import fold_batch_norm
 from yolox_jax.training import state
 from yolox_jax.training.host_memory import keep_freed_memory
 from yolox_jax.weights import official
@@ -65,8 +66,9 @@ def open_weights(name: str, path: Path | None, images_BHW3: np.ndarray) -> Any:
 
 def ours(name: str, variables: Any, images_BHW3: np.ndarray) -> Callable[[], int]:
     """Returns a function that detects objects in the batch and counts them."""
-    predict = make_predict(yolox.create(name), make_mesh(1), _CONFIG)
-    on_device = jax.device_put(variables)
+    model = yolox.create(name)
+    predict = make_predict(model, make_mesh(1), _CONFIG)
+    on_device = jax.device_put(fold_batch_norm(model, variables))
     return lambda: int(jax.device_get(predict(on_device, images_BHW3)).mask.sum())
 
 

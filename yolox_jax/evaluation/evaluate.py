@@ -68,7 +68,7 @@ def evaluate(
 
     Args:
       predict: from `make_predict`.
-      variables: {"params", "batch_stats"}; the EMA weights in training.
+      variables: of the network, best with BatchNorm folded (models/folding.py); the EMA weights in training.
       source: images with ground-truth boxes.
       size_hw: input size; images are letterboxed as in the reference.
       batch_size: images per batch over all devices, a multiple of their number; the last batch is padded.

@@ -95,7 +95,8 @@ def _predict_view(model: YOLOX, variables: Any, images_BHW3: jax.Array, view: _V
 def make_predict(model: YOLOX, mesh: Mesh, config: DetectConfig, repeatable: bool = False) -> Predict:
     """Makes the jitted `predict_images` of a model: variables replicated on the mesh, images sharded over it.
 
-    With `repeatable`, as for evaluation, a GPU is asked for the same bits at every call. That may be slower.
+    Give it variables whose BatchNorm is folded (models/folding.py); others work too, more slowly. With `repeatable`, as
+    for evaluation, a GPU is asked for the same bits at every call. That may be slower.
     """
 
     def predict(variables: Any, images_BHW3: jax.Array) -> Detections:

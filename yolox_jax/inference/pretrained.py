@@ -15,6 +15,7 @@ from yolox_jax.inference import predict
 from yolox_jax.inference.predict import DetectConfig
 from yolox_jax.mesh import make_own_mesh, place
 from yolox_jax.models import yolox
+from yolox_jax.models.folding import fold_batch_norm
 from yolox_jax.types import Detections
 from yolox_jax.weights import checkpoint, official
 from yolox_jax.weights.coco_names import COCO_NAMES
@@ -86,7 +87,7 @@ def make_detect(loaded: Pretrained, config: DetectConfig) -> Callable[[np.ndarra
     It runs on one device, and is compiled once for each shape.
     """
     mesh = make_own_mesh()
-    variables = place(loaded.variables, mesh)
+    variables = place(fold_batch_norm(loaded.model, loaded.variables), mesh)
     program = predict.make_predict(loaded.model, mesh, config)
     return lambda images_BHW3: jax.device_get(program(variables, images_BHW3))
 

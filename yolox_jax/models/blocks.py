@@ -35,7 +35,10 @@ class BlockConfig:
 
 
 class ConvBlock(nn.Module):
-    """Convolution, BatchNorm, activation: the reference's BaseConv."""
+    """Convolution, BatchNorm, activation: the reference's BaseConv.
+
+    If the convolution has a bias, BatchNorm has been folded into it (folding.py), and only predicts.
+    """
 
     features: int
     kernel_size: int
@@ -58,8 +61,18 @@ class ConvBlock(nn.Module):
             out_layout=layout,
             name="conv",
         )
-        x = BatchNorm(dtype, self.config.bn_axis, layout, name="bn")(conv(x), train)
+        x = conv(x)
+        if train or not conv.has_variable("params", "bias"):  # with a bias, BatchNorm has been folded into it
+            x = BatchNorm(dtype, self.config.bn_axis, layout, name="bn")(x, train)
         return ACTIVATIONS[self.config.act](x)
+
+    def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Returns the shape of the result for an input of this shape."""
+        layouts = self.in_layout or self.config.layout, self.config.layout
+        in_side, out_side = (2 if layout == "space_to_depth" else 1 for layout in layouts)  # of a cell, in pixels
+        batch, height, width, _ = input_shape
+        out_hw = (-(-side * in_side // (self.stride * out_side)) for side in (height, width))
+        return batch, *out_hw, self.features * out_side**2
 
 
 class DepthwiseBlock(nn.Module):

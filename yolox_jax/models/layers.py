@@ -23,7 +23,7 @@ class Conv(nn.Module):
     kernel_size: int = 1
     stride: int = 1
     depthwise: bool = False
-    bias_init: Callable[..., jax.Array] | None = None  # None: no bias
+    bias_init: Callable[..., jax.Array] | None = None  # None: no bias, unless the variables have one (folding.py)
     dtype: jnp.dtype = jnp.float32
     in_layout: Layout = "plain"
     out_layout: Layout = "plain"
@@ -42,9 +42,9 @@ class Conv(nn.Module):
             y = convolution.pointwise_conv(x_BHWC, kernel[0, 0])
         else:
             y = convolution.dense_conv(x_BHWC, kernel, self.stride)
-        if self.bias_init is not None:
-            bias = self.param("bias", self.bias_init, (self.features,), jnp.float32)
-            y = y + bias.astype(self.dtype)[None, None, None]
+        if self.bias_init is not None or self.has_variable("params", "bias"):
+            bias = self.param("bias", self.bias_init or nn.initializers.zeros, (self.features,), jnp.float32)
+            y = (y.astype(jnp.float32) + batch_norm.spread(bias, y)).astype(self.dtype)
         return y
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from yolox_jax.errors import UserError
+from yolox_jax.models.folding import folded_shapes
 from yolox_jax.models.yolox import VARIANTS, YOLOX
 from yolox_jax.weights.torch_file import load_pth
 
@@ -71,11 +72,15 @@ def from_state_dict(
 def to_state_dict(variables: Variables, model: YOLOX) -> dict[str, np.ndarray]:
     """Converts variables to official names and layouts without changing a bit; the batch counters are 0.
 
+    Variables whose BatchNorm is folded (models/folding.py) have the names of the reference's fuse_model: convolutions
+    with a bias.
+
     Raises:
       ValueError: the variables are not those of the model.
     """
-    names = _torch_names(abstract_variables(model))
-    flat = flatten_dict({collection: variables[collection] for collection in ("params", "batch_stats")})
+    expected = abstract_variables(model)
+    names = _torch_names(expected if "batch_stats" in variables else folded_shapes(model, expected))
+    flat = flatten_dict(variables)
     if flat.keys() != names.keys():
         odd = sorted("/".join(path) for path in flat.keys() ^ names.keys())
         raise ValueError(f"the variables are not those of this model: {', '.join(odd[:_MAX_NAMED])} …")

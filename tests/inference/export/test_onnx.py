@@ -19,7 +19,10 @@ from yolox_jax.inference.export.onnx_detections import add_detections
 from yolox_jax.inference.export.onnx_graph import Graph
 from yolox_jax.inference.export.onnx_network import OnnxNetwork
 from yolox_jax.inference.predict import DetectConfig
+from yolox_jax.models import yolox
+from yolox_jax.models.folding import fold_batch_norm
 from yolox_jax.types import Predictions
+from yolox_jax.weights.official import from_state_dict, to_state_dict
 
 
 def _session(model):
@@ -34,7 +37,9 @@ def test_the_graph_of_each_kind_of_network_has_the_outputs_of_the_reference(name
     arrays = golden("models")
     images_B3HW = arrays["images_nchw"].astype(np.float32)
     graph = Graph()
-    network = OnnxNetwork(graph, golden_state_dict(golden_shapes(name)))
+    model = yolox.create(name)
+    variables = from_state_dict(golden_state_dict(golden_shapes(name)), model)
+    network = OnnxNetwork(graph, to_state_dict(fold_batch_norm(model, variables), model))
     raw = network.raw_output(graph.input("images", np.float32, ["batch", *images_B3HW.shape[1:]]))
     graph.output("output", raw, np.float32, ["batch", *arrays[f"{name}/raw"].shape[1:]])
     session = _session(graph.model())

@@ -10,6 +10,7 @@ from yolox_jax.inference.export import stablehlo
 from yolox_jax.inference.export.exported_file import ENDING
 from yolox_jax.inference.predict import DetectConfig, predict_images
 from yolox_jax.inference.pretrained import Pretrained
+from yolox_jax.models.folding import fold_batch_norm
 from yolox_jax.weights import official
 from yolox_jax.weights.torch_writer import save_pth
 
@@ -26,7 +27,8 @@ class ExportConfig:
 def _write_stablehlo(path: Path, loaded: Pretrained, config: ExportConfig) -> None:
     if config.detect is None:
         raise UserError("--raw was given with --format=stablehlo", "leave --raw out, or choose --format=onnx")
-    detect = functools.partial(predict_images, loaded.model, loaded.variables, config=config.detect)
+    variables = fold_batch_norm(loaded.model, loaded.variables)
+    detect = functools.partial(predict_images, loaded.model, variables, config=config.detect)
     sixteen_bit = loaded.image_config.sixteen_bit
     stablehlo.export(detect, loaded.class_names, config.size_hw, config.batch, sixteen_bit=sixteen_bit).write(path)
 

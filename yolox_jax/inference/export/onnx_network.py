@@ -10,11 +10,10 @@ from collections.abc import Mapping
 import numpy as np
 
 from yolox_jax.inference.export.onnx_graph import Graph
-from yolox_jax.models.layers import BN_EPSILON
 
 
 class OnnxNetwork:
-    """Adds a network with the weights of an official state dict to a graph."""
+    """Adds a network to a graph, from the official state dict of variables whose BatchNorm is folded."""
 
     def __init__(self, graph: Graph, state_dict: Mapping[str, np.ndarray]):
         self._graph = graph
@@ -145,28 +144,14 @@ class OnnxNetwork:
         return self._block(name, x, stride)
 
     def _block(self, name: str, x: str, stride: int = 1) -> str:
-        """Adds a convolution, with its BatchNorm folded in, and the activation."""
-        scale, offset, mean, var = (
-            self._tensors[f"{name}.bn.{leaf}"].astype(np.float64)
-            for leaf in ("weight", "bias", "running_mean", "running_var")
-        )
-        factor_O = scale / np.sqrt(var + BN_EPSILON)
-        kernel_OIHW = self._tensors[f"{name}.conv.weight"] * factor_O[:, None, None, None]
-        x = self._conv(name, x, stride, kernel_OIHW.astype(np.float32), (offset - mean * factor_O).astype(np.float32))
+        """Adds a convolution and the activation."""
+        x = self._conv(f"{name}.conv", x, stride)
         if self._is_darknet53:
             return self._graph.add("LeakyRelu", x, alpha=0.1)
         return self._graph.add("Mul", x, self._graph.add("Sigmoid", x))
 
-    def _conv(
-        self,
-        name: str,
-        x: str,
-        stride: int = 1,
-        kernel_OIHW: np.ndarray | None = None,
-        bias_O: np.ndarray | None = None,
-    ) -> str:
-        kernel = self._tensors[f"{name}.weight"] if kernel_OIHW is None else kernel_OIHW
-        bias = self._tensors[f"{name}.bias"] if bias_O is None else bias_O
+    def _conv(self, name: str, x: str, stride: int = 1) -> str:
+        kernel, bias = self._tensors[f"{name}.weight"], self._tensors[f"{name}.bias"]
         size = kernel.shape[2]
         return self._graph.add(
             "Conv",
@@ -177,5 +162,5 @@ class OnnxNetwork:
             kernel_shape=[size, size],
             strides=[stride, stride],
             pads=[size // 2] * 4,
-            group=len(kernel) if name.endswith(".dconv") else 1,
+            group=len(kernel) if name.endswith(".dconv.conv") else 1,
         )

@@ -30,7 +30,7 @@ def scale_and_shift(
 ) -> jax.Array:
     """Normalizes by given statistics, as in inference: (x − mean) / √(var + epsilon) · scale + bias, in float32."""
     factor_C = scale_C * lax.rsqrt(var_C + epsilon)
-    mean, factor, bias = (_spread(value_C, x_BHWC) for value_C in (mean_C, factor_C, bias_C))
+    mean, factor, bias = (spread(value_C, x_BHWC) for value_C in (mean_C, factor_C, bias_C))
     return (x_BHWC.astype(jnp.float32) - mean) * factor + bias
 
 
@@ -51,6 +51,12 @@ def num_values(x_BHWC: jax.Array, num_channels: int, axis_name: str | None) -> i
     return num_devices * (x_BHWC.size // num_channels)
 
 
+def spread(value_C: jax.Array, x_BHWC: jax.Array) -> jax.Array:
+    """One number per channel, shaped to broadcast against x in either layout."""
+    pixels = x_BHWC.shape[-1] // len(value_C)
+    return (value_C if pixels == 1 else jnp.repeat(value_C, pixels))[None, None, None]
+
+
 def _normalize_fwd(
     x_BHWC: jax.Array, scale_C: jax.Array, bias_C: jax.Array, epsilon: float, axis_name: str | None
 ) -> tuple:
@@ -61,8 +67,8 @@ def _normalize_fwd(
         mean_C = mean_NC.mean(axis=0)
         var_C = (var_NC + jnp.square(mean_NC - mean_C[None])).mean(axis=0)
     per_std_C = lax.rsqrt(var_C + epsilon)
-    centered = x_BHWC.astype(jnp.float32) - _spread(mean_C, x_BHWC)
-    y = centered * _spread(scale_C * per_std_C, x_BHWC) + _spread(bias_C, x_BHWC)
+    centered = x_BHWC.astype(jnp.float32) - spread(mean_C, x_BHWC)
+    y = centered * spread(scale_C * per_std_C, x_BHWC) + spread(bias_C, x_BHWC)
     return (y, mean_C, var_C), (x_BHWC, scale_C, mean_C, per_std_C)
 
 
@@ -72,7 +78,7 @@ def _normalize_bwd(
     x_BHWC, scale_C, mean_C, per_std_C = saved
     grad, _, _ = gradients
     # Not divided by the standard deviation: XLA:CPU would write that array out, but has this one from the variance.
-    centered = x_BHWC.astype(jnp.float32) - _spread(mean_C, x_BHWC)
+    centered = x_BHWC.astype(jnp.float32) - spread(mean_C, x_BHWC)
     grad_bias_C = _sum(grad, len(scale_C))
     grad_scale_C = _sum(grad * centered, len(scale_C)) * per_std_C
     # The gradients of scale and bias are this device's share, which the training step sums. The gradient through the
@@ -81,9 +87,9 @@ def _normalize_bwd(
     if axis_name is not None:
         sum_C, sum_unit_C = lax.psum((sum_C, sum_unit_C), axis_name)
     count = num_values(x_BHWC, len(scale_C), axis_name)
-    along_centered = _spread(sum_unit_C / count * per_std_C, x_BHWC)
-    grad_x = grad - _spread(sum_C / count, x_BHWC) - centered * along_centered
-    grad_x = grad_x * _spread(scale_C * per_std_C, x_BHWC)
+    along_centered = spread(sum_unit_C / count * per_std_C, x_BHWC)
+    grad_x = grad - spread(sum_C / count, x_BHWC) - centered * along_centered
+    grad_x = grad_x * spread(scale_C * per_std_C, x_BHWC)
     return grad_x.astype(x_BHWC.dtype), grad_scale_C, grad_bias_C
 
 
@@ -101,16 +107,10 @@ def _moments(x_BHWC: jax.Array, num_channels: int) -> tuple[jax.Array, jax.Array
     mean_C = _sum(x, num_channels) / count
     if x_BHWC.dtype in (jnp.bfloat16, jnp.float16):
         return mean_C, jnp.maximum(_sum(jnp.square(x), num_channels) / count - jnp.square(mean_C), 0.0)
-    return mean_C, _sum(jnp.square(x - _spread(mean_C, x)), num_channels) / count
+    return mean_C, _sum(jnp.square(x - spread(mean_C, x)), num_channels) / count
 
 
 def _sum(x_BHWC: jax.Array, num_channels: int) -> jax.Array:
     """The sum of each channel, [num_channels]; in the space-to-depth layout, over a cell's pixels too."""
     total = x_BHWC.sum(axis=(0, 1, 2))
     return total if len(total) == num_channels else total.reshape(num_channels, -1).sum(axis=1)
-
-
-def _spread(value_C: jax.Array, x_BHWC: jax.Array) -> jax.Array:
-    """One number per channel, shaped to broadcast against x in either layout."""
-    pixels = x_BHWC.shape[-1] // len(value_C)
-    return (value_C if pixels == 1 else jnp.repeat(value_C, pixels))[None, None, None]

@@ -16,6 +16,7 @@ from yolox_jax.detection.anchors import check_size
 from yolox_jax.inference.predict import make_predict
 from yolox_jax.mesh import AXIS, check_batch_size
 from yolox_jax.models import yolox
+from yolox_jax.models.folding import folded_shapes
 from yolox_jax.models.kernels.precision import native_dtype
 from yolox_jax.training import parallel, state
 from yolox_jax.training.step import train_step
@@ -66,7 +67,7 @@ def predict_program(config: ConfigDict, mesh: Mesh, batch_per_chip: int, dtype: 
     """Lowers prediction as in evaluation: images to detections, including NMS."""
     model, (height, width) = _create_model(config, dtype), check_size(config.input_size)
     predict = make_predict(model, mesh, from_config.detect_config(config))
-    variables = abstract_variables(model)
+    variables = folded_shapes(model, abstract_variables(model))
     images = jax.ShapeDtypeStruct((batch_per_chip * mesh.size, height, width, 3), jnp.uint8)
     variables, images = _with_shardings(variables, mesh, P()), _with_shardings(images, mesh, P(AXIS))
     lowered = cast(jax.stages.Wrapped, predict).lower(variables, images)

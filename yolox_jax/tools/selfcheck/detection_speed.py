@@ -12,6 +12,7 @@ from yolox_jax.detection.anchors import check_size, make_anchors
 from yolox_jax.inference.predict import DetectConfig, compile_predict, make_predict
 from yolox_jax.mesh import make_mesh, place
 from yolox_jax.models import yolox
+from yolox_jax.models.folding import fold_batch_norm
 from yolox_jax.tools.selfcheck import reference
 from yolox_jax.tools.selfcheck.report import Line
 from yolox_jax.tools.selfcheck.setting import Record, Setting
@@ -27,7 +28,7 @@ def check(setting: Setting, record: Record) -> None:
     name = setting.size.detecting
     config, mesh = setting.config(f"yolox_{name}"), make_mesh(1)
     model, (height, width) = from_config.model(config, reference.NUM_CLASSES), check_size(config.input_size)
-    variables = place(state.init_variables(model, config.seed), mesh)
+    variables = place(fold_batch_norm(model, state.init_variables(model, config.seed)), mesh)
     predict = make_predict(model, mesh, _CONFIG)
     dtype, num_anchors = yolox.compute_dtype(config.dtype), len(make_anchors((height, width)).strides)
     num_boxes = min(num_anchors, _CONFIG.num_candidates)
