@@ -55,7 +55,7 @@ class Evidence:
 
     def add(self, file: str, text: str) -> None:
         """Adds the lines of a label file."""
-        for number, line in enumerate(text.splitlines(), 1):
+        for number, line in enumerate(text.split("\n"), 1):
             words = line.split()
             self._num_boxes += len(words) == 5
             if self._lengths_differ or len(words) <= 5:

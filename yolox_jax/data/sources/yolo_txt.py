@@ -157,7 +157,7 @@ class YoloTxtSource:
 
     def _usable_boxes(self, text: str, file: str, layout: Layout) -> Iterator[tuple[int, tuple[float, ...]]]:
         """Yields (label, normalized xyxy) of each usable line; adds each fault to `problems`."""
-        lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+        lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
         parsed = [_parse(line.split(), len(self._labels), layout) for _, line in lines]
         norm_xyxy_n4 = _norm_xyxy(parsed)
         norm_xywh_n4 = xyxy_to_xywh(norm_xyxy_n4)

@@ -15,6 +15,9 @@ from yolox_jax.data.sources.yolo_layout import Layout
 from yolox_jax.errors import UserError
 from yolox_jax.types import Problem
 
+# Files beside the images, before a folder counts as a wrong one, such as "/": other formats have one for each image.
+_MANY_OTHERS, _MOST_OTHERS = 20_000, 10
+
 KEYS = {"train": ("train",), "val": ("val", "valid")}
 
 
@@ -58,7 +61,8 @@ def find_images(content: YoloYaml, split: str, found_problems: list[Problem], ma
     """Returns the paths of the images of "train" or "val", sorted, each once; appends the faults to `found_problems`.
 
     Raises:
-      UserError: the yaml does not have the split, or names a folder or list that does not exist.
+      UserError: the yaml does not have the split, or names a folder or list that does not exist, or a folder of other
+        files.
     """
     keys = KEYS[split]
     entries = next((content.splits[key] for key in keys if key in content.splits), None)
@@ -67,7 +71,7 @@ def find_images(content: YoloYaml, split: str, found_problems: list[Problem], ma
     paths: set[str] = set()
     for entry in entries:
         if os.path.isdir(entry):
-            paths |= _in_folder(entry, found_problems)
+            paths |= _in_folder(entry, found_problems, content.file)
         elif os.path.isfile(entry):
             paths |= _in_list(entry, content.path, found_problems, max_mb)
         else:
@@ -86,7 +90,9 @@ def _layout(content: dict[str, Any], file: str) -> Layout | None:
     if texts == ["0", "0"]:
         return yolo_layout.of_keypoints(0, 0)
     if not (len(texts) == 2 and texts[0].isdecimal() and 1 <= int(texts[0]) <= 1000 and texts[1] in ("2", "3")):
-        raise UserError(f"{file}: kpt_shape is {shape!r}", "give [number of keypoints, 2 or 3], or [0, 0] for polygons")
+        raise UserError(
+            f"{file}: kpt_shape is {shortened(shape)}", "give [number of keypoints, 2 or 3], or [0, 0] for polygons"
+        )
     return yolo_layout.of_keypoints(int(texts[0]), int(texts[1]))
 
 
@@ -114,17 +120,24 @@ def _resolve(path: str, entry: str) -> str:
     return beside if not os.path.exists(resolved) and os.path.exists(beside) else resolved
 
 
-def _in_folder(folder: str, found_problems: list[Problem]) -> set[str]:
-    """Returns the images in a folder and its subfolders; reports all other files but labels."""
+def _in_folder(folder: str, found_problems: list[Problem], yaml_file: str) -> set[str]:
+    """Returns the images in a folder and its subfolders; reports all other files but labels, and folders named so."""
     paths: set[str] = set()
     others: list[str] = []
-    for directory, names in _walk(folder):
+    named_so: list[str] = []
+    for directory, folders, names in _walk(folder):
+        named_so += [os.path.join(directory, name) for name in folders if _has_image_suffix(name)]
         for name in names:
-            suffix = os.path.splitext(name)[1].lower()
-            if suffix in images.SUFFIXES and not name.startswith("."):
+            if _has_image_suffix(name) and not name.startswith("."):
                 paths.add(os.path.join(directory, name))
-            elif suffix != ".txt" and not name.startswith("."):  # labels may lie beside their images
+            elif not name.lower().endswith(".txt") and not name.startswith("."):  # labels may lie beside their images
                 others.append(os.path.join(directory, name))
+        if len(others) > _MANY_OTHERS + _MOST_OTHERS * len(paths):
+            raise UserError(
+                f"{yaml_file}: {folder} has {len(others)} or more files that are neither images nor labels",
+                "correct the path",
+            )
+    others += [each for each in named_so if not any(path.startswith(f"{each}{os.sep}") for path in paths)]
     paths = _once(paths, found_problems)
     owned_labels = {label_file(path) for path in paths}  # some tools write 1.npy beside 1.jpg
     existing = Folders()
@@ -132,12 +145,17 @@ def _in_folder(folder: str, found_problems: list[Problem]) -> set[str]:
         labels = label_file(path)
         is_labeled = labels not in owned_labels and existing.have(labels)
         kind = problems.UNKNOWN_FORMAT if is_labeled else problems.NOT_AN_IMAGE
-        found_problems.append(Problem(kind, os.path.dirname(path), "file", os.path.basename(path), "left out"))
+        what = "folder" if os.path.isdir(path) else "file"
+        found_problems.append(Problem(kind, os.path.dirname(path), what, os.path.basename(path), "left out"))
     return paths
 
 
-def _walk(folder: str) -> Iterator[tuple[str, list[str]]]:
-    """Yields a folder and all below it, each once, with its files. A link may lead to a folder above it."""
+def _has_image_suffix(name: str) -> bool:
+    return os.path.splitext(name)[1].lower() in images.SUFFIXES
+
+
+def _walk(folder: str) -> Iterator[tuple[str, list[str], list[str]]]:
+    """Yields a folder and all below it, each once, with its folders and files. A link may lead to a folder above it."""
     seen = set()
     for directory, folders, names in os.walk(folder, followlinks=True):
         state = os.stat(directory)
@@ -146,7 +164,7 @@ def _walk(folder: str) -> Iterator[tuple[str, list[str]]]:
             continue
         seen.add((state.st_dev, state.st_ino))
         folders[:] = sorted(name for name in folders if not name.startswith("."))  # .ipynb_checkpoints has copies
-        yield directory, names
+        yield directory, folders, names
 
 
 def _once(paths: set[str], found_problems: list[Problem]) -> set[str]:
