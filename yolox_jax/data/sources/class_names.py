@@ -4,10 +4,11 @@ import collections
 from collections.abc import Sequence
 
 from yolox_jax.data.sources import problems
+from yolox_jax.data.sources.documents import shortened
 from yolox_jax.errors import UserError
 from yolox_jax.types import Problem
 
-_NUM_SHOWN = 5
+_NUM_SHOWN, _LONGEST_SHOWN = 5, 100
 
 
 def merge(names: Sequence[str]) -> tuple[tuple[str, ...], list[int]]:
@@ -29,7 +30,7 @@ def check_different(names: Sequence[str], ids: Sequence[int], file: str, *, may_
         ids_of[name].append(id)
     for name, of_name in ids_of.items():
         if len(of_name) > 1:
-            which = f"{' and '.join(map(str, of_name))} are both called {name!r}"
+            which = f"{' and '.join(map(str, of_name))} are both called {shortened(name)}"
             if not may_be_alike:
                 raise UserError(
                     f"{file}: the classes {which}",
@@ -48,8 +49,14 @@ def difference(one: Sequence[str], other: Sequence[str], name_one: str, name_oth
     if parts:
         return "; ".join(parts)
     place = next(place for place, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
-    return f"class {place} is {one[place]} in {name_one} and {other[place]} in {name_other}"
+    return f"class {place} is {_short(one[place])} in {name_one} and {_short(other[place])} in {name_other}"
 
 
 def _shown(names: Sequence[str]) -> str:
-    return ", ".join(names[:_NUM_SHOWN]) + (f" and {len(names) - _NUM_SHOWN} more" if len(names) > _NUM_SHOWN else "")
+    return ", ".join(map(_short, names[:_NUM_SHOWN])) + (
+        f" and {len(names) - _NUM_SHOWN} more" if len(names) > _NUM_SHOWN else ""
+    )
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= _LONGEST_SHOWN else f"{name[:_LONGEST_SHOWN]}…"

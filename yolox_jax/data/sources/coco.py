@@ -14,7 +14,7 @@ from yolox_jax.data import files, images
 from yolox_jax.data.folders import Folders, find_each
 from yolox_jax.data.images import ImageConfig
 from yolox_jax.data.sources import class_names, coco_masks, problems, usable
-from yolox_jax.data.sources.documents import DocumentError, parse_json
+from yolox_jax.data.sources.documents import DocumentError, parse_json, shortened
 from yolox_jax.data.sources.problems import SourceError
 from yolox_jax.errors import UserError
 from yolox_jax.types import Example, Problem
@@ -179,7 +179,7 @@ class CocoSource:
             area = xywh[2] * xywh[3] if record.get("area") is None else record["area"]
             crowd = record.get("iscrowd") or 0
             if crowd not in (0, 1):
-                self._add_problem(problems.NOT_A_FLAG, name, f"iscrowd {crowd!r}", "taken as 0")
+                self._add_problem(problems.NOT_A_FLAG, name, f"iscrowd {shortened(crowd)}", "taken as 0")
             is_crowd = crowd == 1 and not self._crowd_as_object
             first_crowd = first_crowd or (name if is_crowd else None)
             rows.append((index_of[image_id], self._label_of[record["category_id"]], xywh, area, is_crowd))
@@ -201,15 +201,15 @@ class CocoSource:
 def _fault(record: dict[str, Any], bbox: Any, image: _Image | None, label_of: dict[int, int]) -> tuple[str, str] | None:
     """Returns the kind of an annotation's first fault, and a description of it; None if there is no fault."""
     if image is None:
-        return problems.UNKNOWN_IMAGE, f"image_id {record.get('image_id')!r}"
+        return problems.UNKNOWN_IMAGE, f"image_id {shortened(record.get('image_id'))}"
     if _id(record, "category_id") not in label_of:
-        return problems.UNKNOWN_CATEGORY, f"category_id {record.get('category_id')!r}"
+        return problems.UNKNOWN_CATEGORY, f"category_id {shortened(record.get('category_id'))}"
     kind = problems.box_fault(bbox, image.width, image.height)
     if kind is not None and kind != problems.PARTLY_OUTSIDE:
         return kind, _found_box(bbox, image)
     area = 1 if record.get("area") is None else record["area"]
     if not problems.is_finite(area) or area <= 0:
-        return problems.NO_AREA, f"area {area!r}"
+        return problems.NO_AREA, f"area {shortened(area)}"
     return None if kind is None else (kind, _found_box(bbox, image))
 
 
@@ -222,7 +222,7 @@ def _id(record: dict[str, Any], key: str) -> Any:
 
 
 def _found_box(bbox: Any, image: _Image) -> str:
-    return f"bbox {bbox!r} in image {image.id} of {image.width}x{image.height} pixels"
+    return f"bbox {shortened(bbox)} in image {image.id} of {image.width}x{image.height} pixels"
 
 
 def _read_json(file: str, max_mb: int) -> dict[str, Any]:
@@ -269,11 +269,12 @@ def _by_id(records: list[Any], kind: str, file: str) -> dict[Any, dict[str, Any]
         for field, is_right in _FIELDS[kind].items():
             if not is_right(record.get(field)):
                 raise UserError(
-                    f"{file}: {kind} number {number} has no usable {field!r} ({record!r})", "correct the record"
+                    f"{file}: {kind} number {number} has no usable {field!r} ({shortened(record)})",
+                    "correct the record",
                 )
         id = _id(record, "id")
         if id in by_id:
-            raise UserError(f"{file}: {kind} id {id!r} occurs twice", f"give each {kind} a different id")
+            raise UserError(f"{file}: {kind} id {shortened(id)} occurs twice", f"give each {kind} a different id")
         by_id[id] = record
     if not by_id:
         raise UserError(f"{file} lists no {kind}", "give a COCO detection json (instances_*.json)")

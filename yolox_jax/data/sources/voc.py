@@ -13,6 +13,7 @@ from yolox_jax.data import files, images
 from yolox_jax.data.folders import Folders
 from yolox_jax.data.images import ImageConfig
 from yolox_jax.data.sources import coco_format, problems, usable, voc_files, voc_xml
+from yolox_jax.data.sources.documents import shortened
 from yolox_jax.data.sources.problems import SourceError
 from yolox_jax.data.sources.voc_xml import Xml
 from yolox_jax.errors import UserError
@@ -195,7 +196,12 @@ class VocSource:
         width, height = map(voc_xml.number, xml.size)
         if width >= 1 and height >= 1:
             return int(width), int(height)
-        where = (problems.NO_IMAGE_SIZE, xml_file, "size", f"width {xml.size[0]!r}, height {xml.size[1]!r}")
+        where = (
+            problems.NO_IMAGE_SIZE,
+            xml_file,
+            "size",
+            f"width {shortened(xml.size[0])}, height {shortened(xml.size[1])}",
+        )
         try:
             pixels = images.read(path, self._image_config)
         except images.ImageError as error:
@@ -213,7 +219,9 @@ class VocSource:
         for number, (each, xywh) in enumerate(zip(xml.objects, boxes_xywh, strict=True), 1):
             where = (file, f"object {number} ({each.name})")
             if each.name not in label_of:
-                self._add_problem(problems.UNKNOWN_CATEGORY, *where, f"name {each.name!r}", "object left out", 1)
+                self._add_problem(
+                    problems.UNKNOWN_CATEGORY, *where, f"name {shortened(each.name)}", "object left out", 1
+                )
                 continue
             fault = problems.box_fault(xywh, image.width, image.height)
             if fault is not None:
@@ -225,7 +233,7 @@ class VocSource:
                 if not usable:
                     continue
             if each.difficult not in ("0", "1"):
-                self._add_problem(problems.NOT_A_FLAG, *where, f"difficult {each.difficult!r}", "taken as 0")
+                self._add_problem(problems.NOT_A_FLAG, *where, f"difficult {shortened(each.difficult)}", "taken as 0")
             yield label_of[each.name], tuple(xywh), each.difficult == "1"
 
     def _add_problem(self, kind: str, file: str, record: str, found: str, action: str, num_left_out: int = 0) -> None:
