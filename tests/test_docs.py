@@ -53,8 +53,8 @@ def _fields(config: ConfigDict, prefix: str = "") -> set[str]:
     return names
 
 
-def _is_program(tool: str) -> bool:
-    path = ROOT / "yolox_jax" / "tools" / tool
+def _is_program(module: str) -> bool:
+    path = ROOT / module
     return path.with_suffix(".py").is_file() or (path / "__main__.py").is_file()
 
 
@@ -98,9 +98,9 @@ def test_every_file_and_program_that_a_document_names_is_there(document):
     for target in re.findall(r"\]\((?!https?://)([^)#]+)(?:#[^)]*)?\)", text):
         assert (document.parent / target).exists(), target
     for tool in re.findall(r"\byolox_jax\.tools\.([a-z_]+)", text):
-        assert _is_program(tool), tool
+        assert _is_program(f"yolox_jax/tools/{tool}"), tool
     for module in re.findall(r"-m ((?:benchmarks|tests)[a-z_.]*)", text):
-        assert (ROOT / f"{module.replace('.', '/')}.py").is_file(), module
+        assert _is_program(module.replace(".", "/")), module
     for file in re.findall(r"(?<![\w/])((?:configs|tests|benchmarks)/[\w/]+\.(?:py|npz|json|md))", text):
         assert (ROOT / file).is_file(), file
 

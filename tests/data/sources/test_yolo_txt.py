@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from yolox_jax.data.images import ImageError
-from yolox_jax.data.sources import problems, yolo_yaml
+from yolox_jax.data.sources import problems
 from yolox_jax.data.sources.yolo_txt import YoloTxtSource
 from yolox_jax.errors import UserError
 
@@ -181,28 +181,6 @@ def test_other_files_among_the_images_are_problems_but_hidden_ones_are_not(folde
         ("a.npy", problems.NOT_AN_IMAGE),
         ("b.heic", problems.UNKNOWN_FORMAT),
     ]
-
-
-def test_a_folder_in_the_place_of_an_image_is_a_problem_and_one_of_images_is_not(folder):
-    for name in ("train/a", "train/b", "train/scene.jpg/c"):
-        folder.add(name, LINE)
-    (folder.root / "images" / "train" / "b.png").unlink()
-    (folder.root / "images" / "train" / "b.png").mkdir()
-    source = folder.open()
-    assert ids(source) == ["images/train/a.png", "images/train/scene.jpg/c.png"]
-    (problem,) = source.problems
-    assert (problem.kind, problem.record, problem.found) == (problems.UNKNOWN_FORMAT, "folder", "b.png")
-
-
-def test_a_folder_of_other_files_is_refused_before_the_whole_disk_is_listed(folder, monkeypatch):
-    monkeypatch.setattr(yolo_yaml, "_MANY_OTHERS", 3)
-    folder.add("train/a", LINE)
-    for number in range(13):
-        folder.write(f"images/train/{number}.json", "")
-    assert len(folder.open()) == 1
-    folder.write("images/train/13.json", "")
-    with pytest.raises(UserError, match="images/train has 14 or more files that are neither images nor labels"):
-        folder.open()
 
 
 @pytest.mark.parametrize("space", ["\f", "\v", "\x1c", "\x85", "\u2028"])
