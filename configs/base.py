@@ -64,7 +64,7 @@ def _head_of_2025() -> ConfigDict:
     config.data.repeat_threshold = 0.0
 
     # Input and augmentation
-    config.input_size = (640, 640)  # height, width
+    config.input_size = (640, 640)  # height, width; or one number: --config.input_size=640
     config.mosaic = ConfigDict()
     config.mosaic.prob = 1.0  # exp.mosaic_prob
     config.mosaic.degrees = 10.0  # exp.degrees

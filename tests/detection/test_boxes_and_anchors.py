@@ -57,6 +57,17 @@ def test_anchor_points_are_ordered_by_stride_then_row():
     np.testing.assert_array_equal(grid.centers[-2:], [[16, 16], [16, 48]])
 
 
+@pytest.mark.parametrize("size_hw", [640, (640,), [640, 640], np.array([640, 640])])
+def test_one_number_is_a_size_of_equal_sides(size_hw):
+    assert anchors.check_size(size_hw) == (640, 640)
+
+
+@pytest.mark.parametrize("size_hw", [(), ("640x640",), ("640", "640"), (640.0,), (True,), (64, 64, 64), (None, 640)])
+def test_what_is_not_one_or_two_whole_numbers_is_refused(size_hw):
+    with pytest.raises(UserError, match=r"multiples of 32: 640 for both sides, or \(480, 640\)"):
+        anchors.check_size(size_hw)
+
+
 @pytest.mark.parametrize("size_hw", [(100, 64), (64, 0), (-32, 32)])
 def test_a_size_that_is_not_a_multiple_of_32_is_refused(size_hw):
     with pytest.raises(UserError, match=f"{size_hw[0]}x{size_hw[1]}.*multiples of 32"):

@@ -7,7 +7,7 @@ from yolox_jax.errors import UserError
 
 
 def parse_size(sides: Sequence[str]) -> tuple[int, int]:
-    """Parses height and width; a single number is both.
+    """Parses height and width, or one number for both.
 
     Raises:
       UserError: a side is not a number or not a multiple of 32.
@@ -16,4 +16,4 @@ def parse_size(sides: Sequence[str]) -> tuple[int, int]:
         size_hw = [int(side) for side in sides]
     except ValueError as error:
         raise UserError(f"--size is {','.join(sides)}", "give one number, or height,width") from error
-    return check_size(size_hw * 2 if len(size_hw) == 1 else size_hw)
+    return check_size(size_hw)

@@ -9,6 +9,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from yolox_jax.cli.commands import how_to_run
+from yolox_jax.detection.anchors import check_size
 from yolox_jax.evaluation.evaluate import EvalResult
 from yolox_jax.models import yolox
 from yolox_jax.storage import Location
@@ -29,7 +30,7 @@ def print_start(
     """Prints model, devices, data, number of steps, and the run directory."""
     train_source, val_source = sources
     names = ", ".join(train_source.class_names[:8]) + (" …" if len(train_source.class_names) > 8 else "")
-    height, width = config.input_size
+    height, width = check_size(config.input_size)
     variables = {"params": train_state.params, "batch_stats": train_state.batch_stats}
     num_params = sum(leaf.size for leaf in jax.tree.leaves(train_state.params))
     plain = yolox.create(config.model, len(train_source.class_names), space_to_depth=False)

@@ -13,18 +13,23 @@ from yolox_jax.types import Anchors
 STRIDES = (8, 16, 32)
 
 
-def check_size(size_hw: Sequence[int]) -> tuple[int, int]:
-    """Returns the size as (height, width).
+def check_size(size_hw: int | Sequence[int]) -> tuple[int, int]:
+    """Returns the size as (height, width); a single number is both.
 
     Raises:
-      UserError: it is not two positive multiples of 32.
+      UserError: it is not one or two positive multiples of 32.
     """
-    if len(size_hw) != 2 or min(size_hw) <= 0 or any(side % STRIDES[-1] for side in size_hw):
+    sides = (size_hw,) if isinstance(size_hw, int) else tuple(size_hw)
+    if len(sides) not in (1, 2) or not all(map(_is_right_side, sides)):
         raise UserError(
-            f"the input size is {'x'.join(map(str, size_hw))} (height x width)",
-            f"give two positive multiples of {STRIDES[-1]}",
+            f"the input size is {'x'.join(map(repr, sides))} (height x width)",
+            f"give positive multiples of {STRIDES[-1]}: 640 for both sides, or (480, 640)",
         )
-    return size_hw[0], size_hw[1]
+    return int(sides[0]), int(sides[-1])
+
+
+def _is_right_side(side: object) -> bool:
+    return isinstance(side, int | np.integer) and bool(side > 0) and side % STRIDES[-1] == 0
 
 
 @functools.lru_cache(maxsize=64)

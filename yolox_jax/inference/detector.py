@@ -103,8 +103,7 @@ class Detector:
         from yolox_jax.inference import pretrained  # here, since an exported file works without the network
 
         loaded = pretrained.load(str(weights), given.pop("dtype", "auto"))
-        size = given.pop("size", loaded.size_hw)
-        size_hw = check_size((size, size) if isinstance(size, int) else size)
+        size_hw = check_size(given.pop("size", loaded.size_hw))
         log(loaded.describe(size_hw))
         predict = pretrained.make_detect(loaded, pretrained.detector_config(**given))
         return cls(predict, loaded.class_names, size_hw, (1, batch_size), log, loaded.image_config)

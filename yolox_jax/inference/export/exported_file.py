@@ -41,7 +41,7 @@ class Description:
         for name, texts in (("class_names", class_names), ("platforms", platforms)):
             if not (isinstance(texts, list) and texts and all(isinstance(text, str) for text in texts)):
                 raise ValueError(f"{name} is not a list of names")
-        if not (isinstance(size_hw, list) and all(type(side) is int for side in size_hw)):
+        if not (isinstance(size_hw, list) and len(size_hw) == 2 and all(type(side) is int for side in size_hw)):
             raise ValueError("size_hw is not a list of two whole numbers")
         if not (batch is None or (type(batch) is int and batch >= 1)):
             raise ValueError("batch is neither null nor a whole number of 1 or more")

@@ -6,6 +6,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from yolox_jax.detection.anchors import check_size
 from yolox_jax.tools.plan.chips import Topology
 from yolox_jax.tools.plan.compiling import compile_for_chip, make_topology_mesh
 from yolox_jax.tools.plan.programs import PROGRAMS
@@ -20,7 +21,7 @@ def plan(config: ConfigDict, topology: Topology, what: str, batch_per_chip: int,
     start = time.perf_counter()
     compiled = compile_for_chip(program.lowered)
     report = make_report(compiled, topology, batch_per_chip, program.argument_bytes)
-    described = {"model": config.model, "what": what, "input_size": list(config.input_size), "dtype": dtype}
+    described = {"model": config.model, "what": what, "input_size": list(check_size(config.input_size)), "dtype": dtype}
     return described | report | {"compile_seconds": time.perf_counter() - start}
 
 
