@@ -1,6 +1,7 @@
 """Flags, errors, exit codes and progress of the programs: everything between them and a terminal."""
 
 import contextlib
+import io
 import logging
 import sys
 import traceback
@@ -29,10 +30,12 @@ def run_program(main: Callable[[], None]) -> None:
             raise app.UsageError(f"unknown argument {argv[1]!r}: set config fields by --config.name=value")
         main()
 
-    app.run(without_arguments, flags_parser=_parse_flags)
+    app.run(without_arguments, flags_parser=parse_flags)
 
 
-def _parse_flags(argv: list[str]) -> list[str]:
+def parse_flags(argv: list[str]) -> list[str]:
+    """Parses the flags, and returns the program's name and its other arguments. A mistake ends it with one message."""
+    _show_any_text()
     try:
         rest: list[str] = flags.FLAGS(commands.prepare(argv))
     except UserError as error:
@@ -47,6 +50,13 @@ def _parse_flags(argv: list[str]) -> list[str]:
             raise
         sys.exit(f"error: --config has no field {unknown.args[0]}")
     return rest
+
+
+def _show_any_text() -> None:
+    """Prints characters that the terminal's encoding lacks as escapes: in names of classes and files, and in help."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _wrapped_user_error(error: BaseException | None) -> UserError | None:

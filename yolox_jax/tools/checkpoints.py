@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from absl import app, flags
 
 from yolox_jax import storage
-from yolox_jax.cli.terminal import quiet_libraries, user_errors
+from yolox_jax.cli.terminal import parse_flags, quiet_libraries, user_errors
 from yolox_jax.errors import NotFoundError
 from yolox_jax.weights import checkpoint
 from yolox_jax.weights.checkpoint import Listed
@@ -44,4 +44,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    app.run(main, flags_parser=parse_flags)

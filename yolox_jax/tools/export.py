@@ -14,7 +14,7 @@ from absl import app, flags
 
 from yolox_jax.cli.input_size import parse_size
 from yolox_jax.cli.outputs import output_file
-from yolox_jax.cli.terminal import quiet_libraries, user_errors
+from yolox_jax.cli.terminal import parse_flags, quiet_libraries, user_errors
 from yolox_jax.errors import UserError
 from yolox_jax.inference import pretrained
 from yolox_jax.inference.export.formats import FORMATS, ExportConfig
@@ -95,4 +95,4 @@ def _export(output: Path) -> None:
 
 if __name__ == "__main__":
     flags.mark_flags_as_required(["weights", "format"])
-    app.run(main)
+    app.run(main, flags_parser=parse_flags)

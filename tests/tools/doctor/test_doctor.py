@@ -38,22 +38,26 @@ def test_the_sheet_begins_with_the_images_that_have_findings():
 
 
 @pytest.mark.parametrize("is_clean", [True, False])
-def test_the_exit_code_is_1_for_errors_and_0_for_warnings(tmp_path, is_clean):
+def test_the_exit_code_is_1_for_errors_and_0_for_warnings_on_a_terminal_of_any_encoding(
+    tmp_path, is_clean, monkeypatch
+):
+    for name, value in {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}.items():
+        monkeypatch.setenv(name, value)  # ASCII, which has no 盒
     image = {"id": 1, "file_name": "1.png", "width": 40, "height": 40}
     box = {"id": 1, "image_id": 1, "category_id": 1 if is_clean else 7, "bbox": [5, 5, 20, 20]}
     for level, split in enumerate(("train", "val")):
         (tmp_path / split).mkdir()
         cv2.imwrite(str(tmp_path / split / "1.png"), np.full((40, 40, 3), 50 * level, np.uint8))
-        content = {"images": [image], "annotations": [box], "categories": [{"id": 1, "name": "cat"}]}
+        content = {"images": [image], "annotations": [box], "categories": [{"id": 1, "name": "盒"}]}
         (tmp_path / f"{split}.json").write_text(json.dumps(content))
     fields = {"kind": "coco", "root": tmp_path, "train": "train.json", "train_images": "train", "val": "val.json"}
     fields["val_images"] = "val"
     arguments = [f"--config={ROOT / 'configs' / 'yolox_nano.py'}", "--json=found.json", "--sheet=sheet.png"]
     arguments += [f"--config.data.{name}={value}" for name, value in fields.items()]
     finished = programs.run("-m yolox_jax.tools.doctor", arguments, tmp_path, 0 if is_clean else 1)
-    assert "train: 1 images" in finished.stdout and finished.stderr == ""
+    assert rf"train: 1 images, {int(is_clean)} boxes: \u76d2" in finished.stdout and finished.stderr == ""
     written = json.loads((tmp_path / "found.json").read_text())
-    assert written["splits"]["val"]["boxes_of_class"] == {"cat": int(is_clean)}
+    assert written["splits"]["val"]["boxes_of_class"] == {"盒": int(is_clean)}
     kinds = {(finding["severity"], finding["code"]) for finding in written["findings"]}
     assert ("error", "unknown-category") in kinds or is_clean
     assert ("warning", "class-with-few-boxes" if is_clean else "class-without-boxes") in kinds

@@ -18,7 +18,7 @@ from absl import app, flags
 from yolox_jax.cli import processes
 from yolox_jax.cli.input_size import parse_size
 from yolox_jax.cli.outputs import output_folder
-from yolox_jax.cli.terminal import quiet_libraries
+from yolox_jax.cli.terminal import parse_flags, quiet_libraries
 from yolox_jax.data.prefetch import Shard
 from yolox_jax.errors import writing
 from yolox_jax.inference.detector import Detector
@@ -77,4 +77,4 @@ def main(argv: list[str]) -> None:
 
 if __name__ == "__main__":
     flags.mark_flag_as_required("weights")
-    app.run(main)
+    app.run(main, flags_parser=parse_flags)
