@@ -151,6 +151,35 @@ def test_a_bad_annotation_is_one_problem_and_is_left_out(open_source, content, c
     assert len(source.ground_truth()["annotations"]) == 1
 
 
+_TRIANGLE = [[10, 5, 30, 5, 20, 25]]
+_RUNS = {"size": [HEIGHT, WIDTH], "counts": [10 * HEIGHT + 5, 20, HEIGHT * (WIDTH - 10) - 25]}
+
+
+@pytest.mark.parametrize("bbox", [[0, 0, 0, 0], [0.0, 0.0, 0.0, 0.0], [7, 7, 0, 0]])
+@pytest.mark.parametrize(("segmentation", "box"), [(_TRIANGLE, [10, 5, 20, 20]), (_RUNS, [10, 5, 1, 20])])
+def test_an_empty_bbox_beside_a_segmentation_is_replaced_by_its_box(open_source, content, bbox, segmentation, box):
+    content["annotations"] = [annotation(3, bbox=bbox, segmentation=segmentation)]
+    source = open_source(content)
+    assert source.ground_truth()["annotations"][0]["bbox"] == box
+    (problem,) = source.problems
+    assert problem.kind == problems.EMPTY_BBOX and problem.record == "annotation 3" and problem.num_left_out == 0
+    assert str(bbox) in problem.found and "segmentation" in problem.action
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        *({"bbox": [0, 0, 0, 0], "segmentation": none} for none in (None, [], [[1, 1, 1, 1, 1, 1]])),
+        {"bbox": [5, 5, 10, 0], "segmentation": _TRIANGLE},  # states a width, so it is no placeholder
+    ],
+)
+def test_an_empty_bbox_without_a_segmentation_of_any_extent_is_left_out(open_source, content, changes):
+    content["annotations"].append(annotation(3, **changes))
+    source = open_source(content)
+    assert source.num_boxes(0) == 1
+    assert [problem.kind for problem in source.problems] == [problems.NO_SIZE]
+
+
 @pytest.mark.parametrize(
     ("bbox", "clipped"),
     [([50, 10, 11.5, 5], [50, 10, 60, 15]), ([-4, 10, 9, 5], [0, 10, 5, 15]), ([0, 38, 5, 9], [0, 38, 5, 40])],

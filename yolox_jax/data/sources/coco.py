@@ -37,8 +37,8 @@ class CocoSource:
 
     Label k is the k-th category by id; `merge_same_names` makes one of those with the same name. The boxes to learn are
     the reference's: those with area > 0 that are not crowds, clipped to the image; `crowd_as_object` makes an object of
-    each crowd. An annotation without a bbox has the box of its segmentation. Faults in the json are logged and listed
-    in `problems`.
+    each crowd. An annotation without a bbox, or with an empty one, has the box of its segmentation. Faults in the json
+    are logged and listed in `problems`.
 
     Raises:
       UserError: the file is not a COCO data set, none of its images is on disk, or all annotations are faulty.
@@ -166,7 +166,7 @@ class CocoSource:
                 continue  # its image file is missing, which is listed as a problem already
             image = self._images[index_of[image_id]] if image_id in index_of else None
             name = f"annotation {record['id']}" if "id" in record else f"annotations[{number}]"
-            bbox: Any = record.get("bbox") or coco_masks.bounding_box(record.get("segmentation"))
+            bbox = _bbox(record)
             fault = _fault(record, bbox, image, self._label_of)
             if fault is not None:
                 kind, found = fault
@@ -175,6 +175,9 @@ class CocoSource:
                 self._add_problem(kind, name, found, action, num_left_out=0 if usable else 1)
                 if not usable:
                     continue
+            if bbox is not record.get("bbox") and record.get("bbox"):
+                found = f"bbox {record['bbox']!r}"
+                self._add_problem(problems.EMPTY_BBOX, name, found, "the box of its segmentation is used")
             xywh = tuple(bbox)
             area = xywh[2] * xywh[3] if record.get("area") is None else record["area"]
             crowd = record.get("iscrowd") or 0
@@ -219,6 +222,21 @@ def _id(record: dict[str, Any], key: str) -> Any:
     if isinstance(value, float) and value.is_integer():
         return int(value)
     return value if isinstance(value, int | str) else None
+
+
+def _bbox(record: dict[str, Any]) -> Any:
+    """Returns the bbox of an annotation, or the box of its segmentation if it has none or one without any extent.
+
+    Mask tools write [0, 0, 0, 0] for a box that they did not compute. MMDetection leaves such annotations out, and
+    pycocotools counts them as objects that nothing can match.
+    """
+    bbox = record.get("bbox")
+    if not bbox:
+        return coco_masks.bounding_box(record.get("segmentation"))
+    if isinstance(bbox, list) and bbox[2:] == [0, 0]:
+        box = coco_masks.bounding_box(record.get("segmentation"))
+        return bbox if box is None or 0 in box[2:] else box
+    return bbox
 
 
 def _found_box(bbox: Any, image: _Image) -> str:

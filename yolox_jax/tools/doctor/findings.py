@@ -60,6 +60,7 @@ _OF_KIND: dict[str, tuple[Severity, str, str]] = {
     ),
     problems.NO_AREA: ("error", "no-area", "correct the area, or delete the field"),
     problems.NOT_FOUR_NUMBERS: ("error", "not-four-numbers", "write four numbers, or delete the annotation"),
+    problems.EMPTY_BBOX: ("warning", "empty-bbox", "write the box of the segmentation, unless that is wrong"),
     problems.NO_SIZE: ("error", "box-without-size", "draw the box again, or delete the annotation"),
     problems.OUTSIDE: (
         "error",
