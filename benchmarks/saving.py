@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from tests.training import toy
 from yolox_jax.detection.losses import LossConfig
 from yolox_jax.detection.simota import SimOtaConfig
 from yolox_jax.mesh import make_mesh, place, shard_batch
@@ -55,8 +56,7 @@ def main() -> None:
         for turn in range(2 * arguments.turns):
             start = time.perf_counter()
             if turn % 2 == 0:
-                meta = checkpoint.Meta(arguments.model, ("thing",), turn + 1, {}, {"next_step": turn + 1})
-                checkpoints.save(train_state, meta)
+                checkpoints.save(train_state, toy.meta(turn + 1))
                 returning.append(time.perf_counter() - start)
             for _ in range(_STEPS_PER_TURN):
                 train_state, metrics = step(train_state, batch)

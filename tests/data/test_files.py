@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from configs import base
+from yolox_jax import storage
 from yolox_jax.data import files, image_header, images
 from yolox_jax.data.images import ImageConfig, ImageError
 from yolox_jax.errors import UserError
@@ -39,7 +40,7 @@ def test_what_is_not_a_file_is_refused_at_once(tmp_path, monkeypatch, kind):
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "a.jpg"
     NOT_FILES[kind](path)
-    with pytest.raises(files.RefusedFileError, match=f"it is {kind}, not a file"):
+    with pytest.raises(storage.RefusedFileError, match=f"it is {kind}, not a file"):
         files.read_bytes(path)
     with pytest.raises(ImageError, match=rf"a\.jpg cannot be read \(it is {kind}, not a file\): put it back or take"):
         images.read(path)
@@ -53,7 +54,7 @@ def test_a_file_above_the_limit_is_refused_before_it_is_read(tmp_path):
         images.read(path)
     path.write_bytes(bytes(2 << 20))
     assert len(files.read_bytes(path, max_mb=2)) == 2 << 20
-    with pytest.raises(files.RefusedFileError, match="it has 2 MiB, .* is 1"):
+    with pytest.raises(storage.RefusedFileError, match="it has 2 MiB, .* is 1"):
         files.read_bytes(path, max_mb=1)
 
 

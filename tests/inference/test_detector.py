@@ -8,6 +8,7 @@ from PIL import Image
 
 from tests.inference.white_pixels import CLASS_NAMES, WhitePixels, white_box
 from tests.material import golden_shapes, material, nano_of_seven_classes
+from tests.training import toy
 from yolox_jax import Detector
 from yolox_jax.augment.geometry import letterbox
 from yolox_jax.data import images
@@ -20,7 +21,7 @@ from yolox_jax.training import optim, state
 from yolox_jax.training.checkpoints import Checkpoints
 from yolox_jax.training.compilation import CompileCounter
 from yolox_jax.types import Detections
-from yolox_jax.weights import checkpoint, official
+from yolox_jax.weights import official
 from yolox_jax.weights.coco_names import COCO_NAMES
 from yolox_jax.weights.torch_writer import save_pth
 
@@ -141,8 +142,8 @@ def run(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("run")
     _, variables = nano_of_seven_classes()
     checkpoints = Checkpoints(workdir)
-    config = {"input_size": [64, 96]}
-    checkpoints.save(state.create(variables, optim.sgd(0.9, 0.0)), checkpoint.Meta("nano", _SEVEN, 3, config, {}))
+    meta = toy.meta(3, class_names=_SEVEN, config={"input_size": [64, 96], "optimizer": "sgd"})
+    checkpoints.save(state.create(variables, optim.sgd(0.9, 0.0)), meta)
     checkpoints.close()
     return workdir
 

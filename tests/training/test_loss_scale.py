@@ -14,7 +14,6 @@ from yolox_jax.training import loss_scale, parallel, state
 from yolox_jax.training.checkpoints import Checkpoints
 from yolox_jax.training.loss_scale import LossScale
 from yolox_jax.training.step import train_step
-from yolox_jax.weights.checkpoint import Meta
 
 _MODEL = toy.ToyDetector(dtype=jnp.float16)
 
@@ -225,13 +224,9 @@ def test_a_step_that_no_scale_can_mend_is_a_bad_one_and_leaves_the_scale(one, ba
 # Checkpoints
 
 
-def _meta(step: int) -> Meta:
-    return Meta("nano", ("cat",), step, {}, {"next_step": step})
-
-
 def _save(folder, now, step: int) -> None:
     checkpoints = Checkpoints(folder)
-    checkpoints.save(now, _meta(step))
+    checkpoints.save(now, toy.meta(step))
     checkpoints.close()
 
 

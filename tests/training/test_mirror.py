@@ -20,7 +20,6 @@ from yolox_jax.training.bucket_claim import BucketClaim, ClaimLost
 from yolox_jax.training.checkpoints import Checkpoints
 from yolox_jax.training.mirror import Mirror
 from yolox_jax.weights import bucket_copy, checkpoint, manifest
-from yolox_jax.weights.checkpoint import Meta
 
 
 class _Run:
@@ -48,7 +47,7 @@ class _Run:
             self.step += 1
             self.state = self.state.replace(step=self.state.step + 1, ema=jax.tree.map(lambda x: x + 1, self.state.ema))
             if self.step % 2 == 0:
-                self.checkpoints.save(self.state, Meta("nano", ("cat",), self.step, {}, {"next_step": self.step}))
+                self.checkpoints.save(self.state, toy.meta(self.step))
                 self.mirror.request(saving=self.step)
             if self.step % 4 == 0:
                 self._note({"step": self.step - 1, "event": "evaluation"})

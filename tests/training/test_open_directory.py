@@ -20,7 +20,6 @@ from yolox_jax.training.interruption import Stopped
 from yolox_jax.training.open_directory import opened
 from yolox_jax.training.run_directory import RunDirectoryError
 from yolox_jax.weights import checkpoint, manifest
-from yolox_jax.weights.checkpoint import Meta
 
 
 @pytest.fixture(autouse=True)
@@ -57,7 +56,7 @@ def _save(directory, step, resume=None):
     assert (None if restored is None else restored[1].step) == resume
     state = toy.create_state() if restored is None else restored[0]
     state = state.replace(ema=jax.tree.map(lambda x: x + 1, state.ema))
-    checkpoints.save(state, Meta("nano", ("cat",), step, {}, {"next_step": step}))
+    checkpoints.save(state, toy.meta(step))
     directory.copy(saving=step)
     checkpoints.close()
     return state

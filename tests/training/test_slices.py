@@ -16,7 +16,6 @@ from tests.training import toy
 from yolox_jax.mesh import make_mesh, place
 from yolox_jax.training import hosts, open_directory, parallel, run_directory
 from yolox_jax.training.checkpoints import Checkpoints
-from yolox_jax.weights.checkpoint import Meta
 
 address, number, run = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])
 run_directory.can_rename = lambda folder: False  # a folder takes the place of a bucket
@@ -33,7 +32,7 @@ with hosts.joined(address, 2, number):
                     for a, b in zip(ours.addressable_shards, theirs.addressable_shards, strict=True):
                         np.testing.assert_array_equal(a.data, b.data)
             for step in (first, first + 1):
-                checkpoints.save(state, Meta("nano", ("cat",), step, {}, {"next_step": step}, 4, 2))
+                checkpoints.save(state, toy.meta(step, num_devices=4, num_processes=2))
                 directory.copy(saving=step)
                 checkpoints.record_ap(step, step / 10)
             checkpoints.close()

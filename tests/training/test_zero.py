@@ -14,7 +14,6 @@ from yolox_jax.mesh import AXIS, make_mesh, place, shard_batch
 from yolox_jax.training import optim, parallel, state, zero
 from yolox_jax.training.checkpoints import Checkpoints
 from yolox_jax.training.step import train_step
-from yolox_jax.weights import checkpoint
 
 _OPTIMIZERS = {"sgd": toy.OPTIMIZER, "adamw": optim.adamw(0.05)}
 
@@ -146,7 +145,7 @@ def written(tmp_path_factory):
         folders[num_devices, shard_state] = folder = tmp_path_factory.mktemp("run")
         now, _ = _run(num_devices, shard_state, 3, bn_axis=AXIS)
         checkpoints = Checkpoints(folder)
-        checkpoints.save(now, checkpoint.Meta("nano", ("cat",), 3, {}, {"next_step": 3}, num_devices))
+        checkpoints.save(now, toy.meta(3, num_devices=num_devices))
         checkpoints.close()
         folders[num_devices, shard_state] = (folder, jax.device_get(now))
     return folders

@@ -1,5 +1,6 @@
 """The smallest network that a training step accepts: one convolution with BatchNorm for each level."""
 
+import dataclasses
 from typing import Any
 
 import flax.linen as nn
@@ -15,6 +16,7 @@ from yolox_jax.training import optim, state
 from yolox_jax.training.schedule import Schedule
 from yolox_jax.training.step import StepConfig
 from yolox_jax.types import Batch, Predictions
+from yolox_jax.weights.meta import Meta
 
 NUM_CLASSES = 3
 SIZE = 64
@@ -56,6 +58,14 @@ def create_variables() -> Any:
 
 def create_state() -> state.TrainState:
     return state.create(create_variables(), OPTIMIZER)
+
+
+def meta(step: int, **changes: Any) -> Meta:
+    """The meta of a checkpoint, with these fields changed."""
+    config = {"input_size": [SIZE, SIZE], "optimizer": "sgd"}
+    data_state = {"next_step": step, "num_images": 8, "data_set_crc": 1, "global_batch": 4}
+    data_state |= {"seed": 0, "mosaic_window": 256}
+    return dataclasses.replace(Meta("nano", ("cat", "dog"), step, config, data_state), **changes)
 
 
 def random_batch(seed: int, batch_size: int = 16) -> Batch:

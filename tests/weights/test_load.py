@@ -6,6 +6,7 @@ import pytest
 from flax.traverse_util import flatten_dict
 
 from tests.material import material, nano_of_seven_classes
+from tests.training import toy
 from yolox_jax.errors import NotFoundError, UserError
 from yolox_jax.models import yolox
 from yolox_jax.training import optim, state
@@ -24,7 +25,7 @@ def run(tmp_path_factory):
     checkpoints = Checkpoints(workdir)
     train_state = state.create(variables, optim.sgd(0.9, 0.0))
     raw = jax.tree.map(lambda x: 2 * x, train_state.params)
-    checkpoints.save(train_state.replace(params=raw), checkpoint.Meta("nano", _SEVEN, 3, {}, {}))
+    checkpoints.save(train_state.replace(params=raw), toy.meta(3, class_names=_SEVEN))
     checkpoints.close()
     return workdir, variables
 

@@ -1,20 +1,13 @@
 """Reads files of a data set: only regular ones of a limited size, since a pipe would hang and /dev/zero never end."""
 
 import codecs
-import errno
 import locale
-import os
-import stat
 from pathlib import Path
+
+from yolox_jax import storage
 
 MAX_MB = 2048  # config.data.max_file_mb of configs/base.py, for what has no config
 
-_KINDS = {
-    stat.S_IFIFO: "a pipe",
-    stat.S_IFCHR: "a device",
-    stat.S_IFBLK: "a device",
-    stat.S_IFSOCK: "a socket",
-}
 _MARKS = {
     codecs.BOM_UTF8: "utf-8-sig",
     codecs.BOM_UTF32_LE: "utf-32",  # before UTF-16, whose mark it begins with
@@ -24,26 +17,13 @@ _MARKS = {
 }
 
 
-class RefusedFileError(OSError):
-    """What is at a path is not a regular file, or is too large. `strerror` says which."""
-
-
 def read_bytes(path: str | Path, max_mb: int = MAX_MB) -> bytes:
     """Reads a whole file.
 
     Raises:
       OSError: it cannot be read, or is refused (`RefusedFileError`).
     """
-    try:
-        _check(os.stat(path), path, max_mb)  # before opening, which some devices notice
-        # Non-blocking, since the path may have become a pipe meanwhile.
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    except ValueError as error:  # a null character, or a lone surrogate
-        raise RefusedFileError(errno.EINVAL, f"its path is no file name: {error}", str(path)) from error
-    with open(descriptor, "rb") as stream:
-        state = os.fstat(descriptor)
-        _check(state, path, max_mb)
-        return stream.read(state.st_size)
+    return storage.read_regular(path, max_mb, "config.data.max_file_mb")
 
 
 def read_text(path: str | Path, max_mb: int = MAX_MB) -> str:
@@ -65,14 +45,3 @@ def read_text(path: str | Path, max_mb: int = MAX_MB) -> str:
             raise
         text = data.decode(local)
     return text.replace("\r\n", "\n").replace("\r", "\n")
-
-
-def _check(state: os.stat_result, path: str | Path, max_mb: int) -> None:
-    if stat.S_ISDIR(state.st_mode):
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-    if not stat.S_ISREG(state.st_mode):
-        kind = _KINDS.get(stat.S_IFMT(state.st_mode), "something else")
-        raise RefusedFileError(errno.EINVAL, f"it is {kind}, not a file", str(path))
-    if state.st_size > max_mb << 20:
-        size = f"it has {state.st_size / 2**20:.0f} MiB, config.data.max_file_mb is {max_mb}"
-        raise RefusedFileError(errno.EFBIG, size, str(path))

@@ -10,6 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from yolox_jax import storage
 from yolox_jax.data import files, image_header, image_pixels
 from yolox_jax.data.image_header import JPEG_MARKER, JPEG_START, PNG_START
 from yolox_jax.data.image_pixels import UnknownRangeError
@@ -87,7 +88,7 @@ def read_bytes(path: str | Path, config: ImageConfig = ImageConfig()) -> bytes:
         ) from error
 
 
-_OF_THIS_FILE = (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError, files.RefusedFileError)
+_OF_THIS_FILE = (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError, storage.RefusedFileError)
 
 
 def read(path: str | Path, config: ImageConfig = ImageConfig(), *, ignore_orientation: bool = False) -> np.ndarray:

@@ -36,6 +36,7 @@ from yolox_jax.storage.files import (
 )
 from yolox_jax.storage.local_copy import copy_file, copy_folder
 from yolox_jax.storage.locations import BucketPath, Location, is_remote, resolve
+from yolox_jax.storage.regular import RefusedFileError, read_regular
 from yolox_jax.storage.transfers import download, upload
 
 __all__ = [
@@ -43,6 +44,7 @@ __all__ = [
     "Entry",
     "Location",
     "Patience",
+    "RefusedFileError",
     "StorageError",
     "UnreachableError",
     "check_writable",
@@ -59,6 +61,7 @@ __all__ = [
     "list_names",
     "move",
     "read_bytes",
+    "read_regular",
     "read_versioned",
     "remove",
     "remove_tree",

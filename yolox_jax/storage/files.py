@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 from yolox_jax.errors import NotFoundError, writing
 from yolox_jax.storage.client import Patience, filesystem, request, send
 from yolox_jax.storage.locations import BucketPath, Location
+from yolox_jax.storage.regular import check_size, read_regular
 
 T = TypeVar("T")
 
@@ -25,16 +26,19 @@ class Entry(NamedTuple):
     version: str  # differs if the content was replaced; "" if the store has no such tag
 
 
-def read_bytes(path: Location, patience: Patience = Patience()) -> bytes:
-    """Reads a whole file.
+def read_bytes(path: Location, patience: Patience = Patience(), most_mb: int | None = None) -> bytes:
+    """Reads a whole file, of at most `most_mb` MiB if that is given.
 
     Raises:
       NotFoundError, StorageError, UnreachableError: as `client.request`.
+      OSError: a local file cannot be read, or is no regular file; or the file is too large (`RefusedFileError`).
     """
     if isinstance(path, Path):
         with _found(path):
-            return path.read_bytes()
-    return send(str(path), "cat_file", path.key, num_bytes=entry(path, patience).size, patience=patience)
+            return read_regular(path, most_mb)
+    size = entry(path, patience).size
+    check_size(size, path, most_mb)
+    return send(str(path), "cat_file", path.key, num_bytes=size, patience=patience)
 
 
 def read_versioned(path: Location, patience: Patience = Patience()) -> tuple[bytes, str]:

@@ -8,8 +8,9 @@ import dataclasses
 import functools
 import json
 import logging
+import os
 import shutil
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,18 +26,9 @@ from yolox_jax.training.run_directory import write_atomically, writing
 from yolox_jax.training.slices import Slices
 from yolox_jax.training.state import TrainState
 from yolox_jax.weights import manifest
-from yolox_jax.weights.checkpoint import (
-    FOLDER,
-    CheckpointError,
-    Meta,
-    OtherFormatError,
-    best_step,
-    complete_steps,
-    first_line,
-    read_aps,
-    read_meta,
-    verify,
-)
+from yolox_jax.weights.aps import best_step, read_aps
+from yolox_jax.weights.checkpoint import FOLDER, complete_steps, explained, first_line, read_meta, verify
+from yolox_jax.weights.meta import CheckpointError, Meta, OtherFormatError
 
 logger = logging.getLogger("yolox_jax.training")
 
@@ -104,15 +96,17 @@ class Checkpoints:
         Raises:
           CheckpointError: this save or the previous one failed.
         """
-        if meta.step in self._unreadable:
+        # Process 0 decides: on disks of their own, the others have no finished checkpoints. Not orbax, which counts
+        # folders of other names and without content.
+        is_saved = hosts.broadcast_from_primary(meta.step not in self._unreadable and meta.step in self.steps())
+        if not is_saved and hosts.broadcast_from_primary(os.path.lexists(self.path(meta.step))):
             self._set_aside(meta.step)
         arrays = {name: ocp.args.StandardSave(item) for name, item in _items(state).items()}
         items = ocp.args.Composite(**arrays, meta=ocp.args.JsonSave(meta.to_json()))
         with self._write_errors():
             if self._manager is None:
                 self._manager = self._open()
-            # Process 0 decides: on disks of their own, the others have no finished checkpoints.
-            if not hosts.broadcast_from_primary(meta.step in self._manager.all_steps()):
+            if not is_saved:
                 self._manager.wait_until_finished()  # as `save` would; then no other step is being written
                 self._saving = meta.step
                 # force: after a fallback, orbax would otherwise skip the steps up to the unreadable checkpoint.
@@ -120,7 +114,7 @@ class Checkpoints:
 
     def _open(self) -> _Manager:
         options = ocp.CheckpointManagerOptions(
-            preservation_policy=_LatestAndBest(self._keep_last, self.aps, self._unreadable),
+            preservation_policy=_LatestAndBest(self._keep_last, self.aps, self._readable_steps),
             cleanup_tmp_directories=True,  # half-written by a killed run
             async_options=ocp.AsyncOptions(
                 timeout_secs=_SAVE_SECONDS,
@@ -130,6 +124,10 @@ class Checkpoints:
         )
         self._directory.mkdir(parents=True, exist_ok=True)
         return _Manager(self._directory, options=options)
+
+    def _readable_steps(self) -> set[int]:
+        """The steps that may be removed for newer ones: orbax takes other folders for checkpoints too."""
+        return {*self.steps(), self._saving} - self._unreadable
 
     def _unfinished(self) -> Path:
         """The folder to which orbax writes the checkpoint that is being saved, and which it then renames."""
@@ -159,10 +157,10 @@ class Checkpoints:
         self.close()
         if hosts.is_primary() or self._slices is not None:
             number = 1 + len(list(self._directory.glob(f"{step}.unreadable-*")))
-            with writing(self._directory):
+            with writing(self._directory), contextlib.suppress(FileNotFoundError):  # on a disk of its own
                 self.path(step).rename(self._directory / f"{step}.unreadable-{number}")
         hosts.all_true(True)  # a barrier: no process lists the folder before this
-        self._unreadable.remove(step)
+        self._unreadable.discard(step)
 
     def record_ap(self, step: int, ap: float) -> None:
         """Records the AP of a saved step, which decides the best checkpoint."""
@@ -228,7 +226,7 @@ class Checkpoints:
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
         wanted = _items(abstract if is_scaled else abstract.replace(loss_scale=None))
         items = {name: ocp.args.StandardRestore(item) for name, item in wanted.items()}
-        with contextlib.closing(self._open()) as manager:
+        with explained(wanted, self.path(step)), contextlib.closing(self._open()) as manager:
             found = manager.restore(step, args=ocp.args.Composite(**items))
         loss_scale = LossScale(**found[_LOSS_SCALE]) if _LOSS_SCALE in wanted else like.loss_scale
         if is_scaled and like.loss_scale is None:
@@ -265,18 +263,19 @@ class Checkpoints:
 
 @dataclasses.dataclass
 class _LatestAndBest(checkpoint_managers.PreservationPolicy):
-    """Keeps the last `num_latest` checkpoints, the one with the highest AP, and the unreadable ones."""
+    """Keeps the last `num_latest` readable checkpoints, the one with the highest AP, and all that is not readable."""
 
     num_latest: int
     aps: Callable[[], dict[int, float]]
-    unreadable: Collection[int]
+    readable: Callable[[], set[int]]
 
     def should_preserve(
         self, checkpoints: Sequence[Any], *, context: checkpoint_managers.PreservationContext
     ) -> Sequence[bool]:
-        steps = sorted({info.step for info in checkpoints} - set(self.unreadable))
-        keep = {*steps[-self.num_latest :], best_step(self.aps(), steps), *self.unreadable}
-        return [info.step in keep for info in checkpoints]
+        readable = self.readable()
+        steps = sorted({info.step for info in checkpoints} & readable)
+        keep = {*steps[-self.num_latest :], best_step(self.aps(), steps)}
+        return [info.step in keep or info.step not in readable for info in checkpoints]
 
 
 def _items(state: TrainState) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from yolox_jax.storage import BucketPath, Location, Patience
 from yolox_jax.weights import manifest
 
 PATIENCE = Patience(300)
+MOST_STEPS = 2**31 - 1  # the state counts them in int32
 
 
 def local_name(address: Location) -> str:
@@ -45,7 +46,8 @@ def step_folders(names: Iterable[str], folder: str = "checkpoints/") -> dict[int
 
 def is_step(name: str) -> bool:
     """True for the name of a checkpoint's folder; false for "²" and "007", which are numbers to Python too."""
-    return name.isascii() and name.isdigit() and str(int(name)) == name
+    is_short = len(name) <= len(str(MOST_STEPS))  # Python refuses to read a number of thousands of digits
+    return is_short and name.isascii() and name.isdigit() and str(int(name)) == name and int(name) <= MOST_STEPS
 
 
 def in_order(files: Iterable[str]) -> list[list[str]]:

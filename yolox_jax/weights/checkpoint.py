@@ -4,13 +4,12 @@ A run directory holds checkpoints/<step>/ with four items: `ema`, the EMA weight
 weights that the optimizer updates; `train`, the rest of the state; and `meta`, a JSON with everything that is not an
 array. A run in float16 has a fifth, `loss_scale`. Beside the items, the manifest has the hash of every file
 (manifest.py). Beside the steps, ap.json has the AP of those that were evaluated: a state is saved before it is
-evaluated, so that a crash during evaluation loses nothing. training/checkpoints.py writes them.
+evaluated, so that a crash during evaluation loses nothing. training/checkpoints.py writes them; meta.py and aps.py read
+and check the two JSON files.
 """
 
 import contextlib
 import dataclasses
-import importlib.metadata
-import json
 import logging
 import tempfile
 from collections.abc import Collection, Iterator, Mapping
@@ -22,58 +21,15 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from yolox_jax import storage
-from yolox_jax.errors import NotFoundError, UserError
 from yolox_jax.storage import BucketPath, Location
-from yolox_jax.weights import bucket_copy, manifest
+from yolox_jax.weights import bucket_copy, manifest, meta
+from yolox_jax.weights.aps import best_step, read_aps
+from yolox_jax.weights.meta import CheckpointError, Meta, OtherFormatError
 
 logger = logging.getLogger("yolox_jax.weights")
 
 FOLDER = "checkpoints"
 _ITEMS = ("ema", "raw", "train", "meta")
-_FORMAT_VERSION = 3  # since 3: raw weights as a separate item, the data set's fingerprint, the mesh
-_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "opencv-python-headless")
-
-
-class CheckpointError(UserError):
-    """A checkpoint cannot be written, read or found."""
-
-
-class OtherFormatError(CheckpointError):
-    """A checkpoint is intact, but in the format of another version of this package."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Meta:
-    """Everything about a checkpoint that is not an array."""
-
-    model: str
-    class_names: tuple[str, ...]
-    step: int  # number of steps done
-    config: dict[str, Any]
-    data_state: dict[str, int]  # the position in the training data: TrainLoader.get_state
-    num_devices: int = 1  # in all processes of the run that wrote it
-    num_processes: int = 1
-    packages: dict[str, str] = dataclasses.field(default_factory=lambda: _package_versions())
-
-    def to_json(self) -> dict[str, Any]:
-        return {"format_version": _FORMAT_VERSION, **dataclasses.asdict(self)}
-
-    @classmethod
-    def from_json(cls, content: dict[str, Any], path: Path) -> "Meta":
-        content = dict(content)
-        version = content.pop("format_version", None)
-        if version != _FORMAT_VERSION:
-            raise OtherFormatError(
-                f"{path} has checkpoint format {version}, this version of yolox_jax reads {_FORMAT_VERSION}",
-                "open it with the version that wrote it",
-            )
-        content["class_names"] = tuple(content["class_names"])
-        return cls(**content)
-
-
-def best_step(aps: Mapping[int, float], steps: Collection[int]) -> int | None:
-    """Returns the step with the highest AP, the latest of equal ones; None if none of `steps` was evaluated."""
-    return max((step for step in steps if step in aps), key=lambda step: (aps[step], step), default=None)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,7 +51,11 @@ def list_checkpoints(run: Location, verify: bool = False) -> list[Listed]:
     """
     folder = run / FOLDER
     sizes = {name: found.size for name, found in storage.list_files(folder).items()}
-    aps = read_aps(folder)
+    try:
+        aps = read_aps(folder)
+    except CheckpointError as error:
+        logger.warning("%s: no AP is shown", error.what)
+        aps = {}
     with contextlib.ExitStack() as opened:
         local = folder
         if isinstance(local, BucketPath):
@@ -120,10 +80,10 @@ def _describe(path: Location, local: Path, rest: str, verify: bool) -> tuple[str
         return "", "half-written", False
     mesh = ""
     try:
-        meta = read_meta(local)
-        mesh = str(meta.num_devices)
-        if meta.num_processes > 1:
-            mesh = f"{meta.num_processes}x{meta.num_devices // meta.num_processes}"
+        found = read_meta(local)
+        mesh = str(found.num_devices)
+        if found.num_processes > 1:
+            mesh = f"{found.num_processes}x{found.num_devices // found.num_processes}"
         if not verify:
             return mesh, "complete", False
         with _reading(local):
@@ -195,8 +155,7 @@ def read_meta(checkpoint: Path) -> Meta:
     """
     with _reading(checkpoint):
         manifest.verify(checkpoint, items=("meta",))
-        with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
-            return Meta.from_json(reader.restore((checkpoint / "meta").absolute()), checkpoint)
+        return meta.read(checkpoint)
 
 
 def verify(checkpoint: Path, items: Collection[str] | None = None) -> None:
@@ -214,38 +173,53 @@ def read_variables(checkpoint: Path, abstract_variables: Any, item: str = "ema")
     """Reads {"params", "batch_stats"} of a checkpoint as host arrays: the EMA weights, or those of item "raw".
 
     Raises:
-      CheckpointError: the checkpoint is damaged.
+      CheckpointError: the checkpoint is damaged, or has other arrays than its meta says.
     """
     like = jax.tree.map(lambda x: np.empty(x.shape, x.dtype), abstract_variables)
     verify(checkpoint, items=(item,))
-    with _reading(checkpoint), ocp.StandardCheckpointer() as reader:
-        return reader.restore((checkpoint / item).absolute(), like)
+    with _reading(checkpoint), explained({item: like}, checkpoint), ocp.StandardCheckpointer() as reader:
+        found = reader.restore((checkpoint / item).absolute(), like)
+        if _shapes(found) != _shapes(like):  # orbax gives host arrays any shape
+            raise ValueError("an array has another shape")
+        return found
 
 
-def read_aps(directory: Location) -> dict[int, float]:
-    """Reads the AP of each evaluated step from ap.json in a folder of checkpoints; empty if there is none.
-
-    Raises:
-      CheckpointError: the file is damaged.
-    """
-    file = directory / "ap.json"
+@contextlib.contextmanager
+def explained(items: Mapping[str, Any], checkpoint: Path) -> Iterator[None]:
+    """Names the arrays that differ if the block cannot restore `items`: orbax's message has a page of them."""
     try:
-        content = storage.read_bytes(file)  # a bucket's refusal is no damage of the file, so it is raised as it is
-    except NotFoundError:
-        return {}
-    try:
-        return {int(step): float(ap) for step, ap in json.loads(content).items()}
-    except (ValueError, AttributeError, TypeError) as error:
-        raise CheckpointError(
-            f"{file} is not a JSON object of one AP for each step ({first_line(error)})",
-            "delete it; the next evaluation writes it again",
-        ) from error
+        yield
+    except Exception as error:  # orbax and its libraries raise all kinds
+        with ocp.StandardCheckpointer() as reader:
+            for name, item in items.items():
+                there = reader.metadata((checkpoint / name).absolute())
+                if what := _difference(_shapes(getattr(there, "item_metadata", there).tree), _shapes(item)):
+                    raise ValueError(f"{name} has other arrays than {meta.FILE} says: {what}") from error
+        raise
+
+
+def _difference(there: Mapping[str, tuple[int, ...]], wanted: Mapping[str, tuple[int, ...]]) -> str:
+    """Counts the arrays that differ, and names the first of each kind; empty if there are none."""
+    differing = {
+        "missing": [name for name in wanted if name not in there],
+        "unknown": [name for name in there if name not in wanted],
+        "of another shape": [name for name in wanted if there.get(name, wanted[name]) != wanted[name]],
+    }
+    return ", ".join(f"{len(names)} {kind} ({names[0]})" for kind, names in differing.items() if names)
+
+
+def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+    """The shape of each array of a state or of orbax's metadata, which has lists for tuples, by its path."""
+    leaves = jax.tree.leaves_with_path(tree, is_leaf=lambda x: hasattr(x, "shape"))
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): tuple(leaf.shape) for path, leaf in leaves}
 
 
 @contextlib.contextmanager
 def _reading(checkpoint: Path) -> Iterator[None]:
     try:
         yield
+    except OtherFormatError as error:
+        raise OtherFormatError(f"{checkpoint} cannot be read: {error.what}", error.advice) from error
     except CheckpointError:
         raise
     except Exception as error:  # orbax and its libraries raise all kinds
@@ -253,17 +227,6 @@ def _reading(checkpoint: Path) -> Iterator[None]:
             f"{checkpoint} cannot be read ({first_line(error)})",
             f"choose another one: python -m yolox_jax.tools.checkpoints {checkpoint.parent.parent} lists them",
         ) from error
-
-
-def _package_versions() -> dict[str, str]:
-    return {name: _version(name) for name in _PACKAGES}
-
-
-def _version(package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:  # cv2 may be installed from another wheel
-        return "unknown"
 
 
 def first_line(error: BaseException) -> str:

@@ -20,6 +20,7 @@ _FORMAT_VERSION = 1
 _NOT_LISTED = ("_CHECKPOINT_METADATA", "commit_success.txt", NAME)  # orbax changes its own notes after the manifest
 _THREADS = 4  # a network file system answers several requests at a time
 _BLOCK = 1 << 20
+_MOST_MB = 256
 
 
 class ManifestError(Exception):
@@ -46,11 +47,13 @@ def verify(checkpoint: Path, items: Collection[str] | None = None) -> bool:
       ManifestError: a file is missing or differs, or the manifest is damaged or of another step.
     """
     try:
-        text = (checkpoint / NAME).read_bytes()
+        text = storage.read_regular(checkpoint / NAME, _MOST_MB)
     except FileNotFoundError:
         return False
+    except OSError as error:
+        raise ManifestError(f"{NAME}: {error.strerror or error}") from error
     step, files = _parse(text)
-    if checkpoint.name.isascii() and checkpoint.name.isdigit() and int(checkpoint.name) != step:
+    if checkpoint.name.isdecimal() and checkpoint.name != str(step):
         raise ManifestError(f"its files are those of step {step}")
     listed = [name for name in files if items is None or name.partition("/")[0] in items]
     missing = sorted(set(items or ()) - {name.partition("/")[0] for name in listed})
@@ -92,6 +95,8 @@ def _files(checkpoint: Path) -> Iterator[str]:
 
 
 def _describe(file: Path) -> dict[str, Any]:
+    if file.exists() and not file.is_file():  # a pipe would hang
+        raise OSError("it is not a file")
     crc, num_bytes = 0, 0
     with file.open("rb", buffering=0) as stream:
         while block := stream.read(_BLOCK):

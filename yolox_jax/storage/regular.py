@@ -1,0 +1,54 @@
+"""Reads local files that others may have put there: only regular ones of a limited size.
+
+A pipe would hang, and /dev/zero never end.
+"""
+
+import errno
+import os
+import stat
+from pathlib import Path
+
+_KINDS = {
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFSOCK: "a socket",
+}
+
+
+class RefusedFileError(OSError):
+    """What is at a path is not a regular file, or is too large. `strerror` says which."""
+
+
+def read_regular(path: str | Path, most_mb: int | None = None, limit: str = "the most that is read") -> bytes:
+    """Reads a whole local file of at most `most_mb` MiB, if given; `limit` names that number in the message.
+
+    Raises:
+      OSError: it cannot be read, or is refused (`RefusedFileError`).
+    """
+    try:
+        _check_regular(os.stat(path), path)  # before opening, which some devices notice
+        # Non-blocking, since the path may have become a pipe meanwhile.
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    except ValueError as error:  # a null character, or a lone surrogate
+        raise RefusedFileError(errno.EINVAL, f"its path is no file name: {error}", str(path)) from error
+    with open(descriptor, "rb") as stream:
+        state = os.fstat(descriptor)
+        _check_regular(state, path)
+        check_size(state.st_size, path, most_mb, limit)
+        return stream.read(state.st_size)
+
+
+def check_size(num_bytes: int, path: object, most_mb: int | None, limit: str = "the most that is read") -> None:
+    """Raises a RefusedFileError if a file is larger than `most_mb` MiB."""
+    if most_mb is not None and num_bytes > most_mb << 20:
+        size = f"it has {num_bytes / 2**20:.0f} MiB, {limit} is {most_mb}"
+        raise RefusedFileError(errno.EFBIG, size, str(path))
+
+
+def _check_regular(state: os.stat_result, path: str | Path) -> None:
+    if stat.S_ISDIR(state.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not stat.S_ISREG(state.st_mode):
+        kind = _KINDS.get(stat.S_IFMT(state.st_mode), "something else")
+        raise RefusedFileError(errno.EINVAL, f"it is {kind}, not a file", str(path))
