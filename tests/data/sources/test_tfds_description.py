@@ -1,6 +1,7 @@
 """Descriptions of tfds data sets that are damaged, or name code to run, are refused with the file and the reason."""
 
 import json
+import os
 import shutil
 import sys
 
@@ -144,3 +145,17 @@ def test_a_missing_description_is_named(changed):
     _refused(folder, "there is no file .*features.json, which describes the data set")
     (folder / _FEATURES).write_text("[]")
     _refused(folder, "features.json is a list, not a json object")
+
+
+@pytest.mark.parametrize("data", [b"", b"\n \n", b"\xef\xbb\xbfcat\ndog\n", b"c\x83t\ndog\n"])
+def test_a_list_of_class_names_that_tfds_would_misread_is_refused(changed, data):
+    folder = changed("features.json", "Image", "Image")
+    (folder / "objects-label.labels.txt").write_bytes(data)
+    _refused(folder, "objects-label.labels.txt (cannot be read|has no names|begins with a byte order mark)")
+
+
+def test_what_stands_in_the_place_of_a_list_of_class_names_is_not_opened(changed):
+    folder = changed("features.json", "Image", "Image")
+    (folder / "objects-label.labels.txt").unlink()
+    os.mkfifo(folder / "objects-label.labels.txt")
+    _refused(folder, "objects-label.labels.txt cannot be read .*it is a pipe")

@@ -4,11 +4,13 @@ A description names the Python class of each feature, and tfds imports its modul
 directory would run. Only tfds' own classes may be named here.
 """
 
+import codecs
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from yolox_jax.data import files
 from yolox_jax.data.sources.documents import DocumentError, parse_json, shortened
 from yolox_jax.errors import NotFoundError, UserError
 
@@ -34,11 +36,13 @@ _COUNT = re.compile(r"\d{1,18}")  # protobuf writes 64-bit numbers as text
 
 
 def check_description(folder: Path) -> None:
-    """Checks both files of a version's folder.
+    """Checks both files of a version's folder, and the lists of class names beside them.
 
     Raises:
       UserError: a file is missing or damaged, or a feature is of a class that is not tfds' own.
     """
+    for path in sorted(folder.glob("*.labels.txt")):
+        _check_names(path)
     info, features = _read(folder / INFO), _read(folder / FEATURES)
     _check_classes(folder / FEATURES, features)
     _check_classes(folder / INFO, info.get("features"))  # it may have them too
@@ -53,9 +57,22 @@ def check_description(folder: Path) -> None:
                 raise UserError(f"{folder / INFO}: {place}", _ADVICE)
 
 
+def _check_names(path: Path) -> None:
+    """Checks a list of class names: tfds ignores one that cannot be opened, waits for a pipe, and keeps a mark."""
+    try:
+        data = files.read_bytes(path)
+        names = [name for name in data.decode().split("\n") if name.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read ({error})", _ADVICE) from error
+    if data.startswith(codecs.BOM_UTF8):
+        raise UserError(f"{path} begins with a byte order mark", "save it as UTF-8 without one")
+    if not names:
+        raise UserError(f"{path} has no names", _ADVICE)
+
+
 def _read(path: Path) -> dict[str, Any]:
     try:
-        content = parse_json(path.read_bytes())
+        content = parse_json(files.read_bytes(path))
     except FileNotFoundError as error:
         raise NotFoundError(f"there is no file {path}, which describes the data set", _ADVICE) from error
     except OSError as error:

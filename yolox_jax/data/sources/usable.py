@@ -40,7 +40,7 @@ def check(source: Source, split: str) -> None:
     if num_used == 0 and split == "train":
         missing = [problem.found for problem in source.problems if problem.kind == problems.MISSING_ANNOTATIONS]
         raise UserError(
-            f"{split}: the {len(source)} images have no annotations{f' ({missing[0]})' if missing else ''}",
+            f"{split}: the {len(source)} images have no annotations ({(missing or [_first_image(source)])[0]})",
             "check that images and annotations belong together",
         )
     if num_used == 0:
@@ -77,6 +77,10 @@ def warn_again(source: Source) -> None:
     for problem in source.problems:
         if problem.kind == problems.FEW_USABLE:
             problems.logger.warning("%s", problem)
+
+
+def _first_image(source: Source) -> str:
+    return f"the first one is {source.ground_truth()['images'][0]['file_name']}"
 
 
 def _count(source: Source) -> tuple[int, list[Problem]]:
