@@ -20,9 +20,9 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 from benchmarks.fuzz import isolation
 from benchmarks.fuzz.change import Kind
 from benchmarks.fuzz.isolation import ALLOWED, OUTCOMES, Outcome
-from benchmarks.fuzz.kinds import coco, voc, yolo
+from benchmarks.fuzz.kinds import coco, exported, image, pth, tfds, voc, yolo
 
-KINDS = {kind.name: kind for kind in (coco.KIND, voc.KIND, yolo.KIND)}
+KINDS = {kind.name: kind for kind in (coco.KIND, voc.KIND, yolo.KIND, tfds.KIND, image.KIND, pth.KIND, exported.KIND)}
 
 
 def main() -> None:

@@ -19,17 +19,21 @@ def make(folder: Path) -> None:
     annotations: list[dict[str, Any]] = []
     for image in range(NUM_IMAGES):
         data_set.write_picture(folder / "images" / f"{image}.png", image)
-        for box in range(3):
-            bbox = [4 + 3 * box, 2 + image, 10.5 + box, 12 + image]
-            number = len(annotations) + 1
-            record = {"id": number, "image_id": image + 1, "category_id": (7, 3)[box % 2], "bbox": bbox}
-            annotations.append(record | {"area": bbox[2] * bbox[3], "iscrowd": 0})
+        for name, x1, y1, x2, y2 in made_boxes(image):
+            number, category = len(annotations) + 1, {"cat": 3, "dog": 7}[name]
+            record = {"id": number, "image_id": image + 1, "category_id": category, "bbox": [x1, y1, x2 - x1, y2 - y1]}
+            annotations.append(record | {"area": (x2 - x1) * (y2 - y1), "iscrowd": 0})
     images = [
         {"id": image + 1, "file_name": f"{image}.png", "width": WIDTH, "height": HEIGHT} for image in range(NUM_IMAGES)
     ]
     categories = [{"id": 3, "name": "cat"}, {"id": 7, "name": "dog"}]
     content = {"images": images, "annotations": annotations, "categories": categories}
     (folder / _JSON).write_text(json.dumps(content, indent=1))
+
+
+def made_boxes(image: int) -> list[Box]:
+    """Returns the boxes of an image before any change."""
+    return [(("dog", "cat")[box % 2], 4 + 3 * box, 2 + image, 14.5 + 4 * box, 14 + 2 * image) for box in range(3)]
 
 
 def change(folder: Path, rng: random.Random) -> Change:

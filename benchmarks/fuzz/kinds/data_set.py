@@ -47,6 +47,11 @@ def picture(number: int) -> np.ndarray:
     return np.clip(np.stack(waves, axis=2) * 60 + 128, 0, 255).astype(np.uint8)
 
 
+def checksum(pixels: np.ndarray) -> int:
+    """Returns what `ReadImage.pixels` is for these pixels."""
+    return zlib.crc32(pixels.tobytes())
+
+
 def write_picture(path: Path, number: int) -> None:
     """Writes `picture`, in the format of the path's ending."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -68,7 +73,7 @@ def read(data: Mapping[str, Any]) -> ReadSet:
             continue
         names = [source.class_names[label] for label in example.labels]
         boxes = [(name, *map(float, box)) for name, box in zip(names, example.boxes_xyxy, strict=True)]
-        images.append(ReadImage(example.image_id, tuple(boxes), zlib.crc32(example.image.tobytes())))
+        images.append(ReadImage(example.image_id, tuple(boxes), checksum(example.image)))
     result = ReadSet(source.class_names, tuple(images), source.ground_truth(), tuple(source.problems))
     report = examination.examine(config.data, size_hw=(64, 64), max_boxes=120)
     print(findings_report.text(report))
@@ -100,4 +105,4 @@ def wrong_pixels(image: ReadImage, file: Path) -> str:
     written = known.get(zlib.crc32(file.read_bytes()))
     if written is None or image.pixels is None:
         return "" if written is None else f"{file.name} is refused, but was not changed"
-    return "" if image.pixels == zlib.crc32(written.tobytes()) else f"the pixels of {file.name} are not its own"
+    return "" if image.pixels == checksum(written) else f"the pixels of {file.name} are not its own"
