@@ -4,7 +4,7 @@ import pytest
 
 from yolox_jax.errors import UserError
 from yolox_jax.tools.plan.chips import CHIPS, Chip, parse_topology
-from yolox_jax.tools.plan.planner import largest_fit
+from yolox_jax.tools.plan.planner import largest_batch, largest_fit
 from yolox_jax.tools.plan.roofline import Work, roofline
 
 _CHIP = Chip(100.0, 1e9, 10.0, 1.0, 2, ())
@@ -63,3 +63,26 @@ def test_the_largest_fit_is_found_from_any_start_without_repeating_a_trial(large
     assert largest_fit(fits, start, limit=100) == largest
     assert len(set(trials)) == len(trials) <= 12
     assert all(1 <= trial <= 100 for trial in trials)
+
+
+_BATCHES = [1, 2, 4, *range(8, 4097, 8)]
+
+
+@pytest.mark.parametrize("start", [1, 8, 64, 5000])
+@pytest.mark.parametrize("largest", [0, 1, 2, 4, 8, 40, 392, 4096])
+@pytest.mark.parametrize("power", [1.0, 0.8, 1.2])
+def test_the_largest_batch_is_found_in_few_compilations(largest, start, power):
+    """Memory is a constant and a share for each image, or a little more or less with each image."""
+    trials = []
+
+    def peak_of(batch: int) -> float:
+        trials.append(batch)
+        return 3 + batch**power
+
+    assert largest_batch(peak_of, _BATCHES, 3 + (largest + 0.9) ** power, start) == largest
+    assert len(set(trials)) == len(trials) <= (6 if power == 1 else 12)
+
+
+def test_a_search_for_the_largest_batch_ends_where_memory_does_not_follow_a_line():
+    peaks = {batch: 100.0 if batch > 24 else 10.0 for batch in _BATCHES}
+    assert largest_batch(peaks.__getitem__, _BATCHES, 50, 8) == 24

@@ -1,17 +1,19 @@
-"""Reports what a training step or a prediction costs on TPU chips, without having any:
+"""Reports what a training step or a prediction costs on GPUs or TPU chips, without having any:
 
-python -m yolox_jax.tools.plan --config=configs/yolox_s.py --topology=v5e:2x4 [--what=predict] [--batch=N|auto]
+python -m yolox_jax.tools.plan --config=configs/yolox_s.py --device=A100 [--what=predict] [--batch=N|auto]
 [--dtype=float32] [--json=FILE] [--config.field=value …]
 
-libtpu compiles the program for the chips; that takes minutes for a large network. The report has, for each chip:
-whether the program fits, its memory by kind, FLOPs, HBM traffic, collectives, and the minimum time of a step by the
-chip's data sheet. A loop of unknown length (as in NMS) counts as one iteration. On TPU7x, whose chips are two devices
-each, the figures are those of one device.
+A device is T4, L4, A10, A100, A100-80GB, H100, H200, RTX4090, v4, v5e, v5p, v6e or v7x; `A100:8` are eight, `v5e:2x4`
+is a slice of a TPU. XLA's own compiler for the device compiles the program; that takes minutes for a large network. The
+report has, for each chip: whether the program fits, its memory by kind, FLOPs, HBM traffic, collectives, and the
+minimum time of a step by the chip's data sheet. A loop (as in NMS) counts as one iteration. On TPU7x, whose chips are
+two devices each, the figures are those of one device.
 """
 
 import json
 
 import jax
+import jax.numpy as jnp
 from absl import flags
 from ml_collections import config_flags
 
@@ -20,15 +22,19 @@ from yolox_jax.cli.terminal import quiet_libraries, run_program, user_errors
 from yolox_jax.errors import UserError, writing
 from yolox_jax.models import yolox
 from yolox_jax.tools.plan.chips import parse_topology
+from yolox_jax.tools.plan.devices import Devices, native_dtype_of, parse_device
 from yolox_jax.tools.plan.planner import plan, plan_largest
-from yolox_jax.tools.plan.programs import PROGRAMS, compute_dtype
+from yolox_jax.tools.plan.programs import PROGRAMS
 from yolox_jax.tools.plan.report import as_text
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The config to plan.", lock_config=True)
-_TOPOLOGY = flags.DEFINE_string("topology", None, "The slice, as generation:chips, such as v5e:2x4 or v4:2x2x2.")
+_DEVICE = flags.DEFINE_string("device", None, "The device and, after a colon, their number, such as T4, A100:8, v5e:8.")
+_TOPOLOGY = flags.DEFINE_string("topology", None, "Or a slice of a TPU, such as v5e:2x4 or v4:2x2x2.")
 _WHAT = flags.DEFINE_enum("what", "train", list(PROGRAMS), "The training step, or prediction as in evaluation.")
 _BATCH = flags.DEFINE_string(
-    "batch", None, "Images per chip, or auto for the largest number that fits. By default the config's."
+    "batch",
+    None,
+    "Images per chip, or auto for the largest power of two or multiple of 8 that fits. By default the config's.",
 )
 _DTYPE = flags.DEFINE_enum("dtype", None, yolox.DTYPES, "The compute dtype; by default config.dtype.")
 _JSON = flags.DEFINE_string("json", None, "Also writes the figures to this file as JSON.")
@@ -38,28 +44,34 @@ def main() -> None:
     jax.config.update("jax_platforms", "cpu")  # nothing runs, so no accelerator is opened
     quiet_libraries()
     with user_errors(), output_file(_JSON.value) as json_file:
-        topology = parse_topology(str(_TOPOLOGY.value))
+        devices = _parse_devices()
         config = _CONFIG.value
-        dtype = compute_dtype(_DTYPE.value or config.dtype).name
+        dtype = yolox.compute_dtype(_DTYPE.value or config.dtype, jnp.dtype(native_dtype_of(devices))).name
         global_batch = config.batch_size if _WHAT.value == "train" else config.eval.batch_size
-        batch_per_chip = max(global_batch // topology.num_devices, 1)
+        batch_per_chip = max(global_batch // devices.num_devices, 1)
         if _BATCH.value == "auto":
-            report = plan_largest(config, topology, _WHAT.value, batch_per_chip, dtype)
+            report = plan_largest(config, devices, _WHAT.value, batch_per_chip, dtype)
         else:
             batch_per_chip = _parse_batch(_BATCH.value) if _BATCH.value else batch_per_chip
-            report = plan(config, topology, _WHAT.value, batch_per_chip, dtype)
+            report = plan(config, devices, _WHAT.value, batch_per_chip, dtype)
         height, width = report["input_size"]
-        chips = "1 chip" if topology.num_chips == 1 else f"{topology.num_chips} chips"
-        if topology.num_devices != topology.num_chips:
-            chips += f" of {topology.chip.devices} devices; a chip below is one device"
+        chips = "1 chip" if devices.num_chips == 1 else f"{devices.num_chips} chips"
+        if devices.num_devices != devices.num_chips:
+            chips += f" of {devices.num_devices // devices.num_chips} devices; a chip below is one device"
         print(
             f"YOLOX-{report['model']}, {report['what']}, {height}x{width}, {report['dtype']}: "
-            f"{report['batch_per_chip']} images per chip on {topology.name} ({chips})\n"
+            f"{report['batch_per_chip']} images per chip on {devices.name} ({chips})\n"
             f"{as_text(report)}"
         )
         if json_file:
             with writing(json_file):
                 json_file.write_text(json.dumps(report, indent=2) + "\n")
+
+
+def _parse_devices() -> Devices:
+    if (_DEVICE.value is None) == (_TOPOLOGY.value is None):
+        raise UserError("neither or both of --device and --topology are given", "give one, such as --device=A100")
+    return parse_device(_DEVICE.value) if _DEVICE.value else parse_topology(str(_TOPOLOGY.value))
 
 
 def _parse_batch(text: str) -> int:
@@ -69,5 +81,5 @@ def _parse_batch(text: str) -> int:
 
 
 if __name__ == "__main__":
-    flags.mark_flags_as_required(["config", "topology"])
+    flags.mark_flags_as_required(["config"])
     run_program(main)

@@ -51,6 +51,7 @@ class Topology:
 
     generation: str  # a key of CHIPS
     shape: tuple[int, ...]
+    platform = "tpu"
 
     @property
     def chip(self) -> Chip:

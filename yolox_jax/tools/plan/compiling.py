@@ -26,11 +26,12 @@ class Compiled:
 
     text: str
     flops: float
-    bytes_accessed: float  # in any memory, by the compiler's count: see traffic.py
+    bytes_accessed: float  # in any memory, by the compiler's count: see traffic.py. 0: it has none (GPUs)
     argument_bytes: int  # as laid out on the chip, including the padding of tiles
     temporary_bytes: int
     code_bytes: int
     peak_bytes: int
+    without_triton: bool = False  # on a GPU: cuBLAS has all matrix products, since Triton could not compile one
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,7 +6,8 @@ import re
 
 _COMPUTATION = re.compile(r"^(?P<entry>ENTRY )?%?(?P<name>[\w.-]+) .*\{$")
 _INSTRUCTION = re.compile(
-    r"^\s+(?:ROOT )?%?(?P<name>[\w.-]+) = (?P<shape>.*?) (?P<opcode>[a-z][\w-]*)\((?P<operands>[^()]*)\)(?P<rest>.*)$"
+    r"^\s+(?P<root>ROOT )?%?(?P<name>[\w.-]+) = (?P<shape>.*?) "
+    r"(?P<opcode>[a-z][\w-]*)\((?P<operands>[^()]*)\)(?P<rest>.*)$"
 )
 _ARRAY = re.compile(r"\b(?P<dtype>pred|[a-z]+\d+)(?:e\dm\d\w*)?\[(?P<sides>[\d,]*)\](?:\{(?P<layout>[^}]*)\})?")
 _NAME = re.compile(r"%([\w.-]+)")
@@ -17,8 +18,11 @@ _BRANCHES = re.compile(r"\bbranch_computations=\{([^}]*)\}")
 
 @dataclasses.dataclass(frozen=True)
 class Array:
-    """Size and place of one array."""
+    """Type, size and place of one array."""
 
+    dtype: str  # such as "bf16"
+    sides: tuple[int, ...]
+    minor_to_major: tuple[int, ...]  # the axes as they lie in memory; empty if the text does not say
     num_bytes: int
     laid_out_bytes: int  # including the padding of its tiles on a TPU
     in_hbm: bool  # False: in on-chip memory
@@ -33,6 +37,13 @@ class Instruction:
     arrays: tuple[Array, ...]  # the result; several if it is a tuple
     operands: tuple[str, ...]  # names of other instructions
     attributes: str  # the rest of the line
+    argument: str = ""  # what is between the brackets: the number of a parameter
+    is_root: bool = False  # its computation's result
+
+    def attribute(self, pattern: str) -> str:
+        """The first group of a pattern in the attributes; empty if it is not there."""
+        match = re.search(pattern, self.attributes)
+        return match[1] if match else ""
 
     def called(self) -> list[str]:
         """Names of the computations that this instruction runs."""
@@ -72,7 +83,9 @@ def parse(text: str) -> Program:
 def _instruction(match: re.Match[str]) -> Instruction:
     operands = tuple(_NAME.findall(match["operands"]))
     arrays = tuple(_array(array) for array in _ARRAY.finditer(match["shape"]))
-    return Instruction(match["name"], match["opcode"], arrays, operands, match["rest"])
+    return Instruction(
+        match["name"], match["opcode"], arrays, operands, match["rest"], match["operands"], match["root"] is not None
+    )
 
 
 def _array(match: re.Match[str]) -> Array:
@@ -80,6 +93,9 @@ def _array(match: re.Match[str]) -> Array:
     sides = [int(side) for side in match["sides"].split(",") if side]
     layout = match["layout"] or ""
     return Array(
+        dtype=match["dtype"],
+        sides=tuple(sides),
+        minor_to_major=_axes(layout),
         num_bytes=math.prod(sides) * bits // 8,
         laid_out_bytes=math.prod(_padded(sides, layout)) * bits // 8,
         in_hbm="S(" not in layout,  # S(1) is vector memory on the chip, S(2) scalar memory
@@ -88,7 +104,7 @@ def _array(match: re.Match[str]) -> Array:
 
 def _padded(sides: list[int], layout: str) -> list[int]:
     """Sides from minor to major, rounded up to whole tiles: [3, 5] with layout {1,0:T(8,128)} becomes [128, 8]."""
-    order = [int(axis) for axis in layout.partition(":")[0].split(",") if axis]
+    order = _axes(layout)
     tile = _TILE.search(layout)
     if tile is None or len(order) != len(sides):
         return sides
@@ -96,3 +112,7 @@ def _padded(sides: list[int], layout: str) -> list[int]:
     steps = [int(step) for step in reversed(tile[1].split(","))][: len(sides)]
     rounded = [-(-side // step) * step for side, step in zip(minor_first, steps, strict=False)]
     return rounded + minor_first[len(steps) :]
+
+
+def _axes(layout: str) -> tuple[int, ...]:
+    return tuple(int(axis) for axis in layout.partition(":")[0].split(",") if axis.isdecimal())

@@ -11,13 +11,14 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from ml_collections import ConfigDict
 
+from yolox_jax import compiler_options
 from yolox_jax.cli import from_config
+from yolox_jax.compiler_options import Options
 from yolox_jax.detection.anchors import check_size
 from yolox_jax.inference.predict import make_predict
-from yolox_jax.mesh import AXIS, check_batch_size
+from yolox_jax.mesh import AXIS, check_batch_size, platform_of
 from yolox_jax.models import yolox
 from yolox_jax.models.folding import folded_shapes
-from yolox_jax.models.kernels.precision import native_dtype
 from yolox_jax.training import parallel, state
 from yolox_jax.training.step import train_step
 from yolox_jax.types import Batch
@@ -29,20 +30,21 @@ _NUM_IMAGES = 118_287  # of COCO train2017: changes constants of the schedule, n
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-    """A lowered program, and the size of its arguments on one chip."""
+    """A lowered program, the size of its arguments on one chip, and the options that it is compiled with."""
 
     lowered: jax.stages.Lowered
     argument_bytes: dict[str, int]  # by kind
+    options: Options
 
 
 def train_program(config: ConfigDict, mesh: Mesh, batch_per_chip: int, dtype: str) -> Program:
     """Lowers the training step at the config's input size, with `batch_per_chip` images on each device of the mesh."""
     size_hw = check_size(config.input_size)
-    model = _create_model(config, dtype, AXIS if config.parallel.sync_bn else None)
+    model = _create_model(config, dtype, mesh, AXIS if config.parallel.sync_bn else None)
     optimizer = from_config.optimizer(config)
     step_config = from_config.step_config(config, from_config.schedule(config, _NUM_IMAGES))
     step = functools.partial(train_step, model=model, optimizer=optimizer, config=step_config, size_hw=size_hw)
-    create = functools.partial(state.create, optimizer=optimizer, dtype=compute_dtype(dtype))
+    create = functools.partial(state.create, optimizer=optimizer, dtype=jnp.dtype(dtype))
     train_state = jax.eval_shape(create, abstract_variables(model))
     num_images = batch_per_chip * mesh.size
     check_batch_size("batch_size", num_images, mesh, config.accumulate_steps)
@@ -60,32 +62,30 @@ def train_program(config: ConfigDict, mesh: Mesh, batch_per_chip: int, dtype: st
             "EMA": _num_bytes(train_state.ema),
             "batch": _num_bytes(batch),
         },
+        compiler_options.for_training_step(platform_of(mesh)),
     )
 
 
 def predict_program(config: ConfigDict, mesh: Mesh, batch_per_chip: int, dtype: str) -> Program:
     """Lowers prediction as in evaluation: images to detections, including NMS."""
-    model, (height, width) = _create_model(config, dtype), check_size(config.input_size)
+    model, (height, width) = _create_model(config, dtype, mesh), check_size(config.input_size)
     predict = make_predict(model, mesh, from_config.detect_config(config))
     variables = folded_shapes(model, abstract_variables(model))
     images = jax.ShapeDtypeStruct((batch_per_chip * mesh.size, height, width, 3), jnp.uint8)
     variables, images = _with_shardings(variables, mesh, P()), _with_shardings(images, mesh, P(AXIS))
     lowered = cast(jax.stages.Wrapped, predict).lower(variables, images)
-    return Program(lowered, {"parameters": _num_bytes(variables), "batch": _num_bytes(images)})
+    sizes = {"parameters": _num_bytes(variables), "batch": _num_bytes(images)}
+    return Program(lowered, sizes, compiler_options.repeatable(platform_of(mesh)))
 
 
 PROGRAMS = {"train": train_program, "predict": predict_program}
 
 
-def _create_model(config: ConfigDict, dtype: str, bn_axis: str | None = None) -> yolox.YOLOX:
+def _create_model(config: ConfigDict, dtype: str, mesh: Mesh, bn_axis: str | None = None) -> yolox.YOLOX:
     num_classes = config.num_classes or _NUM_CLASSES
-    # As on a TPU: "auto" would ask for the platform of this process, which is a CPU.
-    return yolox.create(config.model, num_classes, compute_dtype(dtype), bn_axis=bn_axis, space_to_depth=True)
-
-
-def compute_dtype(name: str) -> jnp.dtype:
-    """The compute dtype of this name on the chips of the plan."""
-    return yolox.compute_dtype(name, native_dtype("tpu"))
+    # "auto" would ask for the platform of this process, which is a CPU.
+    is_tpu = platform_of(mesh) == "tpu"
+    return yolox.create(config.model, num_classes, jnp.dtype(dtype), bn_axis=bn_axis, space_to_depth=is_tpu)
 
 
 def _batch(num_images: int, size_hw: tuple[int, int], num_slots: int, has_hsv: bool) -> Batch:

@@ -16,7 +16,7 @@ def line(name: str, device: jax.Device, compiled: Any, batch_size: int, images_p
     if generation is None:
         return Line(f"plan {name}", "skipped", f"tools.plan has no data sheet of {device.device_kind}")
     topology = Topology(generation, (1,) * CHIPS[generation].dimensions)
-    report = make_report(figures_of(compiled), topology, batch_size, argument_bytes={})
+    report = make_report(figures_of(compiled), topology, batch_size, argument_bytes={}, dtype="bfloat16")
     at_most = report["images_per_s_per_chip"]
     text = (
         f"{topology.generation}: at most {at_most:.0f} images/s, bound by {report['bound_by']}; "

@@ -1,0 +1,85 @@
+"""Compiles programs for NVIDIA cards without having any: JAX's CUDA plugin compiles for a card that it is told of.
+
+It needs no driver, cuDNN or cuBLAS, but NVIDIA's assembler, linker and library of functions, which two packages have.
+"""
+
+import importlib.util
+import os
+import shutil
+from pathlib import Path
+
+import jax
+import numpy as np
+from jax.experimental import topologies
+from jax.sharding import Mesh
+
+from yolox_jax.compiler_options import Options
+from yolox_jax.errors import UserError
+from yolox_jax.mesh import AXIS
+from yolox_jax.tools.plan.cards import Cards, target_config
+from yolox_jax.tools.plan.compiling import Compiled
+from yolox_jax.tools.plan.flops import count_flops
+
+_OLDEST_JAX = (0, 10, 2)  # before: no description of a card, or no peak of memory
+_INSTALL = 'pip install -r requirements.txt "jax[cuda13-local]" nvidia-cuda-nvcc nvidia-nvvm nvidia-nvjitlink'
+# They change the machine code, which nobody runs, and neither the text nor the memory.
+_LESS_MACHINE_CODE: Options = {"xla_gpu_disable_gpuasm_optimizations": True, "xla_backend_optimization_level": "1"}
+# Without a card nothing is tried out: Triton gets the first tiles of its list, and some of them do not fit.
+_TRITON_FAILED = "Couldn't find output tile sizes"
+_WITHOUT_TRITON: Options = {"xla_gpu_enable_triton_gemm": False}
+
+
+def make_cards_mesh(cards: Cards) -> Mesh:
+    """Makes a mesh of cards, for which programs can be compiled but not run.
+
+    Raises:
+      UserError: the plugin or one of its tools is not installed, or jax is too old.
+    """
+    if jax.__version_info__ < _OLDEST_JAX:
+        raise UserError(
+            f"jax {jax.__version__} does not compile for a GPU that is not there",
+            f"install jax {'.'.join(map(str, _OLDEST_JAX))} or later",
+        )
+    _find_tools()
+    description = topologies.get_topology_desc(
+        platform="cuda", target_config=target_config(cards.chip), topology=f"1x1x{cards.num_devices}"
+    )
+    return Mesh(np.array(description.devices), (AXIS,))
+
+
+def _find_tools() -> None:
+    """Puts ptxas of the package nvidia-cuda-nvcc, beside which XLA finds the rest, on the search path."""
+    if importlib.util.find_spec("jax_cuda13_plugin") is None:
+        raise UserError("the GPU compiler is not installed", _INSTALL)
+    package = importlib.util.find_spec("nvidia")
+    for folder in package.submodule_search_locations or () if package else ():
+        tools = Path(folder) / "cu13" / "bin"
+        if (tools / "ptxas").exists() and str(tools) not in os.environ["PATH"].split(os.pathsep):
+            os.environ["PATH"] = f"{tools}{os.pathsep}{os.environ['PATH']}"
+    missing = [tool for tool in ("ptxas", "nvlink") if shutil.which(tool) is None]
+    if missing:
+        raise UserError(f"{' and '.join(missing)}, which the GPU compiler calls, cannot be found", _INSTALL)
+
+
+def compile_for_cards(lowered: jax.stages.Lowered, options: Options) -> Compiled:
+    """Compiles a program that was lowered for a mesh of `make_cards_mesh`. Takes minutes for a large network."""
+    without_triton = False
+    try:
+        compiled = lowered.compile(options | _LESS_MACHINE_CODE)
+    except jax.errors.JaxRuntimeError as error:
+        if _TRITON_FAILED not in str(error):
+            raise
+        without_triton = True
+        compiled = lowered.compile(options | _LESS_MACHINE_CODE | _WITHOUT_TRITON)
+    memory = compiled.memory_analysis()
+    assert memory is not None  # of a version that _OLDEST_JAX lets pass
+    return Compiled(
+        text=compiled.as_text() or "",
+        flops=count_flops(lowered.as_text()),
+        bytes_accessed=0.0,  # cost_analysis() has nothing to say of a GPU
+        argument_bytes=memory.argument_size_in_bytes,
+        temporary_bytes=memory.temp_size_in_bytes,
+        code_bytes=memory.generated_code_size_in_bytes,
+        peak_bytes=memory.peak_memory_in_bytes,
+        without_triton=without_triton,
+    )
