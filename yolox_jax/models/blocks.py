@@ -61,10 +61,10 @@ class ConvBlock(nn.Module):
             out_layout=layout,
             name="conv",
         )
-        x = conv(x)
-        if train or not conv.has_variable("params", "bias"):  # with a bias, BatchNorm has been folded into it
-            x = BatchNorm(dtype, self.config.bn_axis, layout, name="bn")(x, train)
-        return ACTIVATIONS[self.config.act](x)
+        x, activation = conv(x), ACTIVATIONS[self.config.act]
+        if not train and conv.has_variable("params", "bias"):  # BatchNorm has been folded into it
+            return activation(x)
+        return BatchNorm(dtype, self.config.bn_axis, layout, activation, name="bn")(x, train)
 
     def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
         """Returns the shape of the result for an input of this shape."""

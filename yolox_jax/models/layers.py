@@ -39,7 +39,9 @@ class Conv(nn.Module):
         elif self.depthwise:
             y = depthwise.depthwise_conv(x_BHWC, kernel, self.stride)
         elif size == 1 and self.stride == 1:
-            y = convolution.pointwise_conv(x_BHWC, kernel[0, 0])
+            # A layer with a bias of its own predicts: in float32 and of few features, a product on every platform.
+            pointwise = convolution.pointwise_conv if self.bias_init is None else convolution.pointwise_product
+            y = pointwise(x_BHWC, kernel[0, 0])
         else:
             y = convolution.dense_conv(x_BHWC, kernel, self.stride)
         if self.bias_init is not None or self.has_variable("params", "bias"):
@@ -49,7 +51,7 @@ class Conv(nn.Module):
 
 
 class BatchNorm(nn.Module):
-    """torch's BatchNorm2d. Unlike Flax's, the running variance is the unbiased one.
+    """torch's BatchNorm2d and the activation after it. Unlike Flax's, the running variance is the unbiased one.
 
     In training its statistics are those of this device's images or, if `axis_name` names a mapped axis, of the images
     of all its devices (torch's SyncBatchNorm).
@@ -58,6 +60,7 @@ class BatchNorm(nn.Module):
     dtype: jnp.dtype = jnp.float32
     axis_name: str | None = None
     layout: Layout = "plain"
+    activation: batch_norm.Activation = batch_norm.no_activation
 
     @nn.compact
     def __call__(self, x_BHWC: jax.Array, train: bool) -> jax.Array:
@@ -69,12 +72,14 @@ class BatchNorm(nn.Module):
 
         if not train:
             y_BHWC = batch_norm.scale_and_shift(x_BHWC, mean_C.value, var_C.value, scale_C, bias_C, BN_EPSILON)
-            return y_BHWC.astype(self.dtype)
+            return self.activation(y_BHWC.astype(self.dtype))
 
-        y_BHWC, batch_mean_C, batch_var_C = batch_norm.normalize(x_BHWC, scale_C, bias_C, BN_EPSILON, self.axis_name)
+        y_BHWC, batch_mean_C, batch_var_C = batch_norm.normalize(
+            x_BHWC, scale_C, bias_C, BN_EPSILON, self.axis_name, self.dtype, self.activation
+        )
         if not self.is_initializing():
             count = batch_norm.num_values(x_BHWC, channels, self.axis_name)
             unbiased_var_C = batch_var_C * (count / max(count - 1, 1))
             mean_C.value = BN_KEEP * mean_C.value + (1 - BN_KEEP) * batch_mean_C
             var_C.value = BN_KEEP * var_C.value + (1 - BN_KEEP) * unbiased_var_C
-        return y_BHWC.astype(self.dtype)
+        return y_BHWC

@@ -10,6 +10,7 @@ import pytest
 from tests.models.kernels.agreement import assert_agree, normal
 from yolox_jax.models.kernels import batch_norm
 from yolox_jax.models.kernels.batch_norm import normalize, normalize_plain
+from yolox_jax.models.kernels.silu import silu
 
 _EPSILON = 1e-3
 
@@ -62,3 +63,32 @@ def test_over_an_axis_outputs_statistics_and_gradients_are_those_of_all_devices(
         np.testing.assert_allclose(share.sum(0), whole, rtol=1e-4, atol=1e-4)
     for ours, whole in zip(statistics, whole_statistics, strict=True):
         np.testing.assert_allclose(ours, np.broadcast_to(whole, ours.shape), rtol=1e-5)
+
+
+@pytest.mark.parametrize("activation", [batch_norm.no_activation, silu, jax.nn.leaky_relu])
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_both_forms_of_the_gradient_through_an_activation_have_the_same_bits(activation, dtype):
+    """A GPU runs the joint form, which computes the activation's gradient at each use."""
+    x, grad = (3 + 2 * normal(0, 2, 5, 7, 6)).astype(dtype), normal(1, 2, 5, 7, 6, dtype=dtype)
+    arguments = (x, normal(2, 6), normal(3, 6), _EPSILON, None, dtype, activation)
+    _, saved = batch_norm._normalize_fwd(*arguments)
+    apart, joint = (form(None, activation, saved, grad) for form in (batch_norm._apart_bwd, batch_norm._joint_bwd))
+    jax.tree.map(np.testing.assert_array_equal, joint, apart)
+
+
+def test_the_activation_is_that_of_the_normalized_array_in_the_dtype():
+    x, scale, bias = 3 + 2 * normal(0, 2, 5, 7, 6), normal(1, 6), normal(2, 6)
+    fast = functools.partial(normalize, epsilon=_EPSILON, axis_name=None, dtype=jnp.float32, activation=silu)
+    assert_agree(
+        lambda *arrays: fast(*arrays)[0], lambda *arrays: silu(normalize_plain(*arrays, _EPSILON)[0]), x, scale, bias
+    )
+
+
+@pytest.mark.parametrize(("platform", "barriers"), [("cpu", 0), ("tpu", 0), ("cuda", 1), ("rocm", 0)])
+def test_only_on_cuda_the_gradients_are_joint(platform, barriers):
+    def gradients(x, scale, bias):
+        return jax.grad(lambda x: normalize(x, scale, bias, _EPSILON, None, jnp.float32, silu)[0].sum())(x)
+
+    lowered = jax.jit(gradients).trace(normal(0, 2, 4, 4, 6), normal(1, 6), normal(2, 6))
+    text = lowered.lower(lowering_platforms=(platform,)).as_text()
+    assert text.count("optimization_barrier") == barriers

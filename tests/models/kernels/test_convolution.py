@@ -28,6 +28,19 @@ def test_the_fast_pointwise_form_agrees_with_autodiff_of_the_matrix_product(dtyp
     assert_agree(convolution.pointwise_conv, in_float32, x, kernel, rtol=tolerance, atol=tolerance)
 
 
+def test_both_pointwise_forms_agree_in_values_and_gradients():
+    x, kernel = normal(0, 2, 4, 5, 6), normal(1, 6, 3)
+    assert_agree(convolution.pointwise_dense, convolution.pointwise_product, x, kernel)
+
+
+@pytest.mark.parametrize(("platform", "convolutions"), [("cpu", 0), ("tpu", 0), ("cuda", 3), ("rocm", 0)])
+def test_only_on_cuda_a_pointwise_convolution_is_one(platform, convolutions):
+    gradients = jax.jit(jax.grad(lambda x, kernel: (convolution.pointwise_conv(x, kernel) ** 2).sum(), (0, 1)))
+    text = gradients.trace(normal(0, 2, 4, 5, 6), normal(1, 6, 3)).lower(lowering_platforms=(platform,)).as_text()
+    assert text.count("stablehlo.convolution") == convolutions
+    assert text.count("stablehlo.dot_general") == 3 - convolutions
+
+
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("hw", [(16, 20), (7, 9)])
 def test_the_gradients_of_large_images_in_parts_agree_with_those_of_the_whole_batch(stride, hw, monkeypatch):

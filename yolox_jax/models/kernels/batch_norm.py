@@ -5,10 +5,13 @@ channels, whatever the shape of x.
 """
 
 import functools
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+
+Activation = Callable[[jax.Array], jax.Array]
 
 
 def normalize_plain(
@@ -34,15 +37,25 @@ def scale_and_shift(
     return (x_BHWC.astype(jnp.float32) - mean) * factor + bias
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
+def no_activation(y: jax.Array) -> jax.Array:
+    return y
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5, 6))
 def normalize(
-    x_BHWC: jax.Array, scale_C: jax.Array, bias_C: jax.Array, epsilon: float, axis_name: str | None = None
+    x_BHWC: jax.Array,
+    scale_C: jax.Array,
+    bias_C: jax.Array,
+    epsilon: float,
+    axis_name: str | None = None,
+    dtype: jnp.dtype = jnp.float32,
+    activation: Activation = no_activation,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Computes `normalize_plain`. No gradient flows from the returned statistics.
+    """Computes `normalize_plain`, with the activation of y in `dtype`. No gradient flows from the returned statistics.
 
     The gradient is written out because autodiff would reduce each array twice as often.
     """
-    return _normalize_fwd(x_BHWC, scale_C, bias_C, epsilon, axis_name)[0]
+    return _normalize_fwd(x_BHWC, scale_C, bias_C, epsilon, axis_name, dtype, activation)[0]
 
 
 def num_values(x_BHWC: jax.Array, num_channels: int, axis_name: str | None) -> int:
@@ -58,7 +71,13 @@ def spread(value_C: jax.Array, x_BHWC: jax.Array) -> jax.Array:
 
 
 def _normalize_fwd(
-    x_BHWC: jax.Array, scale_C: jax.Array, bias_C: jax.Array, epsilon: float, axis_name: str | None
+    x_BHWC: jax.Array,
+    scale_C: jax.Array,
+    bias_C: jax.Array,
+    epsilon: float,
+    axis_name: str | None,
+    dtype: jnp.dtype,
+    activation: Activation,
 ) -> tuple:
     mean_C, var_C = _moments(x_BHWC, len(scale_C))
     if axis_name is not None:
@@ -69,18 +88,73 @@ def _normalize_fwd(
     per_std_C = lax.rsqrt(var_C + epsilon)
     centered = x_BHWC.astype(jnp.float32) - spread(mean_C, x_BHWC)
     y = centered * spread(scale_C * per_std_C, x_BHWC) + spread(bias_C, x_BHWC)
-    return (y, mean_C, var_C), (x_BHWC, scale_C, mean_C, per_std_C)
+    y = y.astype(dtype)
+    # What the platform's gradient does not use of this is never written.
+    return (activation(y), mean_C, var_C), (x_BHWC, scale_C, bias_C, mean_C, per_std_C, y)
 
 
 def _normalize_bwd(
-    epsilon: float, axis_name: str | None, saved: tuple, gradients: tuple
+    epsilon: float, axis_name: str | None, dtype: jnp.dtype, activation: Activation, saved: tuple, gradients: tuple
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    x_BHWC, scale_C, mean_C, per_std_C = saved
     grad, _, _ = gradients
-    # Not divided by the standard deviation: XLA:CPU would write that array out, but has this one from the variance.
-    centered = x_BHWC.astype(jnp.float32) - spread(mean_C, x_BHWC)
-    grad_bias_C = _sum(grad, len(scale_C))
-    grad_scale_C = _sum(grad * centered, len(scale_C)) * per_std_C
+    apart, joint = (functools.partial(form, axis_name, activation) for form in (_apart_bwd, _joint_bwd))
+    return lax.platform_dependent(saved, grad, cuda=joint, default=apart)
+
+
+normalize.defvjp(_normalize_fwd, _normalize_bwd)
+
+
+def _apart_bwd(
+    axis_name: str | None, activation: Activation, saved: tuple, grad: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The gradient of the activation, then that of BatchNorm."""
+    *of_norm, y = saved
+    (grad_y,) = jax.vjp(activation, y)[1](grad)
+    return _gradients(of_norm, grad_y.astype(jnp.float32), axis_name)
+
+
+def _joint_bwd(
+    axis_name: str | None, activation: Activation, saved: tuple, grad: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Computes `_apart_bwd` without an array for y or its gradient; BatchNorm's gradient uses the latter twice.
+
+    On an NVIDIA GPU, XLA would write the gradient of y in float32 (benchmarks/NOTES.md).
+    """
+    *of_norm, y = saved
+    x_BHWC, scale_C, bias_C, _, per_std_C = of_norm
+    factor, bias = spread(scale_C * per_std_C, x_BHWC), spread(bias_C, x_BHWC)
+
+    def through_activation(centered: jax.Array, grad: jax.Array) -> jax.Array:
+        (grad_y,) = jax.vjp(activation, (centered * factor + bias).astype(y.dtype))[1](grad)
+        return grad_y.astype(jnp.float32)
+
+    return _gradients(of_norm, grad, axis_name, through_activation)
+
+
+def _gradients(
+    saved: Sequence[jax.Array],
+    grad: jax.Array,
+    axis_name: str | None,
+    gradient_of_y: Callable[[jax.Array, jax.Array], jax.Array] | None = None,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The gradients of x, scale and bias.
+
+    `grad` is that of y or, if `gradient_of_y` is given, what this function of (x − mean, grad) computes it from, anew
+    at each use.
+    """
+    x_BHWC, scale_C, _, mean_C, per_std_C = saved
+
+    def operands(x: jax.Array, grad: jax.Array) -> tuple[jax.Array, jax.Array]:
+        # Not divided by the standard deviation: XLA:CPU would write that array out, but has this one from the variance.
+        centered = x.astype(jnp.float32) - spread(mean_C, x)
+        return centered, grad if gradient_of_y is None else gradient_of_y(centered, grad)
+
+    centered, grad_y = operands(x_BHWC, grad)
+    grad_bias_C = _sum(grad_y, len(scale_C))
+    grad_scale_C = _sum(grad_y * centered, len(scale_C)) * per_std_C
+    if gradient_of_y is not None:  # the barrier keeps XLA from writing what both uses have in common
+        x_BHWC, grad, grad_bias_C, grad_scale_C = lax.optimization_barrier((x_BHWC, grad, grad_bias_C, grad_scale_C))
+        centered, grad_y = operands(x_BHWC, grad)
     # The gradients of scale and bias are this device's share, which the training step sums. The gradient through the
     # statistics comes from all devices.
     sum_C, sum_unit_C = grad_bias_C, grad_scale_C
@@ -88,12 +162,9 @@ def _normalize_bwd(
         sum_C, sum_unit_C = lax.psum((sum_C, sum_unit_C), axis_name)
     count = num_values(x_BHWC, len(scale_C), axis_name)
     along_centered = spread(sum_unit_C / count * per_std_C, x_BHWC)
-    grad_x = grad - spread(sum_C / count, x_BHWC) - centered * along_centered
+    grad_x = grad_y - spread(sum_C / count, x_BHWC) - centered * along_centered
     grad_x = grad_x * spread(scale_C * per_std_C, x_BHWC)
     return grad_x.astype(x_BHWC.dtype), grad_scale_C, grad_bias_C
-
-
-normalize.defvjp(_normalize_fwd, _normalize_bwd)
 
 
 def _moments(x_BHWC: jax.Array, num_channels: int) -> tuple[jax.Array, jax.Array]:

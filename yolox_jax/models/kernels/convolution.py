@@ -54,18 +54,43 @@ dense_conv.defvjp(lambda x, kernel, stride: (dense_conv(x, kernel, stride), (x, 
 
 
 @jax.custom_vjp
-def pointwise_conv(x_BHWC: jax.Array, kernel_CD: jax.Array) -> jax.Array:
+def pointwise_product(x_BHWC: jax.Array, kernel_CD: jax.Array) -> jax.Array:
     """Computes `pointwise_plain`. For autodiff's gradient of the kernel, XLA:CPU would make a transposed copy of x."""
     return pointwise_plain(x_BHWC, kernel_CD)
 
 
-def _pointwise_bwd(saved: tuple[jax.Array, jax.Array], grad: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _product_bwd(saved: tuple[jax.Array, jax.Array], grad: jax.Array) -> tuple[jax.Array, jax.Array]:
     x, kernel = saved
     grad_kernel = jnp.einsum("nc,nd->cd", x.reshape(-1, x.shape[-1]), grad.reshape(-1, grad.shape[-1]))
     return grad @ kernel.T, grad_kernel
 
 
-pointwise_conv.defvjp(lambda x, kernel: (pointwise_plain(x, kernel), (x, kernel)), _pointwise_bwd)
+pointwise_product.defvjp(lambda x, kernel: (pointwise_plain(x, kernel), (x, kernel)), _product_bwd)
+
+
+def pointwise_dense(x_BHWC: jax.Array, kernel_CD: jax.Array) -> jax.Array:
+    """Computes `pointwise_plain` as a convolution."""
+    return dense_plain(x_BHWC, kernel_CD[None, None], stride=1)
+
+
+def _pointwise_dense_bwd(saved: tuple[jax.Array, jax.Array], grad: jax.Array) -> tuple[jax.Array, jax.Array]:
+    return jax.vjp(pointwise_dense, *saved)[1](grad)
+
+
+@jax.custom_vjp
+def pointwise_conv(x_BHWC: jax.Array, kernel_CD: jax.Array) -> jax.Array:
+    """Computes `pointwise_plain`: on an NVIDIA GPU as a convolution, elsewhere as a matrix product.
+
+    Between a product and the convolutions around it, XLA copies arrays on a GPU (benchmarks/NOTES.md).
+    """
+    return lax.platform_dependent(x_BHWC, kernel_CD, cuda=pointwise_dense, default=pointwise_plain)
+
+
+def _pointwise_bwd(saved: tuple[jax.Array, jax.Array], grad: jax.Array) -> tuple[jax.Array, jax.Array]:
+    return lax.platform_dependent(saved, grad, cuda=_pointwise_dense_bwd, default=_product_bwd)
+
+
+pointwise_conv.defvjp(lambda x, kernel: (pointwise_conv(x, kernel), (x, kernel)), _pointwise_bwd)
 
 _MAX_PARTS = 8  # more would only take longer to compile
 
