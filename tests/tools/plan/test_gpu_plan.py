@@ -7,9 +7,9 @@ import jax
 import pytest
 
 from yolox_jax.errors import UserError
-from yolox_jax.tools.plan import gpu_compiling, planner
+from yolox_jax.tools.plan import gpu_compiling, planner, table
 from yolox_jax.tools.plan.cards import CARDS, Cards, target_config
-from yolox_jax.tools.plan.compiling import Compiled
+from yolox_jax.tools.plan.compiling import Compiled, OutOfMemory
 from yolox_jax.tools.plan.devices import native_dtype_of, parse_device
 from yolox_jax.tools.plan.report import as_text, make_report
 
@@ -158,3 +158,25 @@ def test_a_training_step_compiles_for_cards_that_are_not_there(gpu_compiler, toy
     assert report["convolutions"] == "6 float32 NCHW"  # the toy is of float32
     assert "convolutions are NCHW" in report["warnings"][-1]
     assert 0 < report["memory_bytes"]["activations and temporaries"] < report["peak_bytes"] < 1e8
+
+
+def test_a_row_of_a_table_has_the_figures_of_a_report():
+    described = {"model": "s", "what": "train", "input_size": [640, 640], "dtype": "float16"}
+    report = make_report(_compiled(_CONVOLUTION), Cards("T4", 2), 8, {}, "float16")
+    cells = [cell.strip() for cell in table.row(described | report).strip("|").split("|")]
+    assert cells[:6] == ["s at 640", "T4:2", "float16", "65 G", "0.1 GB", "2.00 GB"]
+    assert cells[6:] == ["0.82 ms", "interconnect", "9766"]
+    assert len(table.HEADER.splitlines()[0].split("|")) == len(cells) + 2
+    too_large = make_report(OutOfMemory(20e9), parse_device("v5e"), 8, {}, "bfloat16")
+    assert "| 20.00 GB, too much |" in table.row(described | too_large)
+
+
+def test_the_models_of_a_table_have_configs():
+    for model in table.parse_models(["all"]):
+        assert table.config_of(model).model == model
+    with pytest.raises(UserError, match="--table=big is not a model: choose among nano, tiny"):
+        table.parse_models(["s", "big"])
+
+
+def test_the_versions_of_the_compilers_are_named():
+    assert f"jax {jax.__version__}" in table.versions()
