@@ -20,9 +20,11 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 from benchmarks.fuzz import isolation
 from benchmarks.fuzz.change import Kind
 from benchmarks.fuzz.isolation import ALLOWED, OUTCOMES, Outcome
-from benchmarks.fuzz.kinds import coco, exported, image, pth, tfds, voc, yolo
+from benchmarks.fuzz.kinds import coco, config, exported, image, pth, run_directory, tfds, voc, yolo
 
-KINDS = {kind.name: kind for kind in (coco.KIND, voc.KIND, yolo.KIND, tfds.KIND, image.KIND, pth.KIND, exported.KIND)}
+_OF_DATA = (coco.KIND, voc.KIND, yolo.KIND, tfds.KIND, image.KIND)
+_OF_WEIGHTS = (pth.KIND, exported.KIND, run_directory.CHECKPOINT, run_directory.DIRECTORY)
+KINDS = {kind.name: kind for kind in (*_OF_DATA, *_OF_WEIGHTS, config.KIND)}
 
 
 def main() -> None:

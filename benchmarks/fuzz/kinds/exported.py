@@ -40,7 +40,7 @@ def change(folder: Path, rng: random.Random) -> Change:
         return file_faults.replace_file(file, rng)
     with zipfile.ZipFile(file) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
-    kind = rng.choice(("description", "description", "description, hashed", "program", "program, hashed", "members"))
+    kind = rng.choice(("description", "description", "description, hashed", "program", "members"))
     text = ""
     if kind.startswith("description"):
         fields = json.loads(members[_JSON])
@@ -92,8 +92,6 @@ def judge(folder: Path, change: Change, result: tuple[tuple[str, ...], tuple[int
         described = json.loads(archive.read(_JSON))
     if list(names) != described["class_names"] or list(size_hw) != described["size_hw"]:
         return Judged(f"{names} at {size_hw}, described as {described}")
-    if change.text.startswith("program, hashed"):
-        return Judged()  # whoever wrote the hash wrote another program, which may detect anything
     if not np.allclose(found.boxes_xyxy, [[2, 4, 20, 30]]) or not np.allclose(found.scores, [0.8], atol=1e-6):
         return Judged(f"detects {found}")
     return Judged()

@@ -146,6 +146,8 @@ def _fits(program: jax.export.Exported, described: Description) -> bool:
     if (program.in_tree, program.out_tree) != trees:
         return False
     (images,), outputs = program.in_avals, program.out_avals
+    if not images.shape or not outputs[1].shape:
+        return False
     batch, slots = images.shape[:1], outputs[1].shape[1:]
     fits_batch = jax.export.is_symbolic_dim(batch[0]) if described.batch is None else batch[0] == described.batch
     return (
