@@ -159,7 +159,7 @@ _WRONG = [
     ("min_box_side", float("nan")),
     *[(field, 1.5) for field in ("mosaic.prob", "mixup.prob", "flip_prob", "data.repeat_threshold")],
     *[(f"eval.detect.{name}", 1.5) for name in ("conf", "iou")],
-    *[(f"{name}.scale", (2.0, 0.5)) for name in ("mosaic", "mixup")],
+    *[(f"{name}.scale", scale) for name in ("mosaic", "mixup") for scale in ((2.0, 0.5), ("a", "b"), (None, 1.0))],
 ]
 _NAMES_OF_THINGS = ("model", "dtype", "optimizer", "loss.iou_type", "data.kind", "data.bad_images", "eval.metric")
 

@@ -24,6 +24,7 @@ def test_a_pattern_matches_the_paths_of_parameters_and_statistics():
     [
         (("neck",), "'neck', which matches no variable: give a part of .* such as ConvBlock_0/bn/mean"),
         (("(",), "has '\\(', which is not a regular expression"),
+        ((1,), "has 1, which is not a regular expression"),
         (("Conv",), "freezes every parameter"),
     ],
 )

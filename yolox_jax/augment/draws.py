@@ -28,7 +28,8 @@ class AugmentConfig:
 
     def __post_init__(self) -> None:
         for field, limits in (("mosaic.scale", self.scale), ("mixup.scale", self.mixup_scale)):
-            if len(limits) != 2 or not 0 < limits[0] <= limits[1]:
+            are_numbers = all(isinstance(each, int | float) for each in limits)
+            if len(limits) != 2 or not are_numbers or not 0 < limits[0] <= limits[1] < math.inf:
                 raise UserError(
                     f"config.{field} is {limits}",
                     "give the smallest and the largest factor, both above 0 "

@@ -12,9 +12,10 @@ from typing import NoReturn
 import jax
 from absl import app, flags
 from absl import logging as absl_logging
+from ml_collections import ConfigDict
 
 from yolox_jax import interrupts
-from yolox_jax.cli import commands
+from yolox_jax.cli import commands, config_values
 from yolox_jax.errors import UserError
 from yolox_jax.training import compilation, hosts
 from yolox_jax.training.interruption import EXIT_CODE, Stopped
@@ -37,7 +38,10 @@ def parse_flags(argv: list[str]) -> list[str]:
     """Parses the flags, and returns the program's name and its other arguments. A mistake ends it with one message."""
     _show_any_text()
     try:
+        config_values.check_names(argv[1:])
         rest: list[str] = flags.FLAGS(commands.prepare(argv))
+        if "config" in flags.FLAGS and isinstance(config := flags.FLAGS["config"].value, ConfigDict):
+            config_values.check_numbers(config)
     except UserError as error:
         sys.exit(f"error: {error}")
     except flags.Error as error:
@@ -49,6 +53,10 @@ def parse_flags(argv: list[str]) -> list[str]:
         if unknown is None:
             raise
         sys.exit(f"error: --config has no field {unknown.args[0]}")
+    except KeyError as error:  # of a field below one that is missing
+        if not _is_of(error, "ml_collections"):  # an error in the config's file keeps its traceback
+            raise
+        sys.exit(f"error: --config has no field {error.args[0]}")
     return rest
 
 
@@ -57,6 +65,12 @@ def _show_any_text() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+
+
+def _is_of(error: BaseException, package: str) -> bool:
+    """Returns whether a package raised an error itself."""
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    return str(frame.f_globals.get("__name__")).startswith(f"{package}.")
 
 
 def _wrapped_user_error(error: BaseException | None) -> UserError | None:

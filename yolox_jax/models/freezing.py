@@ -28,7 +28,7 @@ def frozen_mask(variables: Any, patterns: tuple[str, ...]) -> Any:
     for pattern in patterns:
         try:
             is_used = any(re.search(pattern, path) for path in paths)
-        except re.error as error:
+        except (re.error, TypeError) as error:  # TypeError: a number
             raise UserError(
                 f"config.freeze has {pattern!r}, which is not a regular expression ({error})",
                 "put a backslash before each character that is meant literally",
