@@ -13,6 +13,7 @@ class Change:
 
     text: str  # which file, and what was changed
     is_harmless: bool = False  # the program must read the same as before: an error would be wrong
+    names: tuple[str, ...] = ()  # what a message may call the place by, besides the path of a file
     expected: Any = None  # what the change itself knows of the right result, for `Kind.judge`
 
 

@@ -5,7 +5,6 @@ import dataclasses
 import json
 import os
 import random
-import re
 import resource
 import shutil
 import signal
@@ -168,7 +167,7 @@ def _judge_message(message: str, place: Path, change: Change) -> tuple[str, str]
         return WRONG, f"refused: {message}"
     if "MemoryError" in message or "nsufficient memory" in message:
         return MEMORY, message
-    names = str(place) in message or re.search(r"--\w|config[. ]", message) is not None
+    names = any(name in message for name in (str(place), "config.", *change.names))
     is_clear = message.startswith("error: ") and len(message) < _LONGEST_MESSAGE and names
     return (MESSAGE if is_clear and _can_be_shown(message) else UNCLEAR), message
 

@@ -35,7 +35,7 @@ _VALUES = (
         "None",
         "True",
     ),
-    *("x", "1,5", "1_0", "0x10", " 7", "٣", "é", "a" * 70_000, "[]", "()", "{}", "(64, 64)", "(64, 64, 64)", "(0, 64)"),
+    *("x", "1,5", "1_0", "0x10", " 7", "٣", "é", "a" * 200, "[]", "()", "{}", "(64, 64)", "(64, 64, 64)", "(0, 64)"),
     *("(nan, 1)", "(-1, 2)", "('a', 'b')", "[[1], 2]", "64", "'64'", "1000000000000", "-1000000000000", "None,None"),
     *("../x", "/dev/zero", ".", "*", "%s", "trapped.Feature", "__import__('trapped')", "[*range(10)]", "(1,)*9", "#"),
 )
@@ -49,9 +49,11 @@ def make(folder: Path) -> None:
 def change(folder: Path, rng: random.Random) -> Change:
     fields = [field for field in _fields() if not field.startswith(_NOT_READ_HERE)]
     chosen = rng.random()
+    names: tuple[str, ...] = ("flag", "argument", "--config", "no config")
     if chosen < 0.9:
         field, value = rng.choice(fields), rng.choice(_VALUES)
         arguments = [f"--config.{field}={value}"]
+        names = (field.rpartition(".")[2].replace("_", " "),)
     else:
         arguments = rng.choice(
             (["--config.x=1"], ["--config.data=1"], ["--config.data.x.y=1"], ["--config.=1"], ["--config"])
@@ -65,7 +67,7 @@ def change(folder: Path, rng: random.Random) -> Change:
             )
         )
     (folder / "arguments.json").write_text(json.dumps(arguments))
-    return Change(" ".join(arguments)[:100], expected=arguments)
+    return Change(" ".join(arguments)[:100], names=names, expected=arguments)
 
 
 def _fields() -> dict[str, Any]:
@@ -83,9 +85,10 @@ def _flat(section: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
 def read(folder: Path) -> dict[str, Any]:
     """Parses the command line of train.py, and builds everything that it builds before its first step."""
     given = json.loads((folder / "arguments.json").read_text())
-    shapes = ["--config.data.shapes.num_train=16", "--config.data.shapes.num_val=8"]
+    used = ["--config.data.shapes.num_train=16", "--config.data.shapes.num_val=8"]
+    used += ["--config.multiscale.enabled=true", "--config.hsv.enabled=true"]
     # ml_collections looks for the fields that are given in sys.argv.
-    sys.argv = ["train.py", f"--config={ROOT}/configs/quickstart.py", *shapes, "--workdir=run", *given]
+    sys.argv = ["train.py", f"--config={ROOT}/configs/quickstart.py", *used, "--workdir=run", *given]
     terminal.parse_flags(sys.argv)
     config = train._CONFIG.value
     with opened(folder / "run", config.resume) as directory:

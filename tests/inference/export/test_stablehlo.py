@@ -260,6 +260,15 @@ def test_a_program_of_more_classes_than_the_description_names_is_an_error(path, 
         Exported.read(tmp_path / "new.zip").predict(toy.random_batch(0, 3).images)
 
 
+def test_a_program_that_takes_one_number_is_refused(path, tmp_path):
+    platforms = Exported.read(path).program.platforms
+    takes_a_number = jax.export.export(jax.jit(lambda x: (x, x, x, x)), platforms=platforms)
+    program = takes_a_number(jax.ShapeDtypeStruct((), jnp.uint8)).serialize()
+    _write(tmp_path / "new.zip", _parts(path)[0], bytes(program))
+    with pytest.raises(UserError, match="program and description differ"):
+        Exported.read(tmp_path / "new.zip")
+
+
 def test_a_program_of_another_version_of_jax_is_refused(path, tmp_path, monkeypatch):
     _write(tmp_path / "bytes.zip", _parts(path)[0], b"of a later serialization")
     with pytest.raises(UserError, match="bytes.zip holds a program that jax .* cannot read .*: export it again"):
