@@ -33,8 +33,9 @@ from yolox_jax.inference.predict import DetectConfig, make_predict
 from yolox_jax.mesh import AXIS, check_batch_size, make_mesh, place, replicate, shard_batch
 from yolox_jax.models import freezing, yolox
 from yolox_jax.models.folding import fold_batch_norm, folded_shapes
-from yolox_jax.training import compilation, hosts, parallel, resume, state, trackers
+from yolox_jax.training import compilation, history, hosts, parallel, resume, state, trackers
 from yolox_jax.training.checkpoints import Checkpoints
+from yolox_jax.training.history import History
 from yolox_jax.training.host_memory import keep_freed_memory, trim_memory
 from yolox_jax.training.interruption import Stopped, StopRequest, stop_request
 from yolox_jax.training.open_directory import RunDirectory, opened
@@ -89,9 +90,9 @@ class Session:
 def train(config: ConfigDict, directory: RunDirectory) -> EvalResult:
     """Trains as `config` says, resuming the run in `directory` if it holds one. Returns the last evaluation."""
     run = prepare(config, directory)
-    train_state, first_step = restore(run)
-    programs = compile_ahead(run, train_state, first_step)
-    result = loop(run, train_state, first_step, programs)
+    train_state, past = restore(run)
+    programs = compile_ahead(run, train_state, past.num_steps)
+    result = loop(run, train_state, past, programs)
     finish(run, result)
     return result
 
@@ -131,8 +132,8 @@ def prepare(config: ConfigDict, directory: RunDirectory) -> Run:
     )
 
 
-def restore(run: Run) -> tuple[TrainState, int]:
-    """Returns the newest checkpoint's state, or a new one, and the step to start from; the loader starts there too."""
+def restore(run: Run) -> tuple[TrainState, History]:
+    """Returns the newest checkpoint's state, or a new one, and the log of its steps; the loader starts after them."""
     config, directory = run.config, run.directory
     class_names = run.train_source.class_names
     if config.init_from and checkpoint.find(directory.path) is None:
@@ -148,12 +149,11 @@ def restore(run: Run) -> tuple[TrainState, int]:
         resume.check(meta, config.to_dict(), class_names, run.loader, run.schedule.total_steps, directory.address)
 
     restored = run.checkpoints.restore_latest(train_state, check)
-    if restored is None:
-        return train_state, 0
-    train_state, meta = restored
-    run.loader.set_state(meta.data_state)
-    print(f"resuming from step {meta.step} of {directory.address}")
-    return train_state, meta.step
+    train_state, meta = (train_state, None) if restored is None else restored
+    if meta is not None:
+        run.loader.set_state(meta.data_state)
+        print(f"resuming from step {meta.step} of {directory.address}")
+    return train_state, history.resumed(directory.path, directory.address, meta, run.checkpoints)
 
 
 def compile_ahead(run: Run, train_state: TrainState, first_step: int) -> compilation.Programs:
@@ -187,10 +187,10 @@ def _lacks_evaluation(run: Run, step: int) -> bool:
     return step > 0 and run.evaluation_due(step - 1) and step not in run.checkpoints.aps()
 
 
-def loop(run: Run, train_state: TrainState, first_step: int, programs: compilation.Programs) -> EvalResult:
+def loop(run: Run, train_state: TrainState, past: History, programs: compilation.Programs) -> EvalResult:
     """Trains to the last step, saving and evaluating when due. Returns the last evaluation."""
-    config, schedule, checkpoints = run.config, run.schedule, run.checkpoints
-    log = _open_log(run, first_step)
+    config, schedule, checkpoints, first_step = run.config, run.schedule, run.checkpoints, past.num_steps
+    log = _open_log(run, past)
     trace = StepTrace(run.directory.path / "profile", first_step, config.profile)
     result = None
     with stop_request() as stop, programs, run.loader, trace, contextlib.closing(log), contextlib.closing(checkpoints):
@@ -233,12 +233,11 @@ def loop(run: Run, train_state: TrainState, first_step: int, programs: compilati
     return result
 
 
-def _open_log(run: Run, first_step: int) -> RunLog:
+def _open_log(run: Run, past: History) -> RunLog:
     config, is_primary = run.config, hosts.is_primary()
     return RunLog(
         run.directory.path,
-        first_step=first_step,
-        first_is_evaluated=first_step in run.checkpoints.aps(),
+        history=past,
         total_steps=run.schedule.total_steps,
         steps_per_epoch=run.schedule.steps_per_epoch,
         batch_size=config.batch_size,
@@ -253,7 +252,8 @@ def _save(run: Run, session: Session, train_state: TrainState, num_steps: int) -
     config, class_names = run.config, run.train_source.class_names
     data_state = {**run.loader.get_state(), "next_step": num_steps}
     meta = checkpoint.Meta(
-        config.model, class_names, num_steps, config.to_dict(), data_state, run.mesh.size, jax.process_count()
+        *(config.model, class_names, num_steps, config.to_dict(), data_state, run.mesh.size, jax.process_count()),
+        log=session.log.mark,
     )
     run.checkpoints.save(train_state, meta)
     run.directory.copy(saving=num_steps)

@@ -78,6 +78,7 @@ _ELSEWHERE = {
     "images/",
     "labels/",
     "pictures/",
+    "damaged/",
     "checkpoints/",
     "tensorboard/",
     "tools/NAME.py",

@@ -252,13 +252,6 @@ def test_a_damaged_checkpoint_that_the_user_names_is_an_error_with_advice(run):
             read(newest)
 
 
-def test_a_damaged_list_of_aps_is_an_error_with_advice(run):
-    workdir, _ = run
-    (workdir / "checkpoints" / "ap.json").write_text('{"4": ')
-    with pytest.raises(checkpoint.CheckpointError, match=r"ap\.json: is not valid JSON .*: the next start"):
-        Checkpoints(workdir)
-
-
 def test_every_single_flipped_bit_of_a_file_is_found(run):
     folder = run[0] / "checkpoints" / "4"
     assert manifest.verify(folder)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from yolox_jax.errors import UserError
+from yolox_jax.training.history import History, read_lines
 from yolox_jax.training.run_directory import RunDirectoryError
 from yolox_jax.training.run_log import RunLog, TrainingBrokeDown
 
@@ -75,7 +76,8 @@ def test_an_overflow_of_float16_is_counted_and_recorded_but_is_not_a_bad_step(lo
     assert {"step": 1, "event": "overflowed", "loss_scale": 65536.0} in records
     assert (records[-1]["num_overflowed"], records[-1]["num_skipped"], records[-1]["loss_scale"]) == (4, 1, 65536.0)
 
-    resumed = RunLog(tmp_path, first_step=6, total_steps=100, steps_per_epoch=10, batch_size=2, max_bad_steps=2)
+    past = History(6, tuple(read_lines((tmp_path / "metrics.jsonl").read_bytes())[0]))
+    resumed = RunLog(tmp_path, history=past, total_steps=100, steps_per_epoch=10, batch_size=2, max_bad_steps=2)
     resumed.add(6, _METRICS | scaled, ())
     resumed.report()
     assert _records(tmp_path)[-1]["num_overflowed"] == 4

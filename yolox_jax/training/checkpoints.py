@@ -22,7 +22,7 @@ from yolox_jax.errors import UserError
 from yolox_jax.storage import Location
 from yolox_jax.training import hosts
 from yolox_jax.training.loss_scale import LossScale
-from yolox_jax.training.run_directory import write_atomically, writing
+from yolox_jax.training.run_directory import DAMAGED, keep_damaged, write_atomically, writing
 from yolox_jax.training.slices import Slices
 from yolox_jax.training.state import TrainState
 from yolox_jax.weights import manifest
@@ -63,14 +63,19 @@ class Checkpoints:
           address: what messages call the run directory, if `workdir` is a copy of it.
           slices: if each process has such a copy, how process 0 gets what the others write.
         Raises:
-          UserError: `keep_last` is less than 1, or the file of APs is damaged.
+          UserError: `keep_last` is less than 1.
         """
         if keep_last < 1:
             raise UserError(f"config.checkpoint.keep_last is {keep_last}", "give 1 or more")
         self._directory = (workdir / FOLDER).absolute()
         self._shown = (address or workdir.absolute()) / FOLDER  # in messages
         self._keep_last = keep_last
-        self._aps = read_aps(self._directory)
+        self._aps: dict[int, float] = {}
+        self.aps_damage = ""  # what is wrong with ap.json
+        try:
+            self._aps = read_aps(self._directory)
+        except CheckpointError as error:
+            self.aps_damage = first_line(error.__cause__ or error)
         self._unreadable: set[int] = set()
         self._manager: _Manager | None = None
         self._saving = -1  # the step of the last save
@@ -163,9 +168,36 @@ class Checkpoints:
         self._unreadable.discard(step)
 
     def record_ap(self, step: int, ap: float) -> None:
-        """Records the AP of a saved step, which decides the best checkpoint."""
+        """Records the AP of a saved step, which decides the best checkpoint, once its save is complete.
+
+        Raises:
+          CheckpointError: the save failed.
+        """
+        if self._manager is not None:
+            with self._write_errors():
+                self._manager.wait_until_finished()
         self._aps[step] = ap
         self._write_aps()
+
+    def replace_aps(self, aps: dict[int, float], damage: str) -> None:
+        """Records the APs that process 0 gives, and no others. Sets ap.json aside if `damage` says what is wrong.
+
+        ap.json is there from now on, even if no step was evaluated: without it, the checkpoints of a run that has
+        logged steps are lost (resume.py).
+        """
+        aps = {step: ap for step, ap in json.loads(hosts.gather(json.dumps(list(aps.items())).encode())[0])}
+        file = self._directory / "ap.json"
+        if hosts.is_primary():
+            with writing(self._directory, advice="choose another --workdir"):
+                self._directory.mkdir(parents=True, exist_ok=True)
+            is_there = os.path.lexists(file)
+            if damage:
+                kept = keep_damaged(file.parent.parent, f"{FOLDER}/ap.json") if is_there else ""
+                where = f"set aside as {DAMAGED}/{kept}, and " if kept else ""
+                logger.warning("%s: %s; it is %smade again from metrics.jsonl", self._shown / "ap.json", damage, where)
+            if damage or not is_there or aps != self._aps:
+                write_atomically(file, json.dumps(aps))
+        self._aps, self.aps_damage = aps, ""
 
     def _write_aps(self) -> None:
         if hosts.is_primary():

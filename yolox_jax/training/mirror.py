@@ -6,6 +6,7 @@ checkpoint was complete, then the checkpoint, its manifest last; then ap.json, w
 then the removal of old checkpoints. `fill` is the way back: it makes the local folder what the bucket holds.
 """
 
+import contextlib
 import json
 import logging
 import math
@@ -20,7 +21,9 @@ from yolox_jax.storage import Location, Patience
 from yolox_jax.training.bucket_claim import REFUSED_SECONDS, BucketClaim
 from yolox_jax.training.run_directory import WRITTEN
 from yolox_jax.weights import bucket_copy, manifest
-from yolox_jax.weights.checkpoint import FOLDER, complete_steps, read_aps
+from yolox_jax.weights.aps import read_aps
+from yolox_jax.weights.checkpoint import FOLDER, complete_steps
+from yolox_jax.weights.meta import CheckpointError
 
 logger = logging.getLogger("yolox_jax.training")
 
@@ -69,7 +72,9 @@ class Mirror:
         # Size and time of each file when it was copied.
         self._copied = {name: _size_and_time(local / name) for name in self._changed_files()}
         self._saved = {step: _manifest(local / FOLDER / str(step)) for step in complete_steps(local / FOLDER)}
-        self._aps = read_aps(local / FOLDER)  # those of ap.json in the bucket
+        self._aps: dict[int, float] | None = None  # those of ap.json in the bucket; None if it has no valid one
+        with contextlib.suppress(CheckpointError):
+            self._aps = read_aps(local / FOLDER) if self._has(_APS) else None
         self._remote = set(storage.list_files(run, bucket_copy.PATIENCE))
         self._error: Exception | None = None
         self._awaited: int | None = None  # the step of the last save, which may still be written
@@ -134,9 +139,11 @@ class Mirror:
         # The order of these two and of the rest matters: what they name must be in the files that are read after them.
         aps = read_aps(self._local / FOLDER)
         steps = self._complete_steps()
-        if dropped := self._aps.keys() - aps.keys():  # the run resumed before these evaluations: their records go too
-            self._write_aps({step: ap for step, ap in self._aps.items() if step not in dropped})
+        if dropped := (self._aps or {}).keys() - aps.keys():  # the run resumed before these evaluations
+            self._write_aps({step: ap for step, ap in (self._aps or {}).items() if step not in dropped})
         for name in self._changed_files():
+            if name == _LOG and self._aps is None:  # after what was set aside: a log without it has lost its run
+                self._write_aps({})
             self._copy_file(name)
         self._remove(name for name in self._remote if name.startswith("tensorboard/") and not self._has(name))
         is_done = all(map(self._copy_checkpoint, steps))

@@ -23,6 +23,7 @@ from yolox_jax.training import hosts, mirror, run_directory
 from yolox_jax.training.bucket_claim import REFUSED_SECONDS, BucketClaim
 from yolox_jax.training.interruption import Stopped, sigterm_noted
 from yolox_jax.training.mirror import Mirror
+from yolox_jax.training.resume import check_checkpoints
 from yolox_jax.training.run_directory import RunDirectoryError
 from yolox_jax.training.slices import Slices, remove_leftovers
 from yolox_jax.weights.bucket_copy import local_name
@@ -69,7 +70,7 @@ def opened(workdir: Location, resume: bool) -> Iterator[RunDirectory]:
     if isinstance(workdir, Path) and hosts.broadcast_from_primary(not obstacle):
         with run_directory.claim(workdir) if is_primary else contextlib.nullcontext():
             if is_primary:
-                _set_aside(workdir, resume)
+                _prepare(workdir, resume)
             hosts.barrier("run directory")  # no process reads the directory before this
             yield RunDirectory(workdir, workdir)
         return
@@ -84,7 +85,7 @@ def opened(workdir: Location, resume: bool) -> Iterator[RunDirectory]:
         claim = BucketClaim(workdir) if is_primary else None
         if claim is not None:
             opening.callback(claim.release)
-            _set_aside(workdir, resume)
+            _prepare(workdir, resume)
             remove_leftovers(workdir)
         hosts.barrier("run directory")
         mirror.fill(local, workdir)
@@ -130,6 +131,9 @@ def _obstacle(workdir: Path) -> str:
     return ""
 
 
-def _set_aside(workdir: Location, resume: bool) -> None:
-    if not resume and (earlier := run_directory.set_aside(workdir)):
+def _prepare(workdir: Location, resume: bool) -> None:
+    """Sets an earlier run aside, or checks that it can be resumed."""
+    if resume:
+        check_checkpoints(workdir)
+    elif earlier := run_directory.set_aside(workdir):
         print(f"moved the earlier run in {workdir} to {earlier}")

@@ -16,10 +16,11 @@ from yolox_jax.storage import Location
 
 logger = logging.getLogger("yolox_jax.training")
 
+DAMAGED = "damaged"  # files that were cut or changed, which a resumed run has set aside (history.py)
 # Everything a run writes, trackers included.
 WRITTEN = (
     *("checkpoints", "metrics.jsonl", "tensorboard", "pictures", "profile", "results.json", "predictions.jpg"),
-    *("tracker.json", "wandb", "mlruns"),
+    *("tracker.json", "wandb", "mlruns", DAMAGED),
 )
 
 
@@ -106,6 +107,20 @@ def set_aside(workdir: Location) -> Location | None:
         for name in written:
             storage.move(workdir / name, folder / name)
     return folder
+
+
+def keep_damaged(workdir: Path, name: str, data: bytes | None = None) -> str:
+    """Sets a damaged file aside: copies its content `data`, or else renames what is there. Returns the new name."""
+    path, folder = workdir / name, workdir / DAMAGED
+    with writing(folder):
+        folder.mkdir(exist_ok=True)
+        names = (f"{path.stem}-{number}{path.suffix}" for number in itertools.count(1))
+        target = next(folder / each for each in names if not os.path.lexists(folder / each))
+        if data is None:
+            path.rename(target)
+        else:
+            storage.replace_local(target, data)
+    return target.name
 
 
 def write_atomically(path: Path, text: str) -> None:

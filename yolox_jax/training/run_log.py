@@ -12,19 +12,21 @@ from typing import Any, TypeVar
 
 import jax
 
+from yolox_jax import storage
 from yolox_jax.data.train_loader import ImageIds
 from yolox_jax.errors import UserError
 from yolox_jax.training import hosts
 from yolox_jax.training.compilation import CompileCounter
-from yolox_jax.training.run_directory import write_atomically, writing
+from yolox_jax.training.history import LOG, NEW, History
+from yolox_jax.training.run_directory import writing
 from yolox_jax.training.tensorboard import EventFile, numbers_of
 from yolox_jax.training.trackers import Tracker
+from yolox_jax.weights.meta import LogMark
 
 logger = logging.getLogger("yolox_jax.training")
 
 _T = TypeVar("_T")
 
-_EVALUATION_EVENTS = ("predictions", "evaluation")  # in the order in which they are written
 _LOSS_TERMS = ("loss", "loss_iou", "loss_obj", "loss_cls", "loss_l1")
 
 
@@ -39,8 +41,7 @@ class RunLog:
         self,
         workdir: Path,
         *,
-        first_step: int = 0,
-        first_is_evaluated: bool = False,
+        history: History = NEW,
         total_steps: int,
         steps_per_epoch: int,
         batch_size: int,
@@ -48,12 +49,11 @@ class RunLog:
         writes: bool = True,
         tracker: Tracker | None = None,
     ):
-        """Drops what an earlier process logged from `first_step` on: these steps run again.
+        """Drops what an earlier process logged besides `history`: these steps run again.
 
         Args:
           workdir: the run directory.
-          first_step: the step at which the run starts or resumes.
-          first_is_evaluated: whether the evaluation of that state, if one was due, is done.
+          history: what is logged of the steps before the one at which the run starts.
           total_steps: of the whole run.
           steps_per_epoch: for the progress line.
           batch_size: images per step, on all devices.
@@ -66,12 +66,12 @@ class RunLog:
         """
         if max_bad_steps < 1:
             raise UserError(f"config.max_bad_steps is {max_bad_steps}", "give 1 or more")
-        path = workdir / "metrics.jsonl"
-        kept = _records_before(path, first_step, first_is_evaluated)
+        path, kept = workdir / LOG, history.records
+        self._mark = LogMark().after(history.text)
         self._file, self._events = None, None
         if writes:
-            write_atomically(path, "".join(json.dumps(record) + "\n" for record in kept))
             with writing(workdir):
+                storage.replace_local(path, history.text)
                 self._file = path.open("a")
                 self._events = EventFile(workdir / "tensorboard", kept)
         self._workdir = workdir
@@ -188,11 +188,18 @@ class RunLog:
             return
         record = {**record, "time": time.time()}
         record = {k: str(v) if isinstance(v, float) and not math.isfinite(v) else v for k, v in record.items()}
+        line = json.dumps(record) + "\n"
         with writing(self._workdir):
-            self._file.write(json.dumps(record) + "\n")
+            self._file.write(line)
             self._file.flush()
             self._events.add(record)
+        self._mark = self._mark.after(line.encode())
         self._call_tracker(lambda tracker: tracker.add(numbers_of(record), record["step"]))
+
+    @property
+    def mark(self) -> LogMark:
+        """What metrics.jsonl is now, in the process that writes it."""
+        return self._mark
 
     def close(self) -> None:
         """Closes the files and the tracker."""
@@ -257,20 +264,3 @@ class RunLog:
 def _is_ready(metrics: dict[str, jax.Array]) -> bool:
     arrays: list[Any] = [leaf for leaf in metrics.values() if isinstance(leaf, jax.Array)]  # jax's types lack is_ready
     return all(leaf.is_ready() for leaf in arrays)
-
-
-def _records_before(path: Path, first_step: int, first_is_evaluated: bool) -> list[dict[str, Any]]:
-    """The records before `first_step`, without a line that a killed run left unfinished.
-
-    If the evaluation after step `first_step` − 1 runs again, its records are dropped too.
-    """
-    records = []
-    for line in path.read_text().splitlines() if path.exists() else []:
-        try:
-            record = json.loads(line)
-        except ValueError:
-            continue
-        evaluates_again = record.get("event") in _EVALUATION_EVENTS and not first_is_evaluated
-        if record["step"] < first_step - evaluates_again:
-            records.append(record)
-    return records

@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.metadata
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +34,12 @@ class OtherFormatError(CheckpointError):
 class LogMark:
     """What metrics.jsonl was when a checkpoint was saved: a resumed run sees whether it has been changed since."""
 
-    num_bytes: int
-    crc32: int
+    num_bytes: int = 0
+    crc32: int = 0
+
+    def after(self, text: bytes) -> "LogMark":
+        """Returns the mark of the log with this text at its end."""
+        return LogMark(self.num_bytes + len(text), zlib.crc32(text, self.crc32))
 
 
 @dataclasses.dataclass(frozen=True)

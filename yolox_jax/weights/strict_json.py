@@ -23,12 +23,12 @@ class FieldError(ValueError):
     """A text is not JSON, or a field is not what it must be. The message follows the file's name."""
 
 
-def parse(data: bytes) -> Any:
+def parse(data: bytes, any_text: bool = False) -> Any:
     """Parses JSON in UTF-8.
 
     Raises:
       FieldError: it is not JSON, or has a number that is not finite or has more than 18 digits, a name twice in one
-        object, more than 20 levels, or a text that cannot be stored.
+        object, more than 20 levels, or, unless `any_text`, a text that cannot be stored.
     """
     try:
         content = _DECODER.decode(data.decode())
@@ -38,7 +38,7 @@ def parse(data: bytes) -> Any:
         raise FieldError(f"is not text in UTF-8 (byte {error.start})") from error
     except json.JSONDecodeError as error:
         raise FieldError(f"is not valid JSON ({error})") from error
-    _check_texts_and_depth(content)
+    _check_texts_and_depth(content, any_text)
     return content
 
 
@@ -65,7 +65,7 @@ def shown(value: object) -> str:
     return {"None": "null", "True": "true", "False": "false"}.get(text := _SHORT.repr(value), text)
 
 
-def _check_texts_and_depth(content: Any) -> None:
+def _check_texts_and_depth(content: Any, any_text: bool) -> None:
     waiting = [(content, 0)]
     while waiting:
         value, depth = waiting.pop()
@@ -75,7 +75,7 @@ def _check_texts_and_depth(content: Any) -> None:
             waiting += [(each, depth + 1) for pair in value.items() for each in pair]
         elif isinstance(value, list):
             waiting += [(each, depth + 1) for each in value]
-        elif isinstance(value, str) and _UNUSABLE.search(value):
+        elif isinstance(value, str) and not any_text and _UNUSABLE.search(value):
             raise FieldError(f"has the text {shown(value)}, which no file or terminal can store")
 
 
