@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
+from PIL.PngImagePlugin import PngInfo
 
 from yolox_jax.data import files, images
 from yolox_jax.data.images import ImageConfig, ImageError
@@ -102,6 +103,42 @@ def test_an_image_above_opencvs_limit_is_an_error_that_says_so():
     data = b"\x89PNG\r\n\x1a\n" + b"".join(png_chunk(*chunk) for chunk in chunks)
     with pytest.raises(ImageError, match=r"huge\.png cannot be decoded .*make it smaller"):
         images.decode(data, "huge.png", ImageConfig(max_megapixels=10_000))
+
+
+def chunks_of(png):
+    """Yields the kind, the start and the end of each chunk."""
+    position = 8
+    while position < len(png):
+        length, kind = struct.unpack_from(">I4s", png, position)
+        yield kind, position, position + 12 + length
+        position += 12 + length
+
+
+def test_a_flipped_bit_of_a_png_is_an_error_in_any_chunk():
+    exif = Image.Exif()
+    exif[ORIENTATION] = 6
+    information = PngInfo()
+    information.add_text("Comment", "about the picture")
+    data = encoded(Image.fromarray(smooth()).quantize(16), "PNG", exif=exif.tobytes(), pnginfo=information)
+    assert {kind for kind, *_ in chunks_of(data)} == {b"IHDR", b"PLTE", b"tEXt", b"eXIf", b"IDAT", b"IEND"}
+    rng = np.random.default_rng(0)
+    for _, start, end in chunks_of(data):
+        for position in np.unique(np.linspace(start, end - 1, 40, dtype=int)):
+            flipped = bytearray(data)
+            flipped[position] ^= 1 << int(rng.integers(8))
+            with pytest.raises(ImageError, match=r"x\.png (is|cannot|has)"):
+                images.decode(bytes(flipped), "x.png")
+
+
+def test_a_wrong_checksum_names_the_chunk():
+    exif = Image.Exif()
+    exif[ORIENTATION] = 6
+    data = encoded(Image.fromarray(smooth()), "PNG", exif=exif.tobytes())
+    (start,) = [start for kind, start, _ in chunks_of(data) if kind == b"eXIf"]
+    flipped = bytearray(data)
+    flipped[start + 9] ^= 1
+    with pytest.raises(ImageError, match=rf"x is damaged: chunk 'eXIf' at byte {start} has a wrong checksum: copy it"):
+        images.decode(bytes(flipped), "x")
 
 
 def with_thumbnail(jpeg):

@@ -2,6 +2,7 @@
 
 import re
 import struct
+from typing import NamedTuple
 
 # No markers: 0xff followed by 0x00 is scan data, by 0xd0 to 0xd7 a restart inside a scan, by 0xff padding.
 JPEG_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
@@ -9,7 +10,7 @@ JPEG_START, PNG_START = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
 _JPEG_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 _TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _WIDTH_TAG, _HEIGHT_TAG, _BITS_TAG = 256, 257, 258
-_SHORT, _LONG = 3, 4  # TIFF's kinds of values
+_NUMBERS = {3: "H", 4: "I", 16: "Q"}  # TIFF's kinds of whole numbers, as struct writes them
 
 
 def size_wh(data: bytes) -> tuple[int, int] | None:
@@ -107,21 +108,40 @@ def avif_orientation(data: bytes) -> tuple[int, str]:
 def with_tiff_tag(data: bytes, tag: int, value: int) -> bytearray:
     """Returns a copy of a TIFF whose first image has another value of a 16-bit tag that it has."""
     changed = bytearray(data)
-    order = "<" if data.startswith(b"II") else ">"
-    struct.pack_into(f"{order}H", changed, _tiff_entries(data)[tag][1], value)
+    struct.pack_into(f"{_tiff_order(data)}H", changed, _tiff_entries(data)[tag].position, value)
     return changed
 
 
 def tiff_tags(data: bytes) -> dict[int, int]:
-    """Returns the first value of the tags of a TIFF's first image that are whole numbers of 16 or 32 bits."""
-    order = "<" if data.startswith(b"II") else ">"
-    formats = {_SHORT: f"{order}H", _LONG: f"{order}I"}
-    return {tag: struct.unpack_from(formats[kind], data, at)[0] for tag, (kind, at) in _tiff_entries(data).items()}
+    """Returns the first value of the tags of a TIFF's first image that are whole numbers of 16, 32 or 64 bits."""
+    order = _tiff_order(data)
+    return {
+        tag: struct.unpack_from(order + entry.format, data, entry.position)[0]
+        for tag, entry in _tiff_entries(data).items()
+    }
 
 
-def _tiff_entries(data: bytes) -> dict[int, tuple[int, int]]:
-    """Returns the kind and the position of the first value of each such tag."""
-    order = "<" if data.startswith(b"II") else ">"
+def tiff_values(data: bytes, tag: int) -> tuple[int, ...]:
+    """Returns all values of one such tag; none if the image does not have it."""
+    entry = _tiff_entries(data).get(tag)
+    if entry is None:
+        return ()
+    return struct.unpack_from(f"{_tiff_order(data)}{entry.num_values}{entry.format}", data, entry.position)
+
+
+class _Entry(NamedTuple):
+    format: str  # of one value, for struct
+    num_values: int
+    position: int  # of the first value
+
+
+def _tiff_order(data: bytes) -> str:
+    return "<" if data.startswith(b"II") else ">"
+
+
+def _tiff_entries(data: bytes) -> dict[int, _Entry]:
+    """Returns each such tag."""
+    order = _tiff_order(data)
     is_big = data[2:4] in (b"+\0", b"\0+")
     start_format, count_format, entry_size, value_at = ("Q", "Q", 20, 12) if is_big else ("I", "H", 12, 8)
     (start,) = struct.unpack_from(order + start_format, data, 8 if is_big else 4)
@@ -131,11 +151,10 @@ def _tiff_entries(data: bytes) -> dict[int, tuple[int, int]]:
     for entry in range(first, first + entry_size * min(num_entries, 1000), entry_size):
         tag, kind = struct.unpack_from(f"{order}HH", data, entry)
         (count,) = struct.unpack_from(order + start_format, data, entry + 4)
-        if kind in (_SHORT, _LONG):
-            size = count * (2 if kind == _SHORT else 4)
-            is_inside = size <= entry_size - value_at  # otherwise the values are elsewhere, at this offset
+        if kind in _NUMBERS:
+            is_inside = count * struct.calcsize(_NUMBERS[kind]) <= entry_size - value_at  # else they are at this offset
             at = entry + value_at if is_inside else struct.unpack_from(order + start_format, data, entry + value_at)[0]
-            entries[tag] = (kind, at)
+            entries[tag] = _Entry(_NUMBERS[kind], count, at)
     return entries
 
 

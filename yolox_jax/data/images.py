@@ -3,7 +3,6 @@
 import dataclasses
 import errno
 import logging
-import struct
 import threading
 from pathlib import Path
 
@@ -11,8 +10,7 @@ import cv2
 import numpy as np
 
 from yolox_jax import storage
-from yolox_jax.data import files, image_header, image_pixels
-from yolox_jax.data.image_header import JPEG_MARKER, JPEG_START, PNG_START
+from yolox_jax.data import files, image_header, image_integrity, image_pixels
 from yolox_jax.data.image_pixels import UnknownRangeError
 from yolox_jax.errors import UserError
 
@@ -38,7 +36,6 @@ SUFFIXES = frozenset(
 _DARK = 32  # of 256 levels: 13 bits of 16
 _logger = logging.getLogger("yolox_jax.data")
 _warned_of_dark_levels = threading.Event()
-_JPEG_END, _PNG_END = b"\xff\xd9", b"IEND"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,8 +128,8 @@ def decode(
     and the orientation is applied unless `ignore_orientation` is set.
 
     Raises:
-      ImageError: the data is truncated (OpenCV would fill in the rest of a JPEG or PNG) or cannot be decoded, or the
-        image has too many pixels by its header. Wrong bytes in the middle of a JPEG are not detected.
+      ImageError: the data is truncated (OpenCV would fill in the rest of a JPEG or PNG), has a wrong checksum or cannot
+        be decoded, or the image has too many pixels by its header. A JPEG has no checksum.
     """
     size_wh = image_header.size_wh(data)
     if size_wh is not None and size_wh[0] * size_wh[1] > config.max_megapixels * 1_000_000:
@@ -140,8 +137,9 @@ def decode(
             f"{name} has {size_wh[0]}x{size_wh[1]} pixels, more than the {config.max_megapixels} million that are read",
             "make it smaller, or raise config.data.max_megapixels",
         )
-    if _is_truncated(data):
-        raise ImageError(f"{name} is truncated after {len(data)} bytes", "copy it again or take it out of the data set")
+    damage = image_integrity.damage(data)
+    if damage:
+        raise ImageError(f"{name} {damage}", "copy it again or take it out of the data set")
     try:
         pixels = image_pixels.to_bgr(data, config.sixteen_bit, ignore_orientation)
     except UnknownRangeError as error:
@@ -164,30 +162,3 @@ def _warn_of_dark_levels(name: str, num_levels: int) -> None:
             "--config.data.sixteen_bit=range",
             *(name, num_levels),
         )
-
-
-def _is_truncated(data: bytes) -> bool:
-    if data.startswith(JPEG_START):
-        return not _reaches_end_of_jpeg(data)
-    return data.startswith(PNG_START) and not _reaches_end_of_png(data)
-
-
-def _reaches_end_of_jpeg(data: bytes) -> bool:
-    """Follows the markers; a search for the end marker's bytes would also find those of a thumbnail."""
-    position = len(JPEG_START) - 1
-    while (marker := JPEG_MARKER.search(data, position)) is not None:
-        if marker[0] == _JPEG_END:
-            return True
-        length = int.from_bytes(data[marker.end() : marker.end() + 2], "big")  # of a scan: only its header
-        position = marker.end() + length
-    return False
-
-
-def _reaches_end_of_png(data: bytes) -> bool:
-    position = len(PNG_START)
-    while position + 8 <= len(data):
-        length, kind = struct.unpack_from(">I4s", data, position)
-        position += 12 + length  # length, kind and checksum take four bytes each
-        if kind == _PNG_END:
-            return position <= len(data)
-    return False

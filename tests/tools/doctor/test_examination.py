@@ -2,13 +2,16 @@
 
 import copy
 import json
+import os
 import shutil
 
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests.tools.doctor.made_data_sets import HEIGHT, NUM_IMAGES, WIDTH
+from yolox_jax.data import image_header
 from yolox_jax.tools.doctor import examination
 
 
@@ -133,7 +136,30 @@ def _mark_crowds(data_set, number):
         record["iscrowd"] = 1
 
 
+def _write_with_a_word(data_set):
+    """A JPEG, whatever its name: its pixels are whole, but libjpeg finds bytes behind them."""
+    jpeg = cv2.imencode(".jpg", cv2.imread(str(data_set.root / "train" / "3.png")))[1].tobytes()
+    (data_set.root / "train" / "3.png").write_bytes(jpeg[:-2] + b"\x55" * 40 + jpeg[-2:])
+
+
+def _write_damaged_tiff(data_set):
+    image = Image.open(data_set.root / "train" / "3.png")
+    data_set.train["images"][2]["file_name"] = "3.tif"
+    path = data_set.root / "train" / "3.tif"
+    image.save(path, compression="tiff_adobe_deflate", tiffinfo={278: HEIGHT})  # in one strip
+    data = bytearray(path.read_bytes())
+    (offset,), (length,) = (image_header.tiff_values(data, tag) for tag in (273, 279))
+    data[offset + length - 1] ^= 1  # of the checksum
+    path.write_bytes(data)
+
+
 FAULTS = {
+    "decoder-warning": ("warning", "3.png", "image 3", _write_with_a_word),
+    "damaged-image": ("error", "3.tif", "image 3", _write_damaged_tiff),
+    "empty-bbox": (
+        *("warning", "train.json", "annotation 99"),
+        lambda d: d.add([0, 0, 0, 0], segmentation=[[5, 25, 14, 25, 9, 34]]),
+    ),
     "unreadable-image": ("error", "3.png", "image 3", _truncate),
     "same-class-name": ("error", "train.json", "classes", _call_both_classes_cat),
     "nearly-black": ("warning", "1.png", "image 1", _write_dark),
@@ -181,6 +207,21 @@ def test_a_data_set_with_one_fault_has_that_finding_with_file_and_record(data_se
     assert found[0].severity == severity
     assert found[0].file.endswith(file) and record in found[0].record
     assert found[0].what and found[0].advice
+
+
+def test_a_word_of_a_decoder_is_an_error_if_strict_and_is_part_of_that_of_an_unreadable_image(data_set, capfd):
+    _write_with_a_word(data_set)
+    path = data_set.root / "train" / "5.png"
+    damaged = bytearray(path.read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    path.write_bytes(damaged)
+    found = {finding.code: finding for finding in data_set.examine(strict=True, threads=3).findings}
+    assert {*found} == {"decoder-warning", "unreadable-image"}
+    assert {finding.severity for finding in found.values()} == {"error"}
+    assert "extraneous bytes before marker" in found["decoder-warning"].what and found["decoder-warning"].image == 2
+    assert "5.png cannot be decoded (libpng error: IDAT: " in found["unreadable-image"].what
+    os.write(2, b"heard again")
+    assert capfd.readouterr().err == "heard again"
 
 
 def test_more_boxes_than_slots_are_found(data_set):

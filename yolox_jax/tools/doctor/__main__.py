@@ -1,14 +1,17 @@
 """Checks a data set, and reports each fault with its place and what to do about it:
 
-python -m yolox_jax.tools.doctor --config=configs/yolox_s.py [--config.data.…] [--json=FILE] [--sheet=FILE]
+python -m yolox_jax.tools.doctor --config=configs/yolox_s.py [--config.data.…] [--strict] [--json=FILE] [--sheet=FILE]
+                                 [--write-hashes=FILE | --check-hashes=FILE]
 
 Decodes every image of both splits; changes nothing. Exit code 1 if there are errors, 0 if there are only warnings and
-notes.
+notes. The two last flags compare the files with an earlier state of the data set, which is more than any decoder can.
 """
 
+import functools
 import json
 import logging
 import sys
+from pathlib import Path
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
@@ -17,18 +20,21 @@ from yolox_jax.cli.outputs import output_file
 from yolox_jax.cli.terminal import print_progress, quiet_libraries, run_program, user_errors
 from yolox_jax.detection.anchors import check_size
 from yolox_jax.errors import writing
-from yolox_jax.tools.doctor import examination, findings_report
+from yolox_jax.tools.doctor import examination, findings_report, hashes
 from yolox_jax.tools.doctor.examination import Report
 from yolox_jax.visualize import sheets
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The config whose data set is checked.", lock_config=True)
+_STRICT = flags.DEFINE_boolean("strict", False, "Counts each warning of an image decoder as an error.")
 _JSON = flags.DEFINE_string("json", None, "Writes all findings to this file, for programs.")
 _SHEET = flags.DEFINE_string(
     "sheet", None, "Writes a picture of images with their boxes to this file, those with findings first."
 )
+_WRITE_HASHES = flags.DEFINE_string("write-hashes", None, "Writes the SHA-256 of each file of the data set here.")
+_CHECK_HASHES = flags.DEFINE_string("check-hashes", None, "Compares the files with the hashes that were written here.")
 
 
-def examine(config: ConfigDict) -> Report:
+def examine(config: ConfigDict, strict: bool = False) -> Report:
     """Examines both splits of a config's data set."""
     logging.getLogger("yolox_jax.data").setLevel(logging.ERROR)  # its warnings are in the report
     return examination.examine(
@@ -37,20 +43,38 @@ def examine(config: ConfigDict) -> Report:
         max_boxes=config.data.max_boxes,
         num_classes=config.num_classes,
         threads=config.data.threads,
+        strict=strict,
         progress=lambda split, num_done, num_all: print_progress(num_done, num_all, f"{split}: read"),
     )
 
 
 def main() -> None:
     quiet_libraries()
-    with user_errors(), output_file(_JSON.value) as json_file, output_file(_SHEET.value) as sheet_file:
-        report = examine(_CONFIG.value)
+    with (
+        user_errors(),
+        output_file(_JSON.value) as json_file,
+        output_file(_SHEET.value) as sheet_file,
+        output_file(_WRITE_HASHES.value) as hash_file,
+    ):
+        record = Path(_CHECK_HASHES.value) if _CHECK_HASHES.value else None
+        expected = hashes.read(record) if record else {}
+        data = _CONFIG.value.data
+        root = hashes.root_of(data) if record or hash_file else None
+        report = examine(_CONFIG.value, _STRICT.value)
+        progress = functools.partial(print_progress, what="hashed", unit="files")
+        if root and record:
+            report = report.with_findings(hashes.check(expected, root, record, data.threads, progress))
         print(f"\n{findings_report.text(report)}")
         if json_file:
             with writing(json_file):
                 json_file.write_text(json.dumps(report.as_dict(), indent=2) + "\n")
         if sheet_file:
             sheets.write_picture(sheet_file, findings_report.contact_sheet(report))
+        if root and hash_file:
+            used = [file for split in report.splits.values() for file in split.annotations.files]
+            text = hashes.to_json(hashes.compute(root, used, hash_file, data.threads, progress))
+            with writing(hash_file):
+                hash_file.write_text(text)
     sys.exit(1 if report.count("error") else 0)
 
 

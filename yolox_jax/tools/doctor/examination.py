@@ -2,7 +2,7 @@
 
 import collections
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from yolox_jax.data.sources import usable
@@ -50,6 +50,11 @@ class Report:
     def count(self, severity: Severity) -> int:
         return sum(finding.severity == severity for finding in self.findings)
 
+    def with_findings(self, findings: Iterable[Finding]) -> "Report":
+        """Returns a report with more findings."""
+        ordered = sorted([*self.findings, *findings], key=lambda finding: SEVERITIES.index(finding.severity))  # stable
+        return Report(ordered, self.splits)
+
     def as_dict(self) -> dict[str, Any]:
         """The summaries and findings; JSON-serializable."""
         records = [dataclasses.asdict(finding) for finding in self.findings]
@@ -65,6 +70,7 @@ def examine(
     max_boxes: int,
     num_classes: int | None = None,
     threads: int = 2,
+    strict: bool = False,
     progress: Progress | None = None,
 ) -> Report:
     """Reads train and val of a data set, and checks every image and box.
@@ -75,34 +81,35 @@ def examine(
       max_boxes: config.data.max_boxes, the ground-truth slots per image.
       num_classes: config.num_classes, None if the data set decides.
       threads: number of threads that decode images.
-      progress: called after each image.
+      strict: warnings of image decoders are errors.
+      progress: called with the number of images read so far.
     """
     findings: list[Finding] = []
     splits: dict[str, ExaminedSplit] = {}
     for name in ("train", "val"):
         try:
             source = open_unchecked(data, name)
-            digests, faults, dark = image_checks.read_all(source, threads, _progress_of_split(progress, name))
+            images = image_checks.read_all(source, threads, _progress_of_split(progress, name))
             annotated = annotations.from_ground_truth(name, source.ground_truth(), with_crowds=data["kind"] == "voc")
         except UserError as error:
             findings.append(Finding("error", "cannot-open", name, "", "", error.what, error.advice))
             if isinstance(error, SourceError):
                 findings += [from_problem(problem, name) for problem in error.problems]
             continue
-        splits[name] = ExaminedSplit(source, annotated, digests)
+        splits[name] = ExaminedSplit(source, annotated, [image.digest for image in images])
         found = _training_would_stop(source, name)
         found += [from_problem(problem, name) for problem in source.problems]
-        found += image_checks.unusable_images(annotated, faults)
-        found += image_checks.dark_images(annotated, dark)
+        found += image_checks.unusable_images(annotated, images)
+        found += image_checks.damaged_images(annotated, source, images, strict)
+        found += image_checks.dark_images(annotated, images)
         found += box_checks.check_boxes(annotated, data["kind"], size_hw, max_boxes)
-        found += image_checks.repeated_images(annotated, digests)
+        found += image_checks.repeated_images(annotated, splits[name].digests)
         findings += _without_consequences(found)
     if len(splits) == 2:
         train, val = splits["train"], splits["val"]
         findings += image_checks.shared_images(train.annotations, train.digests, val.annotations, val.digests)
         findings += _class_names(num_classes, train.annotations.class_names, val.annotations.class_names)
-    findings.sort(key=lambda finding: SEVERITIES.index(finding.severity))  # stable
-    return Report(findings, splits)
+    return Report([], splits).with_findings(findings)
 
 
 def _training_would_stop(source: Source, split: str) -> list[Finding]:
