@@ -11,9 +11,7 @@ from yolox_jax.training.mirror import Mirror
 from yolox_jax.training.open_directory import opened
 from yolox_jax.weights import checkpoint
 
-_LOG = (
-    b'{"step": 0, "event": "batch", "picture": "pictures/a.jpg", "height_width": [1, 1]}\n{"step": 119, "loss": 1.0}\n'
-)
+_LOG = b'{"step": 0, "event": "batch"}\n{"step": 119, "loss": 1.0}\n'
 
 
 @pytest.fixture
@@ -55,9 +53,9 @@ _LOST = {
 def test_a_run_without_its_checkpoints_does_not_begin_again(run, how, capsys):
     _lose(run, how)
     before = {path.name for path in run.iterdir()}
-    with pytest.raises(UserError, match=f"{_LOST[how]}.*: restore .* or start over with --config.resume=false"):
-        with opened(run, resume=True):
-            pytest.fail("the run began again")
+    refused = pytest.raises(UserError, match=f"{_LOST[how]}.*: restore .* or start over with --config.resume=false")
+    with refused, opened(run, resume=True):
+        pytest.fail("the run began again")
     assert {path.name for path in run.iterdir()} - {".lock"} == before
     with opened(run, resume=False):
         assert (run / "earlier-1" / "metrics.jsonl").read_bytes() == _LOG
@@ -92,11 +90,9 @@ def test_a_run_in_a_bucket_without_its_checkpoints_does_not_begin_again(gs_bucke
     monkeypatch.setattr(bucket_claim, "_LOOK_SECONDS", 0.05)
     address = storage.resolve(gs_bucket.address) / "run"
     storage.write_bytes(address / "metrics.jsonl", _LOG)
-    with pytest.raises(
-        UserError, match=f"{address}/checkpoints is missing; the run has a metrics.jsonl up to step 119"
-    ):
-        with opened(address, resume=True):
-            pytest.fail("the run began again")
+    refused = pytest.raises(UserError, match=f"{address}/checkpoints is missing; the run has a metrics.jsonl up to")
+    with refused, opened(address, resume=True):
+        pytest.fail("the run began again")
     storage.write_bytes(address / "checkpoints" / "ap.json", b"{}")
     resume.check_checkpoints(address)
     storage.write_bytes(address / "checkpoints" / "120" / "meta" / "metadata", b"{}")
