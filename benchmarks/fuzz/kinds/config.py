@@ -12,6 +12,7 @@ from benchmarks.fuzz.change import Change, Judged, Kind
 from configs import quickstart
 from yolox_jax.cli import terminal
 from yolox_jax.cli.commands import ROOT
+from yolox_jax.training.history import NEW
 from yolox_jax.training.open_directory import opened
 from yolox_jax.training.profiling import StepTrace
 from yolox_jax.training.save_due import has_stalled
@@ -95,7 +96,7 @@ def read(folder: Path) -> dict[str, Any]:
         run = train.prepare(config, directory)
         has_stalled({}, config.patience, 0)
         StepTrace(directory.path / "profile", 0, config.profile)
-        train._open_log(run, 0).close()
+        train._open_log(run, NEW).close()
     return dict(_flat(config.to_dict()))
 
 

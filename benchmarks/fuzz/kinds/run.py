@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 
 import train
 from configs import quickstart
+from yolox_jax.training.history import NEW
 from yolox_jax.training.open_directory import opened
 from yolox_jax.training.state import TrainState
 from yolox_jax.weights import checkpoint
@@ -47,7 +48,7 @@ def state_of(step: int) -> TrainState:
 
 def write(folder: Path) -> None:
     """Writes a run directory with two checkpoints, their APs and twenty steps of metrics."""
-    with _opened(folder) as run, contextlib.closing(train._open_log(run, 0)) as log:
+    with _opened(folder) as run, contextlib.closing(train._open_log(run, NEW)) as log:
         session: Any = mock.Mock(log=log)
         for step in range(STEPS[-1]):
             log.write({"step": step, "loss": 2.0 - step / 16, "num_skipped": 0, "num_dropped_boxes": 0})
@@ -67,14 +68,14 @@ def resume(folder: Path) -> Resumed:
         print(checkpoint.list_checkpoints(folder / WORKDIR, verify=True))
         made = mock.patch.object(train.state, "create", lambda *_: state_of(0))
         with made, mock.patch.object(train.state, "init_variables", lambda *_: state_of(0).ema):
-            state, step = train.restore(run)
-        train._open_log(run, step).close()
+            state, past = train.restore(run)
+        train._open_log(run, past).close()
         aps = dict(run.checkpoints.aps())
         run.checkpoints.close()
     logging.getLogger("yolox_jax").removeHandler(handler)
     print(shown.getvalue())
     lines = (folder / WORKDIR / "metrics.jsonl").read_text().splitlines()
-    return Resumed(step, jax.device_get(state), [json.loads(line) for line in lines], aps, shown.getvalue())
+    return Resumed(past.num_steps, jax.device_get(state), [json.loads(line) for line in lines], aps, shown.getvalue())
 
 
 @contextlib.contextmanager
