@@ -29,7 +29,7 @@ from yolox_jax.training import compilation, hosts
 from yolox_jax.training.host_memory import keep_freed_memory
 from yolox_jax.types import Source
 from yolox_jax.weights import download
-from yolox_jax.weights.load import identify, load_weights
+from yolox_jax.weights.load import FoundWeights, find_weights, identify, load_weights
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "The config of model and data set, such as configs/yolox_s.py.", lock_config=True
@@ -42,9 +42,9 @@ _PLOTS = flags.DEFINE_string(
 _DETECTIONS = flags.DEFINE_string("detections", None, "A JSON file for all detections, in COCO's result format.")
 
 
-def run(config: ConfigDict, weights: str) -> tuple[EvalResult, Source]:
+def run(config: ConfigDict, weights: FoundWeights) -> tuple[EvalResult, Source]:
     """Evaluates the weights on the validation split of the config's data set. Returns the result and the split."""
-    download.local_file(weights)  # a bucket that refuses is known before the data set is copied from one
+    download.local_file(weights.spec)  # a bucket that refuses is known before the data set is copied from one
     mesh = make_mesh()
     check_batch_size("eval.batch_size", config.eval.batch_size, mesh)
     size_hw = check_size(config.input_size)
@@ -82,22 +82,27 @@ def main() -> None:
         ):
             if plots_folder:
                 plots.prepare(plots_folder)
-            weights, flag = str(_WEIGHTS.value), flags.FLAGS["config"]
+            weights, flag = find_weights(str(_WEIGHTS.value)), flags.FLAGS["config"]
             config = as_trained(_CONFIG.value, weights, config_flags.get_override_values(flag))
             result, source = run(config, weights)
             if writes:
-                report(result, source, output, detections, plots_folder)
+                report(result, source, weights, output, detections, plots_folder)
         hosts.barrier("results")  # the others wait for the plots
 
 
 def report(
-    result: EvalResult, source: Source, output: Path | None, detections: Path | None, plots_folder: Path | None
+    result: EvalResult,
+    source: Source,
+    weights: FoundWeights,
+    output: Path | None,
+    detections: Path | None,
+    plots_folder: Path | None,
 ) -> None:
     """Prints the result and writes the files that are not None: the plots last, which an error would keep."""
     speed = f", {result.images_per_second:.1f} images/s" if result.images_per_second else ""
     print(f"\n{result.ap.table()}\n\n{result.num_images} images{speed}")
     if output:
-        result.write(output, identify(str(_WEIGHTS.value)))
+        result.write(output, identify(weights))
     if detections:
         with writing(detections):
             detections.write_text(json.dumps(result.detections))

@@ -23,7 +23,7 @@ from benchmarks.fuzz.isolation import ALLOWED, OUTCOMES, Outcome
 from benchmarks.fuzz.kinds import coco, config, exported, image, pth, run_directory, tfds, voc, yolo
 
 _OF_DATA = (coco.KIND, voc.KIND, yolo.KIND, tfds.KIND, image.KIND)
-_OF_WEIGHTS = (pth.KIND, exported.KIND, run_directory.CHECKPOINT)
+_OF_WEIGHTS = (pth.KIND, exported.KIND, run_directory.CHECKPOINT, run_directory.DIRECTORY)
 KINDS = {kind.name: kind for kind in (*_OF_DATA, *_OF_WEIGHTS, config.KIND)}
 
 

@@ -5,7 +5,8 @@ from ml_collections import ConfigDict
 
 from configs import base
 from yolox_jax.cli import as_trained
-from yolox_jax.weights.checkpoint import Meta
+from yolox_jax.weights.load import FoundWeights
+from yolox_jax.weights.meta import Meta
 
 _RUN = {"input_size": [224, 256], "data": {"sixteen_bit": "range", "root": "elsewhere"}, "epochs": 3}
 
@@ -18,18 +19,17 @@ def config():
     return config
 
 
-def _evaluated(monkeypatch, config: ConfigDict, run: dict | None, given=()) -> ConfigDict:
-    monkeypatch.setattr(as_trained.checkpoint, "find", lambda path: None if run is None else path)
-    monkeypatch.setattr(as_trained.checkpoint, "read_meta", lambda path: Meta("nano", ("a",), 1, run, {}))
-    return as_trained.as_trained(config, "runs/mine", given)
+def _evaluated(config: ConfigDict, run: dict | None, given=()) -> ConfigDict:
+    meta = None if run is None else Meta("nano", ("a",), 1, run, {})
+    return as_trained.as_trained(config, FoundWeights("runs/mine", None, meta), given)
 
 
 def _settled(config: ConfigDict) -> tuple:
     return config.model, config.input_size, config.data.sixteen_bit
 
 
-def test_the_runs_fields_are_taken_and_named_and_all_others_stay(monkeypatch, config, capsys, caplog):
-    evaluated = _evaluated(monkeypatch, config, _RUN)
+def test_the_runs_fields_are_taken_and_named_and_all_others_stay(config, capsys, caplog):
+    evaluated = _evaluated(config, _RUN)
     assert _settled(evaluated) == ("nano", (224, 256), "range")
     assert _settled(config) == ("tiny", (640, 640), "full")
     assert (evaluated.epochs, evaluated.data.root) == (config.epochs, config.data.root)
@@ -44,20 +44,20 @@ def test_the_runs_fields_are_taken_and_named_and_all_others_stay(monkeypatch, co
 
 
 @pytest.mark.parametrize("given", ["input_size", "input_size[0]"])
-def test_a_field_of_the_command_line_stays_and_a_warning_names_the_runs(monkeypatch, config, given, capsys, caplog):
-    evaluated = _evaluated(monkeypatch, config, _RUN, {given: 640, "model": "tiny", "data.sixteen_bit": "full"})
+def test_a_field_of_the_command_line_stays_and_a_warning_names_the_runs(config, given, capsys, caplog):
+    evaluated = _evaluated(config, _RUN, {given: 640, "model": "tiny", "data.sixteen_bit": "full"})
     assert _settled(evaluated) == _settled(config)
     assert caplog.messages[1] == "config.input_size is 640x640, but the run was trained with 224x256"
     assert len(caplog.messages) == 3
     assert capsys.readouterr().out == "evaluating YOLOX-tiny at 640x640\n"
 
 
-def test_a_run_older_than_sixteen_bit_read_the_full_range(monkeypatch, config):
+def test_a_run_older_than_sixteen_bit_read_the_full_range(config):
     with config.unlocked():
         config.data.sixteen_bit = "range"
-    assert _settled(_evaluated(monkeypatch, config, {"input_size": [64, 64]})) == ("nano", (64, 64), "full")
+    assert _settled(_evaluated(config, {"input_size": [64, 64]})) == ("nano", (64, 64), "full")
 
 
-def test_official_weights_are_evaluated_with_the_config(monkeypatch, config, capsys):
-    assert _settled(_evaluated(monkeypatch, config, None)) == _settled(config)
+def test_official_weights_are_evaluated_with_the_config(config, capsys):
+    assert _settled(_evaluated(config, None)) == _settled(config)
     assert capsys.readouterr().out == "evaluating YOLOX-tiny at 640x640\n"

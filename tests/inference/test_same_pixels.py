@@ -12,7 +12,8 @@ from yolox_jax.data.images import ImageConfig, ImageError
 from yolox_jax.errors import UserError
 from yolox_jax.inference import pretrained
 from yolox_jax.inference.inputs import as_bgr
-from yolox_jax.weights.checkpoint import Meta
+from yolox_jax.weights.load import FoundWeights
+from yolox_jax.weights.meta import Meta
 
 _BGRA = cv2.resize(
     np.random.default_rng(0).integers(0, 256, (4, 5, 4), np.uint8), (64, 48), interpolation=cv2.INTER_CUBIC
@@ -139,8 +140,7 @@ def test_levels_beyond_sixteen_bits_are_refused():
 @pytest.mark.parametrize("config", [{}, {"data": {"sixteen_bit": "range"}}])
 def test_a_detector_of_a_run_reads_deep_images_as_its_training_did(tmp_path, monkeypatch, config):
     meta = Meta("nano", ("a",), 1, {"input_size": [64, 64], "optimizer": "sgd", **config}, {"next_step": 1})
-    monkeypatch.setattr(pretrained.checkpoint, "find", lambda path: path)
-    monkeypatch.setattr(pretrained.checkpoint, "read_meta", lambda path: meta)
+    monkeypatch.setattr(pretrained, "find_weights", lambda spec: FoundWeights(spec, tmp_path, meta))
     monkeypatch.setattr(pretrained, "load_weights", lambda *args: {})
     loaded = pretrained.load(str(tmp_path))
     assert loaded.image_config == ImageConfig(sixteen_bit="range" if config else "full")

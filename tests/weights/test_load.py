@@ -196,5 +196,13 @@ def test_the_checksum_of_a_file_is_for_the_results_and_a_run_has_none(run, tmp_p
     file = tmp_path / "weights.pth"
     file.write_bytes(b"abc")
     sha256 = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-    assert load.identify(str(file)) == {"weights": str(file), "weights_sha256": sha256}
-    assert load.identify(str(run[0])) == {"weights": str(run[0])}
+    assert load.identify(load.find_weights(str(file))) == {"weights": str(file), "weights_sha256": sha256}
+    assert load.identify(load.find_weights(str(run[0]))) == {"weights": str(run[0])}
+
+
+def test_weights_that_were_found_are_not_looked_for_again(run, monkeypatch):
+    """A run that trains meanwhile has a newer last checkpoint, or another best one, at the next look."""
+    found = load.find_weights(str(run[0] / "last"))
+    monkeypatch.setattr(checkpoint, "find", lambda path: pytest.fail("looked again"))
+    jax.tree.map(np.testing.assert_array_equal, load.load_weights(found, "nano", _SEVEN), run[1])
+    assert load.identify(found) == {"weights": str(run[0] / "last")} and found.meta.step == 3

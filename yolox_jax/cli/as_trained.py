@@ -6,26 +6,21 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from yolox_jax import storage
 from yolox_jax.detection.anchors import check_size
-from yolox_jax.weights import checkpoint
+from yolox_jax.weights.load import FoundWeights
 
 _logger = logging.getLogger("yolox_jax.evaluation")
 
 
-def as_trained(config: ConfigDict, weights: str, given: Collection[str]) -> ConfigDict:
+def as_trained(config: ConfigDict, weights: FoundWeights, given: Collection[str]) -> ConfigDict:
     """Returns a copy of the config with the network, the input size and data.sixteen_bit of the weights' run.
 
     A field that was `given` on the command line stays, with a warning if the run's differs. Prints the network and the
     input size, and each field that is the run's and not the config's. Official weights have no config of their own.
-
-    Raises:
-      UserError: the run's checkpoint cannot be read.
     """
     config = config.copy_and_resolve_references()
     own = _fields_of(config.model, config)
-    found = checkpoint.find(storage.resolve(weights))
-    meta = checkpoint.read_meta(found) if found else None
+    meta = weights.meta
     for field, value in _fields_of(meta.model, meta.config).items() if meta else ():
         if value == own[field]:
             continue

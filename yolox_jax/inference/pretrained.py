@@ -7,9 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from yolox_jax import storage
 from yolox_jax.data.images import ImageConfig
-from yolox_jax.detection.anchors import check_size
 from yolox_jax.errors import UserError
 from yolox_jax.inference import predict
 from yolox_jax.inference.predict import DetectConfig
@@ -17,9 +15,9 @@ from yolox_jax.mesh import make_own_mesh, place
 from yolox_jax.models import yolox
 from yolox_jax.models.folding import fold_batch_norm
 from yolox_jax.types import Detections
-from yolox_jax.weights import checkpoint, official
+from yolox_jax.weights import official
 from yolox_jax.weights.coco_names import COCO_NAMES
-from yolox_jax.weights.load import load_weights, read_official
+from yolox_jax.weights.load import find_weights, load_weights, read_official
 from yolox_jax.weights.official import Variables
 
 # For looking at pictures, unlike DetectConfig's defaults, which are for computing AP. conf and iou are those of the
@@ -55,11 +53,15 @@ def load(weights: str, dtype: str = "auto") -> Pretrained:
     Raises:
       UserError: there are no such weights, they cannot be read, or they do not belong to a YOLOX.
     """
-    found = checkpoint.find(storage.resolve(weights))
-    if found is not None:
-        meta = checkpoint.read_meta(found)
-        variables = load_weights(str(found), meta.model, meta.class_names)
-        name, class_names, size_hw = meta.model, meta.class_names, check_size(meta.config["input_size"])
+    found, sixteen_bit = find_weights(weights), "full"
+    if found.meta is not None:
+        name, class_names, size_hw = found.meta.model, found.meta.class_names, found.meta.size_hw
+        sixteen_bit = found.meta.sixteen_bit
+        if name not in yolox.VARIANTS:
+            raise UserError(
+                f"{found.checkpoint} holds a network {name!r}", f"this version has {', '.join(yolox.VARIANTS)}"
+            )
+        variables = load_weights(found, name, class_names)
     else:
         state_dict = read_official(weights)
         try:
@@ -70,9 +72,7 @@ def load(weights: str, dtype: str = "auto") -> Pretrained:
             raise UserError(f"{weights}: {error.what}", error.advice) from error
         class_names, size_hw = _class_names(num_classes), _OFFICIAL_SIZES.get(name, _OFFICIAL_SIZE)
     model = yolox.create(name, len(class_names), yolox.compute_dtype(dtype))
-    data = meta.config.get("data", {}) if found is not None else {}
-    images_of_training = ImageConfig(sixteen_bit=data.get("sixteen_bit", "full"))
-    return Pretrained(name, model, variables, class_names, size_hw, images_of_training)
+    return Pretrained(name, model, variables, class_names, size_hw, ImageConfig(sixteen_bit=sixteen_bit))
 
 
 def detector_config(**options: Any) -> DetectConfig:

@@ -1,5 +1,6 @@
 """Loads the weights that a user names: a run, a checkpoint, an official .pth file or the name of one."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,33 @@ from yolox_jax.errors import NotFoundError, UserError
 from yolox_jax.models import yolox
 from yolox_jax.weights import checkpoint, download, official
 from yolox_jax.weights.class_rows import find_rows
+from yolox_jax.weights.meta import Meta
 from yolox_jax.weights.official import Variables
 
 _WHAT_TO_GIVE = "give a run directory, a checkpoint, a .pth file, or a name such as yolox_s"
 
 
+@dataclasses.dataclass(frozen=True)
+class FoundWeights:
+    """The weights that a user named, looked for once: a run that trains meanwhile gets a newer last checkpoint."""
+
+    spec: str
+    checkpoint: Path | None = None  # None: an official file
+    meta: Meta | None = None  # of the checkpoint
+
+
+def find_weights(spec: str) -> FoundWeights:
+    """Finds the checkpoint that a user named, copies it from a bucket, and reads its meta.
+
+    Raises:
+      UserError: the checkpoint cannot be read.
+    """
+    found = checkpoint.find(storage.resolve(spec))
+    return FoundWeights(spec, found, None if found is None else checkpoint.read_meta(found))
+
+
 def load_weights(
-    spec: str,
+    weights: str | FoundWeights,
     model_name: str,
     class_names: tuple[str, ...],
     *,
@@ -28,8 +49,8 @@ def load_weights(
     """Loads the variables of model `model_name` for these classes, which are matched by name (class_rows.py).
 
     Args:
-      spec: a run directory (its last checkpoint), a checkpoint directory, an official .pth file, or a name such as
-        yolox_s, which is downloaded once.
+      weights: a run directory (its last checkpoint), a checkpoint directory, an official .pth file, or a name such as
+        yolox_s, which is downloaded once; or what `find_weights` found of it.
       model_name: a key of yolox.VARIANTS.
       class_names: the classes of the data, in the order of the labels.
       transfer: accept weights of other classes. In the layers that predict the class, each class that the weights lack
@@ -45,11 +66,11 @@ def load_weights(
     if item not in ("ema", "raw"):
         raise UserError(f"config.init_item is {item!r}", "choose ema or raw")
     model = yolox.create(model_name, len(class_names))
-    found = checkpoint.find(storage.resolve(spec))
-    if found is None:
-        return _from_official(spec, model, class_names, transfer, seed)
-
-    meta = checkpoint.read_meta(found)
+    if isinstance(weights, str):
+        weights = find_weights(weights)
+    found, meta = weights.checkpoint, weights.meta
+    if found is None or meta is None:
+        return _from_official(weights.spec, model, class_names, transfer, seed)
     if meta.model != model_name:
         raise UserError(
             f"{found} holds a YOLOX-{meta.model}, config.model is {model_name!r}",
@@ -83,15 +104,15 @@ def check_finite(weights: Any, name: str, advice: str) -> None:
             raise UserError(f"{name}: {numbers} of {jax.tree_util.keystr(path)} are not finite", advice)
 
 
-def identify(spec: str) -> dict[str, str]:
+def identify(weights: FoundWeights) -> dict[str, str]:
     """Returns what results may say of these weights: as they were given, and the SHA-256 of a file.
 
     Raises:
       UserError: there is no such file or name.
     """
-    if checkpoint.find(storage.resolve(spec)) is not None:
-        return {"weights": spec}
-    return {"weights": spec, "weights_sha256": download.sha256(_official_file(spec))}
+    if weights.checkpoint is not None:
+        return {"weights": weights.spec}
+    return {"weights": weights.spec, "weights_sha256": download.sha256(_official_file(weights.spec))}
 
 
 def _official_file(spec: str) -> Path:
