@@ -92,6 +92,7 @@ def test_the_report_of_a_card_bounds_each_kernel_and_warns():
     assert more_work == "the kernels do 4 GFLOP where 2 are asked for"
     text = as_text(report)
     assert "yes: 2.000 GB of 12.000 GB at the peak" in text and "1 float32 NCHW" in text
+    assert "a card sends 13.107 MB" in text and "per card, " in text
     assert "warning        T4 has no bfloat16" in text and "workspace of cuDNN" in text
 
 

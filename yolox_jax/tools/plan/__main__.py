@@ -68,12 +68,12 @@ def _print_report() -> dict[str, Any]:
     devices = parse_device(_DEVICE.value) if _DEVICE.value else parse_topology(str(_TOPOLOGY.value))
     report = _plan(_CONFIG.value, devices)
     height, width = report["input_size"]
-    chips = "1 chip" if devices.num_chips == 1 else f"{devices.num_chips} chips"
+    chips = f"{devices.num_chips} {devices.unit}{'s' if devices.num_chips > 1 else ''}"
     if devices.num_devices != devices.num_chips:
         chips += f" of {devices.num_devices // devices.num_chips} devices; a chip below is one device"
     print(
         f"YOLOX-{report['model']}, {report['what']}, {height}x{width}, {report['dtype']}: "
-        f"{report['batch_per_chip']} images per chip on {devices.name} ({chips})\n"
+        f"{report['batch_per_chip']} images per {devices.unit} on {devices.name} ({chips})\n"
         f"{as_text(report)}"
     )
     return report

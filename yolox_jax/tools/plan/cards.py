@@ -67,7 +67,7 @@ class Cards:
 
     kind: str  # a key of CARDS
     num_devices: int
-    platform = "gpu"
+    unit = "card"
 
     @property
     def chip(self) -> Card:

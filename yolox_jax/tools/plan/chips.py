@@ -51,7 +51,7 @@ class Topology:
 
     generation: str  # a key of CHIPS
     shape: tuple[int, ...]
-    platform = "tpu"
+    unit = "chip"
 
     @property
     def chip(self) -> Chip:

@@ -54,8 +54,9 @@ def _find_tools() -> None:
     package = importlib.util.find_spec("nvidia")
     for folder in package.submodule_search_locations or () if package else ():
         tools = Path(folder) / "cu13" / "bin"
-        if (tools / "ptxas").exists() and str(tools) not in os.environ["PATH"].split(os.pathsep):
-            os.environ["PATH"] = f"{tools}{os.pathsep}{os.environ['PATH']}"
+        searched = os.environ.get("PATH", os.defpath)
+        if (tools / "ptxas").exists() and str(tools) not in searched.split(os.pathsep):
+            os.environ["PATH"] = f"{tools}{os.pathsep}{searched}"
     missing = [tool for tool in ("ptxas", "nvlink") if shutil.which(tool) is None]
     if missing:
         raise UserError(f"{' and '.join(missing)}, which the GPU compiler calls, cannot be found", _INSTALL)

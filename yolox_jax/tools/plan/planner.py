@@ -49,7 +49,7 @@ def plan_largest(config: ConfigDict, devices: Devices, what: str, start: int, dt
     def peak_of(batch: int) -> float:
         reports[batch] = report = plan(config, devices, what, batch, dtype)
         verdict = "fits" if report["fits"] else "does not fit"
-        print(f"{batch} images per chip: {report['peak_bytes'] / 1e9:.2f} GB, {verdict}", flush=True)
+        print(f"{batch} images per {devices.unit}: {report['peak_bytes'] / 1e9:.2f} GB, {verdict}", flush=True)
         # The TPU's compiler refuses a program shortly before the memory of the data sheet ends.
         return report["peak_bytes"] if report["fits"] else max(report["peak_bytes"], 1.001 * memory)
 

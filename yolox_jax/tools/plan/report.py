@@ -36,6 +36,7 @@ def make_report(
     needed = compiled.peak_bytes if isinstance(compiled, Compiled) else compiled.needed_bytes
     report: dict[str, Any] = {
         "topology": devices.name,
+        "unit": devices.unit,
         "num_chips": devices.num_chips,
         "num_devices": devices.num_devices,
         "batch_per_chip": batch_per_chip,
@@ -90,10 +91,10 @@ def make_report(
 
 
 def as_text(report: dict[str, Any]) -> str:
-    """Formats the report for the terminal: figures per chip and step unless a line says otherwise; GB are 10⁹ bytes."""
-    peak, capacity = _gb(report["peak_bytes"]), _gb(report["hbm_bytes_of_chip"])
+    """Formats the report for the terminal: figures of one chip or card and one step; GB are 10⁹ bytes."""
+    peak, capacity, unit = _gb(report["peak_bytes"]), _gb(report["hbm_bytes_of_chip"]), report["unit"]
     if "memory_bytes" not in report:
-        return f"fits           no: needs {peak}, a chip has {capacity}"
+        return f"fits           no: needs {peak}, a {unit} has {capacity}"
     lines = [
         f"fits           {'yes' if report['fits'] else 'no'}: {peak} of {capacity} at the peak",
         "memory         by kind, not all at the same time",
@@ -116,12 +117,13 @@ def as_text(report: dict[str, Any]) -> str:
         lines += [f"  by the compiler's count, which includes on-chip memory: {accessed}"]
     exchanged = report["collectives"]
     if report["num_collectives"]:
-        exchanged += f": {_mb(report['collective_bytes'])} of results; a chip sends {_mb(report['sent_bytes'])}"
+        exchanged += f": {_mb(report['collective_bytes'])} of results; a {unit} sends {_mb(report['sent_bytes'])}"
     times = ", ".join(f"{part} {1e3 * seconds:.3g}" for part, seconds in report["seconds_by_part"].items())
+    each, total = report["images_per_s_per_chip"], report["images_per_s"]
     lines += [
         f"collectives    {exchanged}",
         f"minimum time   {1e3 * report['seconds']:.3g} ms, bound by {report['bound_by']} ({times})",
-        f"images/s       at most {report['images_per_s_per_chip']:.0f} per chip, {report['images_per_s']:.0f} in total",
+        f"images/s       at most {each:.0f} per {unit}, {total:.0f} in total",
     ]
     lines += [f"warning        {warning}" for warning in report.get("warnings", ())]
     lines += [f"not known      {unknown}" for unknown in report.get("unknown", ())]
