@@ -12,7 +12,7 @@ from yolox_jax.tools.plan.roofline import kernel_times
 _SMALL = 2**20  # bytes; below it most kernels take the time of a kernel
 _HALF = ("bfloat16", "float16")
 UNKNOWN = (
-    "cuDNN's algorithms and the tiles of matrix products, which a card chooses by trying (autotuning)",
+    "cuDNN's algorithms and the tiles of products, which a card chooses by trying (autotuning); its way of sorting",
     "the workspace of cuDNN, which needs room too: of a card's memory, JAX takes 75 % unless told otherwise",
     "the time between kernels, taken to be none, and how far clocks stay below the data sheet's",
 )
