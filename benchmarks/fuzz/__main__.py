@@ -26,6 +26,8 @@ _OF_DATA = (coco.KIND, voc.KIND, yolo.KIND, tfds.KIND, image.KIND)
 _OF_WEIGHTS = (pth.KIND, exported.KIND, run_directory.CHECKPOINT, run_directory.DIRECTORY)
 KINDS = {kind.name: kind for kind in (*_OF_DATA, *_OF_WEIGHTS, config.KIND)}
 
+_LONGEST = 3000  # characters of a message or traceback
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -62,9 +64,13 @@ def run(
         for each in isolation.read_all(inputs, Path(originals), seed, jobs, kept):
             outcomes.append(each)
             if is_loud or each.outcome not in ALLOWED:
-                print(f"{each.kind}:{each.number} {each.outcome} ({each.seconds:.1f} s): {each.change}", flush=True)
-                print("    " + each.detail.strip().replace("\n", "\n    ")[-4000:], flush=True)
+                _print(f"{each.kind}:{each.number} {each.outcome} ({each.seconds:.1f} s): {each.change}")
+                _print("    " + each.detail.strip()[-_LONGEST:].replace("\n", "\n    "))
     return outcomes
+
+
+def _print(text: str) -> None:
+    print(text.encode("utf-8", "backslashreplace").decode(), flush=True)  # also half of a surrogate pair
 
 
 def table(outcomes: Sequence[Outcome]) -> str:
