@@ -46,7 +46,9 @@ class BucketClaim:
         """
         self._run = run
         self._path = run / NAME
-        self._content = {"run": uuid.uuid4().hex, "host": socket.gethostname(), **dataclasses.asdict(_this_process())}
+        self.run = uuid.uuid4().hex
+        self.previous = ""  # the run that held the claim last
+        self._content = {"run": self.run, "host": socket.gethostname(), **dataclasses.asdict(_this_process())}
         self._num_beats = 0
         self._lock = threading.Lock()  # the heartbeat and `confirm` replace the same object
         self._error: Exception | None = None
@@ -127,6 +129,7 @@ class BucketClaim:
                 return None
             content = _parse(text)
             if content.get("released") or _is_dead(content) or time.monotonic() > end:
+                self.previous = str(content.get("run", ""))
                 return version
             owner = f"process {content.get('pid', '?')} on {content.get('host', 'another machine')}"
             if first is None:

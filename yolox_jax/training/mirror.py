@@ -7,6 +7,7 @@ then the removal of old checkpoints. `fill` is the way back: it makes the local 
 """
 
 import contextlib
+import itertools
 import json
 import logging
 import math
@@ -17,23 +18,73 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from yolox_jax import storage
+from yolox_jax.errors import NotFoundError
 from yolox_jax.storage import Location, Patience
 from yolox_jax.training.bucket_claim import REFUSED_SECONDS, BucketClaim
 from yolox_jax.training.run_directory import WRITTEN
 from yolox_jax.weights import bucket_copy, manifest
 from yolox_jax.weights.aps import read_aps
-from yolox_jax.weights.checkpoint import FOLDER, complete_steps
-from yolox_jax.weights.meta import CheckpointError
+from yolox_jax.weights.checkpoint import FOLDER, complete_steps, read_meta
+from yolox_jax.weights.meta import CheckpointError, LogMark, Meta
 
 logger = logging.getLogger("yolox_jax.training")
 
 _NOT_COPIED = ("wandb", "mlruns")  # their services keep them
 _NOT_FETCHED = ("tensorboard", "profile")  # the event file is made from metrics.jsonl
 _LOG, _APS = "metrics.jsonl", f"{FOLDER}/ap.json"
+_MARKER = ".claim"  # in the local folder: the run whose claim it was filled under
 _POLL_SECONDS = 0.2
 _OUTAGE_SECONDS = 20.0  # without an answer, before a warning
 _VANISH_SECONDS = 30.0  # in which a checkpoint is removed from the disk, from its first file to its last
 _REPORT_SECONDS = 5.0  # of waiting at the end, before a line says for what
+
+
+def upload_newer(local: Path, run: Location, claim: BucketClaim) -> None:
+    """Copies to the bucket what an earlier run in this local folder saved, and could not copy before it died.
+
+    Only if that run was the last to hold the claim: then nobody has written to the bucket since. Otherwise its
+    checkpoints are moved to another folder, which a warning names.
+    """
+    there = bucket_copy.steps(storage.list_files(run, bucket_copy.PATIENCE))
+    newer = [step for step in sorted(complete_steps(local / FOLDER)) if step > max(there, default=-1)]
+    for step in [step for step in newer if not _is_whole(local / FOLDER / str(step))]:
+        shutil.rmtree(local / FOLDER / str(step))
+        newer.remove(step)
+    if not newer:
+        return
+    marker = local / _MARKER
+    reason = ""
+    if not marker.exists() or marker.read_text() != claim.previous:
+        reason = "another run may have written there since"
+    elif not _has_log_of(read_meta(local / FOLDER / str(newer[-1])), local / _LOG):
+        reason = f"the local {_LOG} is damaged"
+    if reason:
+        kept = next(path for i in itertools.count(1) if not (path := local / f"kept-{i}").exists())
+        (local / FOLDER).rename(kept)
+        logger.warning("%s lacks step %d, which is in %s: not copied, since %s", run, newer[-1], kept, reason)
+        return
+    print(f"{run} lacks step {newer[-1]}, which was saved on this machine: it is copied there first", flush=True)
+    marker.write_text(claim.run)
+    copies = Mirror(local, run, claim, is_filled=False)
+    copies.close()
+
+
+def note_filled(local: Path, claim: BucketClaim) -> None:
+    """Notes that a local folder is what the bucket holds, and that only the run with this claim writes to either."""
+    (local / _MARKER).write_text(claim.run)
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    try:
+        return manifest.verify(checkpoint) and read_meta(checkpoint) is not None
+    except (manifest.ManifestError, CheckpointError):
+        return False
+
+
+def _has_log_of(meta: Meta, log: Path) -> bool:
+    """Returns whether a log begins with what it was when a checkpoint was saved."""
+    text = log.read_bytes() if log.is_file() else b""
+    return meta.log is None or LogMark().after(text[: meta.log.num_bytes]) == meta.log
 
 
 def fill(local: Path, run: Location) -> set[int]:
@@ -66,15 +117,18 @@ def fill(local: Path, run: Location) -> set[int]:
 class Mirror:
     """Copies a local run directory to a bucket whenever it is asked to, until `close`."""
 
-    def __init__(self, local: Path, run: Location, claim: BucketClaim):
-        """`local` is as `fill` left it: the first copy takes what has changed since."""
+    def __init__(self, local: Path, run: Location, claim: BucketClaim, is_filled: bool = True):
+        """Unless `local` is as `fill` left it, the first copy takes all that the bucket has not as it is here."""
         self._local, self._run, self._claim = local, run, claim
         # Size and time of each file when it was copied.
-        self._copied = {name: _size_and_time(local / name) for name in self._changed_files()}
+        self._copied = {name: _size_and_time(local / name) for name in self._changed_files()} if is_filled else {}
         self._saved = {step: _manifest(local / FOLDER / str(step)) for step in complete_steps(local / FOLDER)}
         self._aps: dict[int, float] | None = None  # those of ap.json in the bucket; None if it has no valid one
         with contextlib.suppress(CheckpointError):
-            self._aps = read_aps(local / FOLDER) if self._has(_APS) else None
+            source = local if is_filled else run
+            self._aps = read_aps(source / FOLDER) if storage.exists(source / _APS) else None
+        if not is_filled:
+            self._saved = {step: text for step, text in self._saved.items() if text == self._manifest_there(step)}
         self._remote = set(storage.list_files(run, bucket_copy.PATIENCE))
         self._error: Exception | None = None
         self._awaited: int | None = None  # the step of the last save, which may still be written
@@ -153,6 +207,12 @@ class Mirror:
             for step in bucket_copy.step_folders(self._remote).keys() - set(steps):
                 self._remove_checkpoint(step)
         return is_done
+
+    def _manifest_there(self, step: int) -> bytes | None:
+        try:
+            return storage.read_bytes(self._run / FOLDER / str(step) / manifest.NAME, bucket_copy.PATIENCE)
+        except NotFoundError:
+            return None
 
     def _complete_steps(self) -> list[int]:
         return sorted(complete_steps(self._local / FOLDER))

@@ -87,8 +87,12 @@ def opened(workdir: Location, resume: bool) -> Iterator[RunDirectory]:
             opening.callback(claim.release)
             _prepare(workdir, resume)
             remove_leftovers(workdir)
+            if resume:
+                mirror.upload_newer(local, workdir, claim)  # before the others read the bucket
         hosts.barrier("run directory")
         mirror.fill(local, workdir)
+        if claim is not None:
+            mirror.note_filled(local, claim)
         number = hosts.broadcast_from_primary(random.SystemRandom().getrandbits(31))
         patience = Patience(math.inf, refused_seconds=REFUSED_SECONDS)
         slices = Slices(workdir, number, patience) if jax.process_count() > 1 else None
