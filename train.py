@@ -37,7 +37,7 @@ from yolox_jax.training import compilation, history, hosts, parallel, resume, st
 from yolox_jax.training.checkpoints import Checkpoints
 from yolox_jax.training.history import History
 from yolox_jax.training.host_memory import keep_freed_memory, trim_memory
-from yolox_jax.training.interruption import Stopped, StopRequest, stop_request
+from yolox_jax.training.interruption import Stopped, StopRequest, sigterm_ends, sigterm_noted, stop_request
 from yolox_jax.training.open_directory import RunDirectory, opened
 from yolox_jax.training.profiling import StepTrace
 from yolox_jax.training.run_log import RunLog
@@ -93,7 +93,8 @@ def train(config: ConfigDict, directory: RunDirectory) -> EvalResult:
     train_state, past = restore(run)
     programs = compile_ahead(run, train_state, past.num_steps)
     result = loop(run, train_state, past, programs)
-    finish(run, result)
+    with sigterm_noted("the run is finished, and ends once its results are written"):
+        finish(run, result)
     return result
 
 
@@ -338,6 +339,7 @@ def main() -> None:
     config, where = _CONFIG.value, _CONFIG.value.parallel
     with (
         joined(where.coordinator, where.num_processes, where.process_id),
+        sigterm_ends(),
         opened(storage.resolve(_WORKDIR.value or Path("runs") / Path(config_file).stem), config.resume) as directory,
     ):
         result = train(config, directory)

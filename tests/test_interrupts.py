@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -70,3 +71,29 @@ def test_inside_the_block_ctrl_c_is_an_exception_as_usual():
         assert signal.getsignal(signal.SIGINT) is ends is not signal.default_int_handler
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+class _Interrupted:
+    """Ctrl-C or SIGTERM comes while an object is finalized, where Python drops the exception."""
+
+    def __init__(self, number):
+        self._number = number
+
+    def __del__(self):
+        signal.raise_signal(self._number)
+
+
+@pytest.mark.parametrize(
+    ("number", "error"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, interrupts.Terminated)]
+)
+def test_a_signal_whose_exception_python_drops_is_raised_again(number, error):
+    handlers, hook = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)], sys.unraisablehook
+    try:
+        interrupts.end_at_ctrl_c()
+        with pytest.raises(error) as raised, interrupts.as_exceptions(), interrupts.sigterm_as_exception():
+            _Interrupted(number)  # finalized at once
+            time.sleep(60)  # until the signal comes again
+        assert raised.type is error
+        assert sys.unraisablehook is hook and signal.getsignal(signal.SIGTERM) is handlers[1]
+    finally:
+        signal.signal(signal.SIGINT, handlers[0])

@@ -1,4 +1,8 @@
-"""Ctrl-C in the first seconds of a program, in which its libraries are imported: one word and exit code 130.
+"""Ctrl-C in a program: one word and exit code 130, always.
+
+While libraries are imported, Ctrl-C ends the process at once. Afterwards it is an exception, so that a program can
+write what it has. None is lost, though Python drops an exception that arises in a finalizer or in a callback such as
+JAX's at each garbage collection.
 
 Only a program calls `end_at_ctrl_c`, before it imports a library; for `import yolox_jax` nothing changes.
 """
@@ -7,12 +11,18 @@ import contextlib
 import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from types import FrameType
 from typing import NoReturn
 
 EXIT_CODE = 128 + signal.SIGINT  # the one that shells report
 MESSAGE = "\ninterrupted"
+_AGAIN_SECONDS = 0.05  # by then the finalizer has returned
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, where a program treats it as Ctrl-C."""
 
 
 def end_at_ctrl_c() -> None:
@@ -23,15 +33,40 @@ def end_at_ctrl_c() -> None:
 
 @contextlib.contextmanager
 def as_exceptions() -> Iterator[None]:
-    """Turns Ctrl-C into KeyboardInterrupt, as usual, inside the block."""
+    """Turns Ctrl-C into KeyboardInterrupt, as usual, inside the block. One that Python drops is raised again."""
     if signal.getsignal(signal.SIGINT) is not _end:
         yield
         return
+    hook = sys.unraisablehook
+
+    def again(unraisable: "sys.UnraisableHookArgs") -> None:
+        if issubclass(unraisable.exc_type, KeyboardInterrupt):
+            number = signal.SIGTERM if issubclass(unraisable.exc_type, Terminated) else signal.SIGINT
+            threading.Timer(_AGAIN_SECONDS, signal.pthread_kill, (threading.main_thread().ident, number)).start()
+        else:
+            hook(unraisable)
+
+    sys.unraisablehook = again
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         yield
     finally:
         signal.signal(signal.SIGINT, _end)
+        sys.unraisablehook = hook
+
+
+@contextlib.contextmanager
+def sigterm_as_exception() -> Iterator[None]:
+    """Turns SIGTERM into Terminated inside the block, which runs in the main thread."""
+
+    def terminate(number: int, frame: FrameType | None) -> NoReturn:
+        raise Terminated
+
+    previous = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
 
 
 def _end(number: int, frame: FrameType | None) -> NoReturn:

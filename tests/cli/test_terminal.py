@@ -12,12 +12,15 @@ from tests import programs
 from tests.material import ROOT
 from yolox_jax.cli.terminal import user_errors
 from yolox_jax.errors import NotFoundError, UserError
+from yolox_jax.interrupts import Terminated
+from yolox_jax.training import hosts
 from yolox_jax.training.interruption import Stopped
 
 
 @pytest.fixture(autouse=True)
-def parsed_flags():
+def parsed_flags(monkeypatch):
     flags.FLAGS.mark_as_parsed()
+    monkeypatch.setattr(hosts, "exit_at_once", sys.exit)
 
 
 @pytest.mark.parametrize(
@@ -27,6 +30,7 @@ def parsed_flags():
         (NotFoundError("there is no file a.json", "give one"), "error: there is no file a.json: give one"),
         (Stopped("SIGTERM: saved"), 75),
         (KeyboardInterrupt(), 130),
+        (Terminated(), 75),
     ],
 )
 def test_an_error_or_signal_that_the_user_causes_ends_the_program_without_a_traceback(error, code):

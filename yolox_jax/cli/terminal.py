@@ -110,16 +110,16 @@ def user_errors() -> Iterator[None]:
     except Stopped as stopped:
         print(stopped)
         _leave(EXIT_CODE)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         if _DEBUG.value:
             raise
-        _leave_interrupted()
+        _leave_interrupted(error)
     except Exception as error:
         shown = _out_of_memory(error) or error
         if isinstance(shown, UserError) and not _DEBUG.value:
             _leave(f"error: {shown}")
-        if _is_of_ctrl_c(error) and not _DEBUG.value:
-            _leave_interrupted()
+        if (interrupt := _interrupt_behind(error)) and not _DEBUG.value:
+            _leave_interrupted(interrupt)
         if compilation.is_compiling():
             traceback.print_exc()
             _leave(1)
@@ -148,16 +148,20 @@ def _out_of_memory(error: Exception) -> UserError | None:
     )
 
 
-def _is_of_ctrl_c(error: BaseException | None) -> bool:
-    """Returns whether Ctrl-C led to the error: a library renamed the exception, or failed while it cleaned up."""
+def _interrupt_behind(error: BaseException | None) -> KeyboardInterrupt | None:
+    """Returns the Ctrl-C that led to the error: a library renamed the exception, or failed while it cleaned up."""
     while error is not None and not isinstance(error, KeyboardInterrupt):
         error = error.__cause__ or error.__context__
-    return error is not None
+    return error
 
 
-def _leave_interrupted() -> NoReturn:
+def _leave_interrupted(interrupt: KeyboardInterrupt) -> NoReturn:
+    """Ends the program at once: all is cleaned up, and after an interrupted compilation a normal exit may crash."""
+    if isinstance(interrupt, interrupts.Terminated):
+        print("\nSIGTERM: nothing is lost; the same command resumes")
+        hosts.exit_at_once(EXIT_CODE)
     print(interrupts.MESSAGE, file=sys.stderr)
-    _leave(interrupts.EXIT_CODE)
+    hosts.exit_at_once(interrupts.EXIT_CODE)
 
 
 def _leave(code: int | str) -> NoReturn:

@@ -26,8 +26,9 @@ _BARRIER_SECONDS = 3600  # the program of a large network takes minutes to compi
 WORK_SECONDS = 7 * 24 * 3600  # for a barrier after work of any length; a lost process is noticed all the same
 _LOST = 70  # EX_SOFTWARE of sysexits.h
 _LOST_MESSAGE = (
-    "\nerror: another process of this run was lost (see its own output), or JAX's runtime failed (see above). "
-    "The last checkpoint is complete: start all processes again with the same command to resume from it\n"
+    "\nerror: another process of this run was lost (see its own output), or JAX's runtime failed (see above): "
+    "start all processes again with the same command to resume from the last checkpoint, which is complete; what any "
+    "other program than train.py has written is incomplete\n"
 )
 
 _libc = ctypes.CDLL(None)

@@ -10,6 +10,8 @@ from types import FrameType
 import jax
 from jax.experimental import multihost_utils
 
+from yolox_jax import interrupts
+
 EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h: everything is saved, and the same command resumes
 
 
@@ -63,6 +65,14 @@ def stop_request() -> Iterator[StopRequest]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+def sigterm_ends() -> contextlib.AbstractContextManager[None]:
+    """Lets SIGTERM end the program inside the block, where nothing is to be saved, with EXIT_CODE and one line.
+
+    With several processes it is left to JAX's preemption service, which reports it to StopRequest.
+    """
+    return contextlib.nullcontext() if jax.process_count() > 1 else interrupts.sigterm_as_exception()
 
 
 @contextlib.contextmanager

@@ -225,7 +225,24 @@ predict.Detector.from_pretrained = mock.Mock(return_value=mock.Mock(class_names=
     assert result.returncode == code
     assert message in result.stderr and "Traceback" not in result.stderr
     content = json.loads((tmp_path / "predictions.json").read_text())
-    assert [entry["file"] for entry in content["images"]] == ["a.png"]
+    assert [entry["file"] for entry in content["images"]] == ["a.png"] and not content["is_complete"]
+    assert "predictions.json is incomplete" in result.stderr
+
+
+def test_if_another_process_is_lost_the_results_say_that_they_are_incomplete(tmp_path):
+    """JAX may end a process that waits for a lost one at once, without an exception."""
+    before = """
+import os
+from unittest import mock
+
+predict.Prediction.run = lambda prediction, named: prediction._entries.append((0, {"file": named[0], "detections": []}))
+predict.Detector.from_pretrained = mock.Mock(return_value=mock.Mock(class_names=["white"], batch_sizes=[1]))
+predict.hosts.barrier = lambda *arguments: os._exit(70)
+"""
+    (tmp_path / "predictions.json").write_text("of an earlier call")
+    assert _run_main(before, f"--output={tmp_path}", "a.png", "b.png").returncode == 70
+    content = json.loads((tmp_path / "predictions.json").read_text())
+    assert [entry["file"] for entry in content["images"]] == ["a.png"] and not content["is_complete"]
 
 
 def test_the_program_writes_a_json_and_exits_with_1_if_an_input_is_unreadable(folder, tmp_path):
@@ -243,7 +260,7 @@ def test_the_program_writes_a_json_and_exits_with_1_if_an_input_is_unreadable(fo
         content = json.loads((tmp_path / name / "predictions.json").read_text())
         assert [entry["file"] for entry in content["images"]] == [str(folder / "a.png")]
         assert (tmp_path / name / "a.jpg").exists()
-        assert len(content["unreadable"]) == len(named) - 1
+        assert len(content["unreadable"]) == len(named) - 1 and content["is_complete"]
     assert results["good"].returncode == 0, results["good"].stderr
     assert "compiling for one image at 64x64, once" in results["good"].stdout
     assert results["bad"].returncode == 1

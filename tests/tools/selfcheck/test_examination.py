@@ -70,6 +70,21 @@ def test_a_check_that_crashes_fails_its_missing_lines_and_the_next_check_runs(mo
     ]
 
 
+def test_the_report_is_written_after_each_check_and_has_passed_only_at_the_end(monkeypatch, setting):
+    reports = []
+
+    def run(setting, record):
+        if (setting.output / "report.json").exists():
+            reports.append(json.loads((setting.output / "report.json").read_text()))
+        record(Line(f"line {len(reports)}", "pass", "equal"))
+
+    checks = [Check(f"check {number}", (f"line {number}",), run) for number in range(3)]
+    _fake(monkeypatch, setting, checks, {})
+    reports.append(json.loads((setting.output / "report.json").read_text()))
+    assert [len(each["lines"]) for each in reports] == [1, 2, 3]
+    assert [(each["is_complete"], each["passed"]) for each in reports] == [(False, False)] * 2 + [(True, True)]
+
+
 def test_without_time_nothing_is_started_and_every_line_is_skipped(monkeypatch, setting):
     monkeypatch.setattr(isolation, "run", None)
     checks = all_checks(SIZES["full"])

@@ -3,8 +3,11 @@
 from types import SimpleNamespace
 
 import jax
+import numpy as np
 import pytest
 
+from configs import yolox_nano
+from yolox_jax.data.sources.shapes import ShapesSource
 from yolox_jax.tools.selfcheck import memory, prediction, training_speed
 from yolox_jax.tools.selfcheck.report import Line
 from yolox_jax.tools.selfcheck.setting import SIZES, Setting
@@ -60,6 +63,32 @@ def test_a_device_that_does_not_report_its_memory_gets_the_first_batch_alone(che
 def test_a_memory_too_small_for_one_image_is_a_failed_line(check):
     lines, _ = check(capacity=0)
     assert lines == [("FAIL", "not even one image fits into the memory of this device")]
+
+
+@pytest.mark.parametrize(
+    ("peaks", "text"),
+    [([5e9, 7e9], "peak 7.00 GB"), ([9e9, 9e9], "peak at most 9.00 GB"), ([None, None], "peak not reported")],
+)
+def test_the_peak_is_that_of_the_reported_trial_or_called_an_upper_bound(monkeypatch, peaks, text):
+    """JAX cannot reset it: one that a batch that did not fit has reached stays."""
+    reported = iter(peaks)
+    monkeypatch.setattr(memory, "peak_bytes", lambda device: next(reported))
+    monkeypatch.setattr(memory, "program_bytes", lambda step: 0)
+    monkeypatch.setattr(training_speed.parallel, "compile_step", lambda *arguments: lambda *inputs: (inputs[0], {}))
+    config = yolox_nano.get_config()
+    training = SimpleNamespace(
+        config=config,
+        at=lambda batch_size: config,
+        source=ShapesSource(num_images=4, seed=0),
+        images={"images": np.zeros((8, 1))},
+        start={},
+        optimizer=None,
+        cache_hits=SimpleNamespace(number=0),
+    )
+    monkeypatch.setattr(training_speed.from_config, "model", lambda *arguments: None)
+    line = training_speed._speed(training, "nano", training_speed._try(training, 8, seconds=0.0), "")
+    assert text in line.text and line.figures["peak_bytes"] == peaks[1]
+    assert line.figures["is_own_peak"] is (peaks[0] != peaks[1])
 
 
 def test_another_error_is_not_taken_for_a_full_memory(check):

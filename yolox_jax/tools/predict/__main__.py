@@ -1,20 +1,22 @@
 """Detects objects in images and videos: python -m yolox_jax.tools.predict --weights=yolox_s PATH… [--output=DIR]
 
 A path is an image, a video, a folder of them, a quoted pattern such as "photos/**/*.jpg", or the number of a webcam,
-which runs until Ctrl-C. Writes an annotated copy of each input, and predictions.json, also after Ctrl-C or an error.
-Inputs that cannot be read are reported and skipped; the exit code is then 1.
+which runs until Ctrl-C. Writes an annotated copy of each input, and predictions.json, also after Ctrl-C or an error:
+its field is_complete is then false. Inputs that cannot be read are reported and skipped; the exit code is then 1.
 
 Several processes, started with the same paths, share the inputs (--coordinator); each writes the copies of its own, and
-process 0 writes predictions.json.
+process 0 writes predictions.json, in which is_complete is true only if the results of all processes are there.
 """
 
 import json
+import sys
 from pathlib import Path
 from typing import cast
 
 import jax
 from absl import app, flags
 
+from yolox_jax import storage
 from yolox_jax.cli import processes
 from yolox_jax.cli.input_size import parse_size
 from yolox_jax.cli.outputs import output_folder
@@ -61,18 +63,28 @@ def main(argv: list[str]) -> None:
         )
         shard = Shard(jax.process_index(), jax.process_count())
         prediction = Prediction(detector, output, _MAX_FRAMES.value, shard)
+        _write(prediction, output, is_complete=False)  # in place of an earlier one, in case this process is killed
+        is_complete = False
         try:
             prediction.run(argv[1:])
+            _write(prediction, output, is_complete=False)  # if another process is lost, JAX may end this one at once
             hosts.barrier("all inputs", hosts.WORK_SECONDS)  # a film may take long
             prediction.combine(hosts.gather(prediction.as_part()))
+            is_complete = True
         finally:  # also after Ctrl-C, or if a copy cannot be written
-            if hosts.is_primary():
-                with writing(output / "predictions.json"):
-                    (output / "predictions.json").write_text(json.dumps(prediction.as_json()) + "\n")
-                num_objects = sum(len(entry["detections"]) for entry in prediction.entries)
-                print(f"{num_objects} objects in {len(prediction.entries)} images: {_OUTPUT.value}")
+            _write(prediction, output, is_complete)
+            num_objects = sum(len(entry["detections"]) for entry in prediction.entries)
+            print(f"{num_objects} objects in {len(prediction.entries)} images: {_OUTPUT.value}")
+            if not is_complete:
+                print(f"{_OUTPUT.value}/predictions.json is incomplete", file=sys.stderr)
         if prediction.unreadable:
             raise hosts.AgreedExit("\n".join(["could not be read:", *prediction.unreadable]))
+
+
+def _write(prediction: Prediction, output: Path, is_complete: bool) -> None:
+    if hosts.is_primary():
+        content = {"is_complete": is_complete, **prediction.as_json()}
+        storage.write_bytes(output / "predictions.json", f"{json.dumps(content)}\n".encode())
 
 
 if __name__ == "__main__":

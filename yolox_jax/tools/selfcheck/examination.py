@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from yolox_jax import storage
 from yolox_jax.tools.selfcheck import isolation, report
 from yolox_jax.tools.selfcheck.checks import Check
 from yolox_jax.tools.selfcheck.report import Line
@@ -17,7 +18,7 @@ _SILENCE_S = 600.0  # without output: compiling, which prints nothing, takes min
 
 
 def examine(setting: Setting, checks: Sequence[Check], seconds: float) -> tuple[list[Line], dict[str, float]]:
-    """Runs one check after another and prints its lines.
+    """Runs one check after another, prints its lines, and writes all lines so far to report.json.
 
     A check that crashes or hangs is a failed line, and the next one runs. This process never touches a device, which
     may belong to one process at a time. Returns all lines, and the seconds that each check took.
@@ -32,6 +33,8 @@ def examine(setting: Setting, checks: Sequence[Check], seconds: float) -> tuple[
         for line in found:
             print(report.as_text(line), flush=True)
         lines += found
+        content = report.as_json(lines, seconds_by_check, is_complete=check is checks[-1])
+        storage.write_bytes(setting.output / "report.json", f"{json.dumps(content, indent=2)}\n".encode())
     return lines, seconds_by_check
 
 

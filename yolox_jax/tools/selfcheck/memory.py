@@ -14,7 +14,10 @@ def limit_bytes(device: jax.Device) -> int | None:
 
 
 def peak_bytes(device: jax.Device) -> int | None:
-    """The most memory that this process has used on a device; None if the device does not report it."""
+    """The most memory that this process has used on a device; None if the device does not report it.
+
+    JAX cannot reset it: what a part of the process used is known only if it rose meanwhile.
+    """
     return (device.memory_stats() or {}).get("peak_bytes_in_use")
 
 

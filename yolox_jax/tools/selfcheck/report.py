@@ -40,11 +40,12 @@ def summary(lines: Sequence[Line], seconds: float) -> str:
     return f"{', '.join(counts)}; {seconds:.0f} s"
 
 
-def as_json(lines: Sequence[Line], seconds_by_check: Mapping[str, float]) -> dict[str, Any]:
-    """Everything, for programs. `passed` is false if no line was compared at all."""
+def as_json(lines: Sequence[Line], seconds_by_check: Mapping[str, float], is_complete: bool = True) -> dict[str, Any]:
+    """Everything, for programs. `passed` is false if no line was compared at all, or some checks have not run yet."""
     found = {line.status for line in lines}
     return {
-        "passed": "pass" in found and "FAIL" not in found,
+        "passed": is_complete and "pass" in found and "FAIL" not in found,
+        "is_complete": is_complete,
         "lines": [_without_nan(dataclasses.asdict(line)) for line in lines],
         "seconds_by_check": dict(seconds_by_check),
     }

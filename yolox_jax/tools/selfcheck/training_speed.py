@@ -49,6 +49,8 @@ class _Trial:
     compile_s: float
     is_cached: bool  # the program was read from the compilation cache
     images_per_s: float
+    peak_bytes: int | None  # the most memory so far in this process, None if not reported
+    is_own_peak: bool  # this trial needed it, not an earlier one, such as one that did not fit
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,7 +126,7 @@ def _prepare(setting: Setting, name: str) -> _Training:
 
 def _try(training: _Training, batch_size: int, seconds: float) -> _Trial:
     """Compiles the step and times it. Raises JaxRuntimeError if the memory is full."""
-    config, mesh = training.at(batch_size), make_mesh(1)
+    config, mesh, device = training.at(batch_size), make_mesh(1), jax.devices()[0]
     step = functools.partial(
         train_step,
         model=from_config.model(config, len(training.source.class_names)),
@@ -137,6 +139,7 @@ def _try(training: _Training, batch_size: int, seconds: float) -> _Trial:
     num_hits, start = training.cache_hits.number, time.perf_counter()
     compiled = cast(Any, parallel.compile_step(parallel.map_step(step, mesh), train_state, batch, mesh))
     compile_s, is_cached = time.perf_counter() - start, training.cache_hits.number > num_hits
+    before_bytes = memory.peak_bytes(device)
     sharded = shard_batch(batch, mesh)
     train_state, _ = compiled(train_state, sharded)  # the first call allocates
     jax.block_until_ready(train_state)
@@ -149,7 +152,8 @@ def _try(training: _Training, batch_size: int, seconds: float) -> _Trial:
     jax.block_until_ready(train_state)
     images_per_s = num_steps * batch_size / (time.perf_counter() - start)
     print(f"{batch_size} images fit: {images_per_s:.1f} images/s, compiled in {compile_s:.1f} s", flush=True)
-    return _Trial(batch_size, compiled, compile_s, is_cached, images_per_s)
+    peak_bytes = memory.peak_bytes(device)
+    return _Trial(batch_size, compiled, compile_s, is_cached, images_per_s, peak_bytes, peak_bytes != before_bytes)
 
 
 def _repeated(images: Batch, batch_size: int) -> Batch:
@@ -168,7 +172,7 @@ def _predict(training: _Training, first: _Trial | None, limit: int | None) -> fl
 def _speed(training: _Training, name: str, trial: _Trial, why: str) -> Line:
     config, device = training.config, jax.devices()[0]
     height, width = config.input_size
-    program, peak, limit = memory.program_bytes(trial.step), memory.peak_bytes(device), memory.limit_bytes(device)
+    program, peak, limit = memory.program_bytes(trial.step), trial.peak_bytes, memory.limit_bytes(device)
     figures = {
         "batch_size": trial.batch_size,
         "dtype": str(yolox.compute_dtype(config.dtype)),
@@ -178,10 +182,12 @@ def _speed(training: _Training, name: str, trial: _Trial, why: str) -> Line:
         "program_is_cached": trial.is_cached,
         "program_bytes": program,
         "peak_bytes": peak,
+        "is_own_peak": trial.is_own_peak,
         "limit_bytes": limit,
     }
     compiled = "read from the compilation cache" if trial.is_cached else "compiled"
-    used = "not reported by this device" if peak is None else f"{peak / 1e9:.2f} GB"
+    at_most = "" if trial.is_own_peak else "at most "  # JAX cannot reset the peak, and an earlier trial reached it
+    used = "not reported by this device" if peak is None else f"{at_most}{peak / 1e9:.2f} GB"
     of = "" if limit is None else f" of {limit / 1e9:.2f} GB"
     text = (
         f"{trial.images_per_s:.1f} images/s in batches of {trial.batch_size}, {why}; {figures['dtype']}, "
