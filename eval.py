@@ -13,13 +13,13 @@ from pathlib import Path
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
+from yolox_jax import storage
 from yolox_jax.cli import from_config
 from yolox_jax.cli.as_trained import as_trained
 from yolox_jax.cli.outputs import output_file, output_folder
 from yolox_jax.cli.terminal import joined, print_progress, quiet_libraries, run_program
 from yolox_jax.data.sources.open import check_classes
 from yolox_jax.detection.anchors import check_size
-from yolox_jax.errors import writing
 from yolox_jax.evaluation import plots
 from yolox_jax.evaluation.evaluate import EvalResult, check_metric, evaluate
 from yolox_jax.inference.predict import make_predict
@@ -104,8 +104,7 @@ def report(
     if output:
         result.write(output, identify(weights))
     if detections:
-        with writing(detections):
-            detections.write_text(json.dumps(result.detections))
+        storage.write_bytes(detections, json.dumps(result.detections).encode())
     if plots_folder:
         best = plots.write_plots(plots_folder, source, result.detections).best
         print(f"plots are in {_PLOTS.value}; best F1 {best.f1:.3f} at score threshold {best.threshold:.3f}")

@@ -263,10 +263,8 @@ def _save(run: Run, session: Session, train_state: TrainState, num_steps: int) -
 
 def _save_and_stop(run: Run, session: Session, train_state: TrainState, num_steps: int) -> NoReturn:
     _save(run, session, train_state, num_steps)
-    signal_name = session.stop.signal_name
-    raise Stopped(
-        f"{signal_name}: saved at step {num_steps} of {run.directory.address}; the same command resumes from there"
-    )
+    where = f"saved at step {num_steps} of {run.directory.address}"
+    raise Stopped(f"{session.stop.signal_name}: {where}; the same command resumes from there")
 
 
 def _evaluate_step(run: Run, session: Session, train_state: TrainState, step: int) -> EvalResult:

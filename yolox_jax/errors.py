@@ -1,6 +1,7 @@
 """UserError: programs show it as one message without a traceback; every other exception keeps its traceback."""
 
 import contextlib
+import errno
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,6 +23,15 @@ class UserError(ValueError):
 
 class NotFoundError(UserError, FileNotFoundError):
     """A file or folder that the user named does not exist."""
+
+
+def too_many_files(error: BaseException | None) -> UserError | None:
+    """Returns a UserError if this one, or one that led to it, is that no more files can be opened."""
+    while error is not None and not (isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE)):
+        error = error.__cause__ or error.__context__
+    if error is None:
+        return None
+    return UserError(f"no more files can be opened ({error})", "raise the limit, with ulimit -n 4096 for example")
 
 
 @contextlib.contextmanager

@@ -55,6 +55,15 @@ def test_a_full_device_is_one_message_with_advice():
     assert "lower config.batch_size" in left.value.code and "more lines" not in left.value.code
 
 
+def test_too_many_open_files_is_one_message_whatever_noticed_it():
+    with pytest.raises(SystemExit) as left, user_errors():
+        try:
+            raise OSError(24, "Too many open files")
+        except OSError as error:
+            raise UserError("a checkpoint could not be written", "free some space") from error
+    assert left.value.code.startswith("error: no more files can be opened") and "ulimit -n" in left.value.code
+
+
 @pytest.mark.parametrize("kind", [ValueError, OSError, RuntimeError, KeyError, ImportError, jax.errors.JaxRuntimeError])
 def test_any_other_error_passes(kind):
     with pytest.raises(kind, match="deep"), user_errors():

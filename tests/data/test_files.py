@@ -1,5 +1,6 @@
 """Only regular files of a limited size are read, and images of a limited number of pixels; texts in any encoding."""
 
+import errno
 import io
 import os
 import resource
@@ -135,3 +136,18 @@ def test_a_limit_out_of_range_is_an_error_that_names_its_field(changes):
 def test_the_defaults_are_those_of_the_config():
     data = base.get_config().data
     assert ImageConfig() == ImageConfig(data.max_file_mb, data.max_megapixels, data.sixteen_bit)
+
+
+def test_too_many_open_files_is_no_fault_of_the_file_that_is_read(tmp_path, monkeypatch):
+    """It would have been an unreadable image, in whose place an empty one comes."""
+
+    def refuse(path, flags):
+        raise OSError(errno.EMFILE, "Too many open files", str(path))
+
+    (tmp_path / "a.png").write_bytes(b"a")
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(
+        UserError, match=r"no more files can be opened .*: raise the limit, with ulimit -n 4096"
+    ) as raised:
+        files.read_bytes(tmp_path / "a.png")
+    assert not isinstance(raised.value, OSError)

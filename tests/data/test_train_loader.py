@@ -1,8 +1,10 @@
 """Checks the guarantee that the batch of a step is a pure function of (seed, step), however it is read."""
 
+import errno
 import pickle
 import threading
 import time
+from multiprocessing import shared_memory
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from tests.recipe import augment_config, loader_config, read_config
 from yolox_jax.augment.sample import train_sample
 from yolox_jax.data.images import ImageError
 from yolox_jax.data.order import index_at, partner_at, sample_rng
-from yolox_jax.data.prefetch import Shard
+from yolox_jax.data.prefetch import Shard, worker_errors
 from yolox_jax.data.sources.shapes import ShapesSource
 from yolox_jax.data.train_loader import TrainLoader
 from yolox_jax.data.views.cache import FittedSource
@@ -313,3 +315,33 @@ def test_a_batch_that_the_processes_cannot_share_evenly_and_a_process_out_of_ran
 def test_an_impossible_number_is_refused_by_the_name_of_its_field(source, changes, message):
     with pytest.raises(UserError, match=f"^config.{message}$"):
         load(source, **changes)
+
+
+def test_loaders_that_are_opened_and_closed_leave_no_thread_behind(source):
+    before = set(threading.enumerate())
+    for start_step in range(20):
+        with load(source, num_steps=30, start_step=start_step) as loader:
+            next(loader)
+    left = set(threading.enumerate()) - before
+    for thread in left:  # close does not wait for the samples that are being made
+        thread.join(60)
+    assert len(left) <= 2 and not any(thread.is_alive() for thread in left)
+
+
+def test_worker_processes_without_shared_memory_are_one_message(source, monkeypatch):
+    """As on a machine whose /dev/shm is absent or read-only."""
+
+    def refuse(**options):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(shared_memory, "SharedMemory", refuse)
+    with pytest.raises(UserError, match=r"/dev/shm cannot be written \(Read-only file system\): .*workers=0"):
+        next(load(source, workers=1))
+
+
+@pytest.mark.parametrize(("code", "cause"), [(-7, "/dev/shm is full"), (-9, "memory ran out"), (1, "see above")])
+def test_a_worker_process_that_is_killed_is_one_message(code, cause):
+    with pytest.raises(UserError, match=f"exit code {code}, .*{cause}"), worker_errors():
+        raise RuntimeError(f"Worker process was terminated unexpectedly with exit code {code}. Search the logs above")
+    with pytest.raises(RuntimeError, match="a bug"), worker_errors():
+        raise RuntimeError("a bug")

@@ -125,8 +125,8 @@ def test_all_views_of_tta_place_an_object_at_the_same_boxes():
 def test_results_are_written_as_json_and_an_unwritable_file_is_named(source, tmp_path):
     result = evaluate(Oracle(source), None, source, size_hw=_SIZE, batch_size=4)
     result.write(tmp_path / "results.json")
-    with pytest.raises(UserError, match="no/results.json cannot be written"):
-        result.write(tmp_path / "no" / "results.json")
+    with pytest.raises(UserError, match="results.json/no.json cannot be written"):
+        result.write(tmp_path / "results.json" / "no.json")
     content = json.loads((tmp_path / "results.json").read_text())
     assert content["AP50"] == pytest.approx(1.0)
     assert [row["name"] for row in content["per_class"]] == list(source.class_names)

@@ -250,3 +250,12 @@ def test_local_paths_import_no_library_for_buckets():
     program += "print([name for name in ('fsspec', 'gcsfs', 's3fs', 'etils', 'aiohttp') if name in sys.modules])"
     result = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
+
+
+def test_a_result_that_is_a_link_or_a_device_is_written_in_place(tmp_path):
+    (tmp_path / "target.json").write_text("longer than what replaces it")
+    (tmp_path / "link.json").symlink_to(tmp_path / "target.json")
+    storage.write_bytes(tmp_path / "link.json", b"new")
+    storage.write_bytes(Path("/dev/null"), b"new")
+    assert (tmp_path / "link.json").is_symlink() and (tmp_path / "target.json").read_text() == "new"
+    assert Path("/dev/null").is_char_device()

@@ -1,10 +1,12 @@
 """Programs are compiled ahead, in order, on another thread; whoever needs one waits for it."""
 
 import threading
+import zlib
 
 import jax
 import jax.numpy as jnp
 import pytest
+from jax._src import compilation_cache
 
 from tests.test_cache_folder import no_home_folder
 from yolox_jax.training import compilation
@@ -87,3 +89,14 @@ def test_without_a_home_folder_the_compilation_cache_stays_off_with_a_warning(ja
     compilation.enable_compilation_cache()
     assert jax.config.jax_compilation_cache_dir == before
     assert "the compilation cache is off: this user has no home folder" in caplog.text
+
+
+def test_the_compilation_cache_has_checksums(jax_cache, monkeypatch):
+    """With zstandard, which JAX takes if it is installed, a flipped bit in a file of the cache crashes the process."""
+    for library in ("zstd", "zstandard"):
+        monkeypatch.setattr(compilation_cache, library, object(), raising=False)
+    compilation.enable_compilation_cache()
+    compressed = bytearray(compilation_cache.compress_executable(b"a program" * 9))
+    compressed[12] ^= 1
+    with pytest.raises(zlib.error):
+        compilation_cache.decompress_executable(bytes(compressed))

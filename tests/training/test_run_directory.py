@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from yolox_jax.errors import UserError
-from yolox_jax.training.run_directory import RunDirectoryError, claim, set_aside, write_atomically
+from yolox_jax.training.run_directory import RunDirectoryError, check_there, claim, set_aside, write_atomically
 
 
 def test_an_earlier_run_is_set_aside_under_a_free_name_and_other_files_stay(tmp_path):
@@ -47,3 +47,16 @@ def test_a_file_is_replaced_and_no_temporary_file_is_left(tmp_path):
     write_atomically(tmp_path / "ap.json", "1")
     write_atomically(tmp_path / "ap.json", "2")
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("ap.json", "2")]
+
+
+def test_a_directory_that_is_deleted_or_moved_under_its_run_is_one_message(tmp_path):
+    run = tmp_path / "run"
+    for error in (UserError("a checkpoint could not be written", "free some space"), FileNotFoundError("pictures")):
+        with pytest.raises(RunDirectoryError, match="run was deleted or moved while the run was writing"), claim(run):
+            check_there(run)
+            run.rename(tmp_path / f"moved by {type(error).__name__}")
+            (run / "checkpoints").mkdir(parents=True)  # as orbax does
+            raise error
+    with pytest.raises(ZeroDivisionError), claim(run):
+        (run / ".lock").unlink()
+        1 / 0  # noqa: B018  (a bug keeps its traceback)

@@ -1,10 +1,12 @@
 """RunLog records every report once, and stops a run that diverges."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 
+from benchmarks.crash_test import read_events
 from yolox_jax.errors import UserError
 from yolox_jax.training.history import History, read_lines
 from yolox_jax.training.run_directory import RunDirectoryError
@@ -153,3 +155,16 @@ def test_a_tracker_that_fails_is_disabled_and_the_run_continues(tmp_path, caplog
 def test_max_bad_steps_below_one_is_refused(tmp_path):
     with pytest.raises(UserError, match="config.max_bad_steps is 0: give 1 or more"):
         RunLog(tmp_path, total_steps=100, steps_per_epoch=10, batch_size=4, max_bad_steps=0)
+
+
+def test_a_log_that_is_deleted_begins_again_with_a_warning_and_loses_nothing_more(log, tmp_path, caplog):
+    for step in range(3):
+        if step == 1:
+            (tmp_path / "metrics.jsonl").unlink()
+            shutil.rmtree(tmp_path / "tensorboard")
+        _add(log, step)
+        log.report()
+    assert [record["step"] for record in _records(tmp_path)] == [1, 2]
+    (file,) = (tmp_path / "tensorboard").iterdir()
+    assert {event.step for event in read_events(file) if event.summary.value} == {1, 2}
+    assert caplog.text.count("metrics.jsonl was deleted: it begins again at step 1") == 1

@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 
 from yolox_jax import interrupts
 from yolox_jax.cli import commands, config_values
-from yolox_jax.errors import UserError
+from yolox_jax.errors import UserError, too_many_files
 from yolox_jax.training import compilation, hosts
 from yolox_jax.training.interruption import EXIT_CODE, Stopped
 
@@ -115,7 +115,7 @@ def user_errors() -> Iterator[None]:
             raise
         _leave_interrupted(error)
     except Exception as error:
-        shown = _out_of_memory(error) or error
+        shown = _out_of_memory(error) or too_many_files(error) or error
         if isinstance(shown, UserError) and not _DEBUG.value:
             _leave(f"error: {shown}")
         if (interrupt := _interrupt_behind(error)) and not _DEBUG.value:

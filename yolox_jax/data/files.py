@@ -5,6 +5,7 @@ import locale
 from pathlib import Path
 
 from yolox_jax import storage
+from yolox_jax.errors import too_many_files
 
 MAX_MB = 2048  # config.data.max_file_mb of configs/base.py, for what has no config
 
@@ -22,8 +23,14 @@ def read_bytes(path: str | Path, max_mb: int = MAX_MB) -> bytes:
 
     Raises:
       OSError: it cannot be read, or is refused (`RefusedFileError`).
+      UserError: this process cannot open more files, which is no fault of this one.
     """
-    return storage.read_regular(path, max_mb, "config.data.max_file_mb")
+    try:
+        return storage.read_regular(path, max_mb, "config.data.max_file_mb")
+    except OSError as error:
+        if (no_more := too_many_files(error)) is not None:
+            raise no_more from error
+        raise
 
 
 def read_text(path: str | Path, max_mb: int = MAX_MB) -> str:

@@ -1,8 +1,11 @@
 """Prefetches batches: makes the samples of this process's rows in threads or worker processes, and stacks them."""
 
+import contextlib
 import dataclasses
+import multiprocessing
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from multiprocessing import shared_memory
 from typing import Any
 
 import cv2
@@ -64,6 +67,7 @@ def batches(
     so an element has to be a batch there.
     """
     if read.workers:
+        _check_shared_memory()
         if not flags.FLAGS.is_parsed():  # grain's worker processes read absl's flags, even if no absl program runs
             flags.FLAGS.mark_as_parsed()
         options = grain.ReadOptions(num_threads=read.threads, prefetch_buffer_size=read.threads)
@@ -75,6 +79,41 @@ def batches(
     buffer = max(read.prefetch * rows, read.threads) if read.threads and read.prefetch else 0
     options = grain.ReadOptions(num_threads=read.threads, prefetch_buffer_size=buffer)
     return elements.to_iter_dataset(options).batch(rows, batch_fn=stack)
+
+
+_WITHOUT_WORKERS = (
+    "give the container more shared memory (docker run --shm-size=8g), or use threads alone (--config.data.workers=0)"
+)
+
+
+def _check_shared_memory() -> None:
+    try:
+        multiprocessing.Lock()
+        block = shared_memory.SharedMemory(create=True, size=1)
+    except OSError as error:
+        raise UserError(
+            f"config.data.workers needs shared memory, but /dev/shm cannot be written ({error.strerror})",
+            _WITHOUT_WORKERS,
+        ) from error
+    block.close()
+    block.unlink()
+
+
+@contextlib.contextmanager
+def worker_errors() -> Iterator[None]:
+    """Turns grain's error about a worker process that was killed, such as by a full /dev/shm, into a UserError."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "Worker process was terminated unexpectedly" not in str(error):
+            raise
+        _, _, code = str(error).partition("exit code ")
+        how = {-signal.SIGBUS: "/dev/shm is full", -signal.SIGKILL: "often because memory ran out"}
+        number = int(code.split(".")[0])
+        raise UserError(
+            f"a worker process of config.data.workers was killed (exit code {number}, {how.get(number, 'see above')})",
+            _WITHOUT_WORKERS,
+        ) from error
 
 
 def _ignore_ctrl_c(worker_index: int, worker_count: int) -> None:

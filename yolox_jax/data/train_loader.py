@@ -19,7 +19,7 @@ from yolox_jax import types
 from yolox_jax.augment.draws import AugmentConfig
 from yolox_jax.augment.sample import TrainSample, train_sample
 from yolox_jax.data.order import index_at, partner_at, sample_rng
-from yolox_jax.data.prefetch import ReadConfig, Shard, batches, position_of
+from yolox_jax.data.prefetch import ReadConfig, Shard, batches, position_of, worker_errors
 from yolox_jax.data.views import chain
 from yolox_jax.data.views.naming import naming
 from yolox_jax.errors import UserError
@@ -96,7 +96,8 @@ class TrainLoader(Iterator[LoadedBatch]):
             rows = self._read_sample.rows
             samples = grain.MapDataset.range(self._next_step * rows, self._num_steps * rows).map(self._read_sample)
             self._iterator = iter(batches(samples, rows, _stack, self._read))
-        arrays, image_ids, num_dropped_boxes = next(self._iterator)
+        with worker_errors():
+            arrays, image_ids, num_dropped_boxes = next(self._iterator)
         self._next_step += 1
         if self._read.workers:  # copies: grain frees its shared memory while the batch may still be in use
             arrays = {name: np.array(array) for name, array in arrays.items()}

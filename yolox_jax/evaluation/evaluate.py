@@ -11,9 +11,10 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from yolox_jax import storage
 from yolox_jax.data.eval_loader import EvalBatch, eval_loader
 from yolox_jax.data.prefetch import Shard
-from yolox_jax.errors import UserError, writing
+from yolox_jax.errors import UserError
 from yolox_jax.evaluation import coco_ap, voc_ap
 from yolox_jax.evaluation.ap_result import ApResult
 from yolox_jax.inference.predict import Predict
@@ -39,8 +40,7 @@ class EvalResult:
         """Writes results.json: the metric's numbers, each class, the number of images and the speed, and `about`."""
         content = {**self.ap.as_dict(), "num_images": self.num_images, "images_per_second": self.images_per_second}
         content |= about or {}
-        with writing(path):
-            path.write_text(json.dumps(content, indent=2) + "\n")
+        storage.write_bytes(path, f"{json.dumps(content, indent=2)}\n".encode())
 
 
 def check_metric(metric: str) -> str:

@@ -51,12 +51,18 @@ def read_versioned(path: Location, patience: Patience = Patience()) -> tuple[byt
 
 
 def write_bytes(path: Location, data: bytes, patience: Patience = Patience()) -> None:
-    """Writes a whole file; nobody sees a part of it. Makes the folder if it is local."""
+    """Writes a whole file; nobody sees a part of it. Makes the folder if it is local.
+
+    A link or a device, such as /dev/stdout, is written in place.
+    """
     if isinstance(path, BucketPath):
         send(str(path), "pipe_file", path.key, data, num_bytes=len(data), patience=patience)
         return
     unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.unfinished")
     with writing(path):
+        if path.is_symlink() or path.is_char_device() or path.is_fifo():
+            path.write_bytes(data)
+            return
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             _write_and_sync(unfinished, data)

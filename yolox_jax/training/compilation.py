@@ -8,6 +8,7 @@ from concurrent import futures
 from typing import Any, Self
 
 import jax
+from jax._src import compilation_cache  # what it compresses by has no public name
 
 from yolox_jax.cache_folder import cache_folder
 from yolox_jax.errors import UserError
@@ -87,7 +88,14 @@ class CompileCounter:
 
 
 def enable_compilation_cache() -> None:
-    """Turns on JAX's compilation cache, in JAX_COMPILATION_CACHE_DIR if set, else in programs/ of cache_folder()."""
+    """Turns on JAX's compilation cache, in JAX_COMPILATION_CACHE_DIR if set, else in programs/ of cache_folder().
+
+    Its files are compressed by zlib, whose checksum finds a flipped bit, and the program is then compiled again. JAX
+    would take zstandard if it is installed, without a checksum: a flipped bit then crashes the process.
+    """
+    for library in ("zstd", "zstandard"):
+        if hasattr(compilation_cache, library):
+            setattr(compilation_cache, library, None)
     if os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         return
     try:

@@ -46,7 +46,8 @@ class RunDirectory:
             self.mirror.request(saving)
 
     def check(self) -> None:
-        """Raises a UserError if copying failed, or if another run has taken the directory over."""
+        """Raises a UserError if copying failed, another run took the directory over, or it was deleted or moved."""
+        run_directory.check_there(self.path, self.address)
         if self.mirror is not None:
             self.mirror.check()
 

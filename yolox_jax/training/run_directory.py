@@ -22,6 +22,7 @@ WRITTEN = (
     *("checkpoints", "metrics.jsonl", "tensorboard", "pictures", "profile", "results.json", "predictions.jpg"),
     *("tracker.json", "wandb", "mlruns", DAMAGED),
 )
+_LOCK = ".lock"
 
 
 class RunDirectoryError(UserError):
@@ -43,7 +44,8 @@ def writing(
 def claim(workdir: Path, named: Location | None = None) -> Iterator[None]:
     """Creates the directory and locks it for one run. The lock ends with the process, however that ends.
 
-    `named` is what messages call the directory, if it is another name.
+    `named` is what messages call the directory, if it is another name. An error of the run is reported as that of a
+    directory that was deleted or moved meanwhile, if it was.
 
     Raises:
       RunDirectoryError: another run holds the directory, or it cannot be written.
@@ -62,8 +64,21 @@ def claim(workdir: Path, named: Location | None = None) -> Iterator[None]:
     with contextlib.ExitStack() as held:
         with writing(workdir, advice="choose another --workdir"):
             workdir.mkdir(parents=True, exist_ok=True)
-            held.enter_context(locked(workdir / ".lock", on_busy=refuse, on_no_locks=warn))
-        yield
+            held.enter_context(locked(workdir / _LOCK, on_busy=refuse, on_no_locks=warn))
+        try:
+            yield
+        except (UserError, OSError):
+            check_there(workdir, named)
+            raise
+
+
+def check_there(workdir: Path, named: Location | None = None) -> None:
+    """Raises a RunDirectoryError if a directory that was claimed has been deleted or moved."""
+    if not (workdir / _LOCK).exists():
+        raise RunDirectoryError(
+            f"{named or workdir} was deleted or moved while the run was writing to it",
+            "put it back, and the same command resumes from its last checkpoint; without it the run begins anew",
+        )
 
 
 def can_rename(workdir: Path) -> bool:

@@ -74,7 +74,7 @@ class RunLog:
                 storage.replace_local(path, history.text)
                 self._file = path.open("a")
                 self._events = EventFile(workdir / "tensorboard", kept)
-        self._workdir = workdir
+        self._workdir, self._path = workdir, path
         self._tracker = tracker
         self._total_steps = total_steps
         self._steps_per_epoch = steps_per_epoch
@@ -190,6 +190,11 @@ class RunLog:
         record = {k: str(v) if isinstance(v, float) and not math.isfinite(v) else v for k, v in record.items()}
         line = json.dumps(record) + "\n"
         with writing(self._workdir):
+            if not self._path.exists():  # what is written to the open file would be lost
+                logger.warning("%s was deleted: it begins again at step %d", self._path, record["step"])
+                self._file.close()
+                self._mark = LogMark()
+                self._file = self._path.open("a")
             self._file.write(line)
             self._file.flush()
             self._events.add(record)

@@ -29,17 +29,26 @@ class EventFile:
 
     def __init__(self, folder: Path, records: Iterable[Mapping[str, Any]]):
         """Writes the records to a new file in `folder`, whose parent is the run directory that holds their pictures."""
-        self._workdir = folder.parent
+        self._folder, self._workdir = folder, folder.parent
         for earlier in folder.glob("events.out.tfevents.*"):
             earlier.unlink()
-        folder.mkdir(exist_ok=True)
-        self._writer = EventsWriter(str(folder / "events"))
+        self._open()
         for record in records:
             self._add(record)
         self._writer.flush()
 
+    def _open(self) -> None:
+        self._folder.mkdir(exist_ok=True)
+        self._writer = EventsWriter(str(self._folder / "events"))
+
     def add(self, record: Mapping[str, Any]) -> None:
-        """Writes the picture of a record, or its numbers if it has no picture."""
+        """Writes the picture of a record, or its numbers if it has no picture.
+
+        If the file was deleted, begins another one. A run that resumes writes the whole file again.
+        """
+        if not any(self._folder.glob("events.out.tfevents.*")):
+            self._writer.close()
+            self._open()
         self._add(record)
         self._writer.flush()
 

@@ -16,10 +16,10 @@ from pathlib import Path
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
+from yolox_jax import storage
 from yolox_jax.cli.outputs import output_file
 from yolox_jax.cli.terminal import print_progress, quiet_libraries, run_program, user_errors
 from yolox_jax.detection.anchors import check_size
-from yolox_jax.errors import writing
 from yolox_jax.tools.doctor import examination, findings_report, hashes
 from yolox_jax.tools.doctor.examination import Report
 from yolox_jax.visualize import sheets
@@ -66,15 +66,13 @@ def main() -> None:
             report = report.with_findings(hashes.check(expected, root, record, data.threads, progress))
         print(f"\n{findings_report.text(report)}")
         if json_file:
-            with writing(json_file):
-                json_file.write_text(json.dumps(report.as_dict(), indent=2) + "\n")
+            storage.write_bytes(json_file, f"{json.dumps(report.as_dict(), indent=2)}\n".encode())
         if sheet_file:
             sheets.write_picture(sheet_file, findings_report.contact_sheet(report))
         if root and hash_file:
             used = [file for split in report.splits.values() for file in split.annotations.files]
             text = hashes.to_json(hashes.compute(root, used, hash_file, data.threads, progress))
-            with writing(hash_file):
-                hash_file.write_text(text)
+            storage.write_bytes(hash_file, text.encode())
     sys.exit(1 if report.count("error") else 0)
 
 

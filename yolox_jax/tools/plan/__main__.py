@@ -21,9 +21,10 @@ import jax.numpy as jnp
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
+from yolox_jax import storage
 from yolox_jax.cli.outputs import output_file
 from yolox_jax.cli.terminal import quiet_libraries, run_program, user_errors
-from yolox_jax.errors import UserError, writing
+from yolox_jax.errors import UserError
 from yolox_jax.models import yolox
 from yolox_jax.tools.plan import table
 from yolox_jax.tools.plan.chips import parse_topology
@@ -56,8 +57,7 @@ def main() -> None:
     with user_errors(), output_file(_JSON.value) as json_file:
         figures = _print_table(table.parse_models(_TABLE.value)) if _TABLE.value else _print_report()
         if json_file:
-            with writing(json_file):
-                json_file.write_text(json.dumps(figures, indent=2) + "\n")
+            storage.write_bytes(json_file, f"{json.dumps(figures, indent=2)}\n".encode())
 
 
 def _print_report() -> dict[str, Any]:
