@@ -4,6 +4,7 @@ import json
 import os
 import random
 import re
+import shutil
 
 import pytest
 
@@ -161,9 +162,11 @@ def test_an_ap_json_that_was_changed_is_kept_beside_and_made_again_from_the_log(
 
 
 def test_mutated_logs_and_aps_are_corrected_or_named_and_never_lost(tmp_path, caplog):
-    rng = random.Random(0)
+    rng, run = random.Random(0), _Run(tmp_path / "run")
     for number in range(50):
-        run = _Run(tmp_path / str(number))
+        shutil.rmtree(run.workdir / "damaged", ignore_errors=True)
+        run.log_file.write_bytes(run.log)
+        run.ap_file.write_bytes(run.aps)
         caplog.clear()
         changed = run.log
         if number % 2:

@@ -45,6 +45,8 @@ _CONFIG, _STATE = _CONTENT["config"], _CONTENT["data_state"]
 def test_what_was_written_is_read_and_older_metas_lack_the_log():
     assert Meta.from_json(_CONTENT) == _META
     assert Meta.from_json(_without(_CONTENT, "log")) == toy.meta(3)
+    for size in (64, [64], [64, 64]):  # as the command line has them
+        assert Meta.from_json({**_CONTENT, "config": {**_CONFIG, "input_size": size}}).size_hw == (64, 64)
     assert "log" not in toy.meta(3).to_json()
 
 
@@ -75,8 +77,11 @@ def test_what_was_written_is_read_and_older_metas_lack_the_log():
         ({**_CONTENT, "config": []}, r"config is \[\], not an object"),
         ({**_CONTENT, "config": _without(_CONFIG, "optimizer")}, "the field 'config.optimizer' is missing"),
         ({**_CONTENT, "config": {**_CONFIG, "optimizer": 1}}, "config.optimizer is 1, not a name"),
-        ({**_CONTENT, "config": {**_CONFIG, "input_size": 640}}, "config.input_size is 640, not a list of two"),
-        ({**_CONTENT, "config": {**_CONFIG, "input_size": [65, 64]}}, r"config.input_size is \[65, 64\]: give two pos"),
+        ({**_CONTENT, "config": {**_CONFIG, "input_size": "640"}}, "config.input_size is '640', not one or"),
+        (
+            {**_CONTENT, "config": {**_CONFIG, "input_size": [65, 64]}},
+            r"config.input_size is \[65, 64\]: give positive",
+        ),
         ({**_CONTENT, "config": {**_CONFIG, "data": 1}}, "config.data is 1, not an object"),
         (
             {**_CONTENT, "config": {**_CONFIG, "data": {"sixteen_bit": []}}},

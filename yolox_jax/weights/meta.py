@@ -134,8 +134,8 @@ def _check_config(config: Any) -> None:
         if name not in config:
             raise FieldError(f"the field 'config.{name}' is missing")
     size_hw, data = config["input_size"], config.get("data", {})
-    if not isinstance(size_hw, list) or not all(type(side) is int for side in size_hw):
-        raise FieldError(f"config.input_size is {shown(size_hw)}, not a list of two whole numbers")
+    if not all(type(side) is int for side in (size_hw if isinstance(size_hw, list) else [size_hw])):
+        raise FieldError(f"config.input_size is {shown(size_hw)}, not one or two whole numbers")
     try:
         check_size(size_hw)
     except UserError as error:
