@@ -156,8 +156,8 @@ def test_a_training_step_compiles_for_cards_that_are_not_there(gpu_compiler, toy
     assert report["fits"] and report["num_kernels"] > 100
     assert report["flops_per_step"] == pytest.approx(report["flops_of_kernels"], rel=0.3)  # padding
     assert report["hbm_bytes_per_step"] > 1e5 and report["num_collectives"] >= 1
-    assert report["convolutions"] == "6 float32 NCHW"  # the toy is of float32
-    assert "convolutions are NCHW" in report["warnings"][-1]
+    assert "float32" in report["convolutions"]  # the type of the toy
+    assert any("convolutions are in float32" in warning for warning in report["warnings"])
     assert 0 < report["memory_bytes"]["activations and temporaries"] < report["peak_bytes"] < 1e8
 
 

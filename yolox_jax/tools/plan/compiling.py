@@ -12,6 +12,7 @@ import numpy as np
 from jax.experimental import topologies
 from jax.sharding import Mesh
 
+from yolox_jax.compiler_options import Options
 from yolox_jax.errors import UserError
 from yolox_jax.mesh import AXIS
 from yolox_jax.tools.plan.chips import Topology
@@ -77,16 +78,20 @@ def _chips_per_host(topology: Topology) -> list[int]:
 def compile_for_chip(lowered: jax.stages.Lowered) -> Compiled | OutOfMemory:
     """Compiles a program that was lowered for a mesh of `make_topology_mesh`. Takes minutes for a large network."""
     try:
-        with warnings.catch_warnings():
-            # A compilation cache set in the environment cannot be read without a TPU: the program is compiled again.
-            warnings.filterwarnings("ignore", "Error reading persistent compilation cache entry", UserWarning)
-            compiled = lowered.compile()
+        compiled = compile_again(lowered, {})
     except jax.errors.JaxRuntimeError as error:
         shortage = _OUT_OF_MEMORY.search(str(error))
         if shortage is None:
             raise
         return OutOfMemory(float(shortage[1]) * _UNITS[shortage[2]])
     return figures_of(compiled)
+
+
+def compile_again(lowered: jax.stages.Lowered, options: Options) -> jax.stages.Compiled:
+    """Compiles, though a compilation cache set in the environment may have it: without a device, it cannot be read."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Error reading persistent compilation cache entry", UserWarning)
+        return lowered.compile(options)
 
 
 def figures_of(compiled: jax.stages.Compiled) -> Compiled:

@@ -66,8 +66,8 @@ def warnings_of(
         found.append(f"the kernels do {done / 1e9:.0f} GFLOP where {compiled.flops / 1e9:.0f} are asked for")
     if compiled.without_triton:
         found.append(
-            "Triton could not compile a matrix product with its first choice of tiles, so this is the program with "
-            "cuBLAS for all of them; a card tries others"
+            "Triton found no tiles for a matrix product without a card, so this is the program with cuBLAS for all of "
+            "them; a card tries both"
         )
     return found
 
