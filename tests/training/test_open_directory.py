@@ -108,10 +108,27 @@ def test_no_character_of_a_path_loses_the_run(tmp_path, name, caplog):
     assert [each.condition for each in checkpoint.list_checkpoints(run, verify=True)] == ["verified", "verified"]
 
 
-def test_a_backslash_in_a_path_is_refused_at_the_start(tmp_path):
-    refused = pytest.raises(RunDirectoryError, match="has a backslash in its path.*: choose another --workdir")
-    with refused, opened(tmp_path / "back\\slash", resume=True):
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("back\\slash", "has a backslash in its path"), ("gs:", "has gs:/ in"), ("\udc80", "is not UTF-8")],
+)
+def test_a_path_where_nothing_could_be_read_is_refused_at_the_start(tmp_path, name, message):
+    refused = pytest.raises(RunDirectoryError, match=f"{message}.*: choose another --workdir")
+    with refused, opened(tmp_path / name / "run", resume=True):
         pass
+    assert not any(tmp_path.iterdir())
+    with pytest.raises(RunDirectoryError, match=f"{message}.*: choose another folder"):
+        Checkpoints(tmp_path / name / "run")
+
+
+@pytest.mark.parametrize("name", ["home[1]", "a*", "what?"])
+def test_orbax_does_not_write_to_a_path_that_it_takes_for_a_pattern(tmp_path, monkeypatch, name):
+    monkeypatch.setenv("YOLOX_JAX_HOME", str(tmp_path / name))
+    refused = pytest.raises(RunDirectoryError, match=r"one of the characters \[]\*\? in its path: set YOLOX_JAX_HOME")
+    with refused, opened(tmp_path / "runs[1]", resume=True):
+        pass
+    with pytest.raises(RunDirectoryError, match=r"one of the characters \[]\*\? in its path: choose another folder"):
+        Checkpoints(tmp_path / name)
 
 
 def test_starting_over_in_a_bucket_sets_the_earlier_run_aside(gs_bucket, capsys):

@@ -22,7 +22,7 @@ from yolox_jax.errors import UserError
 from yolox_jax.storage import Location
 from yolox_jax.training import hosts
 from yolox_jax.training.loss_scale import LossScale
-from yolox_jax.training.run_directory import DAMAGED, keep_damaged, write_atomically, writing
+from yolox_jax.training.run_directory import DAMAGED, check_path, keep_damaged, write_atomically, writing
 from yolox_jax.training.slices import Slices
 from yolox_jax.training.state import TrainState
 from yolox_jax.weights import manifest
@@ -63,8 +63,9 @@ class Checkpoints:
           address: what messages call the run directory, if `workdir` is a copy of it.
           slices: if each process has such a copy, how process 0 gets what the others write.
         Raises:
-          UserError: `keep_last` is less than 1.
+          UserError: `keep_last` is less than 1, or checkpoints below this path would be lost.
         """
+        check_path(workdir, "choose another folder, or open it by open_directory.opened, which writes elsewhere first")
         if keep_last < 1:
             raise UserError(f"config.checkpoint.keep_last is {keep_last}", "give 1 or more")
         self._directory = (workdir / FOLDER).absolute()

@@ -9,9 +9,7 @@ import contextlib
 import dataclasses
 import logging
 import math
-import os
 import random
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -59,14 +57,12 @@ def opened(workdir: Location, resume: bool) -> Iterator[RunDirectory]:
     Process 0 does both for all processes. At the end everything is copied, however long that takes.
 
     Raises:
-      RunDirectoryError: another run holds the directory, or it cannot be written, or has a backslash in its path.
+      RunDirectoryError: another run holds the directory, or it cannot be written, or no checkpoint could be read in it.
       StorageError: the bucket refuses or cannot be reached.
     """
     is_primary = hosts.is_primary()
-    if isinstance(workdir, Path) and os.sep == "/" and "\\" in str(workdir.absolute()):
-        raise RunDirectoryError(
-            f"{workdir} has a backslash in its path, where tensorstore finds no files", "choose another --workdir"
-        )
+    if isinstance(workdir, Path) and (fault := run_directory.path_fault(workdir)):
+        raise RunDirectoryError(f"{workdir} {fault}", "choose another --workdir")
     obstacle = _obstacle(workdir) if isinstance(workdir, Path) and is_primary else ""
     if isinstance(workdir, Path) and hosts.broadcast_from_primary(not obstacle):
         with run_directory.claim(workdir) if is_primary else contextlib.nullcontext():
@@ -78,6 +74,7 @@ def opened(workdir: Location, resume: bool) -> Iterator[RunDirectory]:
     if isinstance(workdir, Path):
         workdir = workdir.absolute()
     local = cache_folder() / "runs" / local_name(workdir)
+    run_directory.check_path(local, "set YOLOX_JAX_HOME to another folder, since the run writes to one below it")
     if not is_primary:
         local = local.with_name(f"{local.name}-process-{jax.process_index()}")
     if obstacle:
@@ -131,9 +128,7 @@ def _obstacle(workdir: Path) -> str:
     """Returns why a run cannot write directly to a folder, or nothing if it can."""
     if not run_directory.can_rename(workdir):
         return "is on a file system that cannot rename"
-    if re.search(r"[]*?[]", str(workdir.absolute())):  # orbax would look for its own files by a pattern, in vain
-        return "has one of the characters []*? in its path"
-    return ""
+    return run_directory.pattern_fault(workdir)
 
 
 def _prepare(workdir: Location, resume: bool) -> None:

@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import logging
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -38,6 +39,33 @@ def writing(
         yield
     except OSError as error:
         raise RunDirectoryError(f"{path} cannot be written ({error.strerror or error})", advice) from error
+
+
+def path_fault(path: Path) -> str:
+    """Returns why no checkpoint below this path could be read, such as "has a backslash in its path"; or nothing."""
+    shown = str(path.absolute())
+    if os.sep == "/" and "\\" in shown:
+        return "has a backslash in its path, where tensorstore finds no files"
+    if "gs:/" in shown:
+        return "has gs:/ in its path, which orbax takes for an address"
+    try:
+        shown.encode()
+    except UnicodeEncodeError:
+        return "is not UTF-8, which tensorstore needs"
+    return ""
+
+
+def pattern_fault(path: Path) -> str:
+    """Returns why orbax cannot write below this path, or nothing. It can read there."""
+    if re.search(r"[]*?[]", str(path.absolute())):  # orbax would look for its own files by a pattern, in vain
+        return "has one of the characters []*? in its path"
+    return ""
+
+
+def check_path(path: Path, advice: str) -> None:
+    """Raises a RunDirectoryError with this advice if checkpoints could not be written below the path and read."""
+    if fault := path_fault(path) or pattern_fault(path):
+        raise RunDirectoryError(f"{path} {fault}", advice)
 
 
 @contextlib.contextmanager

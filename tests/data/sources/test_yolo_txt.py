@@ -269,7 +269,7 @@ def test_a_split_without_any_label_file_is_a_problem_that_says_where_it_looked(f
         (f"val: images/val\n{NAMES}", "has no train: name a folder"),
         (f"train: elsewhere\n{NAMES}", "there is no folder or file .*/elsewhere: correct train, or path"),
         (f"path: elsewhere\ntrain: images/train\n{NAMES}", "no folder or file .*/elsewhere/images/train"),
-        (f"train: labels/train/a.txt\n{NAMES}", r"none of the 0 images found is usable"),
+        (f"train: labels/train/a.txt\n{NAMES}", r"none of the 1 images listed or found is usable; .*line 1"),
         (f"train: images/train/a.png\n{NAMES}", r"a\.png is not a list of image paths"),
         ("train: images/train", "names is None: give the list"),
         ("train: images/train\nnames: []", r"names is \[\]: give the list"),

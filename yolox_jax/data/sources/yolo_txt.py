@@ -79,8 +79,9 @@ class YoloTxtSource:
         self.problems += problems.shifted_ids(self._used_ids, range(len(self._labels)), content.file)
         problems.log_problems(self.problems)
         if not self._paths:
+            num_missing = sum(problem.kind == problems.MISSING_FILE for problem in self.problems)
             raise SourceError(
-                f"{content.file} ({split}): none of the {len(listed)} images found is usable"
+                f"{content.file} ({split}): none of the {len(listed) + num_missing} images listed or found is usable"
                 + (f"; the first fault is {self.problems[0]}" if self.problems else ""),
                 f"check {split} and path",
                 self.problems,
