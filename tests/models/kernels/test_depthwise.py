@@ -45,3 +45,13 @@ def test_both_forms_of_the_filter_gradient_agree(stride, batch):
     plain = depthwise._filter_grad(x, grad, size=3, stride=stride)
     chained = jax.jit(functools.partial(depthwise._filter_grad_chained, size=3, stride=stride))(x, grad)
     np.testing.assert_allclose(plain, chained, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("platform", "convolutions"), [("cpu", 0), ("tpu", 0), ("cuda", 3), ("rocm", 0)])
+def test_only_on_cuda_it_is_the_grouped_convolution(platform, convolutions):
+    def loss(x, kernel):
+        return (depthwise.depthwise_conv(x, kernel, 2) ** 2).sum()
+
+    lowered = jax.jit(jax.grad(loss, (0, 1))).trace(normal(0, 2, 8, 8, 6), normal(1, 3, 3, 1, 6))
+    text = lowered.lower(lowering_platforms=(platform,)).as_text()
+    assert text.count("stablehlo.convolution") == convolutions

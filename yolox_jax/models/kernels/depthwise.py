@@ -1,4 +1,4 @@
-"""Depthwise convolution: the formula, then shifted multiply-adds, which are much faster on a CPU."""
+"""Depthwise convolution: the formula, which cuDNN computes, and shifted multiply-adds, much faster on a CPU."""
 
 import functools
 import operator
@@ -25,6 +25,12 @@ def depthwise_plain(x_BHWC: jax.Array, kernel: jax.Array, stride: int) -> jax.Ar
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def depthwise_conv(x_BHWC: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
+    """Computes `depthwise_plain`: as it stands on an NVIDIA GPU, elsewhere as `shifted`."""
+    shifted_form, grouped = (functools.partial(form, stride=stride) for form in (shifted, depthwise_plain))
+    return lax.platform_dependent(x_BHWC, kernel, cuda=grouped, default=shifted_form)
+
+
+def shifted(x_BHWC: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
     """Computes `depthwise_plain` as n² shifted multiply-adds: XLA:CPU's grouped convolution is far slower."""
     size = kernel.shape[0]
     products = [tap * kernel[i // size, i % size][None, None] for i, tap in enumerate(_taps(x_BHWC, size, stride))]
@@ -36,14 +42,27 @@ def _depthwise_fwd(x: jax.Array, kernel: jax.Array, stride: int) -> tuple[jax.Ar
 
 
 def _depthwise_bwd(stride: int, saved: tuple[jax.Array, jax.Array], grad: jax.Array) -> tuple[jax.Array, jax.Array]:
-    x, kernel = saved
+    shifted_form, grouped = (functools.partial(form, stride=stride) for form in (shifted_bwd, _grouped_bwd))
+    return lax.platform_dependent(*saved, grad, cuda=grouped, default=shifted_form)
+
+
+depthwise_conv.defvjp(_depthwise_fwd, _depthwise_bwd)
+
+
+def _grouped_bwd(x: jax.Array, kernel: jax.Array, grad: jax.Array, stride: int) -> tuple[jax.Array, jax.Array]:
+    """The gradients as grouped convolutions; the shifted filter gradient would read both arrays five times."""
+    return jax.vjp(functools.partial(depthwise_plain, stride=stride), x, kernel)[1](grad)
+
+
+def shifted_bwd(x: jax.Array, kernel: jax.Array, grad: jax.Array, stride: int) -> tuple[jax.Array, jax.Array]:
+    """The gradients of x and kernel as shifted multiply-adds."""
     size = kernel.shape[0]
     # The transposed convolution: spread the gradient over the input's grid, then convolve it with the flipped kernel.
     edges = [
         (0, n - (stride * (out - 1) + 1), stride - 1) for n, out in zip(x.shape[1:3], grad.shape[1:3], strict=True)
     ]
     spread = lax.pad(grad, jnp.zeros((), grad.dtype), ((0, 0, 0), *edges, (0, 0, 0)))
-    grad_x = depthwise_conv(spread, kernel[::-1, ::-1], 1)
+    grad_x = shifted(spread, kernel[::-1, ::-1], 1)
     grad_kernel = lax.platform_dependent(
         x,
         grad,
@@ -51,9 +70,6 @@ def _depthwise_bwd(stride: int, saved: tuple[jax.Array, jax.Array], grad: jax.Ar
         default=functools.partial(_filter_grad, size=size, stride=stride),
     )
     return grad_x, grad_kernel.reshape(kernel.shape).astype(kernel.dtype)
-
-
-depthwise_conv.defvjp(_depthwise_fwd, _depthwise_bwd)
 
 
 def _filter_grad(x: jax.Array, grad: jax.Array, *, size: int, stride: int) -> jax.Array:
