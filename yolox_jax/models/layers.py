@@ -34,17 +34,18 @@ class Conv(nn.Module):
         shape = (size, size, 1 if self.depthwise else in_features, self.features)
         kernel = self.param("kernel", kernel_init, shape, jnp.float32).astype(self.dtype)
         x_BHWC = x_BHWC.astype(self.dtype)
+        has_bias = self.bias_init is not None or self.has_variable("params", "bias")
         if self.in_layout == "space_to_depth":
             y = space_to_depth.conv(x_BHWC, kernel, self.stride, self.out_layout)
         elif self.depthwise:
             y = depthwise.depthwise_conv(x_BHWC, kernel, self.stride)
         elif size == 1 and self.stride == 1:
-            # A layer with a bias of its own predicts: in float32 and of few features, a product on every platform.
-            pointwise = convolution.pointwise_conv if self.bias_init is None else convolution.pointwise_product
+            # A GPU fuses a bias and what follows with a product; in training, without one, a convolution is better.
+            pointwise = convolution.pointwise_product if has_bias else convolution.pointwise_conv
             y = pointwise(x_BHWC, kernel[0, 0])
         else:
             y = convolution.dense_conv(x_BHWC, kernel, self.stride)
-        if self.bias_init is not None or self.has_variable("params", "bias"):
+        if has_bias:
             bias = self.param("bias", self.bias_init or nn.initializers.zeros, (self.features,), jnp.float32)
             y = (y.astype(jnp.float32) + batch_norm.spread(bias, y)).astype(self.dtype)
         return y
