@@ -8,7 +8,10 @@ import shutil
 import pytest
 
 from tests.mutated import mutated_json
+from tests.recipe import loader_config, read_config
 from tests.training import toy
+from yolox_jax.data.sources.shapes import ShapesSource
+from yolox_jax.data.train_loader import TrainLoader
 from yolox_jax.training.checkpoints import Checkpoints
 from yolox_jax.weights import checkpoint, manifest
 from yolox_jax.weights.aps import read_aps
@@ -50,6 +53,24 @@ def test_what_was_written_is_read_and_older_metas_lack_the_log():
     assert "log" not in toy.meta(3).to_json()
 
 
+def test_weights_are_read_without_the_order_of_the_images_and_resuming_names_what_is_missing():
+    found = Meta.from_json({**_CONTENT, "data_state": {"next_step": 3}})
+    assert found.data_state == {"next_step": 3}
+    config = loader_config(size_hw=(64, 64), global_batch=4)
+    loader = TrainLoader(ShapesSource(8, seed=0), config, 4, read=read_config())
+    assert "num_images: missing there, 8 here" in loader.differences(found.data_state)
+
+
+def test_a_meta_that_could_not_be_read_again_is_no_checkpoint(tmp_path):
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(toy.create_state(), toy.meta(1, data_state={}))
+    with pytest.raises(
+        CheckpointError, match="could not be written .*meta/metadata: data_state: the field 'next_step'"
+    ):
+        checkpoints.close()
+    assert checkpoints.steps() == []
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -88,7 +109,8 @@ def test_what_was_written_is_read_and_older_metas_lack_the_log():
             r"config.data.sixteen_bit is \[\], not full",
         ),
         ({**_CONTENT, "data_state": None}, "data_state: is null, not an object"),
-        ({**_CONTENT, "data_state": {"next_step": 3}}, "data_state: the field 'num_images' is missing"),
+        ({**_CONTENT, "data_state": {}}, "data_state: the field 'next_step' is missing"),
+        ({**_CONTENT, "data_state": {**_STATE, "epoch": 1}}, "data_state: the field 'epoch' is unknown"),
         ({**_CONTENT, "data_state": {**_STATE, "seed": -1}}, "data_state.seed is -1, not a whole"),
         ({**_CONTENT, "num_devices": 0}, "num_devices is 0, not a whole number from 1"),
         ({**_CONTENT, "num_processes": 2}, "num_processes is 2, not a whole number from 1 to 1"),

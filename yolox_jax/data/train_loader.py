@@ -135,7 +135,7 @@ class TrainLoader(Iterator[LoadedBatch]):
         """Lists the differences between a state's loader and this one; empty if the order of the images is the same."""
         own = self.get_state()
         return [
-            f"{name}: {state.get(name)} there, {own[name]} here"
+            f"{name}: {state.get(name, 'missing')} there, {own[name]} here"
             for name in own
             if name != "next_step" and state.get(name) != own[name]
         ]

@@ -26,6 +26,7 @@ from yolox_jax.training.run_directory import DAMAGED, check_path, keep_damaged, 
 from yolox_jax.training.slices import Slices
 from yolox_jax.training.state import TrainState
 from yolox_jax.weights import manifest
+from yolox_jax.weights import meta as meta_item
 from yolox_jax.weights.aps import best_step, read_aps
 from yolox_jax.weights.checkpoint import FOLDER, complete_steps, explained, first_line, read_meta, verify
 from yolox_jax.weights.meta import CheckpointError, Meta, OtherFormatError
@@ -156,6 +157,7 @@ class Checkpoints:
         for item in _ARRAY_ITEMS:
             if not (unfinished / item / "manifest.ocdbt").exists():  # without it the arrays cannot be found
                 raise OSError(f"{unfinished / item} lacks the index of its arrays")
+        meta_item.read(unfinished)  # what could not be read again is no checkpoint
         manifest.write(unfinished, self._saving)
 
     def _set_aside(self, step: int) -> None:

@@ -17,7 +17,7 @@ FILE = "meta/metadata"  # where orbax's JSON handler writes it, in a checkpoint'
 _MOST_MB = 16  # the file of 20,000 classes has 1
 _FORMAT_VERSION = 3  # since 3: raw weights as a separate item, the data set's fingerprint, the mesh
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "opencv-python-headless")
-_DATA_STATE = ("next_step", "num_images", "data_set_crc", "global_batch", "seed", "mosaic_window")
+_DATA_ORDER = ("num_images", "data_set_crc", "global_batch", "seed", "mosaic_window")  # a run that resumes needs all
 _MOST_DEVICES = 1 << 20
 _OPTIONAL = ("log",)  # older versions did not write it
 
@@ -150,7 +150,7 @@ def _check_config(config: Any) -> None:
 
 def _check_data_state(state: Any, step: int) -> None:
     try:
-        check_names(state, _DATA_STATE)
+        check_names(state, ["next_step"], _DATA_ORDER)
     except FieldError as error:
         raise FieldError(f"data_state: {error}") from error
     for name, value in state.items():
