@@ -29,6 +29,16 @@ def for_one_call(platform: str) -> Options:
     return {"xla_backend_optimization_level": "0", "xla_llvm_disable_expensive_passes": True}
 
 
+def to_read_on_gpu() -> Options:
+    """For a GPU program that nobody runs: less work on its machine code, the same text and memory."""
+    return {"xla_gpu_disable_gpuasm_optimizations": True, "xla_backend_optimization_level": "1"}
+
+
+def without_triton() -> Options:
+    """Leaves matrix products on a GPU to cuBLAS."""
+    return {"xla_gpu_enable_triton_gemm": False}
+
+
 def _unless_in_flags(options: Options) -> Options:
     flags = os.environ.get("XLA_FLAGS", "")
     return {name: value for name, value in options.items() if name not in flags}

@@ -13,6 +13,7 @@ import numpy as np
 from jax.experimental import topologies
 from jax.sharding import Mesh
 
+from yolox_jax import compiler_options
 from yolox_jax.compiler_options import Options
 from yolox_jax.errors import UserError
 from yolox_jax.mesh import AXIS
@@ -22,11 +23,8 @@ from yolox_jax.tools.plan.flops import count_flops
 
 _OLDEST_JAX = (0, 10, 2)  # before: no description of a card, or no peak of memory
 _INSTALL = 'pip install -r requirements.txt "jax[cuda13-local]" nvidia-cuda-nvcc nvidia-nvvm nvidia-nvjitlink'
-# They change the machine code, which nobody runs, and neither the text nor the memory.
-_LESS_MACHINE_CODE: Options = {"xla_gpu_disable_gpuasm_optimizations": True, "xla_backend_optimization_level": "1"}
 # Without a card nothing is tried out: for some products Triton gets tiles that do not fit (jax 0.10), or none (0.12).
 _TRITON_FAILED = ("Couldn't find output tile sizes", "__triton_gemm")
-_WITHOUT_TRITON: Options = {"xla_gpu_enable_triton_gemm": False}
 
 
 def make_cards_mesh(cards: Cards) -> Mesh:
@@ -65,13 +63,16 @@ def _find_tools() -> None:
 def compile_for_cards(lowered: jax.stages.Lowered, options: Options) -> Compiled:
     """Compiles a program that was lowered for a mesh of `make_cards_mesh`. Takes minutes for a large network."""
     without_triton = False
+    options = options | compiler_options.to_read_on_gpu()
     try:
-        compiled = compile_again(lowered, options | _LESS_MACHINE_CODE)
+        compiled = compile_again(lowered, options)
     except jax.errors.JaxRuntimeError as error:
         if not any(sign in str(error) for sign in _TRITON_FAILED):
             raise
         without_triton = True
-        compiled = compile_again(lowered, options | _LESS_MACHINE_CODE | _WITHOUT_TRITON)
+        compiled = compile_again(
+            lowered, options | compiler_options.without_triton()
+        )
     memory = compiled.memory_analysis()
     assert memory is not None  # of a version that _OLDEST_JAX lets pass
     return Compiled(
