@@ -163,6 +163,7 @@ def test_an_ap_json_that_was_changed_is_kept_beside_and_made_again_from_the_log(
 
 def test_mutated_logs_and_aps_are_corrected_or_named_and_never_lost(tmp_path, caplog):
     rng, run = random.Random(0), _Run(tmp_path / "run")
+    num_marked = len(run.expected) - 2  # the evaluation of step 7 and its picture come after the mark
     for number in range(50):
         shutil.rmtree(run.workdir / "damaged", ignore_errors=True)
         run.log_file.write_bytes(run.log)
@@ -177,7 +178,8 @@ def test_mutated_logs_and_aps_are_corrected_or_named_and_never_lost(tmp_path, ca
         records, aps = run.resume()
         keys = [(record.get("event"), record["step"]) for record in records]
         assert len(keys) == len(set(keys)) and all(record["step"] < 8 for record in records)
-        if not caplog.messages:
-            assert records in (run.expected, run.expected[:-2]) and aps in (_APS, {4: 0.25})
+        if not caplog.messages:  # of what was logged after the checkpoint, only the AP is known from elsewhere
+            assert records[:num_marked] == run.expected[:num_marked] and len(records) <= len(run.expected)
+            assert aps in (_APS, {4: 0.25})
         if changed[: run.meta.log.num_bytes] != run.log[: run.meta.log.num_bytes] and changed:
             assert run.set_aside()["metrics-1.jsonl"].read_bytes() == changed

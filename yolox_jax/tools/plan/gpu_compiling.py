@@ -70,9 +70,7 @@ def compile_for_cards(lowered: jax.stages.Lowered, options: Options) -> Compiled
         if not any(sign in str(error) for sign in _TRITON_FAILED):
             raise
         without_triton = True
-        compiled = compile_again(
-            lowered, options | compiler_options.without_triton()
-        )
+        compiled = compile_again(lowered, options | compiler_options.without_triton())
     memory = compiled.memory_analysis()
     assert memory is not None  # of a version that _OLDEST_JAX lets pass
     return Compiled(
