@@ -181,12 +181,16 @@ def _once(paths: set[str], found_problems: list[Problem]) -> set[str]:
 
 
 def _in_list(file: str, path: str, found_problems: list[Problem], max_mb: int) -> set[str]:
-    """Returns the images of a list. A relative path starts at the data set's path or at the list's own folder."""
+    """Returns the images of a list. A relative path starts at the data set's path or at the list's own folder.
+
+    A path may be spelled in another way, as folders.py says.
+    """
     paths: set[str] = set()
-    folders = Folders()
+    folders, starts = Folders(), (path, os.path.dirname(file))
     for number, entry in _lines(file, max_mb):
-        candidates = [os.path.normpath(os.path.join(start, entry)) for start in (path, os.path.dirname(file))]
+        candidates = [os.path.normpath(os.path.join(start, entry)) for start in starts]
         found = next((candidate for candidate in candidates if folders.have(candidate)), None)
+        found = found or next(filter(None, (folders.respelled(start, entry) for start in starts)), None)
         where = (file, f"line {number}")
         if found is None:
             found_problems.append(Problem(problems.MISSING_FILE, *where, candidates[0], "image left out"))
