@@ -7,9 +7,11 @@ import sys
 import jax
 import pytest
 from absl import flags
+from absl import logging as absl_logging
 
 from tests import programs
 from tests.material import ROOT
+from yolox_jax.cli import terminal
 from yolox_jax.cli.terminal import user_errors
 from yolox_jax.errors import NotFoundError, UserError
 from yolox_jax.interrupts import Terminated
@@ -137,3 +139,18 @@ program.report(result, None, Path("results.json"), Path("found.json"), Path("plo
     assert ended.stderr.endswith("RuntimeError: no font\n")
     assert json.loads((tmp_path / "results.json").read_text())["AP"] == 0.5
     assert json.loads((tmp_path / "found.json").read_text()) == [{"score": 1}]
+
+
+def test_what_orbax_leaves_out_is_shown_and_its_other_warnings_are_not(caplog, monkeypatch):
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)  # to be restored
+    logger = absl_logging.get_absl_logger()
+    filters, level = list(logger.filters), absl_logging.get_verbosity()
+    try:
+        terminal.quiet_libraries()
+        for path in ("orbax/checkpoint/x.py", "grain/x.py"):
+            for text in ("warning('Skipping merge of %s', 5)", "warning('slow')", "error('failed')", "info('skipped')"):
+                exec(compile(f"logging.{text}", path, "exec"), {"logging": absl_logging})  # noqa: S102
+    finally:
+        logger.filters[:] = filters
+        absl_logging.set_verbosity(level)
+    assert caplog.messages == ["Skipping merge of 5"]

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import logging
+import re
 import sys
 import traceback
 import warnings
@@ -82,14 +83,24 @@ def _wrapped_user_error(error: BaseException | None) -> UserError | None:
 def quiet_libraries() -> None:
     """Silences the libraries, which log every checkpoint file and the traceback of errors that they also raise.
 
-    Warnings of this package are always shown; --debug shows those of the libraries too.
+    Always shown are the warnings of this package, and those of orbax about a failed or skipped part of its work, which
+    no error follows. --debug shows the other warnings of the libraries too.
     """
-    absl_logging.set_verbosity(absl_logging.WARNING if _DEBUG.value else absl_logging.FATAL)
+    absl_logging.set_verbosity(absl_logging.WARNING)
+    if not _DEBUG.value:
+        absl_logging.get_absl_logger().addFilter(_is_of_incomplete_work)
     logging.getLogger("yolox_jax").setLevel(logging.WARNING)
     if not _DEBUG.value:
         # A failed save raises one error; its other writers then end in threads of their own, with needless warnings.
         sys.unraisablehook = _ignore_closed_loops
         warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
+
+
+def _is_of_incomplete_work(record: logging.LogRecord) -> bool:
+    if record.levelno >= logging.CRITICAL:
+        return True
+    is_incomplete = re.search(r"\b(skip|fail|unable|could not)", record.getMessage(), re.IGNORECASE)
+    return record.levelno == logging.WARNING and "orbax" in record.pathname and is_incomplete is not None
 
 
 def _ignore_closed_loops(unraisable: "sys.UnraisableHookArgs") -> None:
