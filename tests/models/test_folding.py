@@ -65,8 +65,7 @@ def test_the_shapes_are_known_without_the_values_and_only_kernels_of_blocks_are_
         assert array.dtype == (jnp.bfloat16 if is_of_block else jnp.float32), path
 
 
-@pytest.mark.parametrize("space_to_depth", [False, True])
-@pytest.mark.parametrize("name", ["nano", "s", "darknet53"])
+@pytest.mark.parametrize(("name", "space_to_depth"), [("nano", False), ("s", True), ("darknet53", False)])
 def test_a_block_states_the_shape_of_its_output(name, space_to_depth):
     """Otherwise the network, whose blocks are found without computing anything, would refuse the shapes."""
     model = yolox.create(name, space_to_depth=space_to_depth)

@@ -57,12 +57,14 @@ def trained():
     return before, {"params": train_state.params, "batch_stats": train_state.batch_stats}, losses
 
 
+@pytest.mark.slow
 def test_its_loss_falls(trained):
     losses = trained[2]
     assert np.isfinite(losses).all()
     assert losses[-1] < 0.9 * losses[0]
 
 
+@pytest.mark.slow
 def test_a_frozen_layer_of_it_stays_and_the_next_one_learns(trained):
     before, after = (variables["params"]["backbone"]["backbone"] for variables in trained[:2])
     assert set(before) == {"Conv_0", "Conv_1", "Conv_2"}
@@ -70,6 +72,7 @@ def test_a_frozen_layer_of_it_stays_and_the_next_one_learns(trained):
     assert np.abs(after["Conv_1"]["kernel"] - before["Conv_1"]["kernel"]).max() > 1e-4
 
 
+@pytest.mark.slow
 def test_it_detects(trained):
     mesh = make_mesh(1)
     detections = make_predict(_MODEL, mesh, DetectConfig(conf=1e-9, max_detections=5))(

@@ -99,8 +99,9 @@ def test_classes_in_another_order_are_matched_by_name(run, caplog):
     workdir, variables = run
     loaded = load.load_weights(str(workdir), "nano", tuple("gabcdef"))
     assert "has the data set's classes in another order: they are matched by name" in caplog.text
+    trained = _class_layers(variables, 7)
     for name, tensor in _class_layers(loaded, 7).items():
-        np.testing.assert_array_equal(tensor, _class_layers(variables, 7)[name][[6, 0, 1, 2, 3, 4, 5]])
+        np.testing.assert_array_equal(tensor, trained[name][[6, 0, 1, 2, 3, 4, 5]])
     _assert_others_equal(loaded, variables)
 
 
@@ -108,8 +109,9 @@ def test_transfer_takes_the_classes_that_both_have_and_lists_those_that_start_an
     workdir, variables = run
     loaded = load.load_weights(str(workdir), "nano", ("cat", "E", "dog"), transfer=True)
     assert "has 1 of the data set's 3 classes by name; the others start anew: cat, dog" in caplog.text
+    trained = _class_layers(variables, 7)
     for name, tensor in _class_layers(loaded, 3).items():
-        np.testing.assert_array_equal(tensor[1], _class_layers(variables, 7)[name][4])
+        np.testing.assert_array_equal(tensor[1], trained[name][4])
         if name.endswith("bias"):
             np.testing.assert_allclose(jax.nn.sigmoid(tensor[[0, 2]]), 0.01, rtol=1e-5)
     _assert_others_equal(loaded, variables)
