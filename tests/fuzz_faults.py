@@ -17,7 +17,7 @@ def refuse(what):
 
 
 def hold_memory():
-    return bytearray(1200 << 20)  # every page of it is written
+    return bytearray(2 << 30)  # every page of it is written; a parent may have given back a part of its peak
 
 
 def wait_for_a_pipe(folder):

@@ -130,7 +130,7 @@ program.plots.write_plots, program.identify = broken, lambda weights: {}
 ApResult.table, ApResult.as_dict = lambda self: "", lambda self: {"AP": 0.5}
 program.flags.FLAGS(["eval"])
 result = EvalResult(object.__new__(ApResult), [{"score": 1}], 1, None)
-program.report(result, None, Path("results.json"), Path("found.json"), Path("plots"))
+program.report(result, None, None, Path("results.json"), Path("found.json"), Path("plots"))
 """
     command = [sys.executable, "-c", program]
     ended = subprocess.run(
