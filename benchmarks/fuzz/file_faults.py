@@ -92,3 +92,14 @@ def replace_file(path: Path, rng: random.Random) -> Change:
         with path.open("wb") as file:
             file.truncate(_HUGE)
     return Change(f"{path.name}: {kind} in its place")
+
+
+def change_file_or_image(chosen: float, file: Path, images: Path, rng: random.Random) -> Change:
+    """Changes a text file of a data set, or replaces an image, by a number from 0 to 1: each way for a quarter."""
+    if chosen < 0.25:
+        return change_text(file, rng)
+    if chosen < 0.5:
+        return change_bytes(file, rng)
+    if chosen < 0.75:
+        return replace_file(file, rng)
+    return replace_file(choose_file(images, rng), rng)

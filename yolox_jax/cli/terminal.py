@@ -87,10 +87,9 @@ def quiet_libraries() -> None:
     no error follows. --debug shows the other warnings of the libraries too.
     """
     absl_logging.set_verbosity(absl_logging.WARNING)
-    if not _DEBUG.value:
-        absl_logging.get_absl_logger().addFilter(_is_of_incomplete_work)
     logging.getLogger("yolox_jax").setLevel(logging.WARNING)
     if not _DEBUG.value:
+        absl_logging.get_absl_logger().addFilter(_is_of_incomplete_work)
         # A failed save raises one error; its other writers then end in threads of their own, with needless warnings.
         sys.unraisablehook = _ignore_closed_loops
         warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)

@@ -72,13 +72,7 @@ def change(folder: Path, rng: random.Random) -> Change:
         return _change_xml(file_faults.choose_file(folder / "VOC" / "Annotations", rng), rng)
     if chosen < 0.6:
         return _change_list(folder / _LIST, rng)
-    if chosen < 0.7:
-        return file_faults.change_text(file, rng)
-    if chosen < 0.8:
-        return file_faults.change_bytes(file, rng)
-    if chosen < 0.9:
-        return file_faults.replace_file(file, rng)
-    return file_faults.replace_file(file_faults.choose_file(folder / "VOC" / "JPEGImages", rng), rng)
+    return file_faults.change_file_or_image((chosen - 0.6) / 0.4, file, folder / "VOC" / "JPEGImages", rng)
 
 
 def _change_xml(file: Path, rng: random.Random) -> Change:

@@ -90,13 +90,7 @@ def change(folder: Path, rng: random.Random) -> Change:
         return _change_labels(labels, rng)
     if chosen < 0.6:
         return _change_yaml(folder / _YAML, rng)
-    if chosen < 0.7:
-        return file_faults.change_text(file, rng)
-    if chosen < 0.8:
-        return file_faults.change_bytes(file, rng)
-    if chosen < 0.9:
-        return file_faults.replace_file(file, rng)
-    return file_faults.replace_file(file_faults.choose_file(folder / "images", rng), rng)
+    return file_faults.change_file_or_image((chosen - 0.6) / 0.4, file, folder / "images", rng)
 
 
 def _change_labels(file: Path, rng: random.Random) -> Change:
