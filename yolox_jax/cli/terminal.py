@@ -86,10 +86,12 @@ def quiet_libraries() -> None:
     Always shown are the warnings of this package, and those of orbax about a failed or skipped part of its work, which
     no error follows. --debug shows the other warnings of the libraries too.
     """
-    absl_logging.set_verbosity(absl_logging.WARNING)
+    absl_logging.set_verbosity(absl_logging.WARNING if _DEBUG.value else absl_logging.FATAL)  # of all libraries
     logging.getLogger("yolox_jax").setLevel(logging.WARNING)
     if not _DEBUG.value:
-        absl_logging.get_absl_logger().addFilter(_is_of_incomplete_work)
+        orbax = absl_logging.get_absl_logger()
+        orbax.setLevel(logging.WARNING)
+        orbax.addFilter(_is_of_incomplete_work)
         # A failed save raises one error; its other writers then end in threads of their own, with needless warnings.
         sys.unraisablehook = _ignore_closed_loops
         warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
