@@ -29,6 +29,12 @@ def test_a_cells_channel_is_4_channels_and_2_rows_and_its_column():
     np.testing.assert_array_equal(s2d.depth_to_space(cells), x)
 
 
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.uint8])
+def test_focus_by_slices_is_focus_bit_for_bit(dtype):
+    x = (100 * normal(0, 2, 8, 12, 3)).astype(dtype)
+    np.testing.assert_array_equal(s2d.focus_by_slices(x), s2d.focus_plain(x))
+
+
 def test_focus_onto_cells_is_focus_then_space_to_depth():
     x = normal(0, 2, 8, 12, 3)
     plain = s2d.focus(x, "plain")
