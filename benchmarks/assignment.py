@@ -18,6 +18,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from benchmarks import machine
 from benchmarks.official import Official
 from benchmarks.train_step import our_step, random_batch
 from benchmarks.turns import OURS, Times, print_times, slope, take_turns, use_cores
@@ -125,11 +126,11 @@ def main() -> None:
     parser.add_argument(
         "--step", help="MODEL:SIZE:BATCH: also times this training step, and prints the share of assignment"
     )
-    arguments = parser.parse_args()
+    arguments = machine.parse_quiet(parser)
     use_cores(arguments.threads)
     keep_freed_memory()  # as train.py does; affects the peer too
     peer = Official(arguments.peer, arguments.threads) if arguments.peer else None
-    print(f"{arguments.threads} threads, float32, jax {jax.__version__}" + (f", {peer.version}" if peer else ""))
+    print(f"{arguments.threads} threads, float32")
     compare(arguments.batch, arguments.rounds, peer)
     grow("G", list(_MANY_BOXES), [(_SIZE, boxes) for boxes in _MANY_BOXES], arguments.batch, arguments.rounds)
     num_anchors = [len(make_anchors((size, size)).strides) for size in _SIZES]

@@ -36,6 +36,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from tensorboardX.proto.event_pb2 import Event
 
+from benchmarks import machine
 from yolox_jax import storage
 from yolox_jax.storage import BucketPath, Location
 from yolox_jax.weights import bucket_copy
@@ -326,6 +327,7 @@ def main() -> None:
     arguments, config = parser.parse_known_args()  # the rest are fields of the config, to shorten the runs further
     if unknown := [argument for argument in config if not argument.startswith("--config.")]:
         parser.error(f"unknown argument {unknown[0]}")
+    machine.describe()
     with contextlib.ExitStack() as opened:  # with a space, as real paths have
         folder = Path(opened.enter_context(tempfile.TemporaryDirectory(prefix="crash test ")))
         if arguments.emulator:

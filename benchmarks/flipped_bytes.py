@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from benchmarks import machine
 from yolox_jax.data import image_integrity, images
 from yolox_jax.data.images import ImageError
 from yolox_jax.data.sources.shapes import ShapesSource
@@ -67,6 +68,7 @@ def main() -> None:
     parser.add_argument("--flips", type=int, default=300, help="flips for each format")
     parser.add_argument("--image", help="the picture; a drawn one if it is not given")
     arguments = parser.parse_args()
+    machine.describe()
     bgr = images.read(arguments.image) if arguments.image else ShapesSource(1, 0)[0].image
     print(f"{'% of the flips':<18}" + "".join(f"{name:>12}" for name in _OUTCOMES))
     for name, data in encoded(np.ascontiguousarray(bgr[..., ::-1])):

@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks import machine
 from benchmarks.official import Official
 from benchmarks.turns import OURS, print_times, take_turns, use_cores
 from yolox_jax.augment import geometry
@@ -118,14 +119,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15, help="timed calls; the medians are printed")
     parser.add_argument("--peer", type=Path, help="a checkout of the official PyTorch YOLOX")
     parser.add_argument("--peer-onnx", action="append", default=[], help="MODEL=official .onnx; may be repeated")
-    arguments = parser.parse_args()
+    arguments = machine.parse_quiet(parser)
     if arguments.peer_onnx and not arguments.peer:
         parser.error("--peer-onnx needs --peer for its decoding and NMS")
     use_cores(arguments.threads)
     keep_freed_memory()  # as train.py does; affects the peer too
     weights, onnx_files = (dict(_by_model(pairs)) for pairs in (arguments.weights, arguments.peer_onnx))
     peer = Official(arguments.peer, arguments.threads) if arguments.peer else None
-    print(f"{arguments.threads} threads, float32, jax {jax.__version__}" + (f", {peer.version}" if peer else ""))
+    print(f"{arguments.threads} threads, float32")
     for case in arguments.case or _CASES:
         name, size, batch = case.split(":")
         images_BHW3 = read_images(arguments.images, int(size), int(batch))

@@ -28,6 +28,7 @@ from unittest import mock
 
 import cv2
 
+from benchmarks import machine
 from configs import base
 from yolox_jax.augment import sample
 from yolox_jax.cli import from_config
@@ -183,7 +184,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=160, help="samples per measurement")
     parser.add_argument("--rounds", type=int, default=5, help="measurements; the medians are printed")
     parser.add_argument("--epochs", type=int, help="instead prints the memory after each of this many epochs")
-    arguments = parser.parse_args()
+    arguments = machine.parse_quiet(parser)
     if not arguments.annotations.is_file():
         parser.error(f"there is no file {arguments.annotations}: give --annotations and --images")
 
@@ -195,7 +196,7 @@ def main() -> None:
     cv2.setNumThreads(0)
     source = coco.CocoSource(arguments.annotations, arguments.images)
     peer = open_peer(arguments.peer, arguments.annotations, arguments.images) if arguments.peer else None
-    print(f"{len(source)} images, one core ({core}), OpenCV {cv2.__version__} without threads")
+    print(f"{len(source)} images, one core ({core}), OpenCV without threads")
     print(" size  mode     ours/s" + ("    peer/s  ratio" if peer else ""))
     for size in _SIZES:
         measure(source, size, arguments.samples, arguments.rounds, peer)

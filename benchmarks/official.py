@@ -31,10 +31,6 @@ class Official:
         self._exp = importlib.import_module("yolox.exp")
         self.device = "cuda" if self.torch.cuda.is_available() and jax.default_backend() == "gpu" else "cpu"
 
-    @property
-    def version(self) -> str:
-        return f"torch {self.torch.__version__}"
-
     def create(self, name: str, variables: Any) -> tuple[Any, Any]:
         """Creates the official experiment for model `name` with 80 classes, and its network with our variables."""
         exp = self._exp.get_exp(exp_name=f"yolox-{name}")

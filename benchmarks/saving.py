@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks import machine
 from tests.training import toy
 from yolox_jax.detection.losses import LossConfig
 from yolox_jax.detection.simota import SimOtaConfig
@@ -37,7 +38,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=416)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--turns", type=int, default=6, help="groups of steps with a save; as many have none")
-    arguments = parser.parse_args()
+    arguments = machine.parse_quiet(parser)
     mesh = make_mesh()
     model, optimizer = yolox.create(arguments.model), optim.sgd(0.9, 5e-4)
     schedule = Schedule(0.01, 100, 10, warmup_epochs=1, no_aug_epochs=1, min_lr_ratio=0.05)

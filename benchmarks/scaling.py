@@ -17,6 +17,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from benchmarks import machine
 from benchmarks.assignment import random_case
 from benchmarks.turns import slope, take_turns, use_cores
 from configs import base
@@ -121,7 +122,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--only", default="", help="measures only rows whose name begins with this")
-    arguments = parser.parse_args()
+    arguments = machine.parse_quiet(parser)
     use_cores(arguments.threads)
     keep_freed_memory()
     fixed = f"B={_BATCH} G={_BOXES} {_SIZE}x{_SIZE} C={_CLASSES}"

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from benchmarks import machine
 from yolox_jax.models.blocks import BlockConfig, ConvBlock, CSPLayer, spatial_block
 from yolox_jax.models.csp_darknet import Focus
 from yolox_jax.models.kernels.space_to_depth import Layout
@@ -47,6 +48,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=640)
     parser.add_argument("--batch", type=int, default=16)
     arguments = parser.parse_args()
+    machine.describe()
     jax.config.update("jax_platforms", "cpu")
 
     network = FirstStages("plain" if arguments.plain else "space_to_depth")

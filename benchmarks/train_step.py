@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks import machine
 from benchmarks.official import Official
 from benchmarks.turns import OURS, print_times, take_turns, use_cores
 from yolox_jax import compiler_options
@@ -121,14 +122,13 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2, help="cores and threads of each contender")
     parser.add_argument("--rounds", type=int, default=7, help="timed steps; the median is printed")
     parser.add_argument("--peer", type=Path, help="a checkout of the official PyTorch YOLOX")
-    arguments = parser.parse_args()
+    arguments = machine.parse_quiet(parser)
     use_cores(arguments.threads)
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # else PyTorch finds a GPU full
     keep_freed_memory()  # as train.py does; affects the peer too
     peer = Official(arguments.peer, arguments.threads) if arguments.peer else None
     dtype, device = yolox.compute_dtype(arguments.dtype), jax.devices()[0]
-    print(f"{device.device_kind}, {arguments.threads} threads, {dtype.name}, jax {jax.__version__}", end="")
-    print(f", {peer.version}" if peer else "")
+    print(f"{device.device_kind}, {arguments.threads} threads, {dtype.name}")
     for case in arguments.case or ("nano:416:8", "s:640:4"):
         name, size, batch_size = case.split(":")
         measure(name, int(size), int(batch_size), dtype, arguments.rounds, peer)

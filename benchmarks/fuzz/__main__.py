@@ -17,6 +17,7 @@ from pathlib import Path
 os.environ["OPENBLAS_NUM_THREADS"] = "1"  # forking is safe in a process of one thread
 os.environ["JAX_PLATFORMS"] = "cpu"
 
+from benchmarks import machine
 from benchmarks.fuzz import isolation
 from benchmarks.fuzz.change import Kind
 from benchmarks.fuzz.isolation import ALLOWED, OUTCOMES, Outcome
@@ -38,6 +39,7 @@ def main() -> None:
     parser.add_argument("--repeat", help="KIND:NUMBER, an input that a line of the output names")
     parser.add_argument("--keep", type=Path, help="a new folder for the files of --repeat")
     arguments = parser.parse_args()
+    machine.describe()
     kinds = [KINDS[name] for name in arguments.kinds.split(",")]
     inputs = [(kind, number) for number in range(-(-arguments.inputs // len(kinds))) for kind in kinds]
     if arguments.repeat:
