@@ -1,11 +1,11 @@
-"""Computes COCO's average precision with faster_coco_eval (C++); the numbers equal those of pycocotools."""
+"""Computes COCO's average precision with hotcoco (Rust); the numbers equal those of pycocotools."""
 
-from collections import Counter
+import dataclasses
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from faster_coco_eval.core import COCO, COCOeval_faster
+from hotcoco import COCO, COCOeval
 
 from yolox_jax.boxes import xyxy_to_xywh
 from yolox_jax.errors import UserError
@@ -32,38 +32,28 @@ def compute_ap(ground_truth: Mapping[str, Any], detections: Sequence[Mapping[str
     Raises:
       UserError: an id occurs twice, or is not in the ground truth.
     """
-    image_numbers = _number("image", sorted_ids(ground_truth))
-    categories = ground_truth["categories"]
-    category_numbers = _number("category", (category["id"] for category in categories))
+    images, categories = sorted_ids(ground_truth), ground_truth["categories"]
+    numbers = {
+        "image_id": _number("image", images),
+        "category_id": _number("category", (category["id"] for category in categories)),
+    }
+    annotations = ground_truth["annotations"]
+    truth, found = _columns("annotation", annotations, numbers), _columns("detection", detections, numbers)
+    area_of_box_N = (truth.xywh_N4[:, 2] * truth.xywh_N4[:, 3]).tolist()
+    area_N = [box.get("area", area) for box, area in zip(annotations, area_of_box_N, strict=True)]
+    crowd_N = np.array([bool(box.get("iscrowd", 0)) for box in annotations], np.bool_)
 
-    def renumbered(kind: str, index: int, box: Mapping[str, Any]) -> dict[str, Any]:
-        for key, known in (("image_id", image_numbers), ("category_id", category_numbers)):
-            if box[key] not in known:
-                listed = "images" if key == "image_id" else "categories"
-                raise UserError(
-                    f"{kind} {index} has {key} {box[key]!r}, which is not among the {listed} of the ground truth",
-                    f"correct the id, or add it to the {listed}",
-                )
-        x, y, width, height = map(float, box["bbox"])
-        return {
-            "id": index + 1,
-            "image_id": image_numbers[box["image_id"]],
-            "category_id": category_numbers[box["category_id"]],
-            "bbox": [x, y, width, height],
-            "area": width * height,
-            "iscrowd": 0,
-        }
-
-    truth = []
-    for i, annotation in enumerate(ground_truth["annotations"]):
-        box = renumbered("annotation", i, annotation)
-        box["area"] = float(annotation.get("area", box["area"]))
-        box["iscrowd"] = int(annotation.get("iscrowd", 0))
-        truth.append(box)
-    found = [{**renumbered("detection", i, box), "score": float(box["score"])} for i, box in enumerate(detections)]
-
-    num_boxes = Counter(box["category_id"] for box in truth if not box["iscrowd"])
-    stats, class_ap, class_ap50 = _coco_eval(len(image_numbers), len(category_numbers), truth, found)
+    coco_truth = COCO.from_arrays(
+        [{"id": 1 + i} for i in range(len(images))],
+        [{"id": 1 + i, "name": str(i)} for i in range(len(categories))],
+        *(truth.image_N, truth.category_N, truth.xywh_N4),
+        area=np.array(area_N, np.float64),
+        iscrowd=crowd_N,
+    )
+    score_N = np.array([box["score"] for box in detections], np.float64)
+    columns = found.image_N, found.xywh_N4, score_N, found.category_N
+    stats, class_ap, class_ap50 = _coco_eval(coco_truth, coco_truth.load_res(np.column_stack(columns)))
+    num_boxes = np.bincount(truth.category_N[~crowd_N], minlength=1 + len(categories)).tolist()
     return ApResult(
         stats=dict(zip(STAT_NAMES, stats, strict=True)),
         per_class=tuple(
@@ -124,35 +114,47 @@ def _number(kind: str, ids: Iterable[Hashable]) -> dict[Any, int]:
     return numbers
 
 
-def _coco_eval(
-    num_images: int, num_classes: int, truth: list[dict[str, Any]], found: list[dict[str, Any]]
-) -> tuple[list[float], list[float], list[float]]:
-    """Returns COCO's twelve numbers, and the AP and AP50 of each class."""
-    coco_truth, coco_found = (
-        COCO(
-            {
-                "images": [{"id": i + 1} for i in range(num_images)],
-                "categories": [{"id": i + 1} for i in range(num_classes)],
-                "annotations": boxes,
-            },
-            print_function=_silent,
-        )
-        for boxes in (truth, found)
-    )
-    coco_eval = COCOeval_faster(coco_truth, coco_found, iouType="bbox", print_function=_silent)
-    coco_eval.run()
+@dataclasses.dataclass(frozen=True)
+class _Columns:
+    """N boxes, with numbers in place of ids."""
 
-    precision_TRKAM = coco_eval.eval["precision"]  # IoU threshold, recall, class, area range, max detections
-    precision_KTR = np.asarray(precision_TRKAM)[:, :, :, 0, -1].transpose(2, 0, 1)
+    image_N: np.ndarray
+    category_N: np.ndarray
+    xywh_N4: np.ndarray
+
+
+def _columns(kind: str, boxes: Sequence[Mapping[str, Any]], numbers: Mapping[str, dict[Any, int]]) -> _Columns:
+    """Collects annotations or detections. Raises UserError if an id has no number."""
+    numbers_of = {}
+    for key, number_of in numbers.items():
+        column = [number_of.get(box[key], 0) for box in boxes]
+        if 0 in column:
+            index = column.index(0)
+            listed = "images" if key == "image_id" else "categories"
+            raise UserError(
+                f"{kind} {index} has {key} {boxes[index][key]!r}, which is not among the {listed} of the ground truth",
+                f"correct the id, or add it to the {listed}",
+            )
+        numbers_of[key] = np.array(column, np.int64)
+    xywh_N4 = np.array([box["bbox"] for box in boxes], np.float64).reshape(len(boxes), 4)
+    return _Columns(numbers_of["image_id"], numbers_of["category_id"], xywh_N4)
+
+
+def _coco_eval(truth: COCO, found: COCO) -> tuple[list[float], list[float], list[float]]:
+    """Returns COCO's twelve numbers, and the AP and AP50 of each class."""
+    coco_eval = COCOeval(truth, found, "bbox")
+    coco_eval.evaluate()
+    coco_eval.accumulate()
+    coco_eval.summary_lines()  # fills `stats`; summarize() would print them too
+
+    assert coco_eval.eval is not None  # accumulate() filled it
+    precision_TRKAM = np.asarray(coco_eval.eval["precision"])  # IoU threshold, recall, class, area range, detections
+    precision_KTR = precision_TRKAM[:, :, :, 0, -1].transpose(2, 0, 1)
     return (
         [float(value) for value in coco_eval.stats],
         [_mean(precision_TR) for precision_TR in precision_KTR],
         [_mean(precision_TR[0]) for precision_TR in precision_KTR],  # the first threshold is 0.5
     )
-
-
-def _silent(*_: object) -> None:
-    """Replaces the function that faster_coco_eval prints with."""
 
 
 def _mean(precision: np.ndarray) -> float:
