@@ -23,7 +23,7 @@ from yolox_jax.detection.anchors import check_size
 from yolox_jax.evaluation import plots
 from yolox_jax.evaluation.evaluate import EvalResult, check_metric, evaluate
 from yolox_jax.inference.predict import make_predict
-from yolox_jax.mesh import check_batch_size, make_mesh, place
+from yolox_jax.mesh import check_batch_size, make_mesh, place, platform_of
 from yolox_jax.models.folding import fold_batch_norm
 from yolox_jax.training import compilation, hosts
 from yolox_jax.training.host_memory import keep_freed_memory
@@ -56,7 +56,7 @@ def run(config: ConfigDict, weights: FoundWeights) -> tuple[EvalResult, Source]:
     variables = load_weights(weights, config.model, source.class_names)
     result = evaluate(
         make_predict(model, mesh, from_config.detect_config(config), repeatable=True),
-        place(fold_batch_norm(model, variables), mesh),
+        place(fold_batch_norm(model, variables, platform_of(mesh)), mesh),
         source,
         size_hw=size_hw,
         batch_size=config.eval.batch_size,

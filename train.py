@@ -30,7 +30,7 @@ from yolox_jax.evaluation import evaluate
 from yolox_jax.evaluation.evaluate import EvalResult
 from yolox_jax.inference import predict as prediction
 from yolox_jax.inference.predict import DetectConfig, make_predict
-from yolox_jax.mesh import AXIS, check_batch_size, make_mesh, place, replicate, shard_batch
+from yolox_jax.mesh import AXIS, check_batch_size, make_mesh, place, platform_of, replicate, shard_batch
 from yolox_jax.models import freezing, yolox
 from yolox_jax.models.folding import fold_batch_norm, folded_shapes
 from yolox_jax.training import compilation, history, hosts, parallel, resume, state, trackers
@@ -176,7 +176,8 @@ def compile_ahead(run: Run, train_state: TrainState, first_step: int) -> compila
         return parallel.compile_step(mapped, like, run.loader.empty_batch(), mesh)
 
     predict = make_predict(run.model, mesh, run.detect_config, repeatable=True)
-    args = predict, folded_shapes(run.model, like.ema), run.size_hw, config.eval.batch_size
+    folded = folded_shapes(run.model, like.ema, platform_of(mesh))
+    args = predict, folded, run.size_hw, config.eval.batch_size
     evaluation: compilation.ByKey = {"predict": functools.partial(prediction.compile_predict, *args)}
     steps: compilation.ByKey = {size: functools.partial(compile_step, size) for size in sizes}
     evaluates_first = _lacks_evaluation(run, first_step)
@@ -292,7 +293,7 @@ def _evaluate(run: Run, session: Session, train_state: TrainState) -> EvalResult
     predict = session.programs.get("predict", give_up=stop.is_urgent)
     if predict is None:
         raise Stopped(f"{stop.signal_name}: {during}")
-    variables = fold_batch_norm(run.model, replicate(train_state.ema, run.mesh))
+    variables = fold_batch_norm(run.model, replicate(train_state.ema, run.mesh), platform_of(run.mesh))
     result = evaluate.evaluate(
         predict,
         place(variables, run.mesh),

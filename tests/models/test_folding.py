@@ -107,3 +107,12 @@ def test_folded_variables_do_not_train():
     train = functools.partial(toy.MODEL.apply, train=True, mutable=["batch_stats"])
     with pytest.raises(ScopeParamNotFoundError, match='"scale".*"/ConvBlock_0/bn"'):
         jax.eval_shape(train, folded, jnp.zeros((1, 64, 64, 3)))
+
+
+@pytest.mark.parametrize("name", ["nano", "s"])
+def test_every_kernel_that_cudnn_reads_is_stored_in_its_order(name):
+    model = yolox.create(name, 3, jnp.bfloat16, space_to_depth=False)
+    shapes = folded_shapes(model, official.abstract_variables(model), "gpu")
+    text = jax.jit(model.apply).trace(shapes, jnp.zeros((1, 64, 64, 3))).lower(lowering_platforms=("cuda",)).as_text()
+    stored = [path for path in flatten_dict(shapes["params"]) if path[-1] == "kernel_OHWI"]
+    assert text.count("stablehlo.convolution") == len(stored) > 0

@@ -11,7 +11,7 @@ from yolox_jax.data.images import ImageConfig
 from yolox_jax.errors import UserError
 from yolox_jax.inference import predict
 from yolox_jax.inference.predict import DetectConfig
-from yolox_jax.mesh import make_own_mesh, place
+from yolox_jax.mesh import make_own_mesh, place, platform_of
 from yolox_jax.models import yolox
 from yolox_jax.models.folding import fold_batch_norm
 from yolox_jax.types import Detections
@@ -87,7 +87,7 @@ def make_detect(loaded: Pretrained, config: DetectConfig) -> Callable[[np.ndarra
     It runs on one device, and is compiled once for each shape.
     """
     mesh = make_own_mesh()
-    variables = place(fold_batch_norm(loaded.model, loaded.variables), mesh)
+    variables = place(fold_batch_norm(loaded.model, loaded.variables, platform_of(mesh)), mesh)
     program = predict.make_predict(loaded.model, mesh, config)
     return lambda images_BHW3: jax.device_get(program(variables, images_BHW3))
 

@@ -32,8 +32,11 @@ class Conv(nn.Module):
     def __call__(self, x_BHWC: jax.Array) -> jax.Array:
         size, in_features = self.kernel_size, space_to_depth.num_channels(x_BHWC, self.in_layout)
         shape = (size, size, 1 if self.depthwise else in_features, self.features)
-        kernel = self.param("kernel", kernel_init, shape, jnp.float32).astype(self.dtype)
-        x_BHWC = x_BHWC.astype(self.dtype)
+        if self.has_variable("params", convolution.STORED_OHWI):
+            kernel = convolution.from_ohwi(self.get_variable("params", convolution.STORED_OHWI))
+        else:
+            kernel = self.param("kernel", kernel_init, shape, jnp.float32)
+        kernel, x_BHWC = kernel.astype(self.dtype), x_BHWC.astype(self.dtype)
         has_bias = self.bias_init is not None or self.has_variable("params", "bias")
         if self.in_layout == "space_to_depth":
             y = space_to_depth.conv(x_BHWC, kernel, self.stride, self.out_layout)

@@ -55,3 +55,13 @@ def test_the_gradients_of_large_images_in_parts_agree_with_those_of_the_whole_ba
 @pytest.mark.parametrize(("batch", "num_parts"), [(1, 1), (7, 7), (8, 8), (11, 1), (12, 6), (16, 8)])
 def test_a_batch_is_split_into_at_most_eight_equal_parts(batch, num_parts):
     assert convolution.num_parts(batch) == num_parts
+
+
+@pytest.mark.parametrize("platform", ["cpu", "gpu", "tpu"])
+@pytest.mark.parametrize("shape", [(1, 1, 6, 3), (3, 3, 6, 5), (3, 3, 1, 5)])
+def test_a_stored_kernel_is_the_kernel(platform, shape):
+    kernel = normal(0, *shape)
+    ((name, stored),) = convolution.store_kernel(kernel, platform).items()
+    if name == convolution.STORED_OHWI:
+        stored = convolution.from_ohwi(stored)
+    assert (stored == kernel).all()

@@ -1,7 +1,11 @@
-"""Dense and 1×1 convolution: the formulas, then gradients in the forms that are fast on a CPU."""
+"""Dense and 1×1 convolution: the formulas, then gradients in the forms that are fast on a CPU.
+
+At the end, how detection stores kernels for a platform.
+"""
 
 import functools
 import operator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -98,3 +102,21 @@ _MAX_PARTS = 8  # more would only take longer to compile
 def num_parts(batch: int) -> int:
     """The number of equal parts that a batch is split into, in a program that is unrolled over them."""
     return max(n for n in range(1, _MAX_PARTS + 1) if batch % n == 0)
+
+
+STORED_OHWI = "kernel_OHWI"  # the name of a variable
+
+
+def store_kernel(kernel_HWIO: Any, platform: str) -> dict[str, Any]:
+    """Returns the variable, by name, in which detection on a platform ("cpu", "gpu", "tpu") keeps a kernel.
+
+    cuDNN reads OHWI: XLA would transpose each kernel at every call. 1×1 kernels are operands of products, and stay.
+    """
+    if platform == "gpu" and kernel_HWIO.shape[0] > 1:
+        return {STORED_OHWI: kernel_HWIO.transpose(3, 0, 1, 2)}
+    return {"kernel": kernel_HWIO}
+
+
+def from_ohwi(kernel_OHWI: jax.Array) -> jax.Array:
+    """Returns the HWIO form. On a GPU, XLA reads the stored array as it lies, and moves nothing."""
+    return kernel_OHWI.transpose(1, 2, 3, 0)

@@ -70,7 +70,7 @@ def predict_program(config: ConfigDict, mesh: Mesh, batch_per_chip: int, dtype: 
     """Lowers prediction as in evaluation: images to detections, including NMS."""
     model, (height, width) = _create_model(config, dtype, mesh), check_size(config.input_size)
     predict = make_predict(model, mesh, from_config.detect_config(config))
-    variables = folded_shapes(model, abstract_variables(model))
+    variables = folded_shapes(model, abstract_variables(model), platform_of(mesh))
     images = jax.ShapeDtypeStruct((batch_per_chip * mesh.size, height, width, 3), jnp.uint8)
     variables, images = _with_shardings(variables, mesh, P()), _with_shardings(images, mesh, P(AXIS))
     lowered = cast(jax.stages.Wrapped, predict).lower(variables, images)

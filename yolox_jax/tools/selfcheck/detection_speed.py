@@ -10,7 +10,7 @@ import numpy as np
 from yolox_jax.cli import from_config
 from yolox_jax.detection.anchors import check_size, make_anchors
 from yolox_jax.inference.predict import DetectConfig, compile_predict, make_predict
-from yolox_jax.mesh import make_mesh, place
+from yolox_jax.mesh import make_mesh, place, platform_of
 from yolox_jax.models import yolox
 from yolox_jax.models.folding import fold_batch_norm
 from yolox_jax.tools.selfcheck import reference
@@ -28,7 +28,8 @@ def check(setting: Setting, record: Record) -> None:
     name = setting.size.detecting
     config, mesh = setting.config(f"yolox_{name}"), make_mesh(1)
     model, (height, width) = from_config.model(config, reference.NUM_CLASSES), check_size(config.input_size)
-    variables = place(fold_batch_norm(model, state.init_variables(model, config.seed)), mesh)
+    folded = fold_batch_norm(model, state.init_variables(model, config.seed), platform_of(mesh))
+    variables = place(folded, mesh)
     predict = make_predict(model, mesh, _CONFIG)
     dtype, num_anchors = yolox.compute_dtype(config.dtype), len(make_anchors((height, width)).strides)
     num_boxes = min(num_anchors, _CONFIG.num_candidates)
