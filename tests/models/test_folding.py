@@ -109,7 +109,7 @@ def test_folded_variables_do_not_train():
         jax.eval_shape(train, folded, jnp.zeros((1, 64, 64, 3)))
 
 
-@pytest.mark.parametrize("name", ["nano", "s"])
+@pytest.mark.parametrize("name", [pytest.param("nano", marks=pytest.mark.slow), "s"])
 def test_every_kernel_that_cudnn_reads_is_stored_in_its_order(name):
     model = yolox.create(name, 3, jnp.bfloat16, space_to_depth=False)
     shapes = folded_shapes(model, official.abstract_variables(model), "gpu")
