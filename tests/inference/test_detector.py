@@ -230,8 +230,9 @@ def test_missing_or_unusable_weights_are_named(tmp_path):
         Detector.from_pretrained(tmp_path / "absent.pth")
     with pytest.raises(UserError, match="yolox_huge"):
         Detector.from_pretrained("yolox_huge")
-    with pytest.raises(UserError, match=r"any\.onnx is an ONNX file.*: .*--format=stablehlo"):
-        Detector.from_pretrained("any.onnx")
+    for name, runtime in (("any.onnx", "ONNX Runtime"), ("any.tflite", "LiteRT")):
+        with pytest.raises(UserError, match=f"{name} is a file for {runtime}: .*--format=stablehlo"):
+            Detector.from_pretrained(name)
     with pytest.raises(UserError, match="folder without checkpoints"):
         Detector.from_pretrained(tmp_path)
 

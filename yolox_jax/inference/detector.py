@@ -95,9 +95,9 @@ class Detector:
         local = download.local_file(str(weights), log)
         if exported_file.is_exported(local):
             return cls._from_exported(local, given, batch_size, log)
-        if Path(local).suffix == ".onnx":
+        if runtime := {".onnx": "ONNX Runtime", ".tflite": "LiteRT"}.get(Path(local).suffix):
             raise UserError(
-                f"{weights} is an ONNX file, which needs ONNX Runtime",
+                f"{weights} is a file for {runtime}",
                 "give the weights that it was exported from, or export them with --format=stablehlo",
             )
         from yolox_jax.inference import pretrained  # here, since an exported file works without the network

@@ -1,8 +1,9 @@
-"""Exports weights to another format: python -m yolox_jax.tools.export --weights=yolox_s --format=stablehlo|onnx|pth
+"""Exports weights to another format: python -m yolox_jax.tools.export --weights=yolox_s --format=onnx
 
 stablehlo  images to detections, for CPU, CUDA and TPU. `Detector.from_pretrained` and tools/predict read the file; with
            JAX alone, jax.export.deserialize reads its member program.stablehlo
 onnx       images to detections as an ONNX graph; with --raw the network alone, as the official exporter writes it
+litert     images to boxes and scores, for LiteRT (TFLite) on phones and boards; NMS is left to the app
 pth        the weights alone in the official layout, for the official TensorRT, OpenVINO and ncnn tools
 """
 
@@ -31,7 +32,7 @@ _OUTPUT = flags.DEFINE_string(
 _SIZE = flags.DEFINE_list(
     "size", None, "The input size as height,width, or one number for both; by default that of training."
 )
-_BATCH = flags.DEFINE_integer("batch", None, "The number of images per call; any number by default.", 1)
+_BATCH = flags.DEFINE_integer("batch", None, "The number of images per call; by default any number, for litert 1.", 1)
 _CONF = flags.DEFINE_float("conf", DETECTOR_CONFIG.conf, "The score threshold.", 0, 1)
 _IOU = flags.DEFINE_float("iou", DETECTOR_CONFIG.iou, "The IoU threshold of NMS.", 0, 1)
 _MAX_DETECTIONS = flags.DEFINE_integer(
@@ -41,14 +42,17 @@ _MULTI_LABEL = flags.DEFINE_boolean("multi_label", False, "stablehlo: a box may 
 _TTA = flags.DEFINE_boolean("tta", False, "stablehlo: test-time augmentation in four views: four times the work.")
 _DTYPE = flags.DEFINE_enum("dtype", "float32", yolox.DTYPES[1:], "stablehlo: the compute dtype.")
 _RAW = flags.DEFINE_boolean("raw", False, "onnx: the network alone, without decoding and NMS.")
+_INPUT_DTYPE = flags.DEFINE_enum("input_dtype", "uint8", ["uint8", "float32"], "litert: the type of the images.")
 _DETECTION: tuple[flags.FlagHolder, ...] = (_CONF, _IOU, _MAX_DETECTIONS, _MULTI_LABEL, _TTA)
 
 
 def _check_flags() -> None:
     """Raises UserError if a flag is given that the chosen format does not use."""
     unused = {
-        "--format=pth": (_SIZE, _BATCH, *_DETECTION, _DTYPE, _RAW),
-        "--format=onnx": (_DTYPE,),
+        "--format=pth": (_SIZE, _BATCH, *_DETECTION, _DTYPE, _RAW, _INPUT_DTYPE),
+        "--format=onnx": (_DTYPE, _INPUT_DTYPE),
+        "--format=stablehlo": (_INPUT_DTYPE,),
+        "--format=litert": (*_DETECTION, _DTYPE, _RAW),
         "--raw": _DETECTION if _RAW.value else (),
     }
     for chosen in (f"--format={_FORMAT.value}", "--raw"):
@@ -87,7 +91,7 @@ def _export(output: Path) -> None:
     size_hw = loaded.size_hw if _SIZE.value is None else parse_size(_SIZE.value)
     ending, write = FORMATS[str(_FORMAT.value)]
     path = output if _OUTPUT.value else output.with_name(f"yolox_{loaded.name}{ending}")
-    write(path, loaded, ExportConfig(size_hw, _BATCH.value, None if _RAW.value else detect))
+    write(path, loaded, ExportConfig(size_hw, _BATCH.value, None if _RAW.value else detect, _INPUT_DTYPE.value))
     size = f"{path.stat().st_size / 1e6:.1f} MB"
     network = f"YOLOX-{loaded.name}" if _FORMAT.value == "pth" else loaded.describe(size_hw)
     print(f"{_OUTPUT.value or path}: {network}, {len(loaded.class_names)} classes, {size}")

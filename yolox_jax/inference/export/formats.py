@@ -22,6 +22,7 @@ class ExportConfig:
     size_hw: tuple[int, int]
     batch: int | None  # images per call, or None if any number will do
     detect: DetectConfig | None  # None exports the network without decoding and NMS, for ONNX only
+    input_dtype: str = "uint8"  # of the images, or "float32"; for LiteRT only
 
 
 def _write_stablehlo(path: Path, loaded: Pretrained, config: ExportConfig) -> None:
@@ -48,6 +49,18 @@ def _write_onnx(path: Path, loaded: Pretrained, config: ExportConfig) -> None:
         onnx.save(model, path)
 
 
+def _write_litert(path: Path, loaded: Pretrained, config: ExportConfig) -> None:
+    try:
+        from yolox_jax.inference.export import litert_file
+    except ImportError as error:
+        raise UserError(
+            f"--format=litert needs the package ai-edge-litert ({error})", "pip install 'ai-edge-litert>=2.1.0'"
+        ) from error
+    model = litert_file.detecting_model(loaded, config.size_hw, config.batch or 1, config.input_dtype)
+    with writing(path):
+        path.write_bytes(model)
+
+
 def _write_pth(path: Path, loaded: Pretrained, config: ExportConfig) -> None:
     with writing(path):
         save_pth(path, official.to_state_dict(loaded.variables, loaded.model))
@@ -57,5 +70,6 @@ Writer = Callable[[Path, Pretrained, ExportConfig], None]
 FORMATS: dict[str, tuple[str, Writer]] = {  # name: file extension, writer
     "stablehlo": (ENDING, _write_stablehlo),
     "onnx": (".onnx", _write_onnx),
+    "litert": (".tflite", _write_litert),
     "pth": (".pth", _write_pth),
 }

@@ -1,0 +1,34 @@
+"""Builds a detector as a LiteRT file, without NMS."""
+
+import json
+
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+from yolox_jax.detection.anchors import make_anchors
+from yolox_jax.inference.export.litert_graph import Graph
+from yolox_jax.inference.export.litert_network import add_network
+from yolox_jax.inference.pretrained import Pretrained
+from yolox_jax.models import yolox
+from yolox_jax.models.folding import fold_batch_norm
+from yolox_jax.weights.official import to_state_dict
+
+
+def detecting_model(loaded: Pretrained, size_hw: tuple[int, int], batch: int = 1, input_dtype: str = "uint8") -> bytes:
+    """Builds a model of the network and its decoding.
+
+    images [B, H, W, 3] BGR 0..255, uint8 or float32, letterboxed -> boxes [B, A, 4] xyxy in input pixels, and scores
+    [B, A, C].
+    """
+    graph = Graph()
+    shape = (batch, *size_hw, 3)
+    if input_dtype == "uint8":
+        options = schema.CastOptionsT(schema.TensorType.UINT8, schema.TensorType.FLOAT32)
+        images = graph.add("CAST", graph.input("images", np.uint8, shape), shape=shape, options=options)
+    else:
+        images = graph.input("images", np.float32, shape)
+    model = yolox.create(loaded.name, len(loaded.class_names))  # in float32, whatever the compute dtype of loaded.model
+    state_dict = to_state_dict(fold_batch_norm(model, loaded.variables), model)
+    boxes_BA4, scores_BAC = add_network(graph, state_dict, images, make_anchors(size_hw))
+    metadata = {"class_names": json.dumps(loaded.class_names)}
+    return graph.model({"boxes": boxes_BA4, "scores": scores_BAC}, metadata)
