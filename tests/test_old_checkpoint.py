@@ -31,6 +31,7 @@ def _flags() -> list[str]:
     return [f"{name}={programs.ROOT / file}", *fields]
 
 
+@pytest.mark.slow
 def test_an_old_run_is_evaluated_to_the_same_ap(folder):
     programs.run("eval.py", [*_flags(), "--weights=run", "--output=ap.json"], folder, 0)
     found = json.loads((folder / "ap.json").read_text())

@@ -75,6 +75,7 @@ def test_eval_prints_the_last_aps_of_training_and_writes_detections_and_plots(ru
     assert detections and {detection["category_id"] for detection in detections} <= {10, 20, 30, 40}
 
 
+@pytest.mark.slow
 def test_a_killed_run_resumes_as_if_it_had_not_been_killed(run, data):
     cwd, _ = run
     arguments = [*programs.arguments(data), "--workdir=runs/killed", "--config.checkpoint.every_steps=2"]

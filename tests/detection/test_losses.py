@@ -105,6 +105,7 @@ _GT_XYXY = jnp.array([[[8.0, 8, 40, 40], [20, 30, 60, 50]]] * 2)
 _GT_LABELS = jnp.array([[0, 2]] * 2)
 
 
+@functools.partial(jax.jit, static_argnames="config")  # operation by operation, it takes ten times as long
 def _loss(predictions: Predictions, gt_mask=True, l1_weight=1.0, config: LossConfig = LossConfig()):
     ground_truth = _GT_XYXY, _GT_LABELS, jnp.full((2, 2), gt_mask)
     return losses.detection_loss(predictions, make_anchors((64, 64)), *ground_truth, l1_weight, loss_config=config)
@@ -210,11 +211,12 @@ def test_the_box_loss_and_its_gradient_equal_a_naive_formula_and_its_finite_diff
     def total(boxes):
         return losses._box_loss(boxes, jnp.asarray(target, jnp.float32), iou_type).sum()
 
-    ours = losses._box_loss(*(jnp.asarray(x, jnp.float32) for x in (pred, target)), iou_type)
+    box_loss = jax.jit(losses._box_loss, static_argnames="iou_type")
+    ours = box_loss(*(jnp.asarray(x, jnp.float32) for x in (pred, target)), iou_type=iou_type)
     naive = [_naive_box_loss(*pair, iou_type) for pair in zip(pred, target, strict=True)]
     np.testing.assert_allclose(ours, naive, rtol=1e-5, atol=1e-6)
 
-    gradient, step = jax.grad(total)(jnp.asarray(pred, jnp.float32)), 1e-5
+    gradient, step = jax.jit(jax.grad(total))(jnp.asarray(pred, jnp.float32)), 1e-5
     for i, (box, other) in enumerate(zip(pred, target, strict=True)):
         for axis, offset in enumerate(step * np.eye(4)):
             up, down = (_naive_box_loss(box + sign * offset, other, iou_type) for sign in (1, -1))
@@ -225,11 +227,12 @@ def test_the_box_loss_and_its_gradient_equal_a_naive_formula_and_its_finite_diff
 def test_the_iou_term_is_the_weighted_mean_of_the_box_loss_over_positive_anchors(iou_type):
     predictions, anchors = _random_predictions(0), make_anchors((64, 64))
     _, metrics = _loss(predictions, config=LossConfig(iou_weight=2.0, iou_type=iou_type))
+    assign = jax.jit(functools.partial(losses.assign, config=SimOtaConfig()))
     values = []
     for image in range(2):
         of_image = jax.tree.map(lambda x, i=image: x[i], predictions)
         ground_truth = _GT_XYXY[image], _GT_LABELS[image], jnp.ones(2, bool)
-        assignment = losses.assign(of_image, anchors, *ground_truth, SimOtaConfig())
+        assignment = assign(of_image, anchors, *ground_truth)
         pred_cxcywh = np.asarray(decode(of_image.box_deltas, anchors), np.float64)
         for anchor in np.flatnonzero(assignment.positive):
             x1, y1, x2, y2 = np.asarray(_GT_XYXY[image, assignment.gt_index[anchor]], np.float64)

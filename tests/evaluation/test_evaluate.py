@@ -80,6 +80,7 @@ def test_boxes_are_mapped_back_to_the_pixels_of_each_image(source):
         np.testing.assert_allclose(np.array(found).reshape(-1, 4), xywh, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_eight_devices_give_the_detections_of_one():
     images = toy.random_batch(0).images
     config = DetectConfig(conf=0.01, max_detections=20, num_candidates=50)

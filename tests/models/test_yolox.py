@@ -136,7 +136,9 @@ def test_real_weights_reproduce_the_onnx_files_outputs_on_photographs(file):
         np.testing.assert_allclose(raw[:, 4:], theirs[:, 4:], rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize(("name", "size", "gflop"), [("nano", 416, 1.08), ("s", 640, 26.8)])
+@pytest.mark.parametrize(
+    ("name", "size", "gflop"), [("nano", 416, 1.08), pytest.param("s", 640, 26.8, marks=pytest.mark.slow)]
+)
 def test_flops_are_the_official_ones_within_three_percent(name, size, gflop):
     """The figures are from the official README, whose counter treats small operations differently than XLA's."""
     model = yolox.create(name, 80, space_to_depth=False)

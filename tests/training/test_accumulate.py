@@ -52,7 +52,7 @@ _SIMPLER = ((1, False, 1), (8, False, 1), (1, False, 4))  # device count, ZeRO-1
 
 @pytest.mark.parametrize(
     ("num_devices", "shard_state", "accumulate_steps"),
-    [(8, True, 1), (2, True, 4), *(pytest.param(*each, marks=pytest.mark.slow) for each in _SIMPLER)],
+    [(2, True, 4), *(pytest.param(*each, marks=pytest.mark.slow) for each in [(8, True, 1), *_SIMPLER])],
 )
 def test_a_metric_added_to_the_loss_is_that_of_the_whole_batch(monkeypatch, num_devices, shard_state, accumulate_steps):
     monkeypatch.setattr(losses, "loss_sums", _sums_with_new_metrics)

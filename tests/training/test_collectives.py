@@ -26,7 +26,7 @@ def _collectives(**changes):
     return find_collectives(parse(lowered.compile().as_text()), num_chips=8)
 
 
-@pytest.mark.parametrize("accumulate_steps", [1, 2])
+@pytest.mark.parametrize("accumulate_steps", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_a_step_has_one_all_reduce_of_gradients_statistics_and_a_few_numbers(accumulate_steps):
     collectives = _collectives(accumulate_steps=accumulate_steps)
     assert [(each.kind, each.group_size) for each in collectives] == [("all-reduce", 8)]

@@ -108,6 +108,7 @@ def test_a_scale_that_fits_changes_no_bit_of_the_update(one):
 # Beside float32
 
 
+@pytest.mark.slow
 def test_eight_steps_in_float16_are_near_those_in_float32(one):
     """The losses differ by less than float16's rounding, 2⁻¹¹; gradients, which are small sums of large numbers, more.
 
@@ -189,6 +190,7 @@ def test_an_overflow_halves_the_scale_until_a_step_updates_and_changes_nothing_e
     assert metrics["overflowed"] == 0 and now.loss_scale.num_updates == 1
 
 
+@pytest.mark.slow
 def test_all_devices_skip_a_step_whose_gradients_overflow_on_one_of_them():
     """The loss of a device without boxes is divided by one instead of its positives: it has the largest gradients."""
     step, placed = _map_step(8, shard_state=True)

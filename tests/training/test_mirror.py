@@ -234,6 +234,7 @@ def test_only_files_that_differ_are_copied_to_a_folder_that_is_there(tmp_path, m
     assert manifest.verify(tmp_path / "local" / "checkpoints" / "4")
 
 
+@pytest.mark.slow
 def test_a_run_trains_while_its_bucket_is_away_and_catches_up(tmp_path, gs_bucket, monkeypatch, caplog):
     monkeypatch.setattr(mirror, "_OUTAGE_SECONDS", 0.2)
     monkeypatch.setattr("yolox_jax.storage.client._LONGEST_WAIT_S", 0.1)

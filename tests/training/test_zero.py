@@ -69,6 +69,7 @@ def test_ten_steps_with_a_sharded_state_equal_ten_with_a_replicated_one(name):
     assert kernel.addressable_shards[0].data.shape == (*kernel.shape[:3], kernel.shape[3] // 8)
 
 
+@pytest.mark.slow
 def test_with_a_sharded_state_gradients_are_clipped_as_optax_clips_whole_ones():
     max_norm = 0.5
     with_optax = optax.chain(optax.clip_by_global_norm(max_norm), toy.OPTIMIZER)

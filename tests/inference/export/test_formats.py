@@ -85,10 +85,16 @@ def test_the_program_writes_an_official_file_unchanged_and_prints_what_it_wrote(
     ("given", "refused"),
     [
         (["--format=pth", "--raw", "--size=64", "--batch=1"], "--format=pth does not use --size, --batch, --raw"),
-        (["--format=pth", "--conf=0.5", "--iou=0.5", "--tta"], "--format=pth does not use --conf, --iou, --tta"),
+        pytest.param(
+            ["--format=pth", "--conf=0.5", "--iou=0.5", "--tta"],
+            "--format=pth does not use --conf, --iou, --tta",
+            marks=pytest.mark.slow,
+        ),
         (["--format=onnx", "--raw", "--max_detections=5"], "--raw does not use --max_detections"),
-        (["--format=onnx", "--dtype=float16"], "--format=onnx does not use --dtype"),
         (["--format=litert", "--raw", "--conf=0.5"], "--format=litert does not use --conf, --raw"),
+        pytest.param(
+            ["--format=onnx", "--dtype=float16"], "--format=onnx does not use --dtype", marks=pytest.mark.slow
+        ),
     ],
 )
 def test_the_program_refuses_flags_that_would_have_no_effect(weights, tmp_path, given, refused):

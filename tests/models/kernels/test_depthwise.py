@@ -13,7 +13,7 @@ from yolox_jax.models.kernels import depthwise
 
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("size", [3, 5])
-@pytest.mark.parametrize("hw", [(8, 12), (7, 9)])
+@pytest.mark.parametrize("hw", [pytest.param((8, 12), marks=pytest.mark.slow), (7, 9)])
 def test_the_fast_form_agrees_with_the_grouped_convolution(size, stride, hw):
     assert_agree(
         functools.partial(depthwise.depthwise_conv, stride=stride),
@@ -23,7 +23,9 @@ def test_the_fast_form_agrees_with_the_grouped_convolution(size, stride, hw):
     )
 
 
-@pytest.mark.parametrize(("dtype", "rounding"), [(jnp.bfloat16, 1.0), (jnp.float16, 1 / 8)])
+@pytest.mark.parametrize(
+    ("dtype", "rounding"), [(jnp.bfloat16, 1.0), pytest.param(jnp.float16, 1 / 8, marks=pytest.mark.slow)]
+)
 def test_in_sixteen_bits_the_fast_form_agrees_within_their_rounding(dtype, rounding):
     """The filter's gradient is summed in float32, so it is rounded once."""
     x, kernel = normal(0, 3, 8, 12, 6, dtype=dtype), normal(1, 3, 3, 1, 6, dtype=dtype)

@@ -12,7 +12,9 @@ from yolox_jax.models.kernels.pooling import max_pool, max_pool_plain
 
 @pytest.mark.parametrize("num_levels", [3, 1000])  # with many ties, and with nearly none
 @pytest.mark.parametrize("size", [3, 5])
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
+@pytest.mark.parametrize(
+    "dtype", [jnp.float32, *(pytest.param(x, marks=pytest.mark.slow) for x in (jnp.bfloat16, jnp.float16))]
+)
 def test_maxima_and_their_gradients_equal_xlas_and_ties_go_to_the_first(num_levels, size, dtype):
     rng = np.random.default_rng(0)
     x = jnp.asarray(rng.integers(-num_levels, num_levels, (2, 9, 11, 4)), dtype)

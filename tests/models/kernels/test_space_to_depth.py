@@ -44,8 +44,12 @@ def test_focus_onto_cells_is_focus_then_space_to_depth():
 
 @pytest.mark.parametrize(
     ("size", "stride", "out_layout"),
-    [(1, 1, "space_to_depth"), (3, 1, "space_to_depth"), (3, 2, "space_to_depth"), (5, 1, "space_to_depth")]
-    + [(3, 2, "plain"), (5, 2, "plain")],
+    [
+        (3, 2, "space_to_depth"),
+        (3, 2, "plain"),
+        *(pytest.param(size, 1, "space_to_depth", marks=pytest.mark.slow) for size in (1, 3, 5)),
+        pytest.param(5, 2, "plain", marks=pytest.mark.slow),
+    ],
 )
 def test_a_convolution_of_cells_agrees_with_the_plain_one(size, stride, out_layout):
     assert_agree(
@@ -82,6 +86,7 @@ class _FirstStages(nn.Module):
         return ConvBlock(6, 3, 2, BlockConfig(), in_layout=self.layout, name="next")(x, train)
 
 
+@pytest.mark.slow
 def test_in_inference_first_stages_on_cells_have_the_parameters_and_outputs_of_plain_ones():
     images = 100 * normal(0, 1, 32, 48, 3)
     variables = jax.jit(lambda x: _FirstStages("plain").init(jax.random.key(0), x, False))(images)

@@ -43,6 +43,7 @@ def test_a_program_is_lowered_from_shapes_and_all_its_arguments_are_counted(toy_
     assert compiled.memory_analysis().argument_size_in_bytes == pytest.approx(counted, abs=64)
 
 
+@pytest.mark.slow
 def test_a_sharded_state_takes_less_memory_on_each_chip(toy_network, toy_config):
     config, mesh = toy_config, make_mesh(8)
     whole = programs.train_program(config, mesh, 2, "bfloat16").argument_bytes
