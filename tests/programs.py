@@ -76,6 +76,7 @@ def environment(num_devices: int = 1) -> dict[str, str]:
         # At LLVM's level 0, a program compiles in 60 % of the time.
         "XLA_FLAGS": f"{xla_flags(num_devices)} --xla_backend_optimization_level=0",
         "JAX_PLATFORMS": "cpu",
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_COMPILATION_CACHE_DIR": os.environ.get("YOLOX_JAX_TEST_CACHE", str(ROOT / ".jax_cache")),
         "PYTHONPATH": str(ROOT),
     }
