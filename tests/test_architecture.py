@@ -11,7 +11,8 @@ from tests.material import ROOT
 
 # The layers, lowest first: a part may import lower layers and itself, but no other part of its own layer.
 _LAYERS = (
-    ("errors", "interrupts", "types"),
+    ("errors", "interrupts"),
+    ("types",),
     ("boxes", "cache_folder", "compiler_options", "locks", "mesh"),
     ("storage",),
     ("augment", "detection", "models"),

@@ -5,6 +5,14 @@ import errno
 from collections.abc import Iterator
 from pathlib import Path
 
+_SHOWN = 500  # characters at each end of a long line
+
+
+def short_lines(text: str) -> str:
+    """Cuts the middle out of the long lines of a message: a name in a damaged file may have a million characters."""
+    lines = (line if len(line) <= 2 * _SHOWN else f"{line[:_SHOWN]} … {line[-_SHOWN:]}" for line in text.split("\n"))
+    return "\n".join(lines)
+
 
 class UserError(ValueError):
     """A mistake that the user can correct. Its message says what was found, where, and what to do.
@@ -18,7 +26,7 @@ class UserError(ValueError):
         self.advice = advice
 
     def __str__(self) -> str:
-        return f"{self.what}: {self.advice}"
+        return short_lines(f"{self.what}: {self.advice}")
 
 
 class NotFoundError(UserError, FileNotFoundError):

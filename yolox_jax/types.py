@@ -12,6 +12,8 @@ import flax.struct
 import jax
 import numpy as np
 
+from yolox_jax.errors import short_lines
+
 
 @flax.struct.dataclass
 class Batch:
@@ -84,7 +86,7 @@ class Problem:
     num_left_out: int = 0  # annotations that are not used because of it
 
     def __str__(self) -> str:
-        return f"{self.file}: {self.record}: {self.kind}: {self.found}; {self.action}"
+        return short_lines(f"{self.file}: {self.record}: {self.kind}: {self.found}; {self.action}")
 
 
 @runtime_checkable

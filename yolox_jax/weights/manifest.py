@@ -14,6 +14,7 @@ from typing import Any
 import google_crc32c
 
 from yolox_jax import storage
+from yolox_jax.weights import strict_json
 
 NAME = "manifest.json"
 _FORMAT_VERSION = 1
@@ -111,7 +112,7 @@ def _in_words(described: Mapping[str, Any]) -> str:
 
 def _parse(text: bytes) -> tuple[int, dict[str, dict[str, Any]]]:
     try:
-        content = json.loads(text)
+        content = strict_json.parse(text)
         version, step, files = content["format_version"], content["step"], content["files"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ManifestError(f"{NAME} is damaged ({type(error).__name__})") from error

@@ -42,6 +42,9 @@ _LONG = 10**400
         (_coco(width=_LONG), "image number 0 has no usable 'width'"),
         (_coco(width=-30), "image number 0 has no usable 'width'"),
         (_coco(categories=[{"id": _LONG, "name": "cat"}]), "category number 0 has no usable 'id'"),
+        (_coco(width=True), "image number 0 has no usable 'width'"),
+        (_coco(id=True, categories=[{"id": True, "name": "cat"}]), "category number 0 has no usable 'id'"),
+        ('{"images": [], "images": [1]}', "train.json has 'images' twice in one object"),
         (_coco(name="\ud800"), r"train.json has the text '\\ud800', which no file or terminal can store"),
         (_coco(file_name="a\0.png"), "train.json has the text .*, which no file or terminal can store"),
         (
@@ -55,10 +58,25 @@ def test_a_coco_json_of_that_kind_is_one_message(picture, text, message):
         _open_coco(picture, text)
 
 
-@pytest.mark.parametrize("changes", [{"bbox": [1, 2, _LONG, 4]}, {"area": _LONG}, {"category_id": _LONG}])
-def test_a_number_of_400_digits_in_an_annotation_is_one_of_its_problems(picture, changes):
+@pytest.mark.parametrize(
+    "changes",
+    [
+        *({"bbox": [1, 2, _LONG, 4]}, {"area": _LONG}, {"category_id": _LONG}),
+        *({"bbox": [True, 2, 3, 4]}, {"area": True}, {"category_id": True}, {"image_id": True}),
+        {"bbox": None, "segmentation": {"size": [20, True], "counts": [3, 2]}},
+    ],
+)
+def test_a_number_of_400_digits_or_a_truth_value_in_an_annotation_is_one_of_its_problems(picture, changes):
     with pytest.raises(UserError, match=r"not one of the 1 annotations can be used \(1: "):
         _open_coco(picture, _coco(**changes))
+
+
+def test_a_name_as_long_as_a_file_is_cut_in_messages(picture):
+    with pytest.raises(UserError, match="x … x") as refused:
+        _open_coco(picture, _coco(file_name="x" * 1_000_000))
+    (problem,) = refused.value.problems
+    assert len(str(refused.value)) < 1100 and str(refused.value).endswith("file_name in the json is relative to it")
+    assert len(str(problem)) < 1100 and str(problem).endswith("image and its annotations left out")
 
 
 @pytest.mark.parametrize(

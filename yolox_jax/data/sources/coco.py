@@ -186,7 +186,7 @@ class CocoSource:
             is_crowd = crowd == 1 and not self._crowd_as_object
             first_crowd = first_crowd or (name if is_crowd else None)
             rows.append((index_of[image_id], self._label_of[record["category_id"]], xywh, area, is_crowd))
-        used_ids = collections.Counter(id for record in records if isinstance(id := record.get("category_id"), int))
+        used_ids = collections.Counter(id for record in records if type(id := record.get("category_id")) is int)
         self.problems += problems.shifted_ids(used_ids, self._label_of, self._file)
         annotations = np.array(rows, _ANNOTATION)
         num_crowds = int(annotations["iscrowd"].sum())
@@ -221,7 +221,7 @@ def _id(record: dict[str, Any], key: str) -> Any:
     value = record.get(key)
     if isinstance(value, float) and value.is_integer():
         return int(value)
-    return value if isinstance(value, int | str) else None
+    return value if type(value) in (int, str) else None  # true is an int to Python
 
 
 def _bbox(record: dict[str, Any]) -> Any:
@@ -262,17 +262,17 @@ def _read_json(file: str, max_mb: int) -> dict[str, Any]:
 
 
 def _is_whole(value: object) -> bool:
-    return isinstance(value, float) and value.is_integer()
+    return type(value) is int or (isinstance(value, float) and value.is_integer())
 
 
 # The fields that every record must have, and a check of each one's value.
 _FIELDS = {
     "category": {
-        "id": lambda value: isinstance(value, int) or _is_whole(value),
+        "id": _is_whole,
         "name": lambda value: isinstance(value, str),
     },
     "image": {
-        "id": lambda value: isinstance(value, int | str) or _is_whole(value),
+        "id": lambda value: isinstance(value, str) or _is_whole(value),
         "file_name": lambda value: isinstance(value, str) and value != "",
         "width": lambda value: problems.is_finite(value) and value >= 1,
         "height": lambda value: problems.is_finite(value) and value >= 1,

@@ -32,10 +32,10 @@ def _box_of_polygons(polygons: list[Any]) -> Box | None:
 def _box_of_runs(mask: dict[str, Any]) -> Box | None:
     """The runs of zeros and ones alternate, go down the columns, and begin with zeros."""
     size, counts = mask.get("size"), mask.get("counts")
-    if not (isinstance(size, list) and len(size) == 2 and all(isinstance(side, int) and side > 0 for side in size)):
+    if not (isinstance(size, list) and len(size) == 2 and all(type(side) is int and side > 0 for side in size)):
         return None
     runs = _decompressed(counts) if isinstance(counts, str) else counts
-    if not isinstance(runs, list) or not all(isinstance(run, int) and run >= 0 for run in runs):
+    if not isinstance(runs, list) or not all(type(run) is int and run >= 0 for run in runs):
         return None
     height, width = size
     ends = list(itertools.accumulate(runs))

@@ -4,6 +4,7 @@ import dataclasses
 from typing import Literal
 
 from yolox_jax.data.sources import problems
+from yolox_jax.errors import short_lines
 from yolox_jax.types import Problem
 
 # error: data is left out, refused or misread. warning: usable, but probably not as intended. note: good to know.
@@ -27,7 +28,7 @@ class Finding:
     def __str__(self) -> str:
         """File, record and fault, without the advice, which many findings share."""
         file = "" if self.file in self.what else self.file  # the error of an image file names it already
-        return ": ".join(part for part in (file, self.record, self.what) if part)
+        return short_lines(": ".join(part for part in (file, self.record, self.what) if part))
 
 
 def from_problem(problem: Problem, split: str) -> Finding:

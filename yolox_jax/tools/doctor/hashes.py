@@ -17,6 +17,7 @@ from yolox_jax import storage
 from yolox_jax.errors import UserError
 from yolox_jax.storage import BucketPath
 from yolox_jax.tools.doctor.findings import Finding
+from yolox_jax.weights import strict_json
 
 Hashes = dict[str, str]  # by path
 Progress = Callable[[int, int], None]  # files hashed, all files
@@ -75,7 +76,7 @@ def read(file: Path) -> Hashes:
       UserError: the file cannot be read, or is no record of hashes.
     """
     try:
-        content = json.loads(file.read_bytes())
+        content = strict_json.parse(file.read_bytes(), any_text=True)  # a file may have any name
         hashes = content[_FIELD]
         if not all(isinstance(each, str) and _HASH.fullmatch(each) for each in hashes.values()):
             raise ValueError("a hash is not 64 hexadecimal digits")
