@@ -1,5 +1,7 @@
 """Sheets of detections, and pictures written to files."""
 
+import resource
+
 import cv2
 import numpy as np
 import pytest
@@ -32,13 +34,26 @@ def test_the_sheet_shows_detections_above_the_score_threshold_at_their_place(tmp
         ("sheet.jpeg2", 4, r"sheet\.jpeg2 cannot be written \(.*\): choose another ending"),
         ("sheet", 4, r"sheet cannot be written \(.*\): choose another ending"),
         ("sheet.jpg", 70000, r"sheet\.jpg cannot be written at 70000x2 pixels: choose \.png"),
-        ("no/sheet.png", 4, r"no/sheet\.png cannot be written \(No such file or directory\): "),
+        (f"{'x' * 300}.png", 4, r"x\.png cannot be written \(File name too long\): "),
     ],
 )
 def test_a_picture_that_cannot_be_written_is_named_with_the_reason(tmp_path, name, width, message):
     with pytest.raises(UserError, match=message):
         sheets.write_picture(tmp_path / name, np.zeros((2, width, 3), np.uint8))
     assert not list(tmp_path.iterdir())
+
+
+def test_a_picture_that_cannot_be_written_whole_leaves_the_old_one(tmp_path):
+    path, image = tmp_path / f"{'é' * 120}.png", np.zeros((8, 8, 3), np.uint8)  # a name may have 255 bytes
+    sheets.write_picture(path, image)
+    old, (_, most) = path.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20, most))
+    try:
+        with pytest.raises(UserError, match=r"\.png cannot be written \(File too large\)"):
+            sheets.write_picture(path, image + 1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+    assert path.read_bytes() == old and list(tmp_path.iterdir()) == [path]
 
 
 def test_a_picture_of_a_run_is_recorded_with_its_path_and_size(tmp_path):

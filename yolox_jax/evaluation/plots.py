@@ -1,11 +1,13 @@
 """Writes the plots, the table and the sheet of worst images of `eval.py --plots=DIR`."""
 
 import csv
+import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from yolox_jax import storage
 from yolox_jax.errors import UserError, writing
 from yolox_jax.evaluation.diagnosis import Diagnosis, diagnose
 from yolox_jax.evaluation.precision_recall import Curve
@@ -51,15 +53,15 @@ def write_plots(folder: Path, source: Source, detections: list[dict[str, Any]]) 
         ("f1.png", f1(diagnosis)),
         ("confusion.png", confusion(diagnosis)),
     ):
-        with writing(folder / name):
-            figure.savefig(folder / name, dpi=_DPI)
-    table = folder / "per_class.csv"
-    with writing(table), table.open("w", newline="", encoding="utf-8") as stream:
-        rows = diagnosis.table()
-        writer = csv.DictWriter(stream, list(rows[0]))
-        writer.writeheader()
-        for row in rows:
-            writer.writerow({key: f"{value:.4f}" if isinstance(value, float) else value for key, value in row.items()})
+        picture = io.BytesIO()
+        figure.savefig(picture, dpi=_DPI)
+        storage.write_bytes(folder / name, picture.getvalue())
+    rows, text = diagnosis.table(), io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]))
+    writer.writeheader()
+    for row in rows:
+        writer.writerow({key: f"{value:.4f}" if isinstance(value, float) else value for key, value in row.items()})
+    storage.write_bytes(folder / "per_class.csv", text.getvalue().encode())
     sheet = worst_images(diagnosis, source)
     if sheet is not None:
         sheets.write_picture(folder / "worst_images.jpg", sheet)

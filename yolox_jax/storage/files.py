@@ -50,22 +50,24 @@ def read_versioned(path: Location, patience: Patience = Patience()) -> tuple[byt
             return content, version
 
 
-def write_bytes(path: Location, data: bytes, patience: Patience = Patience()) -> None:
+def write_bytes(path: Location, data: bytes, patience: Patience = Patience(), *, sync: bool = True) -> None:
     """Writes a whole file; nobody sees a part of it. Makes the folder if it is local.
 
-    A link or a device, such as /dev/stdout, is written in place.
+    A link or a device, such as /dev/stdout, is written in place. Without `sync`, which waits for the disk, a local file
+    may be lost if the machine fails.
     """
     if isinstance(path, BucketPath):
         send(str(path), "pipe_file", path.key, data, num_bytes=len(data), patience=patience)
         return
-    unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.unfinished")
+    # A name may have 255 bytes, and each character up to four.
+    unfinished = path.with_name(f".{path.name[:40]}.{uuid.uuid4().hex[:8]}.unfinished")
     with writing(path):
         if path.is_symlink() or path.is_char_device() or path.is_fifo():
             path.write_bytes(data)
             return
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            _write_and_sync(unfinished, data)
+            _write(unfinished, data, sync)
             _rename(unfinished, path, data)
         finally:
             unfinished.unlink(missing_ok=True)
@@ -78,15 +80,16 @@ def replace_local(path: Path, data: bytes) -> None:
       OSError: the disk is full or read-only.
     """
     unfinished = path.with_name(f"{path.name}.unfinished")
-    _write_and_sync(unfinished, data)
+    _write(unfinished, data, sync=True)
     unfinished.replace(path)
 
 
-def _write_and_sync(path: Path, data: bytes) -> None:
+def _write(path: Path, data: bytes, sync: bool) -> None:
     with path.open("wb") as file:
         file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+        if sync:
+            file.flush()
+            os.fsync(file.fileno())
 
 
 def _rename(unfinished: Path, path: Path, data: bytes) -> None:

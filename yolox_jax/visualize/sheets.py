@@ -7,6 +7,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from yolox_jax import storage
 from yolox_jax.augment.geometry import PAD_VALUE
 from yolox_jax.boxes import xywh_to_xyxy
 from yolox_jax.errors import UserError, writing
@@ -96,5 +97,4 @@ def write_picture(path: Path, image_HW3: np.ndarray) -> None:
         raise UserError(f"{path} cannot be written ({error.err})", "choose another ending, such as .jpg") from error
     if not is_encoded:  # larger than the format allows
         raise UserError(f"{path} cannot be written at {image_HW3.shape[1]}x{image_HW3.shape[0]} pixels", "choose .png")
-    with writing(path):
-        path.write_bytes(encoded.tobytes())
+    storage.write_bytes(path, encoded.tobytes(), sync=False)  # a wait for the disk at each of many

@@ -4,6 +4,7 @@ The format is that of torch.save since PyTorch 1.6: an uncompressed zip archive 
 and one member of plain numbers for each. The pickle has only what torch.load(weights_only=True) allows.
 """
 
+import io
 import pickle
 import struct
 import zipfile
@@ -11,6 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+
+from yolox_jax import storage
 
 _ROOT = "archive"  # the folder inside; torch accepts any name
 _ALIGNMENT = 64  # bytes: torch aligns each storage so that it can be mapped into memory
@@ -24,14 +27,16 @@ def save_pth(path: str | Path, state_dict: Mapping[str, np.ndarray]) -> None:
 
     Raises:
       ValueError: a tensor has another type.
+      UserError: the file cannot be written.
     """
-    described = _model(state_dict)
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+    described, file = _model(state_dict), io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         _add(archive, "data.pkl", described)
         _add(archive, "byteorder", b"little")
         for key, array in enumerate(state_dict.values()):
             _add(archive, f"data/{key}", array.astype(array.dtype.newbyteorder("<"), order="C").tobytes())
         _add(archive, "version", b"3\n")
+    storage.write_bytes(Path(path), file.getvalue())
 
 
 def _add(archive: zipfile.ZipFile, name: str, data: bytes) -> None:

@@ -5,15 +5,18 @@ A hash over both ties them together, and is checked before anything in the progr
 
 import dataclasses
 import hashlib
+import io
 import json
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from yolox_jax import storage
 from yolox_jax.data.images import ImageConfig
 from yolox_jax.detection.anchors import check_size
-from yolox_jax.errors import UserError, writing
+from yolox_jax.errors import UserError
+from yolox_jax.weights import strict_json
 
 ENDING = ".stablehlo.zip"
 _PROGRAM, _META = "program.stablehlo", "yolox_jax.json"
@@ -68,9 +71,11 @@ def write(path: str | Path, description: Description, program: bytes) -> None:
     """
     fields = dataclasses.asdict(description)
     content = {"format_version": _FORMAT_VERSION, **fields, "sha256": _hash(fields, program)}
-    with writing(path), zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr(_META, json.dumps(content))
         archive.writestr(_PROGRAM, program)
+    storage.write_bytes(Path(path), file.getvalue())
 
 
 def read(path: str | Path) -> tuple[Description, bytes]:
@@ -81,7 +86,7 @@ def read(path: str | Path) -> tuple[Description, bytes]:
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            fields = dict(json.loads(_member(archive, _META)))
+            fields = dict(strict_json.parse(_member(archive, _META)))
             version = fields.pop("format_version", None)
             if type(version) is not int:
                 raise ValueError("the field 'format_version' is missing or not a number")

@@ -2,10 +2,12 @@
 
 import dataclasses
 import functools
+import io
 from collections.abc import Callable
 from pathlib import Path
 
-from yolox_jax.errors import UserError, writing
+from yolox_jax import storage
+from yolox_jax.errors import UserError
 from yolox_jax.inference.export import stablehlo
 from yolox_jax.inference.export.exported_file import ENDING
 from yolox_jax.inference.predict import DetectConfig, predict_images
@@ -45,8 +47,9 @@ def _write_onnx(path: Path, loaded: Pretrained, config: ExportConfig) -> None:
         model = onnx_file.raw_model(loaded, config.size_hw, config.batch)
     else:
         model = onnx_file.detecting_model(loaded, config.size_hw, config.batch, config.detect)
-    with writing(path):
-        onnx.save(model, path)
+    file = io.BytesIO()
+    onnx.save(model, file)
+    storage.write_bytes(path, file.getvalue())
 
 
 def _write_litert(path: Path, loaded: Pretrained, config: ExportConfig) -> None:
@@ -62,8 +65,7 @@ def _write_litert(path: Path, loaded: Pretrained, config: ExportConfig) -> None:
 
 
 def _write_pth(path: Path, loaded: Pretrained, config: ExportConfig) -> None:
-    with writing(path):
-        save_pth(path, official.to_state_dict(loaded.variables, loaded.model))
+    save_pth(path, official.to_state_dict(loaded.variables, loaded.model))
 
 
 Writer = Callable[[Path, Pretrained, ExportConfig], None]
