@@ -1,4 +1,4 @@
-"""Ctrl-C in the first seconds of a program ends it with one word and exit code 130."""
+"""Ctrl-C in the first seconds of a program ends it with one word and exit code 130, SIGTERM train.py with 75."""
 
 import os
 import signal
@@ -12,7 +12,7 @@ from tests.material import ROOT
 from yolox_jax import interrupts
 
 _LIBRARIES = ("absl", "cv2", "jax", "numpy")
-_PRESS_CTRL_C = "import os, signal; os.kill(os.getpid(), signal.SIGINT); raise ImportError('renamed')"
+_SEND = "import os, signal; os.kill(os.getpid(), signal.SIG{}); raise ImportError('renamed')"
 
 
 @pytest.fixture(autouse=True)
@@ -23,13 +23,13 @@ def _ctrl_c_is_heard():
     signal.signal(signal.SIGINT, before)
 
 
-@pytest.fixture(scope="module")
-def libraries(tmp_path_factory):
-    """A folder of libraries at whose import Ctrl-C is pressed."""
-    folder = tmp_path_factory.mktemp("libraries")
+def _end_at_first_library(folder, program, signal_name):
+    """Runs a program that gets a signal when it imports its first library. Returns exit code, output and errors."""
     for name in _LIBRARIES:
-        (folder / f"{name}.py").write_text(_PRESS_CTRL_C)
-    return folder
+        (folder / f"{name}.py").write_text(_SEND.format(signal_name))
+    environment = os.environ | {"PYTHONPATH": f"{folder}{os.pathsep}{ROOT}"}
+    ended = subprocess.run([sys.executable, *program], env=environment, capture_output=True, text=True, check=False)
+    return ended.returncode, ended.stdout, ended.stderr
 
 
 @pytest.mark.parametrize(
@@ -43,10 +43,26 @@ def libraries(tmp_path_factory):
         ["-c", "from yolox_jax.cli import commands; commands.predict()"],
     ],
 )
-def test_ctrl_c_while_the_first_library_is_imported_is_one_word_and_130(libraries, program):
-    environment = os.environ | {"PYTHONPATH": f"{libraries}{os.pathsep}{ROOT}"}
-    ended = subprocess.run([sys.executable, *program], env=environment, capture_output=True, text=True, check=False)
-    assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "\ninterrupted\n")
+def test_ctrl_c_while_the_first_library_is_imported_is_one_word_and_130(tmp_path, program):
+    assert _end_at_first_library(tmp_path, program, "INT") == (130, "", "\ninterrupted\n")
+
+
+@pytest.mark.parametrize(
+    "program", [[str(ROOT / "train.py")], ["-c", "from yolox_jax.cli import commands; commands.train()"]]
+)
+def test_sigterm_while_train_imports_its_first_library_is_one_line_and_75(tmp_path, program):
+    message = "\nSIGTERM: nothing is lost; the same command resumes\n"
+    assert _end_at_first_library(tmp_path, program, "TERM") == (75, message, "")
+
+
+def test_sigterm_ends_other_programs_and_is_ignored_where_it_was(tmp_path):
+    assert _end_at_first_library(tmp_path, [str(ROOT / "eval.py")], "TERM") == (-signal.SIGTERM, "", "")
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        interrupts.end_at_sigterm()
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_an_ignored_ctrl_c_stays_ignored_and_importing_the_package_changes_nothing():

@@ -1,10 +1,11 @@
-"""Ctrl-C in a program: one word and exit code 130, always.
+"""Ctrl-C in a program: one word and exit code 130, always. SIGTERM in train.py: one line and exit code 75.
 
-While libraries are imported, Ctrl-C ends the process at once. Afterwards it is an exception, so that a program can
+While libraries are imported, both end the process at once. Afterwards Ctrl-C is an exception, so that a program can
 write what it has. None is lost, though Python drops an exception that arises in a finalizer or in a callback such as
 JAX's at each garbage collection.
 
-Only a program calls `end_at_ctrl_c`, before it imports a library; for `import yolox_jax` nothing changes.
+Only a program calls `end_at_ctrl_c` and `end_at_sigterm`, before it imports a library; for `import yolox_jax` nothing
+changes.
 """
 
 import contextlib
@@ -14,10 +15,12 @@ import sys
 import threading
 from collections.abc import Iterator
 from types import FrameType
-from typing import NoReturn
+from typing import NoReturn, TextIO
 
 EXIT_CODE = 128 + signal.SIGINT  # the one that shells report
 MESSAGE = "\ninterrupted"
+STOPPED_CODE = 75  # EX_TEMPFAIL of sysexits.h: everything is saved, and the same command resumes
+STOPPED_MESSAGE = "\nSIGTERM: nothing is lost; the same command resumes"
 _AGAIN_SECONDS = 0.05  # by then the finalizer has returned
 
 
@@ -29,6 +32,12 @@ def end_at_ctrl_c() -> None:
     """Lets Ctrl-C end the process at once, until `as_exceptions`: a library may swallow or rename an exception."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # it may be ignored, as under nohup
         signal.signal(signal.SIGINT, _end)
+
+
+def end_at_sigterm() -> None:
+    """Lets SIGTERM end the process at once, until another handler is set, where nothing is to be saved yet."""
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, _end_resumable)
 
 
 @contextlib.contextmanager
@@ -70,6 +79,14 @@ def sigterm_as_exception() -> Iterator[None]:
 
 
 def _end(number: int, frame: FrameType | None) -> NoReturn:
+    _exit(MESSAGE, sys.stderr, EXIT_CODE)
+
+
+def _end_resumable(number: int, frame: FrameType | None) -> NoReturn:
+    _exit(STOPPED_MESSAGE, sys.stdout, STOPPED_CODE)
+
+
+def _exit(message: str, stream: TextIO, code: int) -> NoReturn:
     with contextlib.suppress(RuntimeError):  # the program was printing a line, which cannot be entered twice
-        print(MESSAGE, file=sys.stderr, flush=True)
-    os._exit(EXIT_CODE)
+        print(message, file=stream, flush=True)
+    os._exit(code)

@@ -1,6 +1,6 @@
-"""Imported by train.py and eval.py before all else: their libraries take seconds to import, and Ctrl-C is heard then.
+"""Imported by train.py and eval.py before all else: their libraries take seconds to import, and signals are heard then.
 
-In other modules that import those two, such as tests, nothing changes.
+In other modules that import those two, such as tests, nothing changes, nor in worker processes.
 """
 
 import sys
@@ -8,5 +8,8 @@ from pathlib import Path
 
 from yolox_jax import interrupts
 
-if Path(getattr(sys.modules["__main__"], "__file__", None) or "").name in ("train.py", "eval.py"):
+_program = Path(getattr(sys.modules["__main__"], "__file__", None) or "").name
+if _program in ("train.py", "eval.py"):
     interrupts.end_at_ctrl_c()
+if _program == "train.py":
+    interrupts.end_at_sigterm()

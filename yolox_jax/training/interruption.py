@@ -12,7 +12,7 @@ from jax.experimental import multihost_utils
 
 from yolox_jax import interrupts
 
-EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h: everything is saved, and the same command resumes
+EXIT_CODE = interrupts.STOPPED_CODE
 
 
 class Stopped(Exception):
