@@ -7,6 +7,7 @@ results.
 """
 
 from yolox_jax.cli import at_start  # noqa: F401  # isort: skip  (before the libraries)
+import dataclasses
 import json
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from yolox_jax import storage
 from yolox_jax.cli import from_config
 from yolox_jax.cli.as_trained import as_trained
 from yolox_jax.cli.outputs import output_file, output_folder
+from yolox_jax.cli.same_weights import agreed
 from yolox_jax.cli.terminal import joined, print_progress, quiet_libraries, run_program
 from yolox_jax.data.sources.open import check_classes
 from yolox_jax.detection.anchors import check_size
@@ -82,7 +84,8 @@ def main() -> None:
         ):
             if plots_folder:
                 plots.prepare(plots_folder)
-            weights, flag = find_weights(str(_WEIGHTS.value)), flags.FLAGS["config"]
+            weights, flag = find_weights(agreed(str(_WEIGHTS.value))), flags.FLAGS["config"]
+            weights = dataclasses.replace(weights, spec=str(_WEIGHTS.value))  # the results name what was given
             config = as_trained(_CONFIG.value, weights, config_flags.get_override_values(flag))
             result, source = run(config, weights)
             if writes:

@@ -95,10 +95,15 @@ def _describe(path: Location, local: Path, rest: str, verify: bool) -> tuple[str
 
 
 def find(path: Location) -> Path | None:
+    """Returns the checkpoint that `locate` finds. One in a bucket is copied to the disk, and the copy is returned."""
+    found = locate(path)
+    return bucket_copy.cached(found, storage.list_files(found)) if isinstance(found, BucketPath) else found
+
+
+def locate(path: Location) -> Location | None:
     """Returns the checkpoint that a path names: the path itself, or the newest one of a run directory; None otherwise.
 
-    RUN/last names the newest one too, RUN/best the one with the highest AP, unless there is such a folder. A checkpoint
-    in a bucket is copied to the disk first, and the copy is returned.
+    RUN/last names the newest one too, RUN/best the one with the highest AP, unless there is such a folder.
 
     Raises:
       CheckpointError: RUN/best of a run without any evaluation.
@@ -106,10 +111,10 @@ def find(path: Location) -> Path | None:
     which = "last"
     if path.name in ("best", "last") and not storage.exists(path):
         path, which = path.parent, path.name
-    return _find_in_bucket(path, which) if isinstance(path, BucketPath) else _find_on_disk(path, which)
+    return _locate_in_bucket(path, which) if isinstance(path, BucketPath) else _locate_on_disk(path, which)
 
 
-def _find_on_disk(path: Path, which: str) -> Path | None:
+def _locate_on_disk(path: Path, which: str) -> Path | None:
     if (path / "ema").is_dir() and (path / "meta").is_dir():
         return path
     for folder in (path / FOLDER, path):
@@ -118,14 +123,13 @@ def _find_on_disk(path: Path, which: str) -> Path | None:
     return None
 
 
-def _find_in_bucket(path: BucketPath, which: str) -> Path | None:
+def _locate_in_bucket(path: BucketPath, which: str) -> BucketPath | None:
     files = storage.list_files(path)
     if any(name.startswith("meta/") for name in files):
-        return bucket_copy.cached(path, files)
+        return path
     for folder, prefix in ((path / FOLDER, f"{FOLDER}/"), (path, "")):
         if steps := bucket_copy.steps(files, prefix):
-            step = _choose(folder, steps, which)
-            return bucket_copy.cached(folder / str(step), steps[step])
+            return folder / str(_choose(folder, steps, which))
     return None
 
 

@@ -20,6 +20,7 @@ from yolox_jax import storage
 from yolox_jax.cli import processes
 from yolox_jax.cli.input_size import parse_size
 from yolox_jax.cli.outputs import output_folder
+from yolox_jax.cli.same_weights import agreed
 from yolox_jax.cli.terminal import parse_flags, quiet_libraries
 from yolox_jax.data.prefetch import Shard
 from yolox_jax.errors import writing
@@ -53,7 +54,7 @@ def main(argv: list[str]) -> None:
         with writing(output):
             output.mkdir(parents=True, exist_ok=True)
         detector = Detector.from_pretrained(
-            str(_WEIGHTS.value),
+            agreed(str(_WEIGHTS.value)),
             size=None if _SIZE.value is None else parse_size(_SIZE.value),
             conf=_CONF.value,
             iou=_IOU.value,
