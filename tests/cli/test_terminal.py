@@ -1,6 +1,8 @@
 """A user's mistake is one message, any other error keeps its traceback, and a wrong path is found before the work."""
 
+import io
 import json
+import logging
 import subprocess
 import sys
 
@@ -113,6 +115,23 @@ def test_the_folders_of_files_to_write_are_made_before_the_work(tmp_path, progra
     files = [f"--{name}=new/{name}/file.jpg" for name in outputs]
     programs.run(program, [*arguments, *files], tmp_path, 1)
     assert sorted(folder.name for folder in (tmp_path / "new").iterdir()) == sorted(outputs)
+
+
+@pytest.mark.parametrize("name", ["stdout", "stderr"])
+def test_a_name_cannot_act_on_the_terminal(monkeypatch, name):
+    written = io.BytesIO()
+    stream = io.TextIOWrapper(written, encoding="ascii")
+    handler = logging.StreamHandler(stream)  # absl's holds the stream since it was imported
+    monkeypatch.setattr(sys, name, stream)
+    terminal.parse_flags(["program"])
+    for text in ("\x1b]0;title\x07\ttab", "\x9b31m\u202egnp.exe", "half\roverwritten", "ä", "\rprogress"):
+        print(text, file=getattr(sys, name))
+    handler.handle(logging.makeLogRecord({"msg": "\x1b[2J"}))
+    stream.flush()
+    assert written.getvalue().decode().split("\n") == [
+        *("\\x1b]0;title\\x07\ttab", "\\x9b31m\\u202egnp.exe", "half\\roverwritten", "\\xe4", "\rprogress"),
+        *("\\x1b[2J", ""),
+    ]
 
 
 @pytest.mark.slow  # imports all of eval.py

@@ -1,6 +1,7 @@
 """Flags, errors, exit codes and progress of the programs: everything between them and a terminal."""
 
 import contextlib
+import functools
 import io
 import logging
 import re
@@ -61,11 +62,27 @@ def parse_flags(argv: list[str]) -> list[str]:
     return rest
 
 
+# Control characters but tab and newline, and those that change the order or end of a line: they act on a terminal.
+_ACTIVE = [*range(32), *range(127, 160), *range(0x2028, 0x202F), *range(0x2066, 0x206A)]
+_AS_ESCAPES = {code: repr(chr(code))[1:-1] for code in _ACTIVE if chr(code) not in "\t\n"}
+
+
 def _show_any_text() -> None:
-    """Prints characters that the terminal's encoding lacks as escapes: in names of classes and files, and in help."""
+    """Prints characters as escapes that the terminal's encoding lacks, or that would act on it.
+
+    They are in names of classes and files, and in help. A "\\r" with which a text begins is that of `print_progress`.
+    """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+            # In place, since logging holds the streams. mypy: methods are not meant to be replaced.
+            stream.write = functools.partial(_write_escaped, stream.write)  # type: ignore[method-assign]
+
+
+def _write_escaped(write: Callable[[str], int], text: str) -> int:
+    start = "\r" if text.startswith("\r") else ""
+    write(start + text[len(start) :].translate(_AS_ESCAPES))
+    return len(text)
 
 
 def _is_of(error: BaseException, package: str) -> bool:
@@ -170,7 +187,7 @@ def _interrupt_behind(error: BaseException | None) -> KeyboardInterrupt | None:
 def _leave_interrupted(interrupt: KeyboardInterrupt) -> NoReturn:
     """Ends the program at once: all is cleaned up, and after an interrupted compilation a normal exit may crash."""
     if isinstance(interrupt, interrupts.Terminated):
-        print("\nSIGTERM: nothing is lost; the same command resumes")
+        print(interrupts.STOPPED_MESSAGE)
         hosts.exit_at_once(EXIT_CODE)
     print(interrupts.MESSAGE, file=sys.stderr)
     hosts.exit_at_once(interrupts.EXIT_CODE)
