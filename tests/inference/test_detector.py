@@ -1,6 +1,9 @@
 """Detector: its inputs, its boxes in the pixels of each image, and its two programs; loading of pretrained weights."""
 
 import json
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -160,6 +163,46 @@ def test_a_run_states_its_class_names_and_input_size_and_new_image_sizes_compile
     assert counter.num_programs == 0
     assert len(one) > 0
     np.testing.assert_allclose(one.boxes_xyxy, all_three[2].boxes_xyxy, atol=1e-2)
+
+
+@pytest.fixture(scope="module")
+def compiled(run):
+    """A detector whose two programs, for one image and for two, are compiled."""
+    detector = Detector.from_pretrained(run, conf=0.0, max_detections=5, batch_size=2, log=lambda text: None)
+    detector(2 * [np.zeros((64, 96, 3), np.uint8)]), detector(np.zeros((64, 96, 3), np.uint8))
+    return detector
+
+
+@pytest.mark.slow
+def test_a_detector_in_eight_threads_compiles_no_more_and_gives_what_one_thread_gives(compiled):
+    rng = np.random.default_rng(0)
+    sizes = rng.integers(20, 200, (40, 2)).tolist()
+    pictures = [rng.integers(0, 256, (*size, 3), np.uint8) for size in sizes]
+    inputs = [*pictures, *(pictures[start : start + 3] for start in range(0, 40, 3))]
+
+    def detect(given):
+        found = compiled(given)
+        return [(each.boxes_xyxy.tolist(), each.scores.tolist(), each.names) for each in np.atleast_1d(found)]
+
+    alone, counter = [detect(each) for each in inputs], CompileCounter()
+    with ThreadPoolExecutor(8) as threads:
+        assert list(threads.map(detect, inputs)) == alone
+    assert counter.num_programs == 0
+
+
+@pytest.mark.slow
+def test_300_images_of_varied_sizes_leave_no_memory_behind(compiled):
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (2000, 2000, 3), np.uint8)
+    after = []
+    for height, width in rng.integers(20, 2001, (300, 2)).tolist():
+        compiled(pixels[:height, :width])
+        after.append(_memory_mb())
+    assert after[-1] - after[30] < 64  # the images have 900 MB
+
+
+def _memory_mb():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
 def test_network_and_input_size_are_logged_and_that_of_training_if_it_differs(run, monkeypatch):
