@@ -16,8 +16,11 @@ _KINDS = {
 }
 
 
+_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+
+
 class RefusedFileError(OSError):
-    """What is at a path is not a regular file, or is too large. `strerror` says which."""
+    """What is at a path is no regular file, too large, or stands for another file. `strerror` says which."""
 
 
 def read_regular(path: str | Path, most_mb: int | None = None, limit: str = "the most that is read") -> bytes:
@@ -36,7 +39,10 @@ def read_regular(path: str | Path, most_mb: int | None = None, limit: str = "the
         state = os.fstat(descriptor)
         _check_regular(state, path)
         check_size(state.st_size, path, most_mb, limit)
-        return stream.read(state.st_size)
+        content = stream.read(state.st_size)
+    if content.startswith(_LFS_POINTER):
+        raise RefusedFileError(errno.EINVAL, "it is a pointer of Git LFS; git lfs pull gets the file", str(path))
+    return content
 
 
 def check_size(num_bytes: int, path: object, most_mb: int | None, limit: str = "the most that is read") -> None:

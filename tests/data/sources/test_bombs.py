@@ -71,6 +71,31 @@ def test_a_number_of_400_digits_or_a_truth_value_in_an_annotation_is_one_of_its_
         _open_coco(picture, _coco(**changes))
 
 
+def test_boxes_in_fractions_of_the_image_are_refused(picture):
+    fractions = {"bbox": [0.25, 0.1, 0.75, 0.5]}
+    with pytest.raises(UserError, match=r"train\.json: all 1 boxes lie within the first pixel of their image"):
+        _open_coco(picture, _coco(**fractions))
+    for pixels in ([0, 0, 1, 1], [0.25, 0.1, 0.8, 0.5]):
+        assert len(_open_coco(picture, _coco(bbox=pixels))[0].boxes_xyxy) == 1
+
+
+def test_a_file_that_is_listed_as_two_images_is_reported(picture):
+    content = json.loads(_coco())
+    content["images"].append(content["images"][0] | {"id": 2})
+    source = _open_coco(picture, json.dumps(content))
+    (problem,) = source.problems
+    assert (problem.kind, problem.record) == ("image is listed more than once", "image 2") and len(source) == 2
+
+
+def test_a_pointer_of_git_lfs_is_named_so(picture):
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
+    with pytest.raises(UserError, match=r"train\.json cannot be read \(it is a pointer of Git LFS; git lfs pull gets"):
+        _open_coco(picture, pointer)
+    (picture / "images" / "a.png").write_text(pointer)
+    with pytest.raises(UserError, match=r"a\.png cannot be read \(it is a pointer of Git LFS"):
+        _open_coco(picture, _coco())[0]
+
+
 def test_a_name_as_long_as_a_file_is_cut_in_messages(picture):
     with pytest.raises(UserError, match="x … x") as refused:
         _open_coco(picture, _coco(file_name="x" * 1_000_000))

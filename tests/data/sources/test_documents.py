@@ -39,6 +39,8 @@ _LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
         (parse_yaml, b"[" * 10_000, "nested too deeply"),
         (parse_yaml, b"a: " * 3 + b"1", "is not valid yaml .mapping values"),
         (parse_yaml, b"a: \xff", "not valid yaml"),
+        (parse_yaml, b"a: b\n\tc: d", "is not valid yaml .while scanning .*cannot start any token in line 2.$"),
+        (parse_yaml, b"a: b\n---\nc", "is not valid yaml .expected a single document .*another document in line 2.$"),
         (parse_yaml, b"names: [" + b"a, " * 2_000_000 + b"]", "has 6000009 bytes, more than"),
         (parse_yaml, rb'a: "\ud800"', "which no file or terminal"),
         (parse_xml, b"<!DOCTYPE a [<!ENTITY b 'c'>]><a>&b;</a>", "declares an entity"),

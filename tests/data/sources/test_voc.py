@@ -222,6 +222,28 @@ def test_a_box_of_a_tool_that_counts_from_zero_is_clipped_without_a_report(open_
     assert source[0].boxes_xyxy.tolist() == [[0, 0, WIDTH, HEIGHT]]
 
 
+def test_boxes_in_fractions_of_the_image_are_refused(devkit):
+    devkit.add("000001", an_object(corners=(0.1, 0.2, 0.9, 0.8)), an_object(corners=(0, 0, 1, 1)))
+    devkit.list("000001")
+    with pytest.raises(UserError, match="VOC2007/trainval: all 2 boxes lie within the first pixel of their image"):
+        devkit.open()
+
+
+@pytest.mark.parametrize(
+    ("extra", "field"),
+    [
+        ("<name>cat</name>", "name"),
+        ("<bndbox><xmin>11</xmin><ymin>11</ymin><xmax>31</xmax><ymax>15</ymax></bndbox>", "xmax"),
+        ("<bndbox><xmin>11</xmin><ymin>11</ymin><xmax>30</xmax><ymax>15</ymax></bndbox><name>dog</name>", None),
+    ],
+)
+def test_an_object_with_two_names_or_boxes_is_a_problem_unless_they_are_equal(open_objects, extra, field):
+    source = open_objects(an_object(), an_object(extra=extra))
+    found = [(each.kind, each.found) for each in source.problems]
+    assert found == ([(problems.REPEATED_FIELD, field)] if field else [])
+    assert source.num_boxes(0) == (1 if field else 2)
+
+
 def test_a_difficult_flag_that_is_not_0_or_1_is_a_problem_and_the_box_is_kept(open_objects):
     source = open_objects(an_object(extra="<difficult>maybe</difficult>"))
     assert [problem.kind for problem in source.problems] == [problems.NOT_A_FLAG]

@@ -84,10 +84,12 @@ _FAULTS_OF_YOLO = {
     "unknown-format": ("error", "images/train", "file", _rename_image),
     "repeated-image": ("warning", "train.txt", "line 13", _list_an_image_twice),
 }
+_TWO_NAMES = "<object><name>cat</name><name>dog</name></object></annotation>"
 _FAULTS_OF_VOC = {
     "missing-annotations": ("error", "train.txt", "line 4", lambda r: (r / "VOC/Annotations/train3.xml").unlink()),
     "unreadable-annotations": ("error", "train3.xml", "file", _change_xml("</annotation>", "")),
     "no-image-size": ("warning", "train3.xml", "size", _change_xml("size>", "extent>")),
+    "repeated-field": ("error", "train3.xml", "object 2 (cat)", _change_xml("</annotation>", _TWO_NAMES)),
     "not-a-flag": ("warning", "train3.xml", "object 1 (cat)", _change_xml("<difficult>0", "<difficult>no")),
 }
 

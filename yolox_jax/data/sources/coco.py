@@ -88,6 +88,7 @@ class CocoSource:
         problems.log_problems(self.problems)
         if not may_be_unusable:
             usable.check_faults(self, split)
+            usable.check_pixels(self._annotations["xywh"], self._file)
 
     def __len__(self) -> int:
         return len(self._images)
@@ -143,11 +144,15 @@ class CocoSource:
     def _find_files(
         self, listed: dict[int | str, dict[str, Any]], folder: str, num_annotations: Mapping[Any, int]
     ) -> list[_Image]:
-        """Returns the listed images that exist; a missing file becomes a problem."""
+        """Returns the listed images that exist; a missing file, or one that is listed twice, becomes a problem."""
         paths = find_each(Folders(), folder, [record["file_name"] for record in listed.values()])
         found = []
+        id_of: dict[str, int | str] = {}
         for (id, record), file in zip(listed.items(), paths, strict=True):
             if file is not None:
+                if id_of.setdefault(file, id) != id:
+                    also = f"{file}, as image {id_of[file]}"
+                    self._add_problem(problems.REPEATED_IMAGE, f"image {id}", also, "used as often")
                 found.append(_Image(id, file, int(record["width"]), int(record["height"])))
             else:
                 path = os.path.join(folder, record["file_name"])

@@ -67,8 +67,12 @@ def parse_yaml(data: bytes) -> Any:
         raise
     except RecursionError as error:
         raise DocumentError("is nested too deeply") from error
+    except yaml.MarkedYAMLError as error:
+        what = ", ".join(part for part in (error.context, error.problem) if part)
+        where = f" in line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise DocumentError(f"is not valid yaml ({what}{where})") from error
     except (yaml.YAMLError, ValueError) as error:
-        raise DocumentError(f"is not valid yaml ({error})") from error
+        raise DocumentError(f"is not valid yaml ({' '.join(str(error).split())})") from error
     check_texts(content)
     return content
 

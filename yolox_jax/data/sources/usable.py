@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable, Sequence
 
+import numpy as np
+
 from yolox_jax.data.images import ImageError
 from yolox_jax.data.sources import problems
 from yolox_jax.errors import UserError
@@ -21,6 +23,16 @@ def check_faults(source: Source, split: str) -> None:
     num_used, left_out = _count(source)
     if num_used == 0 and any(problem.kind != problems.MANY_CROWDS for problem in left_out):
         raise _none_can_be_used(left_out, split, _CORRECT)
+
+
+def check_pixels(xywh_N4: np.ndarray, file: str) -> None:
+    """Checks that a file's boxes do not all end within the first pixel: then they are fractions of their images."""
+    ends_N2 = xywh_N4[:, :2] + xywh_N4[:, 2:]
+    if len(xywh_N4) and (ends_N2 < 1 + 1e-3).all() and (xywh_N4 % 1 != 0).any():
+        raise UserError(
+            f"{file}: all {len(xywh_N4)} boxes lie within the first pixel of their image, so they are fractions of it",
+            "write pixels: multiply x and w by the image's width, y and h by its height",
+        )
 
 
 def check(source: Source, split: str) -> None:

@@ -85,6 +85,7 @@ class VocSource:
         self._starts = np.searchsorted(self._boxes["image"], np.arange(len(self._images) + 1))
         if not may_be_unusable:
             usable.check_faults(self, split)
+            usable.check_pixels(self._boxes["xywh"], ", ".join(splits))
 
     def __len__(self) -> int:
         return len(self._images)
@@ -218,6 +219,9 @@ class VocSource:
         boxes_xywh = voc_xyxy_to_xywh(corners_n4.reshape(-1, 4)).tolist()
         for number, (each, xywh) in enumerate(zip(xml.objects, boxes_xywh, strict=True), 1):
             where = (file, f"object {number} ({each.name})")
+            if each.repeated:
+                self._add_problem(problems.REPEATED_FIELD, *where, each.repeated, "object left out", 1)
+                continue
             if each.name not in label_of:
                 self._add_problem(
                     problems.UNKNOWN_CATEGORY, *where, f"name {shortened(each.name)}", "object left out", 1

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from xml.etree import ElementTree
 
 from yolox_jax.data import files
 from yolox_jax.data.sources.documents import DocumentError, parse_xml
@@ -16,6 +17,7 @@ class Object:
     name: str
     corners: tuple[str | None, ...]  # in the order of `CORNERS`; pixels from 1, both corners inside the box
     difficult: str  # "0" if the file does not state it
+    repeated: str  # a field that the object has twice, with different values
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -33,16 +35,17 @@ def read(file: str, max_mb: int = files.MAX_MB) -> Xml | None:
         root = parse_xml(files.read_bytes(file, max_mb))
     except (DocumentError, OSError):
         return None
-    objects = (
-        Object(
-            (each.findtext("{*}name") or "").strip(),
-            tuple(each.findtext(f"{{*}}bndbox/{{*}}{corner}") for corner in CORNERS),
-            (each.findtext("{*}difficult") or "0").strip(),
-        )
-        for each in root.iterfind("{*}object")  # in any namespace, or none
-    )
+    objects = map(_object, root.iterfind("{*}object"))  # in any namespace, or none
     size = (root.findtext("{*}size/{*}width"), root.findtext("{*}size/{*}height"))
     return Xml((root.findtext("{*}filename") or "").strip(), size, tuple(objects))
+
+
+def _object(element: ElementTree.Element) -> Object:
+    paths = {"name": "{*}name"} | {corner: f"{{*}}bndbox/{{*}}{corner}" for corner in CORNERS}
+    found = {field: [each.text or "" for each in element.iterfind(path)] for field, path in paths.items()}
+    repeated = next((field for field, texts in found.items() if len(set(texts)) > 1), "")
+    name, *corners = (texts[0] if texts else None for texts in found.values())
+    return Object((name or "").strip(), tuple(corners), (element.findtext("{*}difficult") or "0").strip(), repeated)
 
 
 def number(text: str | None) -> float:

@@ -73,6 +73,7 @@ _OF_KIND: dict[str, tuple[Severity, str, str]] = {
     problems.NOT_A_BOX: ("error", "not-a-box", _YOLO_LINE),
     problems.MORE_COLUMNS: ("note", "more-columns", "state keypoints in the yaml, by kpt_shape: [number, 2 or 3]"),
     problems.NOT_NORMALISED: ("error", "not-normalised", "divide x and w by the image's width, y and h by its height"),
+    problems.REPEATED_FIELD: ("error", "repeated-field", "make two objects of it, or delete the wrong one"),
     problems.NOT_A_FLAG: ("warning", "not-a-flag", "write 0 or 1"),
     problems.MANY_CROWDS: (
         "error",
