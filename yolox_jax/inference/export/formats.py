@@ -60,8 +60,7 @@ def _write_litert(path: Path, loaded: Pretrained, config: ExportConfig) -> None:
             f"--format=litert needs the package ai-edge-litert ({error})", "pip install 'ai-edge-litert>=2.1.0'"
         ) from error
     model = litert_file.detecting_model(loaded, config.size_hw, config.batch or 1, config.input_dtype)
-    with writing(path):
-        path.write_bytes(model)
+    storage.write_bytes(path, model)
 
 
 def _write_pth(path: Path, loaded: Pretrained, config: ExportConfig) -> None:
