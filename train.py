@@ -19,8 +19,7 @@ from ml_collections import ConfigDict, config_flags
 
 from yolox_jax import storage
 from yolox_jax.augment.multiscale import MultiscaleConfig
-from yolox_jax.cli import from_config, run_summary
-from yolox_jax.cli.same_weights import agreed
+from yolox_jax.cli import from_config, run_summary, same_weights
 from yolox_jax.cli.terminal import joined, print_progress, quiet_libraries, run_program
 from yolox_jax.data.prefetch import Shard
 from yolox_jax.data.sources import usable
@@ -140,7 +139,7 @@ def restore(run: Run) -> tuple[TrainState, History]:
     class_names = run.train_source.class_names
     if config.init_from and checkpoint.find(directory.path) is None:
         start = {"transfer": True, "seed": config.seed, "item": config.init_item}
-        variables = load_weights(agreed(config.init_from), config.model, class_names, **start)
+        variables = load_weights(same_weights.agreed(config.init_from), config.model, class_names, **start)
     else:
         variables = state.init_variables(run.model, config.seed)
     freezing.frozen_mask(variables, run.step_config.freeze)  # reports a wrong pattern now, not while compiling

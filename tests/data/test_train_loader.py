@@ -1,12 +1,10 @@
 """Checks the guarantee that the batch of a step is a pure function of (seed, step), however it is read."""
 
 import errno
-import gc
 import pickle
 import threading
 import time
 from multiprocessing import shared_memory
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -113,31 +111,6 @@ def test_the_batches_are_the_same_from_worker_processes(source, workers, threads
         assert_same_batches(load(source, threads=0), loader)
         loader.set_state(loader.get_state() | {"next_step": 4})
         assert_same_batches(load(source, start_step=4), loader)
-
-
-def _open_now():
-    """Threads, child processes, open files and shared memory, each by a name that lives as long."""
-    tasks, memory = Path("/proc/self/task"), Path("/dev/shm")
-    children = (text for task in tasks.iterdir() for text in (task / "children").read_text().split())
-    files = (f"file {path.name}" for path in Path("/proc/self/fd").iterdir() if path.exists())
-    return {*(str(task) for task in tasks.iterdir()), *children, *files, *map(str, memory.iterdir())}
-
-
-@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="looks in Linux's /proc")
-@pytest.mark.slow
-def test_worker_processes_of_closed_loaders_leave_nothing_behind(source):
-    for number in range(4):
-        with load(source, workers=1) as loader:
-            next(loader)
-        if number == 0:
-            gc.collect()
-            before = _open_now()
-    del loader
-    gc.collect()
-    end = time.monotonic() + 60  # what was closed may need a moment, and other programs have shared memory too
-    while (left := _open_now() - before) and time.monotonic() < end:
-        time.sleep(0.01)
-    assert left == set()
 
 
 @pytest.mark.parametrize("start_step", [1, 3, 5])

@@ -1,5 +1,6 @@
-"""Ctrl-C ends a training loader and leaves no thread, process or shared memory behind."""
+"""A training loader that is closed, or ended by Ctrl-C, leaves no thread, process or shared memory behind."""
 
+import gc
 import os
 import signal
 import subprocess
@@ -8,9 +9,13 @@ import textwrap
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from tests.data.made_source import MadeSource
 from tests.material import ROOT
+from tests.recipe import loader_config, read_config
+from yolox_jax.data.train_loader import TrainLoader
 
 # With workers, the handler is one that only notes the signal, as train.py's: Python drops an exception that arises in a
 # finalizer, shared memory has finalizers, and a KeyboardInterrupt there would be lost.
@@ -77,3 +82,30 @@ def test_an_interrupt_ends_all_threads_and_processes(tmp_path, workers):
         time.sleep(0.1)
         left &= _shared_memory()
     assert not left
+
+
+def _open_now():
+    """Threads, child processes, open files and shared memory, each by a name that lives as long."""
+    tasks, memory = Path("/proc/self/task"), Path("/dev/shm")
+    children = (text for task in tasks.iterdir() for text in (task / "children").read_text().split())
+    files = (f"file {path.name}" for path in Path("/proc/self/fd").iterdir() if path.exists())
+    return {*(str(task) for task in tasks.iterdir()), *children, *files, *map(str, memory.iterdir())}
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="looks in Linux's /proc")
+@pytest.mark.slow
+def test_worker_processes_of_closed_loaders_leave_nothing_behind():
+    source = MadeSource(np.zeros((48, 64, 3), np.uint8), [[2, 4, 12, 20]], length=10)
+    config = loader_config(size_hw=(64, 64), global_batch=4, seed=0)
+    for number in range(4):
+        with TrainLoader(source, config, 6, read=read_config(threads=0, workers=1)) as loader:
+            next(loader)
+        if number == 0:
+            gc.collect()
+            before = _open_now()
+    del loader
+    gc.collect()
+    end = time.monotonic() + 60  # what was closed may need a moment, and other programs have shared memory too
+    while (left := _open_now() - before) and time.monotonic() < end:
+        time.sleep(0.01)
+    assert left == set()
