@@ -43,6 +43,7 @@ _FENCES = {
     "onnx": ("yolox_jax/inference/export/",),
     "ai_edge_litert": ("yolox_jax/inference/export/",),
     "flatbuffers": ("yolox_jax/inference/export/",),
+    "onnxruntime": ("yolox_jax/inference/export/",),
     "cv2": tuple(f"yolox_jax/{part}/" for part in ("data", "augment", "visualize", "inference", "tools")),
     "ml_collections": ("configs/", "train.py", "eval.py", "yolox_jax/cli/", "yolox_jax/tools/"),
 }

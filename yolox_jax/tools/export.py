@@ -5,12 +5,18 @@ stablehlo  images to detections, for CPU, CUDA and TPU. `Detector.from_pretraine
 onnx       images to detections as an ONNX graph; with --raw the network alone, as the official exporter writes it
 litert     images to boxes and scores, for LiteRT (TFLite) on phones and boards; NMS is left to the app
 pth        the weights alone in the official layout, for the official TensorRT, OpenVINO and ncnn tools
+
+ONNX and StableHLO files carry a certificate: test images and what the weights detect in them. --verify=FILE runs a file
+with its own runtime on these images, prints the largest differences, and exits with 1 if they exceed the bound.
 """
 
+import dataclasses
 import logging
+from collections.abc import Iterator
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
+import numpy as np
 from absl import app, flags
 
 from yolox_jax.cli.input_size import parse_size
@@ -18,9 +24,13 @@ from yolox_jax.cli.outputs import output_file
 from yolox_jax.cli.terminal import parse_flags, quiet_libraries, user_errors
 from yolox_jax.errors import UserError
 from yolox_jax.inference import pretrained
+from yolox_jax.inference.export import certificate, runtimes
+from yolox_jax.inference.export.certificate import Certificate
 from yolox_jax.inference.export.formats import FORMATS, ExportConfig
-from yolox_jax.inference.pretrained import DETECTOR_CONFIG
+from yolox_jax.inference.predict import DetectConfig
+from yolox_jax.inference.pretrained import DETECTOR_CONFIG, Pretrained
 from yolox_jax.models import yolox
+from yolox_jax.tools.predict import media
 
 _log = logging.getLogger("yolox_jax.inference")
 
@@ -43,19 +53,33 @@ _TTA = flags.DEFINE_boolean("tta", False, "stablehlo: test-time augmentation in 
 _DTYPE = flags.DEFINE_enum("dtype", "float32", yolox.DTYPES[1:], "stablehlo: the compute dtype.")
 _RAW = flags.DEFINE_boolean("raw", False, "onnx: the network alone, without decoding and NMS.")
 _INPUT_DTYPE = flags.DEFINE_enum("input_dtype", "uint8", ["uint8", "float32"], "litert: the type of the images.")
+_CERTIFICATE = flags.DEFINE_boolean("certificate", True, "Put test images and their detections into the file.")
+_IMAGES = flags.DEFINE_list(
+    "images", None, "Your own test images: files, folders or quoted patterns. Three of them go into the file."
+)
+_VERIFY = flags.DEFINE_string("verify", None, "Compare this exported file with its certificate, and write nothing.")
+_BOX_BOUND = flags.DEFINE_float("box_bound", None, "--verify: the bound of boxes, in place of the file's.", 0)
+_SCORE_BOUND = flags.DEFINE_float("score_bound", None, "--verify: the bound of scores, in place of the file's.", 0)
 _DETECTION: tuple[flags.FlagHolder, ...] = (_CONF, _IOU, _MAX_DETECTIONS, _MULTI_LABEL, _TTA)
+_WRITING = (_WEIGHTS, _FORMAT, _OUTPUT, _SIZE, _BATCH, *_DETECTION, _DTYPE, _RAW, _INPUT_DTYPE, _CERTIFICATE, _IMAGES)
+_CERTIFIED = ("onnx", "stablehlo")  # formats that carry a certificate
 
 
 def _check_flags() -> None:
-    """Raises UserError if a flag is given that the chosen format does not use."""
-    unused = {
-        "--format=pth": (_SIZE, _BATCH, *_DETECTION, _DTYPE, _RAW, _INPUT_DTYPE),
+    """Raises UserError if a flag is missing, or one is given that the chosen format does not use."""
+    if _VERIFY.value is None and None in (_WEIGHTS.value, _FORMAT.value):
+        raise UserError("--weights or --format is not given", "give both, or --verify=FILE for a file that is exported")
+    unused: dict[str, tuple[flags.FlagHolder, ...]] = {
+        "--format=pth": (_SIZE, _BATCH, *_DETECTION, _DTYPE, _RAW, _INPUT_DTYPE, _CERTIFICATE, _IMAGES),
         "--format=onnx": (_DTYPE, _INPUT_DTYPE),
         "--format=stablehlo": (_INPUT_DTYPE,),
-        "--format=litert": (*_DETECTION, _DTYPE, _RAW),
+        "--format=litert": (*_DETECTION, _DTYPE, _RAW, _CERTIFICATE, _IMAGES),
         "--raw": _DETECTION if _RAW.value else (),
+        "--nocertificate": () if _CERTIFICATE.value else (_IMAGES,),
+        "--verify": () if _VERIFY.value is None else _WRITING,
+        "without --verify, export": () if _VERIFY.value else (_BOX_BOUND, _SCORE_BOUND),
     }
-    for chosen in (f"--format={_FORMAT.value}", "--raw"):
+    for chosen in (f"--format={_FORMAT.value}", "--raw", "--nocertificate", "--verify", "without --verify, export"):
         given = [f"--{flag.name}" for flag in unused.get(chosen, ()) if flag.value != flag.default]
         if given:
             raise UserError(f"{chosen} does not use {', '.join(given)}", "leave it out")
@@ -67,6 +91,8 @@ def main(argv: list[str]) -> None:
     quiet_libraries()
     with user_errors():
         _check_flags()
+        if _VERIFY.value is not None:
+            return _verify(_VERIFY.value)
         ending, _ = FORMATS[str(_FORMAT.value)]
         with output_file(_OUTPUT.value or f"yolox{ending}") as output:
             _export(cast(Path, output))
@@ -91,12 +117,58 @@ def _export(output: Path) -> None:
     size_hw = loaded.size_hw if _SIZE.value is None else parse_size(_SIZE.value)
     ending, write = FORMATS[str(_FORMAT.value)]
     path = output if _OUTPUT.value else output.with_name(f"yolox_{loaded.name}{ending}")
-    write(path, loaded, ExportConfig(size_hw, _BATCH.value, None if _RAW.value else detect, _INPUT_DTYPE.value))
+    certified = _certify(loaded, size_hw, detect) if _CERTIFICATE.value and _FORMAT.value in _CERTIFIED else None
+    write(
+        path,
+        loaded,
+        ExportConfig(size_hw, _BATCH.value, None if _RAW.value else detect, _INPUT_DTYPE.value, certified),
+    )
     size = f"{path.stat().st_size / 1e6:.1f} MB"
     network = f"YOLOX-{loaded.name}" if _FORMAT.value == "pth" else loaded.describe(size_hw)
     print(f"{_OUTPUT.value or path}: {network}, {len(loaded.class_names)} classes, {size}")
 
 
+def _certify(loaded: Pretrained, size_hw: tuple[int, int], detect: DetectConfig) -> Certificate:
+    """Makes the certificate: what the weights detect in float32, whatever the dtype of the file."""
+    float32 = dataclasses.replace(loaded, model=yolox.create(loaded.name, len(loaded.class_names)))
+    run = pretrained.make_detect(float32, detect)
+    bound = certificate.FLOAT32 if _DTYPE.value == "float32" else certificate.SIXTEEN_BITS
+    pictures = None if _IMAGES.value is None else _pictures(_IMAGES.value, loaded)
+    certified = certificate.make(run, loaded.class_names, size_hw, detect, bound, pictures)
+    if not certified.num_detections:
+        _log.warning(
+            "nothing is detected in the test images, so --verify can only find what should not be there: give "
+            "some of your own with --images, which then travel with the file"
+        )
+    return certified
+
+
+def _pictures(named: list[str], loaded: Pretrained) -> Iterator[np.ndarray]:
+    found, errors = media.find(named)
+    for error in errors:
+        raise error
+    return (media.read_image(each, loaded.image_config) for each in found if each.kind == "image")
+
+
+def _verify(path: str) -> None:
+    """Runs a file on the images of its certificate, prints the differences, and raises UserError beyond the bound."""
+    certified, run = runtimes.open_exported(path)
+    given: dict[str, Any] = {"box_pixels": _BOX_BOUND.value, "score": _SCORE_BOUND.value}
+    bound = dataclasses.replace(certified.bound, **{name: value for name, value in given.items() if value is not None})
+    found = certificate.compare(certified, run, bound)
+    print(
+        f"{path}: {found.num_detections} of {certified.num_detections} detections in {len(certified.images)} test "
+        f"images; largest difference of boxes {found.box_pixels:.2g} pixels (bound {bound.box_pixels:g}), "
+        f"of scores {found.score:.2g} (bound {bound.score:g})"
+    )
+    for line in found.only_in_one:
+        print(line)
+    if not found.is_within(bound):
+        raise UserError(
+            f"{path} does not find what its weights find",
+            "export it again; if this device computes with fewer bits, give --box_bound and --score_bound",
+        )
+
+
 if __name__ == "__main__":
-    flags.mark_flags_as_required(["weights", "format"])
     app.run(main, flags_parser=parse_flags)

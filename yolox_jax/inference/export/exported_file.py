@@ -1,14 +1,16 @@
-"""The file of an exported detector: a zip of the serialized program and of a JSON that describes it.
+"""The file of an exported detector: a zip of the serialized program, a JSON that describes it, and a certificate.
 
-A hash over both ties them together, and is checked before anything in the program is looked at.
+A hash over the first two ties them together, and is checked before anything in the program is looked at. The
+certificate (certificate.py) may be missing.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import io
 import json
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +21,10 @@ from yolox_jax.errors import UserError
 from yolox_jax.weights import strict_json
 
 ENDING = ".stablehlo.zip"
-_PROGRAM, _META = "program.stablehlo", "yolox_jax.json"
+_PROGRAM, _META, _CERTIFICATE = "program.stablehlo", "yolox_jax.json", "certificate.json"
 _FORMAT_VERSION = 2  # since 2: the hash, sixteen_bit
-_MOST_BYTES = {_META: 1 << 24, _PROGRAM: 1 << 31}  # flatbuffers, in which jax serializes, end at 2 GiB
+# flatbuffers, in which jax serializes, end at 2 GiB.
+_MOST_BYTES = {_META: 1 << 24, _CERTIFICATE: 1 << 26, _PROGRAM: 1 << 31}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +66,7 @@ def is_exported(path: str | Path) -> bool:
         return str(path).endswith(ENDING)
 
 
-def write(path: str | Path, description: Description, program: bytes) -> None:
+def write(path: str | Path, description: Description, program: bytes, certificate: str | None = None) -> None:
     """Writes the file.
 
     Raises:
@@ -75,6 +78,8 @@ def write(path: str | Path, description: Description, program: bytes) -> None:
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr(_META, json.dumps(content))
         archive.writestr(_PROGRAM, program)
+        if certificate is not None:
+            archive.writestr(_CERTIFICATE, certificate)
     storage.write_bytes(Path(path), file.getvalue())
 
 
@@ -84,25 +89,42 @@ def read(path: str | Path) -> tuple[Description, bytes]:
     Raises:
       UserError: the file cannot be read, is damaged or changed, or is in the format of another version.
     """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            fields = dict(strict_json.parse(_member(archive, _META)))
-            version = fields.pop("format_version", None)
-            if type(version) is not int:
-                raise ValueError("the field 'format_version' is missing or not a number")
-            if version == _FORMAT_VERSION:  # other versions may have other fields
-                stated, program = fields.pop("sha256", None), _member(archive, _PROGRAM)
-                if stated != _hash(fields, program):
-                    raise ValueError("program and description are not those that were written together")
-                return Description.from_json(fields), program
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror or error})", "check the path") from error
-    except Exception as error:  # zipfile, its codecs and json raise errors of many types at damaged files
-        raise UserError(f"{path} is damaged ({_one_line(error)})", "copy or export it again") from error
+    with _open(path) as archive:
+        fields = dict(strict_json.parse(_member(archive, _META)))
+        version = fields.pop("format_version", None)
+        if type(version) is not int:
+            raise ValueError("the field 'format_version' is missing or not a number")
+        if version == _FORMAT_VERSION:  # other versions may have other fields
+            stated, program = fields.pop("sha256", None), _member(archive, _PROGRAM)
+            if stated != _hash(fields, program):
+                raise ValueError("program and description are not those that were written together")
+            return Description.from_json(fields), program
     raise UserError(
         f"{path} has file format {version}, but this version of yolox_jax reads format {_FORMAT_VERSION}",
         "export it again, or read it with the version of yolox_jax that wrote it",
     )
+
+
+def read_certificate(path: str | Path) -> bytes | None:
+    """Returns the certificate of a file, or None if it has none.
+
+    Raises:
+      UserError: the file cannot be read or is damaged.
+    """
+    with _open(path) as archive:
+        return _member(archive, _CERTIFICATE) if _CERTIFICATE in archive.namelist() else None
+
+
+@contextlib.contextmanager
+def _open(path: str | Path) -> Iterator[zipfile.ZipFile]:
+    """Opens the zip for a block that only reads it; its errors become UserErrors that name `path`."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            yield archive
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror or error})", "check the path") from error
+    except Exception as error:  # zipfile, its codecs and json raise errors of many types at damaged files
+        raise UserError(f"{path} is damaged ({_one_line(error)})", "copy or export it again") from error
 
 
 def _member(archive: zipfile.ZipFile, name: str) -> bytes:

@@ -9,7 +9,9 @@ from pathlib import Path
 from yolox_jax import storage
 from yolox_jax.errors import UserError
 from yolox_jax.inference.export import stablehlo
+from yolox_jax.inference.export.certificate import Certificate
 from yolox_jax.inference.export.exported_file import ENDING
+from yolox_jax.inference.export.runtimes import CERTIFICATE
 from yolox_jax.inference.predict import DetectConfig, predict_images
 from yolox_jax.inference.pretrained import Pretrained
 from yolox_jax.models.folding import fold_batch_norm
@@ -25,6 +27,7 @@ class ExportConfig:
     batch: int | None  # images per call, or None if any number will do
     detect: DetectConfig | None  # None exports the network without decoding and NMS, for ONNX only
     input_dtype: str = "uint8"  # of the images, or "float32"; for LiteRT only
+    certificate: Certificate | None = None  # goes into the file, for tools/export --verify
 
 
 def _write_stablehlo(path: Path, loaded: Pretrained, config: ExportConfig) -> None:
@@ -33,7 +36,8 @@ def _write_stablehlo(path: Path, loaded: Pretrained, config: ExportConfig) -> No
     variables = fold_batch_norm(loaded.model, loaded.variables)
     detect = functools.partial(predict_images, loaded.model, variables, config=config.detect)
     sixteen_bit = loaded.image_config.sixteen_bit
-    stablehlo.export(detect, loaded.class_names, config.size_hw, config.batch, sixteen_bit=sixteen_bit).write(path)
+    program = stablehlo.export(detect, loaded.class_names, config.size_hw, config.batch, sixteen_bit=sixteen_bit)
+    program.write(path, None if config.certificate is None else config.certificate.to_json())
 
 
 def _write_onnx(path: Path, loaded: Pretrained, config: ExportConfig) -> None:
@@ -47,6 +51,8 @@ def _write_onnx(path: Path, loaded: Pretrained, config: ExportConfig) -> None:
         model = onnx_file.raw_model(loaded, config.size_hw, config.batch)
     else:
         model = onnx_file.detecting_model(loaded, config.size_hw, config.batch, config.detect)
+    if config.certificate is not None:
+        onnx_file.add_metadata(model, CERTIFICATE, config.certificate.to_json())
     file = io.BytesIO()
     onnx.save(model, file)
     storage.write_bytes(path, file.getvalue())

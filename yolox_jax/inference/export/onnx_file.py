@@ -61,6 +61,11 @@ def detecting_model(
     return graph.model(class_names=json.dumps(loaded.class_names))
 
 
+def add_metadata(model: onnx.ModelProto, key: str, text: str) -> None:
+    """Adds a text to the metadata of a model."""
+    model.metadata_props.add(key=key, value=text)
+
+
 def _network(graph: Graph, loaded: Pretrained) -> OnnxNetwork:
     model = yolox.create(loaded.name, len(loaded.class_names))  # in float32, whatever the compute dtype of loaded.model
     return OnnxNetwork(graph, to_state_dict(fold_batch_norm(model, loaded.variables), model))

@@ -38,8 +38,8 @@ class Exported:
     batch: int | None  # B, or None if any number of images will do
     sixteen_bit: str = "full"  # how images of 16 bits became those of training
 
-    def write(self, path: str | Path) -> None:
-        """Writes the file.
+    def write(self, path: str | Path, certificate: str | None = None) -> None:
+        """Writes the file, with its certificate (certificate.py) as text.
 
         Raises:
           UserError: the file cannot be written.
@@ -47,7 +47,7 @@ class Exported:
         program = bytes(self.program.serialize())  # before the file is opened: if this fails, no file is left behind
         platforms = tuple(self.program.platforms)
         described = Description(self.class_names, self.size_hw, self.batch, platforms, self.sixteen_bit)
-        exported_file.write(path, described, program)
+        exported_file.write(path, described, program, certificate)
 
     @classmethod
     def read(cls, path: str | Path) -> "Exported":

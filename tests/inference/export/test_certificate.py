@@ -1,0 +1,209 @@
+"""Certificates: what they hold, how a file is compared with them, and --verify with real files and runtimes."""
+
+import dataclasses
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import onnx
+import pytest
+
+from tests import programs
+from tests.material import golden_shapes, golden_state_dict
+from yolox_jax.detection.anchors import decode, make_anchors
+from yolox_jax.detection.postprocess import detect
+from yolox_jax.errors import UserError
+from yolox_jax.inference.export import certificate, exported_file, runtimes, stablehlo
+from yolox_jax.inference.export.certificate import Bound
+from yolox_jax.inference.predict import DetectConfig
+from yolox_jax.types import Detections, Predictions
+from yolox_jax.weights.torch_writer import save_pth
+
+_NAMES = ("gray", "white")
+_SIZE = (64, 96)
+_CONFIG = DetectConfig(conf=0.25, iou=0.5, max_detections=4)
+
+
+def _run(shift=0.0, less=0.0, label=1, number=None):
+    """A detector that finds a white box per 20 white rows of the image, with scores 0.9, 0.6 and 0.3."""
+
+    def run(images_BHW3):
+        assert images_BHW3.dtype == np.uint8 and images_BHW3.shape == (1, *_SIZE, 3)
+        count = number if number is not None else int((images_BHW3[0, :, 0, 0] == 255).sum()) // 20
+        boxes = np.array([[0, 20 * i + shift, 30, 20 * i + 20] for i in range(4)], np.float32)
+        scores = np.array([0.9, 0.6, 0.3, 0.26], np.float32) - np.float32(less)
+        arrays = boxes, scores, np.full(4, label, np.int32), np.arange(4) < count
+        return Detections(*(array[None] for array in arrays))
+
+    return run
+
+
+def _picture(num_white):
+    picture = np.zeros((60, 90, 3), np.uint8)
+    picture[: 20 * num_white] = 255
+    return picture
+
+
+def _make(*counts, bound=certificate.FLOAT32):
+    # 60x90 pixels fit 64x96 at 16/15: 21 rows for each 20.
+    return certificate.make(_run(), _NAMES, _SIZE, _CONFIG, bound, map(_picture, counts))
+
+
+def test_the_images_with_the_most_detections_are_taken():
+    made = _make(0, 1, 3, 2, 0, 1)
+    assert [len(each.found.scores) for each in made.images] == [3, 2, 1]
+    assert made.num_detections == 6
+
+
+def test_a_certificate_that_is_read_back_is_the_same():
+    made = _make(2, 0)
+    read = certificate.read(made.to_json(), "file")
+    assert (read.class_names, read.detect, read.bound) == (_NAMES, _CONFIG, certificate.FLOAT32)
+    for before, after in zip(made.images, read.images, strict=True):
+        np.testing.assert_array_equal(before.image_HW3, after.image_HW3)
+        for name in ("boxes_xyxy", "scores", "labels"):
+            np.testing.assert_array_equal(getattr(before.found, name), getattr(after.found, name))
+
+
+def test_the_drawn_images_are_the_same_each_time_and_take_little_space():
+    def nothing(images_BHW3):
+        return Detections(np.zeros((1, 1, 4)), np.zeros((1, 1)), np.zeros((1, 1), np.int32), np.zeros((1, 1), bool))
+
+    first, again = (certificate.make(nothing, _NAMES, (416, 640), _CONFIG, certificate.FLOAT32) for _ in range(2))
+    assert first.to_json() == again.to_json()
+    assert len(first.to_json()) < 1_500_000
+    assert {each.image_HW3.shape for each in first.images} == {(416, 640, 3)}
+
+
+def test_the_largest_differences_are_measured():
+    found = certificate.compare(_make(1, 3), _run(shift=0.75, less=0.01))
+    assert found.num_detections == 4 and found.only_in_one == ()
+    assert found.box_pixels == 0.75 and found.score == pytest.approx(0.01, abs=1e-6)
+    assert found.is_within(Bound(0.75, 0.011))
+    assert not found.is_within(Bound(0.7, 0.011)) and not found.is_within(Bound(0.75, 0.009))
+
+
+@pytest.mark.parametrize(
+    ("run", "named"),
+    [
+        (_run(number=1), ["only the run finds white 0.600 at (0, 20, 30, 40) in test image 1"]),
+        (_run(number=3), ["only the file finds white 0.300 at (0, 40, 30, 60) in test image 1"]),
+        (_run(number=4), 2 * ["only the file"]),
+        (_run(label=0), 2 * ["only the run finds white"] + 2 * ["only the file finds gray"]),
+    ],
+)
+def test_a_detection_that_only_one_finds_is_named_and_fails(run, named):
+    found = certificate.compare(_make(2), run)
+    assert len(found.only_in_one) == len(named) and all(map(str.startswith, found.only_in_one, named))
+    assert not found.is_within(Bound(1e6, 1))
+
+
+def test_a_detection_near_the_threshold_may_be_missing_within_the_bound_of_the_score():
+    assert certificate.compare(_make(3), _run(number=2)).only_in_one
+    assert not certificate.compare(_make(3), _run(number=2), Bound(0, 0.06)).only_in_one
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        (lambda fields: {}, "has format_version null, not 1"),
+        (lambda fields: fields | {"format_version": 2}, "has format_version 2, not 1"),
+        (lambda fields: fields | {"images": []}, "has no classes, no test images"),
+        (lambda fields: fields | {"class_names": ["one"]}, "has more than its 1 classes"),
+        (lambda fields: fields | {"bound": {"box_pixels": -1, "score": 0}}, "the bound box_pixels is -1"),
+        (lambda fields: fields | {"detect": {"conf": 2}}, "conf is 2"),
+        (lambda fields: fields | {"images": [{"png": "AAAA", "detections": []}]}, "test image 0 cannot be decoded"),
+        (lambda fields: fields | {"images": [{"png": "?"}]}, "the field 'detections' is missing"),
+    ],
+)
+def test_a_damaged_certificate_is_one_message(change, found):
+    text = json.dumps(change(json.loads(_make(1).to_json())))
+    with pytest.raises(
+        UserError, match=f"^the certificate of x.onnx cannot be read .*{found}.*: export the file again"
+    ):
+        certificate.read(text, "x.onnx")
+
+
+def test_boxes_and_scores_of_all_anchors_are_selected_as_by_postprocess():
+    anchors, rng = make_anchors((64, 96)), np.random.default_rng(0)
+    config = DetectConfig(conf=0.2, iou=0.4, max_detections=9, num_candidates=60)
+    deltas, logits = (rng.normal(0, 1.5, (2, len(anchors.strides), n)).astype(np.float32) for n in (4, 4))
+    predictions = Predictions(jnp.asarray(deltas), jnp.asarray(logits[..., 0]), jnp.asarray(logits[..., 1:]))
+    reference = jax.jit(lambda raw: detect(raw, anchors, config.conf, config.iou, 9, 60))
+    expected = reference(predictions)
+    center, size = np.split(np.asarray(decode(predictions.box_deltas, anchors)), 2, axis=2)
+    prob = np.asarray(jax.nn.sigmoid(logits))
+    found = runtimes.select(
+        np.concatenate([center - size / 2, center + size / 2], 2), prob[..., :1] * prob[..., 1:], config
+    )
+    for row in range(2):
+        mask, expected_mask = found.mask[row], np.asarray(expected.mask[row])
+        assert mask.sum() == expected_mask.sum() > 5
+        np.testing.assert_allclose(found.boxes[row][mask], expected.boxes[row][expected_mask], rtol=1e-5, atol=1e-4)
+        np.testing.assert_allclose(found.scores[row][mask], expected.scores[row][expected_mask], rtol=1e-5)
+        np.testing.assert_array_equal(found.labels[row][mask], expected.labels[row][expected_mask])
+
+
+def _fixed(images_BHW3):
+    """One white box at each image's first rows, as `_run(number=1)` finds it."""
+    num_images = images_BHW3.shape[0]
+    box = jnp.broadcast_to(jnp.array([0.0, 0, 30, 20]), (num_images, 1, 4))
+    scores = jnp.full((num_images, 1), 0.9)
+    return Detections(box, scores, jnp.ones((num_images, 1), jnp.int32), jnp.ones((num_images, 1), bool))
+
+
+@pytest.mark.parametrize("batch", [None, 2])
+def test_a_stablehlo_file_carries_its_certificate_and_still_detects(tmp_path, batch):
+    path = tmp_path / "toy.stablehlo.zip"
+    program = stablehlo.export(_fixed, _NAMES, _SIZE, batch, platforms=("cpu",))
+    program.write(path, _make(1).to_json())
+    certified, run = runtimes.open_exported(path)
+    assert certificate.compare(certified, run) == certificate.Difference(1, 0.0, 0.0, ())
+    program.write(path)
+    assert exported_file.read_certificate(path) is None
+    with pytest.raises(UserError, match="zip has no certificate: export it again, without --nocertificate"):
+        runtimes.open_exported(path)
+
+
+def test_what_cannot_be_verified_is_one_message(tmp_path):
+    for name, found in (
+        ("a.txt", "is not an exported file that can be run: give one of .*onnx"),
+        ("a.onnx", "no file"),
+    ):
+        with pytest.raises(UserError, match=found):
+            runtimes.open_exported(tmp_path / name)
+    (tmp_path / "a.onnx").write_text("no model")
+    with pytest.raises(UserError, match="a.onnx cannot be opened by ONNX Runtime"):
+        runtimes.open_exported(tmp_path / "a.onnx")
+
+
+@pytest.mark.slow
+def test_the_program_verifies_what_it_exported_and_refuses_a_changed_file(tmp_path):
+    """Random weights have low scores: without a threshold, all boxes that NMS leaves are compared."""
+    save_pth(tmp_path / "nano.pth", golden_state_dict(golden_shapes("nano")))
+    export = "-m yolox_jax.tools.export"
+    for file, more in (
+        ("a.onnx", ["--format=onnx"]),
+        ("raw.onnx", ["--format=onnx", "--raw", "--batch=2"]),
+        ("b.stablehlo.zip", ["--format=stablehlo"]),
+    ):
+        thresholds = [] if "raw" in file else ["--conf=0", "--max_detections=84"]
+        programs.run(export, ["--weights=nano.pth", f"--output={file}", "--size=64", *more, *thresholds], tmp_path, 0)
+        certified, run = runtimes.open_exported(tmp_path / file)
+        assert certificate.compare(certified, run).is_within(certified.bound)
+        assert certified.num_detections > 3 or "raw" in file
+    verified = programs.run(export, ["--verify=a.onnx"], tmp_path, 0)
+    assert "largest difference of boxes" in verified.stdout
+    model = onnx.load(tmp_path / "a.onnx")
+    weights = next(each for each in model.graph.initializer if len(each.dims) == 4)
+    weights.raw_data = (onnx.numpy_helper.to_array(weights) * np.float32(1.5)).tobytes()
+    onnx.save(model, tmp_path / "changed.onnx")
+    refused = programs.run(export, ["--verify=changed.onnx"], tmp_path, 1)
+    assert "error: changed.onnx does not find what its weights find: " in refused.stderr
+    programs.run(export, ["--verify=changed.onnx", "--box_bound=1e6", "--score_bound=1"], tmp_path, 0)
+
+
+def test_a_certificate_takes_another_bound():
+    int8 = dataclasses.replace(_make(1), bound=Bound(8.0, 0.1))
+    assert certificate.read(int8.to_json(), "file").bound == Bound(8.0, 0.1)

@@ -1,0 +1,116 @@
+"""Opens an exported file with its own runtime, to compare it with its certificate: ONNX Runtime, or JAX for StableHLO.
+
+A new format needs a function (path) -> (certificate, run) and a line in `_OPENERS`.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from yolox_jax import boxes
+from yolox_jax.detection import nms
+from yolox_jax.detection.anchors import decode, make_anchors
+from yolox_jax.errors import UserError
+from yolox_jax.inference.export import certificate, exported_file, stablehlo
+from yolox_jax.inference.export.certificate import Certificate, Run
+from yolox_jax.inference.predict import DetectConfig
+from yolox_jax.types import Detections
+
+CERTIFICATE = "certificate"  # its name in the metadata of ONNX
+_ONNX_PROVIDERS = ("CUDAExecutionProvider", "CPUExecutionProvider")
+
+
+def open_exported(path: str | Path) -> tuple[Certificate, Run]:
+    """Opens a file. Returns its certificate, and the file as a function.
+
+    Raises:
+      UserError: the file cannot be read, has no certificate, or its runtime is not installed.
+    """
+    name = str(path)
+    ending = exported_file.ENDING if exported_file.is_exported(path) else next(filter(name.endswith, _OPENERS), None)
+    if ending is None:
+        raise UserError(f"{path} is not an exported file that can be run", f"give one of {', '.join(_OPENERS)}")
+    if not Path(path).is_file():
+        raise UserError(f"there is no file {path}", "check the path")
+    return _OPENERS[ending](path)
+
+
+def select(boxes_BA4: np.ndarray, prob_BAC: np.ndarray, config: DetectConfig) -> Detections:
+    """Applies threshold and NMS to decoded boxes xyxy and scores of all anchors, as detection/postprocess.py does.
+
+    For files that end before NMS. `config.multi_label` and `config.tta` are not supported.
+    """
+    num_candidates = min(config.num_candidates, boxes_BA4.shape[1])
+    score_BA, label_BA = prob_BAC.max(axis=2), prob_BAC.argmax(axis=2).astype(np.int32)
+    index_BN = np.argsort(-score_BA, axis=1, kind="stable")[:, :num_candidates]
+    box_BN4 = np.take_along_axis(boxes_BA4, index_BN[..., None], axis=1)
+    score_BN, label_BN = (np.take_along_axis(each, index_BN, axis=1) for each in (score_BA, label_BA))
+    images = zip(*map(jnp.asarray, (box_BN4, label_BN, score_BN >= config.conf)), strict=True)
+    kept_BN = np.stack([nms.keep_mask(box_N4, label_N, mask_N, config.iou) for box_N4, label_N, mask_N in images])
+    kept_BN &= np.cumsum(kept_BN, axis=1) <= config.max_detections
+    return Detections(box_BN4, score_BN, label_BN, kept_BN)  # type: ignore[arg-type]  # numpy for jax arrays
+
+
+def without_certificate(path: str | Path) -> UserError:
+    """Returns the error of a file that was exported without a certificate."""
+    return UserError(f"{path} has no certificate", "export it again, without --nocertificate")
+
+
+def filled(run: Run, batch: int | None) -> Run:
+    """Gives a program for exactly `batch` images one image, by repeating it; with None, returns `run` itself."""
+    return run if batch is None else lambda images_BHW3: run(np.repeat(images_BHW3, batch, axis=0))
+
+
+def _open_stablehlo(path: str | Path) -> tuple[Certificate, Run]:
+    text = exported_file.read_certificate(path)
+    if text is None:
+        raise without_certificate(path)
+    program = stablehlo.Exported.read(path)
+    return certificate.read(text, path), filled(program.predict, program.batch)
+
+
+def _open_onnx(path: str | Path) -> tuple[Certificate, Run]:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise UserError(f"an ONNX file needs ONNX Runtime ({error})", "pip install 'onnxruntime>=1.20'") from error
+    try:
+        # Not all that there are: TensorRT would compile the file first.
+        providers = [each for each in _ONNX_PROVIDERS if each in onnxruntime.get_available_providers()]
+        session = onnxruntime.InferenceSession(path, providers=providers)
+    except Exception as error:  # onnxruntime raises errors of many types
+        raise UserError(f"{path} cannot be opened by ONNX Runtime ({error})", "export it again") from error
+    text = session.get_modelmeta().custom_metadata_map.get(CERTIFICATE)
+    if text is None:
+        raise without_certificate(path)
+    certified = certificate.read(text, path)
+    (image_input,) = session.get_inputs()
+    batch = image_input.shape[0] if isinstance(image_input.shape[0], int) else None
+    if [each.name for each in session.get_outputs()] == ["output"]:  # the network alone
+        run = _raw_run(session, certified)
+    else:
+
+        def run(images_BHW3: np.ndarray) -> Detections:
+            return Detections(*session.run(["boxes", "scores", "labels", "mask"], {image_input.name: images_BHW3}))
+
+    return certified, filled(run, batch)
+
+
+def _raw_run(session: Any, certified: Certificate) -> Run:
+    def run(images_BHW3: np.ndarray) -> Detections:
+        images_B3HW = images_BHW3.transpose(0, 3, 1, 2).astype(np.float32)
+        (output_BAR,) = session.run(["output"], {"images": images_B3HW})
+        box_BA4 = decode(jnp.asarray(output_BAR[..., :4]), make_anchors(images_BHW3.shape[1:3]))
+        prob_BAC = output_BAR[..., 4:5] * output_BAR[..., 5:]
+        return select(np.asarray(boxes.cxcywh_to_xyxy(box_BA4)), prob_BAC, certified.detect)
+
+    return run
+
+
+_OPENERS: dict[str, Callable[[str | Path], tuple[Certificate, Run]]] = {
+    exported_file.ENDING: _open_stablehlo,
+    ".onnx": _open_onnx,
+}
