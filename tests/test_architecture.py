@@ -38,6 +38,8 @@ _FENCES = {
     "s3fs": ("yolox_jax/storage/client.py",),
     "aiohttp": ("yolox_jax/storage/client.py",),
     "google_crc32c": ("yolox_jax/weights/manifest.py",),
+    "safetensors": ("yolox_jax/weights/safetensors_file.py",),
+    "huggingface_hub": ("yolox_jax/weights/hub.py",),
     "platformdirs": ("yolox_jax/cache_folder.py",),
     "matplotlib": ("yolox_jax/evaluation/plots.py",),
     "onnx": ("yolox_jax/inference/export/",),

@@ -69,6 +69,8 @@ def test_a_wheel_has_the_version_the_requirements_and_the_extras(distribution):
     assert set(distribution.metadata.get_all("Provides-Extra")) == {
         "plots",
         "onnx",
+        "hub",
+        "supervision",
         "tpu-plan",
         "gpu-plan",
         "wandb",

@@ -17,7 +17,7 @@ from yolox_jax.models.folding import fold_batch_norm
 from yolox_jax.types import Detections
 from yolox_jax.weights import official
 from yolox_jax.weights.coco_names import COCO_NAMES
-from yolox_jax.weights.load import find_weights, load_weights, read_official
+from yolox_jax.weights.load import find_weights, load_weights, read_weights_file
 from yolox_jax.weights.official import Variables
 
 # For looking at pictures, unlike DetectConfig's defaults, which are for computing AP. conf and iou are those of the
@@ -45,10 +45,11 @@ class Pretrained:
 
 
 def load(weights: str, dtype: str = "auto") -> Pretrained:
-    """Loads a run (its last checkpoint), a checkpoint, an official .pth file or a name such as yolox_s.
+    """Loads a run (its last checkpoint), a checkpoint, a .pth or .safetensors file or a name such as yolox_s.
 
-    A run states its network, class names and input size. For an official file, the network and the number of classes
-    are inferred from its tensors; 80 classes are taken to be COCO's, any others are named class_0, class_1 …
+    A run and our .safetensors files state network, class names and input size. For an official file, the network and
+    the number of classes are inferred from its tensors; 80 classes are taken to be COCO's, any others are named
+    class_0, class_1 …
 
     Raises:
       UserError: there are no such weights, they cannot be read, or they do not belong to a YOLOX.
@@ -63,7 +64,7 @@ def load(weights: str, dtype: str = "auto") -> Pretrained:
             )
         variables = load_weights(found, name, class_names)
     else:
-        state_dict = read_official(weights)
+        state_dict, about = read_weights_file(weights)
         try:
             name = official.variant_of(state_dict)
             num_classes = official.num_classes_of(state_dict) or 1  # None: from_state_dict reports the missing layers
@@ -71,6 +72,8 @@ def load(weights: str, dtype: str = "auto") -> Pretrained:
         except UserError as error:
             raise UserError(f"{weights}: {error.what}", error.advice) from error
         class_names, size_hw = _class_names(num_classes), _OFFICIAL_SIZES.get(name, _OFFICIAL_SIZE)
+        if about is not None:
+            class_names, size_hw, sixteen_bit = about.class_names, about.size_hw, about.sixteen_bit
     model = yolox.create(name, len(class_names), yolox.compute_dtype(dtype))
     return Pretrained(name, model, variables, class_names, size_hw, ImageConfig(sixteen_bit=sixteen_bit))
 

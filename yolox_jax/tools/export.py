@@ -5,9 +5,11 @@ stablehlo  images to detections, for CPU, CUDA and TPU. `Detector.from_pretraine
 onnx       images to detections as an ONNX graph; with --raw the network alone, as the official exporter writes it
 litert     images to boxes and scores, for LiteRT (TFLite) on phones and boards; NMS is left to the app
 pth        the weights alone in the official layout, for the official TensorRT, OpenVINO and ncnn tools
+safetensors  the same, with class names and input size in the file
 
 ONNX and StableHLO files carry a certificate: test images and what the weights detect in them. --verify=FILE runs a file
 with its own runtime on these images, prints the largest differences, and exits with 1 if they exceed the bound.
+--card=README.md writes a model card beside weights, from the run's results.json.
 """
 
 import dataclasses
@@ -22,15 +24,16 @@ from absl import app, flags
 from yolox_jax.cli.input_size import parse_size
 from yolox_jax.cli.outputs import output_file
 from yolox_jax.cli.terminal import parse_flags, quiet_libraries, user_errors
-from yolox_jax.errors import UserError
+from yolox_jax.errors import UserError, writing
 from yolox_jax.inference import pretrained
-from yolox_jax.inference.export import certificate, runtimes
+from yolox_jax.inference.export import certificate, model_card, runtimes
 from yolox_jax.inference.export.certificate import Certificate
 from yolox_jax.inference.export.formats import FORMATS, ExportConfig
 from yolox_jax.inference.predict import DetectConfig
 from yolox_jax.inference.pretrained import DETECTOR_CONFIG, Pretrained
 from yolox_jax.models import yolox
 from yolox_jax.tools.predict import media
+from yolox_jax.weights.load import find_weights
 
 _log = logging.getLogger("yolox_jax.inference")
 
@@ -57,12 +60,16 @@ _CERTIFICATE = flags.DEFINE_boolean("certificate", True, "Put test images and th
 _IMAGES = flags.DEFINE_list(
     "images", None, "Your own test images: files, folders or quoted patterns. Three of them go into the file."
 )
+_CARD = flags.DEFINE_string("card", None, "safetensors, pth: also write a model card (Markdown) to this path.")
 _VERIFY = flags.DEFINE_string("verify", None, "Compare this exported file with its certificate, and write nothing.")
 _BOX_BOUND = flags.DEFINE_float("box_bound", None, "--verify: the bound of boxes, in place of the file's.", 0)
 _SCORE_BOUND = flags.DEFINE_float("score_bound", None, "--verify: the bound of scores, in place of the file's.", 0)
 _DETECTION: tuple[flags.FlagHolder, ...] = (_CONF, _IOU, _MAX_DETECTIONS, _MULTI_LABEL, _TTA)
-_WRITING = (_WEIGHTS, _FORMAT, _OUTPUT, _SIZE, _BATCH, *_DETECTION, _DTYPE, _RAW, _INPUT_DTYPE, _CERTIFICATE, _IMAGES)
-_CERTIFIED = ("onnx", "stablehlo")  # formats that carry a certificate
+_CERTIFIED = (_CERTIFICATE, _IMAGES)
+_NETWORK = (_SIZE, _BATCH, *_DETECTION, _DTYPE, _RAW, _INPUT_DTYPE)
+_WRITING = (_WEIGHTS, _FORMAT, _OUTPUT, *_NETWORK, *_CERTIFIED, _CARD)
+_CERTIFIED_FORMATS = ("onnx", "stablehlo")
+_WEIGHTS_ALONE = ("pth", "safetensors")
 
 
 def _check_flags() -> None:
@@ -70,10 +77,11 @@ def _check_flags() -> None:
     if _VERIFY.value is None and None in (_WEIGHTS.value, _FORMAT.value):
         raise UserError("--weights or --format is not given", "give both, or --verify=FILE for a file that is exported")
     unused: dict[str, tuple[flags.FlagHolder, ...]] = {
-        "--format=pth": (_SIZE, _BATCH, *_DETECTION, _DTYPE, _RAW, _INPUT_DTYPE, _CERTIFICATE, _IMAGES),
-        "--format=onnx": (_DTYPE, _INPUT_DTYPE),
-        "--format=stablehlo": (_INPUT_DTYPE,),
-        "--format=litert": (*_DETECTION, _DTYPE, _RAW, _CERTIFICATE, _IMAGES),
+        "--format=pth": (*_NETWORK, *_CERTIFIED),
+        "--format=safetensors": (*_NETWORK, *_CERTIFIED),
+        "--format=onnx": (_DTYPE, _INPUT_DTYPE, _CARD),
+        "--format=stablehlo": (_INPUT_DTYPE, _CARD),
+        "--format=litert": (*_DETECTION, _DTYPE, _RAW, *_CERTIFIED, _CARD),
         "--raw": _DETECTION if _RAW.value else (),
         "--nocertificate": () if _CERTIFICATE.value else (_IMAGES,),
         "--verify": () if _VERIFY.value is None else _WRITING,
@@ -94,11 +102,11 @@ def main(argv: list[str]) -> None:
         if _VERIFY.value is not None:
             return _verify(_VERIFY.value)
         ending, _ = FORMATS[str(_FORMAT.value)]
-        with output_file(_OUTPUT.value or f"yolox{ending}") as output:
-            _export(cast(Path, output))
+        with output_file(_OUTPUT.value or f"yolox{ending}") as output, output_file(_CARD.value) as card:
+            _export(cast(Path, output), card)
 
 
-def _export(output: Path) -> None:
+def _export(output: Path, card: Path | None) -> None:
     """Writes the file, named after the network without --output, and prints a line."""
     loaded = pretrained.load(str(_WEIGHTS.value), _DTYPE.value)
     if loaded.image_config.sixteen_bit != "full":
@@ -117,15 +125,27 @@ def _export(output: Path) -> None:
     size_hw = loaded.size_hw if _SIZE.value is None else parse_size(_SIZE.value)
     ending, write = FORMATS[str(_FORMAT.value)]
     path = output if _OUTPUT.value else output.with_name(f"yolox_{loaded.name}{ending}")
-    certified = _certify(loaded, size_hw, detect) if _CERTIFICATE.value and _FORMAT.value in _CERTIFIED else None
-    write(
-        path,
-        loaded,
-        ExportConfig(size_hw, _BATCH.value, None if _RAW.value else detect, _INPUT_DTYPE.value, certified),
-    )
+    is_weights_alone = _FORMAT.value in _WEIGHTS_ALONE
+    is_certified = _CERTIFICATE.value and _FORMAT.value in _CERTIFIED_FORMATS
+    certified = _certify(loaded, size_hw, detect) if is_certified else None
+    raw_or_not = None if _RAW.value else detect
+    write(path, loaded, ExportConfig(size_hw, _BATCH.value, raw_or_not, _INPUT_DTYPE.value, certified))
     size = f"{path.stat().st_size / 1e6:.1f} MB"
-    network = f"YOLOX-{loaded.name}" if _FORMAT.value == "pth" else loaded.describe(size_hw)
+    network = f"YOLOX-{loaded.name}" if is_weights_alone else loaded.describe(size_hw)
     print(f"{_OUTPUT.value or path}: {network}, {len(loaded.class_names)} classes, {size}")
+    if card is not None:
+        _write_card(card, loaded, Path(_OUTPUT.value or path).name)
+
+
+def _write_card(card: Path, loaded: Pretrained, file: str) -> None:
+    """Writes the model card, with the results of the run if the weights are one."""
+    checkpoint = find_weights(str(_WEIGHTS.value)).checkpoint
+    results = None if checkpoint is None else model_card.read_results(checkpoint.parent.parent / "results.json")
+    if results is None:
+        _log.warning("%s has no results.json, so the model card has no AP", _WEIGHTS.value)
+    with writing(card):
+        card.write_text(model_card.model_card(loaded, file, results))
+    print(f"{_CARD.value}: model card")
 
 
 def _certify(loaded: Pretrained, size_hw: tuple[int, int], detect: DetectConfig) -> Certificate:
@@ -147,7 +167,10 @@ def _pictures(named: list[str], loaded: Pretrained) -> Iterator[np.ndarray]:
     found, errors = media.find(named)
     for error in errors:
         raise error
-    return (media.read_image(each, loaded.image_config) for each in found if each.kind == "image")
+    images = [each for each in found if each.kind == "image"]
+    if not images:
+        raise UserError(f"no image is in {', '.join(named)}", "give images, not videos")
+    return (media.read_image(each, loaded.image_config) for each in images)
 
 
 def _verify(path: str) -> None:

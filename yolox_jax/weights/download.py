@@ -1,4 +1,4 @@
-"""Downloads the official YOLOX weights, and files in buckets, into the cache folder, once.
+"""Downloads the official YOLOX weights, and files at https addresses and in buckets, into the cache folder, once.
 
 Environment variables: YOLOX_JAX_HOME moves the whole cache (cache_folder.py), YOLOX_JAX_CACHE only the weights, and
 YOLOX_JAX_WEIGHTS_URL names another server with the same files.
@@ -9,10 +9,12 @@ import hashlib
 import http
 import http.client
 import os
+import re
 import stat
 import urllib.error
+import urllib.parse
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import IO
 
 from yolox_jax import storage
@@ -21,7 +23,7 @@ from yolox_jax.errors import NotFoundError, UserError, writing
 from yolox_jax.locks import locked
 from yolox_jax.storage import BucketPath
 from yolox_jax.storage.progress import Progress
-from yolox_jax.weights import connection
+from yolox_jax.weights import connection, hub
 from yolox_jax.weights.official_files import FILES, MOST_BYTES, RELEASE_URL, SHA256
 from yolox_jax.weights.torch_file import verify_pth
 
@@ -31,11 +33,17 @@ class DownloadError(UserError, ConnectionError):
 
 
 def local_file(spec: str, log: Callable[[str], object] = print) -> str:
-    """Returns the path of a local copy of a file in a bucket; anything else, a folder in a bucket too, as it is.
+    """Returns the path of a local copy of a file that hf://, https:// or a bucket has; anything else as it is.
+
+    A folder in a bucket is also returned as it is.
 
     Raises:
-      UserError: the bucket cannot be read, or the cache folder cannot be written.
+      UserError: the file cannot be downloaded, or the cache folder cannot be written.
     """
+    if spec.startswith(hub.SCHEME):
+        return str(hub.fetch(spec, log))
+    if is_url(spec):
+        return str(fetch_url(spec, log=log))
     path = storage.resolve(spec)
     if not isinstance(path, BucketPath):
         return spec
@@ -71,35 +79,64 @@ def fetch_official(
     """
     if name not in FILES:
         raise UserError(f"there are no official weights {name!r}", f"choose one of {', '.join(FILES)}")
-    folder = Path(cache_dir or os.environ.get("YOLOX_JAX_CACHE") or cache_folder()).expanduser()
+    folder = _folder(cache_dir)
     base_url = base_url or os.environ.get("YOLOX_JAX_WEIGHTS_URL") or RELEASE_URL
     url = f"{base_url.rstrip('/')}/{FILES[name]}"
     target = folder / FILES[name]
-    if target.exists():
-        return _checked(target)
-
-    with writing(folder, "set YOLOX_JAX_HOME to a folder that can be written, or free some space"):
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = locked(
-            target.with_name(f".{target.name}.lock"),
-            on_busy=lambda: log(f"another process is downloading {target}; waiting for it"),
-        )
-        with lock:
-            if not target.exists():  # else the other process finished it
-                _fetch(url, target, log)
-    return _checked(target)
+    return _cached(url, target, SHA256.get(target.name), "the official file", log)
 
 
-def _checked(target: Path) -> Path:
-    """Returns the path of a file of the cache.
+def is_url(spec: str) -> bool:
+    """Returns whether a text is an address that `fetch_url` takes."""
+    return spec.startswith(("https://", "http://"))
+
+
+def fetch_url(url: str, cache_dir: str | Path | None = None, log: Callable[[str], object] = print) -> Path:
+    """Returns the path of the file at an https address, after downloading it as `fetch_official` does.
+
+    A file of the cache is not compared with the server's. The address may end in #sha256=… with 64 hexadecimal digits,
+    which the file must then have; the official files must have theirs. http is for this machine alone.
 
     Raises:
-      UserError: it is not the official file.
+      UserError: as `fetch_official`.
+      DownloadError: the file cannot be downloaded.
     """
-    expected = SHA256.get(target.name)
+    address, _, fragment = url.partition("#")
+    parts = urllib.parse.urlsplit(address)
+    name = PurePosixPath(urllib.parse.unquote(parts.path)).name
+    if parts.scheme != "https" and parts.hostname not in ("127.0.0.1", "localhost", "::1"):
+        raise UserError(
+            f"{url} is not encrypted, so anyone on the way could change the weights", "give an https address"
+        )
+    if not name or not re.fullmatch(r"(sha256=[0-9a-fA-F]{64})?", fragment):
+        raise UserError(f"{url} names no file, or no SHA-256 after #", "give https://…/FILE or https://…/FILE#sha256=…")
+    expected = fragment.removeprefix("sha256=").lower() or None
+    if address.startswith(f"{RELEASE_URL}/"):
+        expected = expected or SHA256.get(name)
+    # One folder for each address: files of several servers have the same name.
+    folder = _folder(cache_dir) / "weights" / "https" / hashlib.sha256(address.encode()).hexdigest()[:16]
+    return _cached(address, folder / name, expected, "the expected file", log)
+
+
+def _folder(cache_dir: str | Path | None) -> Path:
+    return Path(cache_dir or os.environ.get("YOLOX_JAX_CACHE") or cache_folder()).expanduser()
+
+
+def _cached(url: str, target: Path, expected: str | None, what: str, log: Callable[[str], object]) -> Path:
+    """Returns `target`, downloaded from `url` if it is not there; `expected` is its SHA-256 if known."""
+    if not target.exists():
+        with writing(target.parent, "set YOLOX_JAX_HOME to a folder that can be written, or free some space"):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            lock = locked(
+                target.with_name(f".{target.name}.lock"),
+                on_busy=lambda: log(f"another process is downloading {target}; waiting for it"),
+            )
+            with lock:
+                if not target.exists():  # else the other process finished it
+                    _fetch(url, target, expected, what, log)
     if expected and (found := sha256(target)) != expected:
         raise UserError(
-            f"{target} is not the official file: its SHA-256 is {found} instead of {expected}",
+            f"{target} is not {what}: its SHA-256 is {found} instead of {expected}",
             "delete it, and it is downloaded again; weights of your own are named by their path",
         )
     return target
@@ -118,7 +155,7 @@ def sha256(path: Path) -> str:
         raise UserError(f"{path} cannot be read ({error.strerror or error})", "check the path") from error
 
 
-def _fetch(url: str, target: Path, log: Callable[[str], object]) -> None:
+def _fetch(url: str, target: Path, expected: str | None, what: str, log: Callable[[str], object]) -> None:
     """Downloads to a .part file beside `target`, verifies it and renames it."""
     part = target.with_name(target.name + ".part")
     with _open_part(part) as file:
@@ -133,15 +170,16 @@ def _fetch(url: str, target: Path, log: Callable[[str], object]) -> None:
                 f"try again or, without a network, download it on another machine and put it at {target}",
             ) from error
         try:
-            found, expected = sha256(part), SHA256.get(target.name)
+            found = sha256(part)
             if found != expected:
-                verify_pth(part)  # for a clearer reason, if it is not a weights file at all
+                if target.suffix == ".pth":
+                    verify_pth(part)  # for a clearer reason, if it is not a weights file at all
                 if expected:
                     raise UserError(f"its SHA-256 is {found} instead of {expected}", "try again")
         except UserError as error:
             _restart(file, part)
             raise UserError(
-                f"the download of {url} is not the official file and was deleted ({error.what})", error.advice
+                f"the download of {url} is not {what} and was deleted ({error.what})", error.advice
             ) from error
         _version_path(part).unlink(missing_ok=True)
         os.replace(part, target)

@@ -1,4 +1,4 @@
-"""Loads the weights that a user names: a run, a checkpoint, an official .pth file or the name of one."""
+"""Loads the weights that a user names: a run, a checkpoint, a .pth or .safetensors file, or an official name."""
 
 import dataclasses
 from pathlib import Path
@@ -10,12 +10,13 @@ import numpy as np
 from yolox_jax import storage
 from yolox_jax.errors import NotFoundError, UserError
 from yolox_jax.models import yolox
-from yolox_jax.weights import checkpoint, download, official
+from yolox_jax.weights import checkpoint, download, hub, official, safetensors_file
 from yolox_jax.weights.class_rows import find_rows
 from yolox_jax.weights.meta import Meta
 from yolox_jax.weights.official import Variables
+from yolox_jax.weights.safetensors_file import About
 
-_WHAT_TO_GIVE = "give a run directory, a checkpoint, a .pth file, or a name such as yolox_s"
+_WHAT_TO_GIVE = "give a run directory, a checkpoint, a .pth or .safetensors file, or a name such as yolox_s"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,11 +29,13 @@ class FoundWeights:
 
 
 def find_weights(spec: str) -> FoundWeights:
-    """Finds the checkpoint that a user named, copies it from a bucket, and reads its meta.
+    """Finds the checkpoint that a user named, copies it from a bucket, and reads its meta. hf:// and https are files.
 
     Raises:
       UserError: the checkpoint cannot be read.
     """
+    if spec.startswith(hub.SCHEME) or download.is_url(spec):
+        return FoundWeights(spec)
     found = checkpoint.find(storage.resolve(spec))
     return FoundWeights(spec, found, None if found is None else checkpoint.read_meta(found))
 
@@ -49,8 +52,8 @@ def load_weights(
     """Loads the variables of model `model_name` for these classes, which are matched by name (class_rows.py).
 
     Args:
-      weights: a run directory (its last checkpoint), a checkpoint directory, an official .pth file, or a name such as
-        yolox_s, which is downloaded once; or what `find_weights` found of it.
+      weights: a run directory (its last checkpoint), a checkpoint directory, a .pth or .safetensors file, also at
+        hf:// or https, or a name such as yolox_s, which is downloaded once; or what `find_weights` found of it.
       model_name: a key of yolox.VARIANTS.
       class_names: the classes of the data, in the order of the labels.
       transfer: accept weights of other classes. In the layers that predict the class, each class that the weights lack
@@ -86,14 +89,31 @@ def load_weights(
 
 
 def read_official(spec: str) -> dict[str, np.ndarray]:
-    """Reads the tensors of an official .pth file, or of official weights by name, which are downloaded once.
+    """Reads the tensors of a file as `read_weights_file` does."""
+    return read_weights_file(spec)[0]
+
+
+def read_weights_file(spec: str) -> tuple[dict[str, np.ndarray], About | None]:
+    """Reads the tensors of a .pth or .safetensors file, or of official weights by name, which are downloaded once.
+
+    Returns them with what the file says about them: only a .safetensors file of ours does.
 
     Raises:
-      UserError: there is no such file or name, the file is not a weights file, or its numbers are not finite.
+      UserError: there is no such file or name, the file is not a weights file, its numbers are not finite, or it names
+        another number of classes than it predicts.
     """
-    state_dict = official.load_pth(_official_file(spec))
+    path, about = _official_file(spec), None
+    if path.suffix == safetensors_file.ENDING:
+        state_dict, about = safetensors_file.load(path)
+    else:
+        state_dict = official.load_pth(path)
     check_finite(state_dict, spec, "choose other weights")
-    return state_dict
+    num_classes = official.num_classes_of(state_dict)
+    if about is not None and num_classes != len(about.class_names):
+        raise UserError(
+            f"{spec} names {len(about.class_names)} classes, but its tensors predict {num_classes}", "export it again"
+        )
+    return state_dict, about
 
 
 def check_finite(weights: Any, name: str, advice: str) -> None:
@@ -130,9 +150,10 @@ def _official_file(spec: str) -> Path:
 
 
 def _from_official(spec: str, model: yolox.YOLOX, class_names: tuple[str, ...], transfer: bool, seed: int) -> Variables:
-    state_dict = read_official(spec)
+    state_dict, about = read_weights_file(spec)
     num_classes = official.num_classes_of(state_dict)
-    rows = None if num_classes is None else find_rows(spec, num_classes, class_names, transfer=transfer)
+    theirs = num_classes if about is None else about.class_names
+    rows = None if theirs is None else find_rows(spec, theirs, class_names, transfer=transfer)
     try:
         return official.from_state_dict(state_dict, model, seed=seed, class_rows=rows)
     except UserError as error:  # its message does not name the file

@@ -186,22 +186,19 @@ def test_the_program_verifies_what_it_exported_and_refuses_a_changed_file(tmp_pa
     for file, more in (
         ("a.onnx", ["--format=onnx"]),
         ("raw.onnx", ["--format=onnx", "--raw", "--batch=2"]),
-        ("b.stablehlo.zip", ["--format=stablehlo"]),
     ):
         thresholds = [] if "raw" in file else ["--conf=0", "--max_detections=84"]
         programs.run(export, ["--weights=nano.pth", f"--output={file}", "--size=64", *more, *thresholds], tmp_path, 0)
         certified, run = runtimes.open_exported(tmp_path / file)
         assert certificate.compare(certified, run).is_within(certified.bound)
         assert certified.num_detections > 3 or "raw" in file
-    verified = programs.run(export, ["--verify=a.onnx"], tmp_path, 0)
-    assert "largest difference of boxes" in verified.stdout
     model = onnx.load(tmp_path / "a.onnx")
     weights = next(each for each in model.graph.initializer if len(each.dims) == 4)
     weights.raw_data = (onnx.numpy_helper.to_array(weights) * np.float32(1.5)).tobytes()
     onnx.save(model, tmp_path / "changed.onnx")
     refused = programs.run(export, ["--verify=changed.onnx"], tmp_path, 1)
     assert "error: changed.onnx does not find what its weights find: " in refused.stderr
-    programs.run(export, ["--verify=changed.onnx", "--box_bound=1e6", "--score_bound=1"], tmp_path, 0)
+    assert "changed.onnx: " in refused.stdout and "(bound 0.05)" in refused.stdout
 
 
 def test_a_certificate_takes_another_bound():

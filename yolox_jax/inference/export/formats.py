@@ -15,13 +15,14 @@ from yolox_jax.inference.export.runtimes import CERTIFICATE
 from yolox_jax.inference.predict import DetectConfig, predict_images
 from yolox_jax.inference.pretrained import Pretrained
 from yolox_jax.models.folding import fold_batch_norm
-from yolox_jax.weights import official
+from yolox_jax.weights import official, safetensors_file
+from yolox_jax.weights.safetensors_file import About
 from yolox_jax.weights.torch_writer import save_pth
 
 
 @dataclasses.dataclass(frozen=True)
 class ExportConfig:
-    """Settings of an export; a .pth file uses none of them."""
+    """Settings of an export; .pth and .safetensors files, which are weights alone, use none of them."""
 
     size_hw: tuple[int, int]
     batch: int | None  # images per call, or None if any number will do
@@ -73,10 +74,16 @@ def _write_pth(path: Path, loaded: Pretrained, config: ExportConfig) -> None:
     save_pth(path, official.to_state_dict(loaded.variables, loaded.model))
 
 
+def _write_safetensors(path: Path, loaded: Pretrained, config: ExportConfig) -> None:
+    about = About(loaded.name, loaded.class_names, loaded.size_hw, loaded.image_config.sixteen_bit)
+    safetensors_file.save(path, official.to_state_dict(loaded.variables, loaded.model), about)
+
+
 Writer = Callable[[Path, Pretrained, ExportConfig], None]
 FORMATS: dict[str, tuple[str, Writer]] = {  # name: file extension, writer
     "stablehlo": (ENDING, _write_stablehlo),
     "onnx": (".onnx", _write_onnx),
     "litert": (".tflite", _write_litert),
     "pth": (".pth", _write_pth),
+    "safetensors": (safetensors_file.ENDING, _write_safetensors),
 }

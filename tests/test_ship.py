@@ -1,0 +1,115 @@
+"""Follows docs/ship.md as a reader does: every command in order, and the Python of the page."""
+
+import json
+import re
+import shlex
+
+import cv2
+import pytest
+
+from tests import programs
+from tests.inference.white_pixels import CLASS_NAMES, WhitePixels, white_box
+from tests.material import ROOT, golden_shapes, golden_state_dict
+from yolox_jax.errors import UserError
+from yolox_jax.inference import pretrained
+from yolox_jax.inference.detector import Detector
+from yolox_jax.inference.export import model_card, runtimes
+from yolox_jax.weights import safetensors_file
+from yolox_jax.weights.safetensors_file import About
+
+_TEXT = (ROOT / "docs" / "ship.md").read_text()
+_NAMES = ("cell|red", "cell_white")
+_RESULTS = {
+    "AP": 0.41239,
+    "AP50": 0.7,
+    "num_images": 12,
+    "per_class": [
+        {"name": "cell|red", "AP": 0.41239, "AP50": 0.7, "num_boxes": 3},
+        {"name": "cell_white", "AP": -1.0, "AP50": -1.0, "num_boxes": 0},
+    ],
+}
+
+
+def _blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", _TEXT, flags=re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.slow
+def test_every_command_of_the_page_works(tmp_path):
+    """The run is a file of random weights at 64x64: `runs/mine/best` is a link to it."""
+    weights = tmp_path / "weights.safetensors"
+    state_dict = golden_state_dict(golden_shapes("nano"))
+    safetensors_file.save(weights, state_dict, About("nano", tuple(f"kind {k}" for k in range(80)), (64, 64), "full"))
+    (tmp_path / "photos").mkdir()
+    cv2.imwrite(str(tmp_path / "photos" / "a.png"), white_box(64, 64, (8, 8, 24, 24)))
+    printed = []
+    lines = "".join(_blocks("sh")).replace("\\\n", " ").splitlines()
+    for python, dash_m, program, *arguments in map(shlex.split, lines):
+        assert (python, dash_m) == ("python", "-m")
+        arguments = [f"--weights={weights}" if each.startswith("--weights=") else each for each in arguments]
+        printed.append(programs.run(f"-m {program}", arguments, tmp_path, 0).stdout)
+    text = "".join(printed)
+    assert "mine.onnx: YOLOX-nano at 64x64, 80 classes" in text and "mine/README.md: model card" in text
+    assert len(re.findall(r"in 3 test images; largest difference of boxes", text)) == 2
+    certified, _ = runtimes.open_exported(tmp_path / "mine.onnx")  # the last one, of the photographs
+    assert len(certified.images) == 1
+    assert safetensors_file.load(tmp_path / "mine" / "model.safetensors")[1] == safetensors_file.load(weights)[1]
+    assert (tmp_path / "found" / "labels" / "a.txt").is_file()
+
+
+def _loaded():
+    return pretrained.Pretrained("nano", None, {}, _NAMES, (416, 416))
+
+
+def test_the_model_card_has_the_results_of_the_run():
+    card = model_card.model_card(_loaded(), "model.safetensors", _RESULTS)
+    front = card.split("---\n")[1]
+    assert "library_name: yolox_jax" in front and "{type: AP, value: 0.4124, name: AP}" in front
+    assert "| cell\\|red | 41.2 | 70.0 | 3 |\n| cell\\_white | - | - | 0 |" in card
+    assert "AP 41.2, AP50 70.0 on 12 validation images" in card and "model.safetensors" in card
+
+
+def test_the_front_matter_is_yaml_with_and_without_results():
+    yaml = pytest.importorskip("yaml")
+    for results in (_RESULTS, None):
+        front = yaml.safe_load(model_card.model_card(_loaded(), "m.pth", results).split("---\n")[1])
+        assert front["pipeline_tag"] == "object-detection"
+        assert ("model-index" in front) == (results is not None)
+
+
+def test_results_that_are_none_are_named(tmp_path):
+    path = tmp_path / "results.json"
+    assert model_card.read_results(path) is None
+    path.write_text(json.dumps(_RESULTS))
+    assert model_card.read_results(path) == _RESULTS
+    for text in ("{", "[]", '{"AP": 1}', '{"AP": "x", "AP50": 0, "num_images": 0, "per_class": []}'):
+        path.write_text(text)
+        with pytest.raises(UserError, match="is not a results.json"):
+            model_card.read_results(path)
+
+
+@pytest.mark.filterwarnings("ignore")  # of supervision and trackers themselves
+def test_the_tracker_of_the_page_follows_an_object_through_a_video(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("supervision")
+    pytest.importorskip("trackers")
+    writer = cv2.VideoWriter(str(tmp_path / "film.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), 10, (96, 64))
+    for frame in range(8):
+        writer.write(white_box(64, 96, (4 * frame, 16, 4 * frame + 24, 48)))
+    writer.release()
+    detector = Detector(WhitePixels(), CLASS_NAMES, (64, 64), (1, 4), log=lambda text: None)
+    monkeypatch.chdir(tmp_path)
+    (program,) = (block for block in _blocks("python") if "ByteTrackTracker" in block)
+    exec(program, {"detector": detector})  # noqa: S102  (the page is ours)
+    ids = [int(line.split("]")[0].strip("[ ")) for line in capsys.readouterr().out.splitlines()]
+    assert len(ids) == 8 and len(set(ids[2:])) == 1 and ids[-1] >= 0
+
+
+def test_the_conversions_of_the_page_exist(tmp_path, monkeypatch):
+    (program,) = (block for block in _blocks("python") if "to_coco" in block)
+    pytest.importorskip("supervision")
+    pytest.importorskip("pandas")
+    detector = Detector(WhitePixels(), CLASS_NAMES, (64, 64), (1, 4), log=lambda text: None)
+    cv2.imwrite(str(tmp_path / "street.jpg"), white_box(64, 64, (8, 8, 24, 24)))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Detector, "from_pretrained", lambda weights: detector)
+    exec(program, {"Detector": Detector})  # noqa: S102  (the page is ours)

@@ -1,0 +1,103 @@
+"""Writes the model card of weights: the README.md that the Hugging Face Hub shows, from results.json of their run."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from yolox_jax.errors import UserError
+from yolox_jax.inference.pretrained import Pretrained
+
+_UNDEFINED = -1.0  # COCO's value for an AP without boxes
+_NAMED_CLASSES = 100
+
+
+def read_results(path: Path) -> dict[str, Any] | None:
+    """Reads results.json, which train.py and eval.py write; None if there is no such file.
+
+    Raises:
+      UserError: it cannot be read, or is not such a file.
+    """
+    try:
+        results = json.loads(path.read_text())
+        _rows(results), float(results["AP"]), float(results["AP50"]), int(results["num_images"])
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise UserError(f"{path} is not a results.json ({error!r})", "write it again with eval.py --output") from error
+    return dict(results)
+
+
+def model_card(loaded: Pretrained, file: str, results: dict[str, Any] | None) -> str:
+    """Returns the card as Markdown; `file` is the name of the weights beside it, `results` the content of results.json.
+
+    The license is left to the owner of the weights.
+    """
+    height, width = loaded.size_hw
+    names = ", ".join(_text(name) for name in loaded.class_names[:_NAMED_CLASSES])
+    more = f" … ({len(loaded.class_names)} in all)" if len(loaded.class_names) > _NAMED_CLASSES else ""
+    metrics = "" if results is None else _metrics(loaded, results)
+    table = "" if results is None else _table(results)
+    return f"""---
+library_name: yolox_jax
+pipeline_tag: object-detection
+tags: [object-detection, yolox, jax]
+{metrics}---
+
+# YOLOX-{loaded.name}, {len(loaded.class_names)} classes
+
+A [YOLOX](https://arxiv.org/abs/2107.08430)-{loaded.name} at {height}x{width} (height x width), trained with yolox_jax.
+`{file}` has the tensors under the names of the official PyTorch code, class names and input size in its metadata.
+
+Classes: {names}{more}.
+
+```python
+from yolox_jax import Detector
+
+detector = Detector.from_pretrained("hf://OWNER/NAME")  # or the path of {file}
+print(detector("street.jpg"))
+```
+{table}"""
+
+
+def _metrics(loaded: Pretrained, results: dict[str, Any]) -> str:
+    """Returns the model index, from which the Hub shows numbers beside the card."""
+    entries = "".join(
+        f"    - {{type: {name}, value: {results[name]:.4f}, name: {name}}}\n"
+        for name in ("AP", "AP50")
+        if results[name] != _UNDEFINED
+    )
+    return f"""model-index:
+- name: YOLOX-{loaded.name}
+  results:
+  - task: {{type: object-detection}}
+    dataset: {{type: custom, name: validation set}}
+    metrics:
+{entries}"""
+
+
+def _table(results: dict[str, Any]) -> str:
+    rows = "\n".join(
+        f"| {_text(name)} | {_percent(ap)} | {_percent(ap50)} | {n} |" for name, ap, ap50, n in _rows(results)
+    )
+    return f"""
+## Results
+
+AP {_percent(results["AP"])}, AP50 {_percent(results["AP50"])} on {results["num_images"]} validation images, in percent.
+
+| class | AP | AP50 | boxes |
+|---|---|---|---|
+{rows}
+"""
+
+
+def _rows(results: dict[str, Any]) -> list[tuple[str, float, float, int]]:
+    return [(str(c["name"]), float(c["AP"]), float(c["AP50"]), int(c["num_boxes"])) for c in results["per_class"]]
+
+
+def _percent(value: float) -> str:
+    return "-" if value == _UNDEFINED else f"{100 * value:.1f}"
+
+
+def _text(name: str) -> str:
+    """Escapes what Markdown would not show as it is."""
+    return "".join(f"\\{c}" if c in "|*_`<>[]\\" else " " if c in "\r\n" else c for c in name)

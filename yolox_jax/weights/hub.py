@@ -1,0 +1,70 @@
+"""Files of the Hugging Face Hub: hf://owner/name, hf://owner/name/file, and @revision after the name.
+
+huggingface_hub downloads them into its own cache, resumes, and checks what came. Its environment variables hold:
+HF_HOME, HF_TOKEN, HF_HUB_OFFLINE, and HF_ENDPOINT for a mirror.
+"""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from yolox_jax.errors import UserError
+
+SCHEME = "hf://"
+_DEFAULT_FILE = "model.safetensors"  # the Hub's own name for weights
+_WEIGHTS = (".safetensors", ".pth")
+_ADDRESS = re.compile(r"hf://([\w.-]+/[\w.-]+?)(?:@([\w.-]+))?(?:/([^@]+))?/?")
+
+
+def fetch(address: str, log: Callable[[str], object] = print) -> Path:
+    """Returns the path of a file of the Hub in the cache. Without a file, the weights of the repository are meant.
+
+    Raises:
+      UserError: the address is not of that form, there is no such file, it cannot be downloaded, or the package
+        huggingface_hub is missing.
+    """
+    found = _ADDRESS.fullmatch(address)
+    if found is None:
+        raise UserError(f"{address} is not an address of the Hub", "give hf://owner/name or hf://owner/name/file")
+    try:
+        import huggingface_hub
+        from huggingface_hub import errors
+    except ImportError as error:
+        raise UserError(
+            f"{address} needs the package huggingface_hub ({error})", "pip install huggingface_hub"
+        ) from error
+    repository, revision, file = found.groups()
+    try:
+        path = _fetch(huggingface_hub, errors, repository, revision, file)
+    except (OSError, ValueError, errors.EntryNotFoundError) as error:
+        if isinstance(error, UserError):
+            raise
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(f"{address} cannot be downloaded ({reason})", _advice(error, errors)) from error
+    log(f"{address} is {path}")
+    return path
+
+
+def _fetch(library: Any, errors: Any, repository: str, revision: str | None, file: str | None) -> Path:
+    try:
+        return Path(library.hf_hub_download(repository, file or _DEFAULT_FILE, revision=revision))
+    except errors.EntryNotFoundError as error:
+        if file is not None or isinstance(error, errors.LocalEntryNotFoundError):  # offline, and not in the cache
+            raise
+    there = library.HfApi().list_repo_files(repository, revision=revision)
+    weights = [name for name in there if name.endswith(_WEIGHTS)]
+    if len(weights) != 1:
+        raise UserError(
+            f"{repository} has {len(weights) or 'no'} files of weights: {', '.join(weights or there)[:200]}",
+            f"name the file: {SCHEME}{repository}/FILE",
+        )
+    return Path(library.hf_hub_download(repository, weights[0], revision=revision))
+
+
+def _advice(error: Exception, errors: Any) -> str:
+    if isinstance(error, errors.RepositoryNotFoundError | errors.GatedRepoError):
+        return "check the name; for a private or gated repository, set HF_TOKEN"
+    if isinstance(error, errors.LocalEntryNotFoundError | errors.OfflineModeIsEnabled):
+        return "connect to the network, and unset HF_HUB_OFFLINE; HF_ENDPOINT names a mirror"
+    return "check the address and the network"
