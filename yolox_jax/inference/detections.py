@@ -2,14 +2,21 @@
 
 import collections
 import dataclasses
-from typing import Any
+import importlib
+import math
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from yolox_jax import boxes
+from yolox_jax.errors import UserError
 from yolox_jax.inference.inputs import ImageInput, as_bgr
 from yolox_jax.types import Detections
 from yolox_jax.visualize.drawing import draw_boxes
+
+if TYPE_CHECKING:
+    import pandas
+    import supervision
 
 _PIXELS_PER_SIZE = 800  # pixels of the image's longer side for each step in the size of lines and captions
 
@@ -52,6 +59,62 @@ class ImageDetections:
             {"name": name, "label": int(label), "score": float(score), "box_xyxy": [float(x) for x in box]}
             for name, label, score, box in zip(self.names, self.labels, self.scores, self.boxes_xyxy, strict=True)
         ]
+
+    def to_coco(self, image_id: int | str) -> list[dict[str, Any]]:
+        """Returns COCO's result format: image_id, category_id (the label), bbox xywh, score."""
+        xywh_n4 = boxes.xyxy_to_xywh(self.boxes_xyxy)
+        return [
+            {"image_id": image_id, "category_id": int(label), "bbox": [float(x) for x in box], "score": float(score)}
+            for label, box, score in zip(self.labels, xywh_n4, self.scores, strict=True)
+        ]
+
+    def to_dataframe(self) -> "pandas.DataFrame":
+        """Returns a pandas DataFrame with a row per object: name, label, score, x1, y1, x2, y2.
+
+        Raises:
+          UserError: pandas is not installed.
+        """
+        pandas = _optional("pandas")
+        columns = {"name": self.names, "label": self.labels, "score": self.scores}
+        return pandas.DataFrame(columns | dict(zip(("x1", "y1", "x2", "y2"), self.boxes_xyxy.T, strict=True)))
+
+    def to_supervision(self) -> "supervision.Detections":
+        """Returns supervision's Detections, for its annotators, zones and trackers; class_name is in `data`.
+
+        Raises:
+          UserError: supervision is not installed.
+        """
+        supervision = _optional("supervision")
+        return supervision.Detections(
+            xyxy=self.boxes_xyxy.reshape(-1, 4),
+            confidence=self.scores,
+            class_id=self.labels.astype(int),
+            data={"class_name": np.array(self.names, dtype=str)},
+        )
+
+    def to_yolo_txt(self, image_hw: tuple[int, int], with_scores: bool = False) -> str:
+        """Returns the lines of a YOLO label file: label, center and size as fractions of the image, then the score."""
+        height, width = image_hw
+        cxcywh_n4 = boxes.xyxy_to_cxcywh(self.boxes_xyxy) / np.array([width, height, width, height], np.float32)
+        scores = [f" {score:.6f}" if with_scores else "" for score in self.scores]
+        rows = zip(self.labels, cxcywh_n4, scores, strict=True)
+        return "".join(f"{label} {' '.join(f'{x:.6f}' for x in box)}{score}\n" for label, box, score in rows)
+
+    def crops(self, image_HW3: np.ndarray) -> list[np.ndarray]:
+        """Cuts each object out of the image, at least one pixel of it."""
+        height, width = image_HW3.shape[:2]
+        crops = []
+        for x1, y1, x2, y2 in self.boxes_xyxy:
+            left, top = min(int(x1), width - 1), min(int(y1), height - 1)
+            crops.append(image_HW3[top : max(top + 1, math.ceil(y2)), left : max(left + 1, math.ceil(x2))])
+        return crops
+
+
+def _optional(package: str) -> Any:
+    try:
+        return importlib.import_module(package)
+    except ImportError as error:
+        raise UserError(f"this needs the package {package} ({error})", f"pip install {package}") from error
 
 
 def from_input_pixels(

@@ -19,6 +19,7 @@ from yolox_jax.inference.detector import Detector
 from yolox_jax.inference.export import stablehlo
 from yolox_jax.inference.predict import DetectConfig, predict_images
 from yolox_jax.tools.predict import media
+from yolox_jax.tools.predict.extras import Extras
 from yolox_jax.tools.predict.prediction import Prediction
 
 
@@ -280,3 +281,20 @@ def test_a_folder_has_each_file_once_and_names_the_pictures_that_are_not_read(tm
     found, errors = media.find([f"{tmp_path}/**/*"])
     assert [each.path.name for each in found] == ["a.jpg", "b.jfif", "d.AVIF"]
     assert len(errors) == 1
+
+
+def test_label_files_and_crops_are_written_beside_the_copies(folder, tmp_path):
+    (tmp_path / "out").mkdir()
+    detector = Detector(WhitePixels(), ("black", "a/b"), (64, 64), (1, 4), log=lambda text: None)
+    prediction = Prediction(detector, tmp_path / "out", 2, extras=Extras(tmp_path / "out", labels=True, crops=True))
+    prediction.run([str(folder / "a.png"), str(folder / "sub" / "a.png"), str(folder / "film.avi")])
+    labels = {path.name: path.read_text().splitlines() for path in (tmp_path / "out" / "labels").iterdir()}
+    assert labels.keys() == {"a.txt", "a-2.txt", "film_000000.txt", "film_000001.txt"}
+    label, *box, score = map(float, labels["a.txt"][0].split())
+    assert label == 1 and 0 < score <= 1
+    np.testing.assert_allclose(box, [16 / 64, 16 / 64, 16 / 64, 16 / 64], atol=1 / 64)
+    crops = {path.parent.name: path.parent for path in (tmp_path / "out" / "crops").rglob("*.jpg")}
+    assert list(crops) == ["a_b"]
+    names = sorted(path.name for path in crops["a_b"].iterdir())
+    assert names == ["a-0.jpg", "a-2-0.jpg", "film_000000-0.jpg", "film_000001-0.jpg"]
+    assert cv2.imread(str(crops["a_b"] / "a-0.jpg")).mean() > 200

@@ -2,7 +2,8 @@
 
 A path is an image, a video, a folder of them, a quoted pattern such as "photos/**/*.jpg", or the number of a webcam,
 which runs until Ctrl-C. Writes an annotated copy of each input, and predictions.json, also after Ctrl-C or an error:
-its field is_complete is then false. Inputs that cannot be read are reported and skipped; the exit code is then 1.
+its field is_complete is then false. --save_txt adds label files, --save_crop a picture of each object. Inputs that
+cannot be read are reported and skipped; the exit code is then 1.
 
 Several processes, started with the same paths, share the inputs (--coordinator); each writes the copies of its own, and
 process 0 writes predictions.json, in which is_complete is true only if the results of all processes are there.
@@ -25,6 +26,7 @@ from yolox_jax.cli.terminal import parse_flags, quiet_libraries
 from yolox_jax.data.prefetch import Shard
 from yolox_jax.errors import writing
 from yolox_jax.inference.detector import Detector
+from yolox_jax.tools.predict.extras import Extras
 from yolox_jax.tools.predict.prediction import Prediction
 from yolox_jax.training import hosts
 
@@ -43,6 +45,8 @@ _TTA = flags.DEFINE_boolean("tta", None, "Test-time augmentation: also detect in
 _MAX_FRAMES = flags.DEFINE_integer(
     "max_frames", None, "Stop each video or webcam after this many frames.", lower_bound=1
 )
+_SAVE_TXT = flags.DEFINE_boolean("save_txt", False, "Also write labels/NAME.txt in YOLO's format, with scores.")
+_SAVE_CROP = flags.DEFINE_boolean("save_crop", False, "Also write each object to crops/CLASS/NAME-NUMBER.jpg.")
 
 
 def main(argv: list[str]) -> None:
@@ -63,7 +67,8 @@ def main(argv: list[str]) -> None:
             batch_size=_BATCH_SIZE.value,
         )
         shard = Shard(jax.process_index(), jax.process_count())
-        prediction = Prediction(detector, output, _MAX_FRAMES.value, shard)
+        extras = Extras(output, _SAVE_TXT.value, _SAVE_CROP.value)
+        prediction = Prediction(detector, output, _MAX_FRAMES.value, shard, extras)
         _write(prediction, output, is_complete=False)  # in place of an earlier one, in case this process is killed
         is_complete = False
         try:

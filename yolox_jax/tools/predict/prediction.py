@@ -14,6 +14,7 @@ from yolox_jax.cli.terminal import print_progress
 from yolox_jax.data.prefetch import Shard
 from yolox_jax.inference.detections import ImageDetections
 from yolox_jax.inference.detector import Detector
+from yolox_jax.tools.predict.extras import Extras
 from yolox_jax.tools.predict.media import Media, MediaError, Video, VideoWriter, find, read_image
 from yolox_jax.visualize import sheets
 
@@ -26,13 +27,21 @@ class Prediction:
     Of several processes each takes every n-th input; `combine` brings their results together.
     """
 
-    def __init__(self, detector: Detector, output: Path, max_frames: int | None = None, shard: Shard = Shard()):
+    def __init__(
+        self,
+        detector: Detector,
+        output: Path,
+        max_frames: int | None = None,
+        shard: Shard = Shard(),
+        extras: Extras | None = None,
+    ):
         self._entries: list[tuple[int, dict[str, Any]]] = []  # with the number of the input, in the order of all
         self._unreadable: list[tuple[int, str]] = []
         self._detector = detector
         self._output = output
         self._max_frames = max_frames
         self._shard = shard
+        self._extras = extras or Extras(output)
         self._batch_size = detector.batch_sizes[-1]
 
     @property
@@ -103,6 +112,7 @@ class Prediction:
         found = self._detector.detect_bgr([image for *_, image in read], self._batch_size)
         for (number, each, copy, image), in_image in zip(read, found, strict=True):
             sheets.write_picture(copy, in_image.draw_bgr(image))
+            self._extras.write(copy.stem, image, in_image)
             self._entries.append((number, _entry(each, image, in_image)))
 
     def _video(self, number: int, media: Media, copy: Path) -> None:
@@ -120,6 +130,7 @@ class Prediction:
                 for frames in _batches(itertools.islice(video, self._max_frames), batch_size):
                     for frame, found in zip(frames, self._detector.detect_bgr(frames, batch_size), strict=True):
                         writer.write(found.draw_bgr(frame))
+                        self._extras.write(f"{copy.stem}_{num_done:06}", frame, found)
                         self._entries.append((number, {**_entry(media, frame, found), "frame": num_done}))
                         num_done += 1
                     print_progress(num_done, num_all, f"{media.name}: detected in", "frames")
