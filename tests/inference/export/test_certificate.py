@@ -193,8 +193,9 @@ def test_the_program_verifies_what_it_exported_and_refuses_a_changed_file(tmp_pa
         assert certificate.compare(certified, run).is_within(certified.bound)
         assert certified.num_detections > 3 or "raw" in file
     model = onnx.load(tmp_path / "a.onnx")
-    weights = next(each for each in model.graph.initializer if len(each.dims) == 4)
-    weights.raw_data = (onnx.numpy_helper.to_array(weights) * np.float32(1.5)).tobytes()
+    boxes = next(node for node in model.graph.node if node.name == "head.reg_preds.0")
+    bias = next(each for each in model.graph.initializer if each.name == boxes.input[2])
+    bias.raw_data = (onnx.numpy_helper.to_array(bias) + np.float32(0.1)).tobytes()  # strides: 0.8 pixels
     onnx.save(model, tmp_path / "changed.onnx")
     refused = programs.run(export, ["--verify=changed.onnx"], tmp_path, 1)
     assert "error: changed.onnx does not find what its weights find: " in refused.stderr
