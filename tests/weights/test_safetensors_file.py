@@ -91,8 +91,8 @@ def test_missing_and_unfit_files_are_named(path, state_dict, tmp_path):
     safetensors_file.save(tmp_path / "few.safetensors", state_dict, few)
     with pytest.raises(UserError, match="names 3 classes, but its tensors predict 80: export it again"):
         load.read_official(str(tmp_path / "few.safetensors"))
-    with pytest.raises(UserError, match="no/x.safetensors cannot be written"):
-        safetensors_file.save(tmp_path / "no" / "x.safetensors", {"a": np.zeros(3)}, _ABOUT)
+    with pytest.raises(UserError, match="few.safetensors/x.safetensors cannot be written"):
+        safetensors_file.save(tmp_path / "few.safetensors" / "x.safetensors", {"a": np.zeros(3)}, _ABOUT)
 
 
 def test_numbers_that_are_not_finite_are_refused(state_dict, tmp_path):

@@ -21,10 +21,11 @@ from typing import Any, cast
 import numpy as np
 from absl import app, flags
 
+from yolox_jax import storage
 from yolox_jax.cli.input_size import parse_size
 from yolox_jax.cli.outputs import output_file
 from yolox_jax.cli.terminal import parse_flags, quiet_libraries, user_errors
-from yolox_jax.errors import UserError, writing
+from yolox_jax.errors import UserError
 from yolox_jax.inference import pretrained
 from yolox_jax.inference.export import certificate, model_card, runtimes
 from yolox_jax.inference.export.certificate import Certificate
@@ -143,8 +144,7 @@ def _write_card(card: Path, loaded: Pretrained, file: str) -> None:
     results = None if checkpoint is None else model_card.read_results(checkpoint.parent.parent / "results.json")
     if results is None:
         _log.warning("%s has no results.json, so the model card has no AP", _WEIGHTS.value)
-    with writing(card):
-        card.write_text(model_card.model_card(loaded, file, results))
+    storage.write_bytes(card, model_card.model_card(loaded, file, results).encode())
     print(f"{_CARD.value}: model card")
 
 

@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from yolox_jax import storage
 from yolox_jax.detection.anchors import check_size
-from yolox_jax.errors import NotFoundError, UserError, writing
+from yolox_jax.errors import NotFoundError, UserError
 from yolox_jax.weights import strict_json
 from yolox_jax.weights.strict_json import FieldError
 
@@ -40,8 +41,7 @@ def save(path: str | Path, state_dict: Mapping[str, np.ndarray], about: About) -
     """
     values = about.model, json.dumps(about.class_names), json.dumps(about.size_hw), about.sixteen_bit
     data = _library().save(dict(state_dict), metadata=_LAYOUT | dict(zip(_ABOUT, values, strict=True)))
-    with writing(path):
-        Path(path).write_bytes(data)
+    storage.write_bytes(Path(path), data)
 
 
 def load(path: str | Path) -> tuple[dict[str, np.ndarray], About | None]:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from yolox_jax import storage
 from yolox_jax.errors import writing
 from yolox_jax.inference.detections import ImageDetections
 from yolox_jax.visualize import sheets
@@ -31,7 +32,7 @@ class Extras:
             path = self._labels / f"{name}.txt"
             with writing(path):
                 self._labels.mkdir(exist_ok=True)
-                path.write_text(found.to_yolo_txt(image_HW3.shape[:2], with_scores=True))
+                storage.write_bytes(path, found.to_yolo_txt(image_HW3.shape[:2], with_scores=True).encode())
         if self._crops is not None:
             for number, (class_name, crop) in enumerate(zip(found.names, found.crops(image_HW3), strict=True)):
                 folder = self._crops / (_NO_FOLDER_NAME.sub("_", class_name) or "_")
