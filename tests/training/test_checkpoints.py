@@ -2,6 +2,8 @@
 
 import json
 import logging
+import os
+import resource
 import shutil
 
 import jax
@@ -52,6 +54,14 @@ def run(saved_run, tmp_path):
     """A copy of that run, which a test may damage."""
     workdir, state = saved_run
     return shutil.copytree(workdir, tmp_path / "run"), state
+
+
+def test_too_few_files_that_may_be_opened_are_known_before_a_save(tmp_path, monkeypatch):
+    checkpoints, limit = Checkpoints(tmp_path), len(os.listdir("/proc/self/fd")) + 15
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (limit, limit))
+    with pytest.raises(UserError, match=rf"of {limit} files .* are open, and saving .* at least 20: raise the limit"):
+        checkpoints.save(toy.create_state(), toy.meta(1))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_state_is_restored_bit_for_bit_on_another_mesh(run):

@@ -20,7 +20,7 @@ from orbax.checkpoint import checkpoint_managers
 
 from yolox_jax.errors import UserError
 from yolox_jax.storage import Location
-from yolox_jax.training import hosts
+from yolox_jax.training import hosts, open_files
 from yolox_jax.training.loss_scale import LossScale
 from yolox_jax.training.run_directory import DAMAGED, check_path, keep_damaged, write_atomically, writing
 from yolox_jax.training.slices import Slices
@@ -36,6 +36,8 @@ logger = logging.getLogger("yolox_jax.training")
 _T = TypeVar("_T")
 
 _ARRAY_ITEMS = ("ema", "raw", "train")
+# With fewer a save fails, and with 16 only after orbax has waited five minutes for its own threads.
+_MIN_FILES = 20
 _SAVE_SECONDS = 24 * 3600  # a bucket may be away for long; orbax's own limit would end the run after twenty minutes
 _LOSS_SCALE = "loss_scale"  # an item of its own, so that the others are the same for every compute dtype
 
@@ -102,7 +104,9 @@ class Checkpoints:
 
         Raises:
           CheckpointError: this save or the previous one failed.
+          UserError: this process may not open enough files.
         """
+        open_files.check_free(_MIN_FILES, "saving a checkpoint")
         # Process 0 decides: on disks of their own, the others have no finished checkpoints. Not orbax, which counts
         # folders of other names and without content.
         is_saved = hosts.broadcast_from_primary(meta.step not in self._unreadable and meta.step in self.steps())
