@@ -15,6 +15,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from yolox_jax import boxes
 from yolox_jax.augment import geometry
 from yolox_jax.data import images
 from yolox_jax.data.sources.shapes import ShapesSource
@@ -215,20 +216,14 @@ def _pair(expected: Found, found: Found) -> list[tuple[int, int]]:
     """Pairs each expected detection, best first, with the one of its class that overlaps it most."""
     pairs: list[tuple[int, int]] = []
     free = set(range(len(found.scores)))
-    for i, box in enumerate(expected.boxes_xyxy):
-        overlaps = {j: _iou(box, found.boxes_xyxy[j]) for j in free if found.labels[j] == expected.labels[i]}
-        best = max(overlaps, key=lambda j: overlaps[j], default=None)
-        if best is not None and overlaps[best] >= _SAME_OBJECT:
+    intersection_NM, union_NM = boxes.pairwise_intersection_and_union(expected.boxes_xyxy, found.boxes_xyxy)
+    for i, overlap_M in enumerate(intersection_NM / np.maximum(union_NM, 1e-9)):
+        same_class = [j for j in free if found.labels[j] == expected.labels[i] and overlap_M[j] >= _SAME_OBJECT]
+        if same_class:
+            best = max(same_class, key=overlap_M.__getitem__)
             pairs.append((i, best))
             free.remove(best)
     return pairs
-
-
-def _iou(a: np.ndarray, b: np.ndarray) -> float:
-    width, height = np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2])
-    both = max(width, 0.0) * max(height, 0.0)
-    either = np.prod(a[2:] - a[:2]) + np.prod(b[2:] - b[:2]) - both
-    return float(both / either) if either > 0 else 0.0
 
 
 def _shown(found: Found, i: int, class_names: tuple[str, ...]) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 
 from yolox_jax.errors import UserError
 from yolox_jax.inference.pretrained import Pretrained
+from yolox_jax.weights import safetensors_file
 
 _UNDEFINED = -1.0  # COCO's value for an AP without boxes
 _NAMED_CLASSES = 100
@@ -37,6 +38,7 @@ def model_card(loaded: Pretrained, file: str, results: dict[str, Any] | None) ->
     more = f" … ({len(loaded.class_names)} in all)" if len(loaded.class_names) > _NAMED_CLASSES else ""
     metrics = "" if results is None else _metrics(loaded, results)
     table = "" if results is None else _table(results)
+    metadata = ", class names and input size in its metadata" if file.endswith(safetensors_file.ENDING) else ""
     return f"""---
 library_name: yolox_jax
 pipeline_tag: object-detection
@@ -45,8 +47,8 @@ tags: [object-detection, yolox, jax]
 
 # YOLOX-{loaded.name}, {len(loaded.class_names)} classes
 
-A [YOLOX](https://arxiv.org/abs/2107.08430)-{loaded.name} at {height}x{width} (height x width), trained with yolox_jax.
-`{file}` has the tensors under the names of the official PyTorch code, class names and input size in its metadata.
+A [YOLOX](https://arxiv.org/abs/2107.08430)-{loaded.name} for images of {height}x{width} pixels (height x width).
+`{file}` has the tensors under the names of the official PyTorch code{metadata}.
 
 Classes: {names}{more}.
 
@@ -56,6 +58,9 @@ from yolox_jax import Detector
 detector = Detector.from_pretrained("hf://OWNER/NAME")  # or the path of {file}
 print(detector("street.jpg"))
 ```
+
+To adapt it to data of your own: `python train.py --config=configs/finetune.py --config.model={loaded.name}
+--config.init_from=hf://OWNER/NAME --config.data.root=DIR`.
 {table}"""
 
 

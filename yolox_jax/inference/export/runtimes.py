@@ -11,7 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from yolox_jax import boxes
-from yolox_jax.detection import nms
 from yolox_jax.detection.anchors import decode, make_anchors
 from yolox_jax.errors import UserError
 from yolox_jax.inference.export import certificate, exported_file, stablehlo
@@ -48,10 +47,21 @@ def select(boxes_BA4: np.ndarray, prob_BAC: np.ndarray, config: DetectConfig) ->
     index_BN = np.argsort(-score_BA, axis=1, kind="stable")[:, :num_candidates]
     box_BN4 = np.take_along_axis(boxes_BA4, index_BN[..., None], axis=1)
     score_BN, label_BN = (np.take_along_axis(each, index_BN, axis=1) for each in (score_BA, label_BA))
-    images = zip(*map(jnp.asarray, (box_BN4, label_BN, score_BN >= config.conf)), strict=True)
-    kept_BN = np.stack([nms.keep_mask(box_N4, label_N, mask_N, config.iou) for box_N4, label_N, mask_N in images])
+    images = zip(box_BN4, label_BN, score_BN >= config.conf, strict=True)
+    kept_BN = np.stack([_keep_mask(box_N4, label_N, mask_N, config.iou) for box_N4, label_N, mask_N in images])
     kept_BN &= np.cumsum(kept_BN, axis=1) <= config.max_detections
     return Detections(box_BN4, score_BN, label_BN, kept_BN)  # type: ignore[arg-type]  # numpy for jax arrays
+
+
+def _keep_mask(boxes_N4: np.ndarray, label_N: np.ndarray, mask_N: np.ndarray, iou: float) -> np.ndarray:
+    """Greedy NMS, best box first, as detection/nms.py: in numpy, so that nothing is compiled for a few images."""
+    intersection_NN, union_NN = boxes.pairwise_intersection_and_union(boxes_N4, boxes_N4)
+    suppresses_NN = (intersection_NN > iou * union_NN) & (label_N[:, None] == label_N[None, :])
+    kept_N = mask_N.copy()
+    for i in np.flatnonzero(mask_N):
+        if kept_N[i]:
+            kept_N[i + 1 :] &= ~suppresses_NN[i, i + 1 :]
+    return kept_N
 
 
 def without_certificate(path: str | Path) -> UserError:
