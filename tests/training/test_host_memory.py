@@ -22,27 +22,38 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 
 _TRIM = """
+import sys
+from types import SimpleNamespace
+
 import numpy as np
 from yolox_jax.training import host_memory
+
+def program(temporaries):
+    return SimpleNamespace(memory_analysis=lambda: SimpleNamespace(temp_size_in_bytes=temporaries))
 
 host_memory.keep_freed_memory()
 for size in (24, 25, 26):
     np.ones(1 << size)
 print(host_memory._resident_bytes())
 host_memory.trim_memory()
+host_memory.make_room(program(temporaries=1 << 20))
 print(host_memory._resident_bytes())
-host_memory._total_bytes = lambda: 1 << 29
-host_memory.trim_memory()
+if sys.argv[1] == "scarce":
+    host_memory._total_bytes = lambda: 1 << 29
+    host_memory.trim_memory()
+else:
+    host_memory.make_room(program(temporaries=3 << 30))
 print(host_memory._resident_bytes())
 """
 _needs_glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's malloc can be tuned")
 
 
 @_needs_glibc
-def test_kept_memory_is_returned_when_memory_is_scarce():
-    run = subprocess.run([sys.executable, "-c", _TRIM], capture_output=True, text=True, check=True)
-    kept, with_plenty, with_little = map(int, run.stdout.split())
-    assert min(kept, with_plenty) > 1 << 29 > with_little
+@pytest.mark.parametrize("when", ["scarce", "before a large step of another size"])
+def test_kept_memory_is_returned(when):
+    run = subprocess.run([sys.executable, "-c", _TRIM, when], capture_output=True, text=True, check=True)
+    kept, with_plenty, returned = map(int, run.stdout.split())
+    assert min(kept, with_plenty) > 1 << 29 > returned
 
 
 @_needs_glibc

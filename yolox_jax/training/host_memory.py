@@ -1,13 +1,15 @@
-"""Keeps the memory that XLA:CPU frees after each step for the next one, until memory runs short."""
+"""Keeps the memory that XLA:CPU frees after each step for the next one, but not for a step of another size."""
 
 import ctypes
 import os
 import platform
 from pathlib import Path
+from typing import Any
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8  # glibc's malloc.h
 _NEVER = 2**31 - 1
 _CONTAINER_LIMIT = Path("/sys/fs/cgroup/memory.max")
+_ENOUGH = 3 * 10**9  # bytes: while less is held, keeping is free
 
 
 def keep_freed_memory() -> None:
@@ -26,12 +28,22 @@ def keep_freed_memory() -> None:
 
 
 def trim_memory() -> None:
-    """Returns kept memory to the system if this process holds more than half of all memory.
+    """Returns kept memory to the system if this process holds more than half of all memory."""
+    _trim_above(_total_bytes() / 2)
 
-    The blocks of different image sizes cannot replace each other, so kept memory grows with every size of multi-scale
-    training (benchmarks/NOTES.md).
+
+def make_room(program: Any) -> None:
+    """Returns kept memory to the system before a compiled program of another image size runs, unless both are small.
+
+    The blocks of different sizes cannot replace each other, so kept memory would grow with every size of multi-scale
+    training. The system then maps and zeroes the pages of one step anew (benchmarks/NOTES.md).
     """
-    if platform.libc_ver()[0] == "glibc" and _resident_bytes() > _total_bytes() / 2:
+    memory = program.memory_analysis()
+    _trim_above(min(_ENOUGH, _total_bytes() / 2) - (memory.temp_size_in_bytes if memory else 0))
+
+
+def _trim_above(most_bytes: float) -> None:
+    if platform.libc_ver()[0] == "glibc" and _resident_bytes() > most_bytes:
         ctypes.CDLL(None).malloc_trim(0)
 
 
