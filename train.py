@@ -36,7 +36,7 @@ from yolox_jax.models.folding import fold_batch_norm, folded_shapes
 from yolox_jax.training import compilation, history, hosts, parallel, resume, state, trackers
 from yolox_jax.training.checkpoints import Checkpoints
 from yolox_jax.training.history import History
-from yolox_jax.training.host_memory import keep_freed_memory, make_room, trim_memory
+from yolox_jax.training.host_memory import RoomForSteps, keep_freed_memory, trim_memory
 from yolox_jax.training.interruption import Stopped, StopRequest, sigterm_ends, sigterm_noted, stop_request
 from yolox_jax.training.open_directory import RunDirectory, opened
 from yolox_jax.training.profiling import StepTrace
@@ -194,7 +194,7 @@ def loop(run: Run, train_state: TrainState, past: History, programs: compilation
     config, schedule, checkpoints, first_step = run.config, run.schedule, run.checkpoints, past.num_steps
     log = _open_log(run, past)
     trace = StepTrace(run.directory.path / "profile", first_step, config.profile)
-    result = last_size_hw = None
+    result, make_room = None, RoomForSteps()
     with stop_request() as stop, programs, run.loader, trace, contextlib.closing(log), contextlib.closing(checkpoints):
         session = Session(log, programs, stop)
         run.save_due.note_save()  # config.checkpoint.every_minutes counts from here
@@ -210,9 +210,7 @@ def loop(run: Run, train_state: TrainState, past: History, programs: compilation
                 run_step = programs.get(size_hw, give_up=stop.is_urgent)
             if run_step is None:  # stopped while it was compiling
                 _save_and_stop(run, session, train_state, step)
-            if size_hw != last_size_hw:
-                make_room(run_step)
-                last_size_hw = size_hw
+            make_room(run_step)
             loaded = next(batches)
             if step in (0, schedule.no_aug_step):
                 shown = loaded, run.train_source.class_names, config.hsv.multiplies
@@ -233,9 +231,7 @@ def loop(run: Run, train_state: TrainState, past: History, programs: compilation
                 _save(run, session, train_state, step + 1)
             if evaluating:
                 result = _evaluate_step(run, session, train_state, step)
-        if result is None:  # nothing was left to train
-            result = _evaluate(run, session, train_state)
-    return result
+        return result or _evaluate(run, session, train_state)  # None: nothing was left to train
 
 
 def _open_log(run: Run, past: History) -> RunLog:

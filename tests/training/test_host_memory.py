@@ -36,13 +36,14 @@ for size in (24, 25, 26):
     np.ones(1 << size)
 print(host_memory._resident_bytes())
 host_memory.trim_memory()
-host_memory.make_room(program(temporaries=1 << 20))
+make_room = host_memory.RoomForSteps()
+make_room(program(temporaries=1 << 20))
 print(host_memory._resident_bytes())
 if sys.argv[1] == "scarce":
     host_memory._total_bytes = lambda: 1 << 29
     host_memory.trim_memory()
 else:
-    host_memory.make_room(program(temporaries=3 << 30))
+    make_room(program(temporaries=3 << 30))
 print(host_memory._resident_bytes())
 """
 _needs_glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's malloc can be tuned")

@@ -32,14 +32,21 @@ def trim_memory() -> None:
     _trim_above(_total_bytes() / 2)
 
 
-def make_room(program: Any) -> None:
-    """Returns kept memory to the system before a compiled program of another image size runs, unless both are small.
+class RoomForSteps:
+    """Returns kept memory to the system before a step of another image size runs, unless both are small.
 
     The blocks of different sizes cannot replace each other, so kept memory would grow with every size of multi-scale
     training. The system then maps and zeroes the pages of one step anew (benchmarks/NOTES.md).
     """
-    memory = program.memory_analysis()
-    _trim_above(min(_ENOUGH, _total_bytes() / 2) - (memory.temp_size_in_bytes if memory else 0))
+
+    def __init__(self) -> None:
+        self._last: Any = None
+
+    def __call__(self, program: Any) -> None:
+        """Takes the compiled program of the next step; the same one again costs nothing."""
+        if program is not self._last:
+            self._last, memory = program, program.memory_analysis()
+            _trim_above(min(_ENOUGH, _total_bytes() / 2) - (memory.temp_size_in_bytes if memory else 0))
 
 
 def _trim_above(most_bytes: float) -> None:
