@@ -24,7 +24,7 @@ from yolox_jax.weights import hub
 found = []
 for address in sys.argv[1:]:
     try:
-        found.append(str(hub.fetch(address, lambda line: None)))
+        found.append(str(hub.fetch(address)))
     except UserError as error:
         found.append(f"error: {error}")
 print(json.dumps(found))

@@ -41,7 +41,7 @@ def local_file(spec: str, log: Callable[[str], object] = print) -> str:
       UserError: the file cannot be downloaded, or the cache folder cannot be written.
     """
     if spec.startswith(hub.SCHEME):
-        return str(hub.fetch(spec, log))
+        return str(hub.fetch(spec))
     if is_url(spec):
         return str(fetch_url(spec, log=log))
     path = storage.resolve(spec)

@@ -5,7 +5,6 @@ HF_HOME, HF_TOKEN, HF_HUB_OFFLINE, and HF_ENDPOINT for a mirror.
 """
 
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ _WEIGHTS = (".safetensors", ".pth")
 _ADDRESS = re.compile(r"hf://([\w.-]+/[\w.-]+?)(?:@([\w.-]+))?(?:/([^@]+))?/?")
 
 
-def fetch(address: str, log: Callable[[str], object] = print) -> Path:
+def fetch(address: str) -> Path:
     """Returns the path of a file of the Hub in the cache. Without a file, the weights of the repository are meant.
 
     Raises:
@@ -36,14 +35,12 @@ def fetch(address: str, log: Callable[[str], object] = print) -> Path:
         ) from error
     repository, revision, file = found.groups()
     try:
-        path = _fetch(huggingface_hub, errors, repository, revision, file)
+        return _fetch(huggingface_hub, errors, repository, revision, file)
     except (OSError, ValueError, errors.EntryNotFoundError) as error:
         if isinstance(error, UserError):
             raise
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(f"{address} cannot be downloaded ({reason})", _advice(error, errors)) from error
-    log(f"{address} is {path}")
-    return path
 
 
 def _fetch(library: Any, errors: Any, repository: str, revision: str | None, file: str | None) -> Path:
