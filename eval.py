@@ -22,8 +22,11 @@ from yolox_jax.cli.same_weights import agreed
 from yolox_jax.cli.terminal import joined, print_progress, quiet_libraries, run_program
 from yolox_jax.data.sources.open import check_classes
 from yolox_jax.detection.anchors import check_size
+from yolox_jax.errors import UserError
 from yolox_jax.evaluation import plots
+from yolox_jax.evaluation.diagnosis import diagnose
 from yolox_jax.evaluation.evaluate import EvalResult, check_metric, evaluate
+from yolox_jax.evaluation.report import Evaluated, write_report
 from yolox_jax.inference.predict import make_predict
 from yolox_jax.mesh import check_batch_size, make_mesh, place, platform_of
 from yolox_jax.models.folding import fold_batch_norm
@@ -39,8 +42,11 @@ _CONFIG = config_flags.DEFINE_config_file(
 _WEIGHTS = flags.DEFINE_string("weights", None, "A run directory, a checkpoint, a .pth file, or a name like yolox_s.")
 _OUTPUT = flags.DEFINE_string("output", None, "A JSON file for the numbers.")
 _PLOTS = flags.DEFINE_string(
-    "plots", None, "A folder for curves, the confusion matrix, a table of the classes and the worst images."
+    "plots",
+    None,
+    "A folder for curves, the confusion matrix, tables, the worst images, and report.html with all of it.",
 )
+_AGAINST = flags.DEFINE_string("against", None, "Other weights, with which the report of --plots compares the first.")
 _DETECTIONS = flags.DEFINE_string("detections", None, "A JSON file for all detections, in COCO's result format.")
 
 
@@ -82,35 +88,48 @@ def main() -> None:
             output_file(_DETECTIONS.value if writes else None) as detections,
             output_folder(_PLOTS.value if writes else None) as plots_folder,
         ):
+            if _AGAINST.value and not _PLOTS.value:
+                raise UserError("--against compares in the report of --plots", "add --plots=DIR, or leave it out")
             if plots_folder:
                 plots.prepare(plots_folder)
-            weights, flag = find_weights(agreed(str(_WEIGHTS.value))), flags.FLAGS["config"]
-            weights = dataclasses.replace(weights, spec=str(_WEIGHTS.value))  # the results name what was given
-            config = as_trained(_CONFIG.value, weights, config_flags.get_override_values(flag))
-            result, source = run(config, weights)
-            if writes:
-                report(result, source, weights, output, detections, plots_folder)
+            # Every process reads the same checkpoint; the results name what was given.
+            both = [
+                dataclasses.replace(find_weights(agreed(spec)), spec=spec)
+                for spec in (str(_WEIGHTS.value), _AGAINST.value)
+                if spec
+            ]
+            given = config_flags.get_override_values(flags.FLAGS["config"])
+            runs: list[tuple[FoundWeights, EvalResult, Source]] = []
+            for weights in both:
+                result, source = run(as_trained(_CONFIG.value, weights, given), weights)
+                if writes:
+                    report(result, weights, *((output, detections) if not runs else (None, None)))
+                runs.append((weights, result, source))
+            if writes and plots_folder:
+                plot(plots_folder, runs)
         hosts.barrier("results")  # the others wait for the plots
 
 
-def report(
-    result: EvalResult,
-    source: Source,
-    weights: FoundWeights,
-    output: Path | None,
-    detections: Path | None,
-    plots_folder: Path | None,
-) -> None:
-    """Prints the result and writes the files that are not None: the plots last, which an error would keep."""
+def report(result: EvalResult, weights: FoundWeights, output: Path | None, detections: Path | None) -> None:
+    """Prints the result and writes the files that are not None, before the plots, which an error would keep."""
     speed = f", {result.images_per_second:.1f} images/s" if result.images_per_second else ""
     print(f"\n{result.ap.table()}\n\n{result.num_images} images{speed}")
     if output:
         result.write(output, identify(weights))
     if detections:
         storage.write_bytes(detections, json.dumps(result.detections).encode())
-    if plots_folder:
-        best = plots.write_plots(plots_folder, source, result.detections).best
-        print(f"plots are in {_PLOTS.value}; best F1 {best.f1:.3f} at score threshold {best.threshold:.3f}")
+
+
+def plot(folder: Path, runs: list[tuple[FoundWeights, EvalResult, Source]]) -> None:
+    """Writes the plots of the first run, and the report of all."""
+    shown: list[Evaluated] = []
+    for weights, result, source in runs:
+        diagnosis = diagnose(source.ground_truth(), result.detections)
+        pictures = plots.draw(diagnosis, source) if shown else plots.write_plots(folder, diagnosis, source)
+        shown.append(Evaluated(weights.spec, result.ap, result.num_images, diagnosis, pictures))
+    write_report(folder / "report.html", *shown)
+    best = shown[0].diagnosis.best
+    print(f"plots are in {_PLOTS.value}; best F1 {best.f1:.3f} at score threshold {best.threshold:.3f}")
 
 
 if __name__ == "__main__":

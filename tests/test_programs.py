@@ -59,9 +59,10 @@ def test_eval_prints_the_last_aps_of_training_and_writes_detections_and_plots(ru
     cwd, output = run
     arguments = [a for a in programs.arguments(data) if "epochs" not in a]
     arguments += ["--weights=runs/first", "--output=again.json", "--detections=found.json", "--plots=plots"]
+    arguments += ["--against=runs/first/last"]
     finished = programs.run("eval.py", arguments, cwd)
     assert finished.returncode == 0, finished.stderr
-    assert _ap_lines(finished.stdout) == _ap_lines(output) != []
+    assert _ap_lines(finished.stdout) == 2 * _ap_lines(output) != []  # of both weights, which are the same
     first = json.loads((cwd / "runs" / "first" / "results.json").read_text())
     again = json.loads((cwd / "again.json").read_text())
     assert again.pop("weights") == "runs/first"
@@ -72,6 +73,7 @@ def test_eval_prints_the_last_aps_of_training_and_writes_detections_and_plots(ru
     detections = json.loads((cwd / "found.json").read_text())
     assert "plots are in plots; best F1" in finished.stdout
     assert cv2.imread(str(cwd / "plots" / "confusion.png")) is not None
+    assert "<title>runs/first against runs/first/last</title>" in (cwd / "plots" / "report.html").read_text()
     assert detections and {detection["category_id"] for detection in detections} <= {10, 20, 30, 40}
 
 

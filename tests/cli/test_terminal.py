@@ -136,8 +136,7 @@ def test_a_name_cannot_act_on_the_terminal(monkeypatch, name):
 
 @pytest.mark.slow  # imports all of eval.py
 def test_an_error_in_the_plots_loses_neither_numbers_nor_detections(tmp_path):
-    program = """
-from pathlib import Path
+    program = f"""
 import eval as program
 from yolox_jax.evaluation.ap_result import ApResult
 from yolox_jax.evaluation.evaluate import EvalResult
@@ -145,11 +144,12 @@ from yolox_jax.evaluation.evaluate import EvalResult
 def broken(*args):
     raise RuntimeError("no font")
 
-program.plots.write_plots, program.identify = broken, lambda weights: {}
-ApResult.table, ApResult.as_dict = lambda self: "", lambda self: {"AP": 0.5}
-program.flags.FLAGS(["eval"])
-result = EvalResult(object.__new__(ApResult), [{"score": 1}], 1, None)
-program.report(result, None, None, Path("results.json"), Path("found.json"), Path("plots"))
+program.plot, program.identify, program.find_weights = broken, lambda weights: {{}}, lambda spec: None
+result = EvalResult(ApResult({{"AP": 0.5}}, ()), [{{"score": 1}}], 1, None)
+program.as_trained, program.run = lambda *_: None, lambda *_: (result, None)
+outputs = ["--output=results.json", "--detections=found.json", "--plots=plots"]
+program.flags.FLAGS(["eval", "--config={programs.ROOT}/configs/quickstart.py", "--weights=x", *outputs])
+program.main()
 """
     command = [sys.executable, "-c", program]
     ended = subprocess.run(

@@ -29,7 +29,8 @@ def detections(source):
 
 def test_every_file_is_written_and_the_table_shows_the_known_mistakes(source, detections, tmp_path):
     plots.prepare(tmp_path / "a" / "b")
-    diagnosis = plots.write_plots(tmp_path / "a" / "b", source, detections)
+    diagnosis = diagnose(source.ground_truth(), detections)
+    plots.write_plots(tmp_path / "a" / "b", diagnosis, source)
     for name in ("precision_recall.png", "f1.png", "confusion.png", "worst_images.jpg"):
         assert cv2.imread(str(tmp_path / "a" / "b" / name)).std() > 5, name
     with (tmp_path / "a" / "b" / "per_class.csv").open(newline="") as stream:
@@ -80,7 +81,7 @@ def test_many_classes_are_plotted_without_names():
 
 
 def test_plots_are_written_without_detections_and_without_ground_truth(source, tmp_path):
-    plots.write_plots(tmp_path, source, [])
+    plots.write_plots(tmp_path, diagnose(source.ground_truth(), []), source)
     truth = source.ground_truth() | {"annotations": []}
     plots.confusion(diagnose(truth, []))
     plots.f1(diagnose(truth, []))

@@ -23,6 +23,8 @@ class ApResult:
 
     stats: dict[str, float]
     per_class: tuple[ClassAp, ...]  # in the order of the labels
+    # Of each class, AP of small, medium and large boxes; empty if the metric has no sizes. Not in results.json.
+    class_ap_by_size: tuple[tuple[float, ...], ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Returns the content of results.json."""

@@ -52,7 +52,9 @@ def compute_ap(ground_truth: Mapping[str, Any], detections: Sequence[Mapping[str
     )
     score_N = np.array([box["score"] for box in detections], np.float64)
     columns = found.image_N, found.xywh_N4, score_N, found.category_N
-    stats, class_ap, class_ap50 = _coco_eval(coco_truth, coco_truth.load_res(np.column_stack(columns)))
+    stats, class_ap, class_ap50, class_ap_by_size = _coco_eval(
+        coco_truth, coco_truth.load_res(np.column_stack(columns))
+    )
     num_boxes = np.bincount(truth.category_N[~crowd_N], minlength=1 + len(categories)).tolist()
     return ApResult(
         stats=dict(zip(STAT_NAMES, stats, strict=True)),
@@ -60,6 +62,7 @@ def compute_ap(ground_truth: Mapping[str, Any], detections: Sequence[Mapping[str
             ClassAp(str(category["name"]), class_ap[i], class_ap50[i], num_boxes[i + 1])
             for i, category in enumerate(categories)
         ),
+        class_ap_by_size=class_ap_by_size,
     )
 
 
@@ -140,8 +143,8 @@ def _columns(kind: str, boxes: Sequence[Mapping[str, Any]], numbers: Mapping[str
     return _Columns(numbers_of["image_id"], numbers_of["category_id"], xywh_N4)
 
 
-def _coco_eval(truth: COCO, found: COCO) -> tuple[list[float], list[float], list[float]]:
-    """Returns COCO's twelve numbers, and the AP and AP50 of each class."""
+def _coco_eval(truth: COCO, found: COCO) -> tuple[list[float], list[float], list[float], tuple[tuple[float, ...], ...]]:
+    """Returns COCO's twelve numbers, and of each class AP, AP50, and AP of small, medium and large boxes."""
     coco_eval = COCOeval(truth, found, "bbox")
     coco_eval.evaluate()
     coco_eval.accumulate()
@@ -154,6 +157,10 @@ def _coco_eval(truth: COCO, found: COCO) -> tuple[list[float], list[float], list
         [float(value) for value in coco_eval.stats],
         [_mean(precision_TR) for precision_TR in precision_KTR],
         [_mean(precision_TR[0]) for precision_TR in precision_KTR],  # the first threshold is 0.5
+        tuple(
+            tuple(_mean(precision_TR) for precision_TR in precision_ATR)
+            for precision_ATR in precision_TRKAM[:, :, :, 1:, -1].transpose(2, 3, 0, 1)
+        ),
     )
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from yolox_jax.evaluation.error_kinds import ErrorKind, error_kinds
 from yolox_jax.evaluation.image_boxes import ImageBoxes, by_image
 from yolox_jax.evaluation.matching import Matches, match_classes
 from yolox_jax.evaluation.mistakes import Mistakes, confusion_matrix, find_mistakes
@@ -35,6 +36,10 @@ class Diagnosis:
     def confusion(self) -> np.ndarray:
         """The confusion matrix at the best score threshold, as `mistakes.confusion_matrix` defines it."""
         return confusion_matrix(self.images, self.matches, len(self.class_names), self.best.threshold)
+
+    def errors(self) -> list[ErrorKind]:
+        """The mistakes by kind, counted at the best score threshold, with the AP50 that each kind costs."""
+        return error_kinds(self.images, self.matches, len(self.class_names), self.best.threshold)
 
     def worst(self, most: int) -> list[tuple[ImageBoxes, Mistakes]]:
         """Returns up to `most` images, those with the most mistakes at the best threshold; each has at least one."""

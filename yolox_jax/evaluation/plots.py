@@ -1,4 +1,4 @@
-"""Writes the plots, the table and the sheet of worst images of `eval.py --plots=DIR`."""
+"""Draws the plots, the table and the sheet of worst images of `eval.py --plots=DIR`."""
 
 import csv
 import io
@@ -9,7 +9,7 @@ import numpy as np
 
 from yolox_jax import storage
 from yolox_jax.errors import UserError, writing
-from yolox_jax.evaluation.diagnosis import Diagnosis, diagnose
+from yolox_jax.evaluation.diagnosis import Diagnosis
 from yolox_jax.evaluation.precision_recall import Curve
 from yolox_jax.evaluation.worst_images import worst_images
 from yolox_jax.types import Source
@@ -39,33 +39,42 @@ def prepare(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
 
 
-def write_plots(folder: Path, source: Source, detections: list[dict[str, Any]]) -> Diagnosis:
-    """Writes the plots of a source's detections (in COCO's result format) to a folder that exists.
+def write_plots(folder: Path, diagnosis: Diagnosis, source: Source) -> dict[str, bytes]:
+    """Writes the plots of the diagnosis of a source to a folder that exists. Returns the encoded pictures by file name.
 
     Files: precision_recall.png, f1.png, confusion.png, per_class.csv and, if there are mistakes, worst_images.jpg.
 
     Raises:
       UserError: a file cannot be written.
     """
-    diagnosis = diagnose(source.ground_truth(), detections)
-    for name, figure in (
-        ("precision_recall.png", precision_recall(diagnosis)),
-        ("f1.png", f1(diagnosis)),
-        ("confusion.png", confusion(diagnosis)),
-    ):
-        picture = io.BytesIO()
-        figure.savefig(picture, dpi=_DPI)
-        storage.write_bytes(folder / name, picture.getvalue())
-    rows, text = diagnosis.table(), io.StringIO()
+    pictures = draw(diagnosis, source)
+    for name, encoded in pictures.items():
+        storage.write_bytes(folder / name, encoded)
+    rows = diagnosis.table()
+    text = io.StringIO(newline="")
     writer = csv.DictWriter(text, list(rows[0]))
     writer.writeheader()
     for row in rows:
         writer.writerow({key: f"{value:.4f}" if isinstance(value, float) else value for key, value in row.items()})
     storage.write_bytes(folder / "per_class.csv", text.getvalue().encode())
+    return pictures
+
+
+def draw(diagnosis: Diagnosis, source: Source) -> dict[str, bytes]:
+    """Returns the encoded pictures by file name: three plots and, if there are mistakes, the sheet of worst images."""
+    pictures = {}
+    for name, figure in (
+        ("precision_recall.png", precision_recall(diagnosis)),
+        ("f1.png", f1(diagnosis)),
+        ("confusion.png", confusion(diagnosis)),
+    ):
+        encoded = io.BytesIO()
+        figure.savefig(encoded, dpi=_DPI, format="png")
+        pictures[name] = encoded.getvalue()
     sheet = worst_images(diagnosis, source)
     if sheet is not None:
-        sheets.write_picture(folder / "worst_images.jpg", sheet)
-    return diagnosis
+        pictures["worst_images.jpg"] = sheets.encode(Path("worst_images.jpg"), sheet)
+    return pictures
 
 
 def precision_recall(diagnosis: Diagnosis) -> "Figure":

@@ -91,10 +91,19 @@ def write_picture(path: Path, image_HW3: np.ndarray) -> None:
     Raises:
       UserError: OpenCV does not know the ending, the image is too large for the format, or the file cannot be written.
     """
+    storage.write_bytes(path, encode(path, image_HW3), sync=False)  # a wait for the disk at each of many
+
+
+def encode(path: Path, image_HW3: np.ndarray) -> bytes:
+    """Encodes a BGR image in the format of the path's ending.
+
+    Raises:
+      UserError: OpenCV does not know the ending, or the image is too large for the format.
+    """
     try:
         is_encoded, encoded = cv2.imencode(path.suffix, image_HW3)
     except cv2.error as error:  # an unknown ending
         raise UserError(f"{path} cannot be written ({error.err})", "choose another ending, such as .jpg") from error
     if not is_encoded:  # larger than the format allows
         raise UserError(f"{path} cannot be written at {image_HW3.shape[1]}x{image_HW3.shape[0]} pixels", "choose .png")
-    storage.write_bytes(path, encoded.tobytes(), sync=False)  # a wait for the disk at each of many
+    return encoded.tobytes()

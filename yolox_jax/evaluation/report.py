@@ -1,0 +1,159 @@
+"""Writes the HTML report of `eval.py --plots`: one file with the pictures inside, for one run or for two compared."""
+
+import base64
+import dataclasses
+import html
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from yolox_jax import storage
+from yolox_jax.evaluation.ap_result import UNDEFINED, ApResult
+from yolox_jax.evaluation.diagnosis import Diagnosis
+from yolox_jax.evaluation.error_kinds import KINDS
+
+_STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 76rem; padding: 0 1rem; color: #1a1d21; }
+h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2.2rem; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+th, td { padding: .2rem .7rem; text-align: right; border-bottom: 1px solid #e3e6ea; }
+th:first-child, td:first-child, .text { text-align: left; } th { color: #5b6570; font-weight: 600; }
+td.bar { width: 12rem; text-align: left; } td.bar i { display: block; height: .7rem; background: #d9534f; }
+.up { color: #1a7f37; } .down { color: #c62828; } .runs { display: flex; flex-wrap: wrap; gap: 1rem; }
+figure { margin: 0; flex: 1 1 30rem; } figure img { width: 100%; } figcaption { color: #5b6570; }
+""".strip()
+_PICTURES = {
+    "precision_recall.png": "Precision and recall",
+    "f1.png": "F1 by score threshold",
+    "confusion.png": "Confusion matrix",
+    "worst_images.jpg": "Images with the most mistakes",
+}
+_SIZES = ("small", "medium", "large")  # COCO's: below 32x32, below 96x96, the rest, in pixels of the image
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluated:
+    """What the report shows of a run."""
+
+    name: str
+    ap: ApResult
+    num_images: int
+    diagnosis: Diagnosis
+    pictures: Mapping[str, bytes]  # encoded, by file name
+
+
+def write_report(path: Path, run: Evaluated, against: Evaluated | None = None) -> None:
+    """Writes the report of a run, with the differences to another one if it is given.
+
+    Raises:
+      UserError: the file cannot be written.
+    """
+    runs = [run] if against is None else [run, against]
+    title = " against ".join(each.name for each in runs)
+    parts = [
+        f"<h1>{html.escape(title)}</h1>",
+        f"<p>{run.num_images} images, {len(run.diagnosis.class_names)} classes. All numbers are percent.</p>",
+        "<h2>Average precision</h2>",
+        _stats(runs),
+        "<h2>Kinds of mistakes</h2>",
+        *(_errors(each, named=len(runs) > 1) for each in runs),
+        "<h2>Classes</h2>",
+        _classes(runs),
+        *(_figures(runs, name, title) for name, title in _PICTURES.items()),
+    ]
+    page = (
+        f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>\n'
+        f"<style>\n{_STYLE}\n</style></head>\n<body>\n" + "\n".join(parts) + "\n</body></html>\n"
+    )
+    storage.write_bytes(path, page.encode("utf-8", "backslashreplace"))
+
+
+def _stats(runs: Sequence[Evaluated]) -> str:
+    header = ["", *(each.name for each in runs), *(["difference"] if len(runs) > 1 else [])]
+    shared = [name for name in runs[0].ap.stats if all(name in each.ap.stats for each in runs)]
+    rows = [[name, *_compared([each.ap.stats[name] for each in runs])] for name in shared]
+    return _table(header, rows)
+
+
+def _errors(run: Evaluated, named: bool) -> str:
+    kinds = run.diagnosis.errors()
+    most = max([0.001, *(kind.lost_ap50 for kind in kinds)])
+    rows = [
+        [
+            kind.name,
+            _Text(KINDS[kind.name]),
+            str(kind.count),
+            _percent(kind.lost_ap50),
+            _Html(f'<td class="bar"><i style="width:{100 * max(kind.lost_ap50, 0) / most:.0f}%"></i></td>'),
+        ]
+        for kind in kinds
+    ]
+    threshold = f"The number is that above the best score threshold, {run.diagnosis.best.threshold:.3f}."
+    about = f"<p>{f'{html.escape(run.name)}. ' if named else ''}{threshold}</p>"
+    return about + _table(["", _Text("what it is"), "number", "AP50 lost", ""], rows)
+
+
+def _classes(runs: Sequence[Evaluated]) -> str:
+    run = runs[0]
+    by_size = run.ap.class_ap_by_size
+    header = ["class", "boxes", "AP50", *(f"AP {size}" for size in (_SIZES if by_size else ()))]
+    header += ["precision", "recall", "F1", "AP"]
+    if len(runs) > 1:
+        header += [f"AP of {runs[1].name}", "difference"]
+    others = {each.name: each.AP for each in runs[1].ap.per_class} if len(runs) > 1 else {}
+    points = {row["class"]: row for row in run.diagnosis.table()[1:]}
+    rows = []
+    for label, each in enumerate(run.ap.per_class):
+        row = [each.name, str(each.num_boxes), _percent(each.AP50)]
+        row += [_percent(value) for value in (by_size[label] if by_size else ())]
+        row += [_percent(points[each.name][key]) for key in ("precision", "recall", "F1")]
+        both = [each.AP] if len(runs) == 1 else [each.AP, others.get(each.name, UNDEFINED)]
+        rows.append(row + _compared(both))
+    return _table(header, rows)
+
+
+def _figures(runs: Sequence[Evaluated], name: str, title: str) -> str:
+    figures = []
+    for run in runs:
+        if name in run.pictures:
+            kind = "jpeg" if name.endswith(".jpg") else "png"
+            data = base64.b64encode(run.pictures[name]).decode()
+            caption = f"<figcaption>{html.escape(run.name)}</figcaption>" if len(runs) > 1 else ""
+            figures.append(f'<figure><img alt="{title}" src="data:image/{kind};base64,{data}">{caption}</figure>')
+    return f'<h2>{title}</h2>\n<div class="runs">{"".join(figures)}</div>' if figures else ""
+
+
+class _Html(str):
+    """A cell that is HTML already."""
+
+
+class _Text(str):
+    """A cell that is read, not compared: aligned to the left."""
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = ["<tr>" + "".join(_cell(each, "th") for each in header) + "</tr>"]
+    lines += ["<tr>" + "".join(map(_cell, row)) + "</tr>" for row in rows]
+    return "<table>\n" + "\n".join(lines) + "\n</table>"
+
+
+def _cell(content: str, tag: str = "td") -> str:
+    if isinstance(content, _Html):
+        return content
+    attribute = ' class="text"' if isinstance(content, _Text) else ""
+    return f"<{tag}{attribute}>{html.escape(content)}</{tag}>"
+
+
+def _compared(values: Sequence[float]) -> list[str]:
+    """Returns the cells of one value, or of two and how much the first is above the second."""
+    cells = [_percent(value) for value in values]
+    if len(values) == 1:
+        return cells
+    if UNDEFINED in values:
+        return [*cells, "-"]
+    difference = values[0] - values[1]
+    direction = "up" if difference >= 0.0005 else "down" if difference <= -0.0005 else ""
+    return [*cells, _Html(f'<td class="{direction}">{100 * difference:+.1f}</td>')]
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None or value == UNDEFINED else f"{100 * value:.1f}"
