@@ -144,7 +144,8 @@ from yolox_jax.evaluation.evaluate import EvalResult
 def broken(*args):
     raise RuntimeError("no font")
 
-program.plot, program.identify, program.find_weights = broken, lambda weights: {{}}, lambda spec: None
+program.plot, program.identify = broken, lambda weights: {{}}
+program.find_weights = lambda spec: program.FoundWeights(spec, None)
 result = EvalResult(ApResult({{"AP": 0.5}}, ()), [{{"score": 1}}], 1, None)
 program.as_trained, program.run = lambda *_: None, lambda *_: (result, None)
 outputs = ["--output=results.json", "--detections=found.json", "--plots=plots"]
