@@ -60,17 +60,20 @@ def run(config: ConfigDict, weights: FoundWeights) -> tuple[EvalResult, Source]:
     source = from_config.open_source(config, "val")
     check_classes(config.num_classes, source.class_names, source.class_names)
 
+    detect_config = from_config.detect_config(config)
     model = from_config.model(config, len(source.class_names))
     variables = load_weights(weights, config.model, source.class_names)
     result = evaluate(
-        make_predict(model, mesh, from_config.detect_config(config), repeatable=True),
+        make_predict(model, mesh, detect_config, repeatable=True),
         place(fold_batch_norm(model, variables, platform_of(mesh)), mesh),
         source,
         size_hw=size_hw,
-        batch_size=config.eval.batch_size,
+        # All tiles of an image are one batch.
+        batch_size=mesh.size if detect_config.tiling else config.eval.batch_size,
         mesh=mesh,
         metric=metric,
         threads=config.data.threads,
+        tiling=detect_config.tiling,
         progress=print_progress,
     )
     return result, source

@@ -127,7 +127,7 @@ def prepare(config: ConfigDict, directory: RunDirectory) -> Run:
         model=from_config.model(config, len(class_names), bn_axis=AXIS if config.parallel.sync_bn else None),
         optimizer=from_config.optimizer(config),
         step_config=from_config.step_config(config, schedule),
-        detect_config=from_config.detect_config(config),
+        detect_config=from_config.whole_image_detect_config(config),
         checkpoints=Checkpoints(directory.path, saves.keep_last, directory.address, directory.slices),
         save_due=SaveDue(saves.every_steps, saves.every_minutes, ask_every=config.log_every_steps),
     )

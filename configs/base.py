@@ -131,6 +131,9 @@ def _head_of_2025() -> ConfigDict:
     config.eval.detect.num_candidates = 2000  # boxes per image that enter NMS; AP by both: docs/architecture.md
     config.eval.detect.multi_label = False  # True: every class of a box above conf, not only its best one
     config.eval.detect.tta = False  # test-time augmentation: four views of each image, four times the work
+    # For small objects: eval.py sees each image in tiles too: auto, rows x columns such as 2x3, or a tile's pixels.
+    config.eval.detect.slices = ""
+    config.eval.detect.overlap = 0.2  # of neighboring tiles, as a share of a tile's side
 
     # Running
     config.parallel = ConfigDict()

@@ -37,6 +37,19 @@ class Anchors:
 
 
 @flax.struct.dataclass
+class Tiles:
+    """Images cut into T tiles each (data/tiling.py), every one letterboxed; the first tile is the whole image."""
+
+    images: Any  # [B, T, H, W, 3] uint8, BGR
+    origins: Any  # [B, T, 2] float32, xy: the tile's top left corner, in pixels of the image
+    ratios: Any  # [B, T] float32: input pixels per pixel of the image
+    edges: (
+        Any  # [B, T, 4] float32, xyxy in pixels of the image: where the tile cuts objects; infinite where it does not
+    )
+    mask: Any  # [B, T] bool: True for a tile, False for padding
+
+
+@flax.struct.dataclass
 class Predictions:
     """The network's raw outputs: boxes are not decoded, no sigmoid is applied."""
 

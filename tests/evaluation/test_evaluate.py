@@ -1,5 +1,6 @@
 """Evaluation of a whole split, with a predict function that knows the answer."""
 
+import dataclasses
 import json
 
 import jax
@@ -12,6 +13,7 @@ from tests.training import toy
 from yolox_jax.augment.geometry import letterbox
 from yolox_jax.data.sources.coco import CocoSource
 from yolox_jax.data.sources.shapes import ShapesSource
+from yolox_jax.data.tiling import Tiling
 from yolox_jax.detection.anchors import encode, make_anchors
 from yolox_jax.errors import UserError
 from yolox_jax.evaluation.evaluate import evaluate
@@ -78,6 +80,24 @@ def test_boxes_are_mapped_back_to_the_pixels_of_each_image(source):
             [example.boxes_xyxy[:, :2], example.boxes_xyxy[:, 2:] - example.boxes_xyxy[:, :2]], axis=1
         )
         np.testing.assert_allclose(np.array(found).reshape(-1, 4), xywh, atol=1e-3)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 4])
+def test_with_tiles_each_image_is_one_row_and_its_boxes_are_in_its_pixels(source, batch_size):
+    oracle = Oracle(source)
+    counts = []
+
+    def predict(variables, tiles):
+        counts.append(tiles.mask.shape)
+        found = oracle(variables, tiles.images[:, 0])
+        return dataclasses.replace(found, boxes=found.boxes / tiles.ratios[:, :1, None])
+
+    tiling = Tiling("40", 0.2)
+    result = evaluate(predict, None, source, size_hw=_SIZE, batch_size=batch_size, tiling=tiling)
+    assert result.ap.stats["AP"] == pytest.approx(1.0) and result.num_images == 10
+    needed = [tiling.count(example.image.shape[:2], _SIZE) for example in source]
+    batches = [needed[start : start + batch_size] for start in range(0, 10, batch_size)]
+    assert counts == [(batch_size, max(batch)) for batch in batches]
 
 
 @pytest.mark.slow

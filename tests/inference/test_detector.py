@@ -1,5 +1,6 @@
 """Detector: its inputs, its boxes in the pixels of each image, and its two programs; loading of pretrained weights."""
 
+import dataclasses
 import json
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +16,7 @@ from tests.training import toy
 from yolox_jax import Detector
 from yolox_jax.augment.geometry import letterbox
 from yolox_jax.data import images
+from yolox_jax.data.tiling import Tiling
 from yolox_jax.errors import NotFoundError, UserError
 from yolox_jax.inference import pretrained
 from yolox_jax.inference.inputs import as_bgr
@@ -95,6 +97,21 @@ def test_a_list_is_detected_in_batches_of_a_fixed_size_and_each_compilation_is_l
     for one, other in zip(alone, together, strict=True):
         np.testing.assert_array_equal(one.boxes_xyxy, other.boxes_xyxy)
     assert detector([]) == []
+
+
+def test_with_tiles_a_list_goes_image_by_image_and_each_number_of_tiles_is_logged_once():
+    white, logged, seen = WhitePixels(), [], []
+
+    def predict(tiles):
+        seen.append(tiles.mask.sum())
+        found = white(tiles.images[0, :1])  # the whole image
+        return dataclasses.replace(found, boxes=found.boxes / tiles.ratios[0, 0])
+
+    detector = Detector(predict, CLASS_NAMES, _SIZE, log=logged.append, tiling=Tiling("auto", 0.2))
+    found = detector([white_box(150, 240, (30, 40, 90, 100)), white_box(64, 96, (3, 4, 9, 10))] * 2)
+    assert seen == [10, 1, 10, 1]
+    assert [text.split(" at ")[0] for text in logged] == ["compiling for up to 10 tiles", "compiling for up to 1 tiles"]
+    np.testing.assert_allclose(found[2].boxes_xyxy, [[30, 40, 90, 100]], atol=4)
 
 
 def test_boxes_are_clipped_to_the_image_and_boxes_in_the_padding_are_dropped():
@@ -217,6 +234,7 @@ def test_options_reach_the_detect_config(run, monkeypatch):
     configs = []
     monkeypatch.setattr(pretrained, "make_detect", lambda loaded, config: configs.append(config))
     options = {"conf": 0.5, "iou": 0.6, "max_detections": 70, "multi_label": True, "tta": True}
+    options |= {"slices": "2x3", "overlap": 0.1}
     Detector.from_pretrained(run, **options)
     Detector.from_pretrained(run)
     assert configs == [DetectConfig(**options, num_candidates=1000), pretrained.DETECTOR_CONFIG]

@@ -1,5 +1,6 @@
 """Builds the package's objects from a ConfigDict, each in one place; below cli/ nothing knows ConfigDict."""
 
+import dataclasses
 import functools
 import logging
 import math
@@ -112,6 +113,14 @@ def detect_config(config: ConfigDict) -> DetectConfig:
         return DetectConfig(**config.eval.detect)
     except UserError as error:  # Detector has these fields too, without a config
         raise UserError(f"config.eval.detect.{error.what}", error.advice) from error
+
+
+def whole_image_detect_config(config: ConfigDict) -> DetectConfig:
+    """As `detect_config`, for the evaluations of a training run: images are not cut. Warns if the config cuts them."""
+    cut = detect_config(config)
+    if cut.slices:
+        logger.warning("config.eval.detect.slices is for eval.py: train.py evaluates whole images")
+    return dataclasses.replace(cut, slices="")
 
 
 def loader_config(config: ConfigDict, size_hw: tuple[int, int], schedule: Schedule) -> LoaderConfig:

@@ -6,16 +6,27 @@ from jax import lax
 
 from yolox_jax.boxes import pairwise_iou
 
+_TINY = 1e-9  # square pixels
 
-def keep_mask(boxes_xyxy_N4: jax.Array, label_N: jax.Array, mask_N: jax.Array, iou: float) -> jax.Array:
+
+def keep_mask(
+    boxes_xyxy_N4: jax.Array, label_N: jax.Array, mask_N: jax.Array, iou: float, cut_N: jax.Array | None = None
+) -> jax.Array:
     """True [N] if greedy class-aware NMS keeps the box. The boxes must be sorted, best score first.
 
     A box is suppressed if a kept, better box of its class overlaps it by more than `iou`, as in torchvision's
     batched_nms. The greedy result is the only fixed point of that rule, so the rule is applied to all boxes at once
     until nothing changes: one round for each link of the longest chain of suppressions, about ten in practice. Memory
     is O(N²).
+
+    Of a box in `cut_N`, which may show a part of its object, the overlap is the share of its own area.
     """
-    overlap_NN = pairwise_iou(boxes_xyxy_N4, boxes_xyxy_N4) > iou
+    iou_NN = pairwise_iou(boxes_xyxy_N4, boxes_xyxy_N4)
+    if cut_N is not None:
+        area_N = (boxes_xyxy_N4[:, 2:] - boxes_xyxy_N4[:, :2]).prod(axis=1)
+        shared_NN = iou_NN / (1 + iou_NN) * (area_N[:, None] + area_N[None, :])
+        iou_NN = jnp.where(cut_N[None, :], shared_NN / jnp.maximum(area_N, _TINY)[None, :], iou_NN)
+    overlap_NN = iou_NN > iou
     same_label_NN = label_N[:, None] == label_N[None, :]
     better_NN = jnp.triu(jnp.ones_like(overlap_NN), k=1)  # the row is better than the column
     suppresses_NN = overlap_NN & same_label_NN & better_NN

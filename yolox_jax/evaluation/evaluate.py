@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 from yolox_jax import storage
 from yolox_jax.data.eval_loader import EvalBatch, eval_loader
 from yolox_jax.data.prefetch import Shard
+from yolox_jax.data.tiling import Tiling
 from yolox_jax.errors import UserError
 from yolox_jax.evaluation import coco_ap, voc_ap
 from yolox_jax.evaluation.ap_result import ApResult
@@ -60,6 +61,7 @@ def evaluate(
     mesh: Mesh | None = None,
     metric: str = "coco",
     threads: int = 2,
+    tiling: Tiling | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> EvalResult:
     """Detects in every image of the source once and computes AP.
@@ -75,6 +77,7 @@ def evaluate(
       mesh: the mesh of `predict`, required with several processes.
       metric: "coco", or "voc" for mAP07 and mAP12.
       threads: threads per process that read images.
+      tiling: how images are cut; the same as that of `predict`.
       progress: called with the number of images done and the number of all images.
     """
     compute_ap = _METRICS[check_metric(metric)]
@@ -88,6 +91,7 @@ def evaluate(
         shard=shard,
         threads=threads,
         prefetch=_PREFETCH,
+        tiling=tiling,
     )
     detections: list[dict[str, Any]] = []
     num_done, num_batches, start = 0, 0, 0.0

@@ -4,10 +4,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Self, cast, overload
 
+import jax
 import numpy as np
 
 from yolox_jax.augment.geometry import PAD_VALUE, letterbox
 from yolox_jax.data.images import ImageConfig
+from yolox_jax.data.tiling import Tiling
 from yolox_jax.detection.anchors import check_size
 from yolox_jax.errors import UserError
 from yolox_jax.inference.detections import ImageDetections, from_input_pixels
@@ -26,12 +28,13 @@ class Detector:
 
     def __init__(
         self,
-        predict: Callable[[np.ndarray], Detections],
+        predict: Callable[[Any], Detections],
         class_names: tuple[str, ...],
         size_hw: tuple[int, int],
         batch_sizes: Sequence[int] = (1, 8),
         log: Callable[[str], object] = print,
         image_config: ImageConfig = ImageConfig(),
+        tiling: Tiling | None = None,
     ):
         """Makes a detector from its parts; `from_pretrained` is the usual way to get one.
 
@@ -42,6 +45,7 @@ class Detector:
           batch_sizes: the values of B that `predict` is called with.
           log: called with a message before the first call for each batch size, which compiles.
           image_config: how image files and PIL images are read.
+          tiling: how images are cut; then `predict` maps Tiles of one image to Detections in pixels of the image.
         """
         if min(batch_sizes) < 1:
             raise UserError(f"batch_size is {min(batch_sizes)}", "give 1 or more")
@@ -50,6 +54,7 @@ class Detector:
         self.image_config = image_config
         self.batch_sizes = sorted(set(batch_sizes))
         self._predict = predict
+        self._tiling = tiling
         self._log = log
         self._compiled: set[int] = set()
 
@@ -64,6 +69,8 @@ class Detector:
         max_detections: int | None = None,
         multi_label: bool | None = None,
         tta: bool | None = None,
+        slices: str | int | None = None,
+        overlap: float | None = None,
         dtype: str | None = None,
         batch_size: int = 8,
         log: Callable[[str], object] = print,
@@ -82,6 +89,10 @@ class Detector:
           multi_label: report a box for each class that reaches `conf`, not only for its best one; off by default.
           tta: test-time augmentation: detect in four views of each image (as it is, mirrored, smaller, larger); off by
             default.
+          slices: for small objects in large images: detect in overlapping tiles too, all of an image in one batch with
+            one NMS: "auto", rows x columns such as "2x3", or the longer side of a tile in pixels. Images go one at a
+            time. Off by default.
+          overlap: of neighboring tiles, as a share of a tile's side; 0.2 by default.
           dtype: compute dtype: float32, bfloat16, float16 or auto, the default: the one that the device is built for.
           batch_size: images per batch when a list is given.
           log: called with network and input size, and before work that takes long; `lambda text: None` silences it.
@@ -90,7 +101,8 @@ class Detector:
           UserError: there are no such weights, they cannot be used, or an option is out of range.
         """
         options = {"size": size, "dtype": dtype, "conf": conf, "iou": iou, "max_detections": max_detections}
-        options |= {"multi_label": multi_label, "tta": tta}
+        options |= {"multi_label": multi_label, "tta": tta, "overlap": overlap}
+        options |= {"slices": None if slices is None else str(slices)}
         given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
         local = download.local_file(str(weights), log)
         if exported_file.is_exported(local):
@@ -105,8 +117,9 @@ class Detector:
         loaded = pretrained.load(str(weights), given.pop("dtype", "auto"))
         size_hw = check_size(given.pop("size", loaded.size_hw))
         log(loaded.describe(size_hw))
-        predict = pretrained.make_detect(loaded, pretrained.detector_config(**given))
-        return cls(predict, loaded.class_names, size_hw, (1, batch_size), log, loaded.image_config)
+        config = pretrained.detector_config(**given)
+        predict = pretrained.make_detect(loaded, config)
+        return cls(predict, loaded.class_names, size_hw, (1, batch_size), log, loaded.image_config, config.tiling)
 
     @classmethod
     def _from_exported(
@@ -120,7 +133,8 @@ class Detector:
         program = stablehlo.Exported.read(path)
         batch_sizes = (1, batch_size) if program.batch is None else (program.batch,)
         image_config = ImageConfig(sixteen_bit=program.sixteen_bit)
-        return cls(program.predict, program.class_names, program.size_hw, batch_sizes, log, image_config)
+        fixed = program.class_names, program.size_hw, batch_sizes, log, image_config, program.tiling
+        return cls(program.predict, *fixed)
 
     @overload
     def __call__(self, images: ImageInput) -> ImageDetections: ...  # type: ignore[overload-overlap]
@@ -151,6 +165,8 @@ class Detector:
         `batch_size` chooses the program, by default the smallest that takes all images. Callers that cut one long list
         into parts should give it, so that a shorter last part does not compile another program.
         """
+        if self._tiling:
+            return [self._detect_in_tiles(image, self._tiling) for image in images]
         if batch_size is None:
             batch_size = next(size for size in self.batch_sizes if size >= len(images))
         canvas_BHW3 = np.full((batch_size, *self.size_hw, 3), PAD_VALUE, np.uint8)
@@ -158,13 +174,23 @@ class Detector:
         for row, image in enumerate(images):
             canvas_BHW3[row], ratio = letterbox(image, self.size_hw)
             ratios.append(ratio)
-        if batch_size not in self._compiled:
-            what = "one image" if batch_size == 1 else f"batches of {batch_size} images"
-            height, width = self.size_hw
-            self._log(f"compiling for {what} at {height}x{width}, once for images of every size")
-            self._compiled.add(batch_size)
+        self._note_compilation(batch_size, "one image" if batch_size == 1 else f"batches of {batch_size} images")
         found = self._predict(canvas_BHW3)
         return [
             from_input_pixels(found, row, ratio, image.shape[:2], self.class_names)
             for row, (image, ratio) in enumerate(zip(images, ratios, strict=True))
         ]
+
+    def _detect_in_tiles(self, image: np.ndarray, tiling: Tiling) -> ImageDetections:
+        """Detects in all tiles of a BGR array at once."""
+        tiles = tiling.cut(image, self.size_hw)
+        self._note_compilation(len(tiles.mask), f"up to {len(tiles.mask)} tiles")
+        found = self._predict(jax.tree.map(lambda x: x[None], tiles))
+        return from_input_pixels(found, 0, 1.0, image.shape[:2], self.class_names)
+
+    def _note_compilation(self, key: int, what: str) -> None:
+        """Logs the first use of a program."""
+        if key not in self._compiled:
+            height, width = self.size_hw
+            self._log(f"compiling for {what} at {height}x{width}, once for images of every size")
+            self._compiled.add(key)

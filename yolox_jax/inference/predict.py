@@ -12,15 +12,17 @@ from jax.sharding import PartitionSpec as P
 from yolox_jax import compiler_options
 from yolox_jax.augment import multiscale
 from yolox_jax.augment.geometry import PAD_VALUE
+from yolox_jax.data.tiling import Tiling, tiling_of
 from yolox_jax.detection import tta
 from yolox_jax.detection.anchors import STRIDES, make_anchors
-from yolox_jax.detection.postprocess import detect
+from yolox_jax.detection.postprocess import detect, detect_in_tiles
 from yolox_jax.errors import UserError
 from yolox_jax.mesh import platform_of
 from yolox_jax.models.yolox import YOLOX
-from yolox_jax.types import Anchors, Detections, Predictions
+from yolox_jax.types import Anchors, Detections, Predictions, Tiles
 
-Predict = Callable[[Any, Any], Detections]  # (variables, images [B, H, W, 3] uint8 BGR) -> Detections in input pixels
+# (variables, images [B, H, W, 3] uint8 BGR) -> Detections in input pixels; or (variables, Tiles) -> in image pixels
+Predict = Callable[[Any, Any], Detections]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +39,8 @@ class DetectConfig:
     num_candidates: int = 2000  # best boxes per image that enter NMS
     multi_label: bool = False  # detects a box once for each class that reaches `conf`, not only for its best class
     tta: bool = False  # test-time augmentation: four views of each image, four times the work
+    slices: str = ""  # tiles in which images are seen as well as whole: auto, RxC or pixels (data/tiling.py)
+    overlap: float = 0.2  # of neighboring tiles, as a share of a tile's side
 
     def __post_init__(self) -> None:
         for name, meaning in (("conf", "a score threshold"), ("iou", "an IoU threshold")):
@@ -47,6 +51,12 @@ class DetectConfig:
             value = getattr(self, name)
             if value < 1:
                 raise UserError(f"{name} is {value}", "give 1 or more")
+        self.tiling  # noqa: B018  (checks the two fields)
+
+    @property
+    def tiling(self) -> Tiling | None:
+        """How images are cut; None: they are not."""
+        return tiling_of(self.slices, self.overlap)
 
 
 class _View(NamedTuple):
@@ -61,20 +71,26 @@ _PLAIN_VIEW = _View(1.0, mirrored=False)
 _TTA_VIEWS = (_PLAIN_VIEW, _View(1.0, mirrored=True), _View(27 / 32, mirrored=True), _View(40 / 32, mirrored=False))
 
 
-def predict_images(model: YOLOX, variables: Any, images_BHW3: jax.Array, config: DetectConfig) -> Detections:
-    """Detects in images [B, H, W, 3] uint8 BGR; the boxes are in pixels of these images."""
-    views = _TTA_VIEWS if config.tta else (_PLAIN_VIEW,)
-    seen = [_predict_view(model, variables, images_BHW3.astype(jnp.float32), view) for view in views]
-    predictions, anchors = tta.join(seen)
-    return detect(
-        predictions,
-        anchors,
-        conf=config.conf,
-        iou=config.iou,
-        max_detections=config.max_detections,
-        num_candidates=config.num_candidates,
-        multi_label=config.multi_label,
-    )
+def predict_images(model: YOLOX, variables: Any, images: jax.Array | Tiles, config: DetectConfig) -> Detections:
+    """Detects in images [B, H, W, 3] uint8 BGR; the boxes are in pixels of these images.
+
+    Of images that are cut into tiles, the network sees all tiles as one batch; the boxes are in pixels of the images.
+    """
+    options: dict[str, Any] = {
+        name: getattr(config, name) for name in ("conf", "iou", "max_detections", "num_candidates", "multi_label")
+    }
+    if not isinstance(images, Tiles):
+        return detect(*_predict_views(model, variables, images, config.tta), **options)
+    pixels_BTHW3 = images.images
+    flat = pixels_BTHW3.reshape(-1, *pixels_BTHW3.shape[2:])
+    predictions, anchors = _predict_views(model, variables, flat, config.tta)
+    per_image = jax.tree.map(lambda x: x.reshape(*pixels_BTHW3.shape[:2], *x.shape[1:]), predictions)
+    return detect_in_tiles(per_image, anchors, images, **options)
+
+
+def _predict_views(model: YOLOX, variables: Any, images_BHW3: jax.Array, with_tta: bool) -> tuple[Predictions, Anchors]:
+    views = _TTA_VIEWS if with_tta else (_PLAIN_VIEW,)
+    return tta.join([_predict_view(model, variables, images_BHW3.astype(jnp.float32), view) for view in views])
 
 
 def _predict_view(model: YOLOX, variables: Any, images_BHW3: jax.Array, view: _View) -> tuple[Predictions, Anchors]:
@@ -99,8 +115,8 @@ def make_predict(model: YOLOX, mesh: Mesh, config: DetectConfig, repeatable: boo
     for evaluation, a GPU is asked for the same bits at every call. That may be slower.
     """
 
-    def predict(variables: Any, images_BHW3: jax.Array) -> Detections:
-        return predict_images(model, variables, images_BHW3, config)
+    def predict(variables: Any, images: jax.Array | Tiles) -> Detections:
+        return predict_images(model, variables, images, config)
 
     axis = mesh.axis_names[0]
     # shard_map instead of automatic partitioning: each device's NMS loop ends when its own images are done.
@@ -108,6 +124,14 @@ def make_predict(model: YOLOX, mesh: Mesh, config: DetectConfig, repeatable: boo
     replicated, sharded = NamedSharding(mesh, P()), NamedSharding(mesh, P(axis))
     options = compiler_options.repeatable(platform_of(mesh)) if repeatable else {}
     return jax.jit(mapped, in_shardings=(replicated, sharded), out_shardings=sharded, compiler_options=options)
+
+
+def of_one_image(detect: Callable[[Any], Detections], config: DetectConfig, size_hw: tuple[int, int]) -> Any:
+    """Makes a function of one image [1, H, W, 3] from `detect`, which takes its tiles if the config cuts images."""
+    tiling = config.tiling
+    if tiling is None:
+        return detect
+    return lambda images_1HW3: detect(jax.tree.map(lambda x: x[None], tiling.cut(images_1HW3[0], size_hw)))
 
 
 def compile_predict(predict: Predict, variables: Any, size_hw: tuple[int, int], batch_size: int) -> Predict:

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import numpy as np
 
 from yolox_jax.data.images import ImageConfig
 from yolox_jax.errors import UserError
@@ -84,15 +83,15 @@ def detector_config(**options: Any) -> DetectConfig:
     return dataclasses.replace(config, num_candidates=max(config.num_candidates, config.max_detections))
 
 
-def make_detect(loaded: Pretrained, config: DetectConfig) -> Callable[[np.ndarray], Detections]:
+def make_detect(loaded: Pretrained, config: DetectConfig) -> Callable[[Any], Detections]:
     """Makes a function of images [B, H, W, 3] uint8 BGR to Detections as numpy arrays, with the weights bound.
 
-    It runs on one device, and is compiled once for each shape.
+    If the config cuts images, the function takes Tiles. It runs on one device, and is compiled once for each shape.
     """
     mesh = make_own_mesh()
     variables = place(fold_batch_norm(loaded.model, loaded.variables, platform_of(mesh)), mesh)
     program = predict.make_predict(loaded.model, mesh, config)
-    return lambda images_BHW3: jax.device_get(program(variables, images_BHW3))
+    return lambda images: jax.device_get(program(variables, images))
 
 
 def _class_names(num_classes: int) -> tuple[str, ...]:

@@ -30,7 +30,7 @@ from yolox_jax.inference import pretrained
 from yolox_jax.inference.export import certificate, model_card, runtimes
 from yolox_jax.inference.export.certificate import Certificate
 from yolox_jax.inference.export.formats import FORMATS, ExportConfig
-from yolox_jax.inference.predict import DetectConfig
+from yolox_jax.inference.predict import DetectConfig, of_one_image
 from yolox_jax.inference.pretrained import DETECTOR_CONFIG, Pretrained
 from yolox_jax.models import yolox
 from yolox_jax.tools.predict import media
@@ -54,6 +54,8 @@ _MAX_DETECTIONS = flags.DEFINE_integer(
 )
 _MULTI_LABEL = flags.DEFINE_boolean("multi_label", False, "stablehlo: a box may have several classes.")
 _TTA = flags.DEFINE_boolean("tta", False, "stablehlo: test-time augmentation in four views: four times the work.")
+_SLICES = flags.DEFINE_string("slices", "", "stablehlo: also detect in tiles: auto, rows x columns, or pixels.")
+_OVERLAP = flags.DEFINE_float("overlap", DETECTOR_CONFIG.overlap, "The overlap of neighboring tiles.", 0, 0.5)
 _DTYPE = flags.DEFINE_enum("dtype", "float32", yolox.DTYPES[1:], "stablehlo: the compute dtype.")
 _RAW = flags.DEFINE_boolean("raw", False, "onnx: the network alone, without decoding and NMS.")
 _INPUT_DTYPE = flags.DEFINE_enum("input_dtype", "uint8", ["uint8", "float32"], "litert: the type of the images.")
@@ -65,7 +67,7 @@ _CARD = flags.DEFINE_string("card", None, "safetensors, pth: also write a model 
 _VERIFY = flags.DEFINE_string("verify", None, "Compare this exported file with its certificate, and write nothing.")
 _BOX_BOUND = flags.DEFINE_float("box_bound", None, "--verify: the bound of boxes, in place of the file's.", 0)
 _SCORE_BOUND = flags.DEFINE_float("score_bound", None, "--verify: the bound of scores, in place of the file's.", 0)
-_DETECTION: tuple[flags.FlagHolder, ...] = (_CONF, _IOU, _MAX_DETECTIONS, _MULTI_LABEL, _TTA)
+_DETECTION: tuple[flags.FlagHolder, ...] = (_CONF, _IOU, _MAX_DETECTIONS, _MULTI_LABEL, _TTA, _SLICES, _OVERLAP)
 _CERTIFIED = (_CERTIFICATE, _IMAGES)
 _NETWORK = (_SIZE, _BATCH, *_DETECTION, _DTYPE, _RAW, _INPUT_DTYPE)
 _WRITING = (_WEIGHTS, _FORMAT, _OUTPUT, *_NETWORK, *_CERTIFIED, _CARD)
@@ -122,6 +124,8 @@ def _export(output: Path, card: Path | None) -> None:
         max_detections=_MAX_DETECTIONS.value,
         multi_label=_MULTI_LABEL.value,
         tta=_TTA.value,
+        slices=_SLICES.value,
+        overlap=_OVERLAP.value,
     )
     size_hw = loaded.size_hw if _SIZE.value is None else parse_size(_SIZE.value)
     ending, write = FORMATS[str(_FORMAT.value)]
@@ -151,7 +155,7 @@ def _write_card(card: Path, loaded: Pretrained, file: str) -> None:
 def _certify(loaded: Pretrained, size_hw: tuple[int, int], detect: DetectConfig) -> Certificate:
     """Makes the certificate: what the weights detect in float32, whatever the dtype of the file."""
     float32 = dataclasses.replace(loaded, model=yolox.create(loaded.name, len(loaded.class_names)))
-    run = pretrained.make_detect(float32, detect)
+    run = of_one_image(pretrained.make_detect(float32, detect), detect, size_hw)
     bound = certificate.FLOAT32 if _DTYPE.value == "float32" else certificate.SIXTEEN_BITS
     pictures = None if _IMAGES.value is None else _pictures(_IMAGES.value, loaded)
     certified = certificate.make(run, loaded.class_names, size_hw, detect, bound, pictures)

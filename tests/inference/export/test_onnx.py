@@ -145,5 +145,5 @@ def test_the_file_with_nms_gives_our_detections_on_photographs(nano, photographs
 
 def test_options_that_the_graph_does_not_support_are_refused():
     loaded = pretrained.Pretrained("nano", None, {}, ("a",), (64, 64))
-    with pytest.raises(UserError, match="supports neither multi_label nor tta: .*stablehlo"):
+    with pytest.raises(UserError, match="supports neither multi_label nor tta nor slices: .*stablehlo"):
         onnx_file.detecting_model(loaded, (64, 64), None, DetectConfig(tta=True))

@@ -18,10 +18,10 @@ from tests.training import toy
 from yolox_jax import Detector
 from yolox_jax.errors import UserError
 from yolox_jax.inference import pretrained
-from yolox_jax.inference.export import exported_file, stablehlo
+from yolox_jax.inference.export import certificate, exported_file, runtimes, stablehlo
 from yolox_jax.inference.export.exported_file import Description, is_exported
 from yolox_jax.inference.export.stablehlo import Exported
-from yolox_jax.inference.predict import DetectConfig, predict_images
+from yolox_jax.inference.predict import DetectConfig, of_one_image, predict_images
 
 _NAMES = ("circle", "square", "star")
 _SIZE = (toy.SIZE, toy.SIZE)
@@ -93,6 +93,28 @@ print([name for name in sys.modules if name.startswith(("yolox_jax.models", "yol
         [sys.executable, "-c", program], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
     )
     assert result.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.slow
+def test_a_file_with_slices_takes_an_image_in_any_number_of_tiles(loaded, tmp_path):
+    config = dataclasses.replace(_CONFIG, slices="1x2", overlap=0.3)
+    detect = functools.partial(predict_images, loaded.model, loaded.variables, config=config)
+    run = of_one_image(pretrained.make_detect(loaded, config), config, _SIZE)
+    certified = certificate.make(run, _NAMES, _SIZE, config, certificate.FLOAT32)
+    exported = stablehlo.export(detect, _NAMES, _SIZE, None, ("cpu",), tiling=config.tiling)
+    exported.write(tmp_path / "tiles.zip", certified.to_json())
+    read, file = runtimes.open_exported(tmp_path / "tiles.zip")
+    assert read.num_detections and certificate.compare(read, file).is_within(read.bound)
+    assert Exported.read(tmp_path / "tiles.zip").tiling == config.tiling
+    theirs = _silent(tmp_path / "tiles.zip")
+    ours = Detector(pretrained.make_detect(loaded, config), _NAMES, _SIZE, log=str, tiling=config.tiling)
+    rng = np.random.default_rng(0)
+    for image_hw in ((50, 60), (100, 120)):
+        image = rng.integers(0, 256, (*image_hw, 3), np.uint8)
+        one, other = ours(image), theirs(image)
+        assert len(one)
+        np.testing.assert_allclose(one.boxes_xyxy, other.boxes_xyxy, atol=1e-3)
+        np.testing.assert_allclose(one.scores, other.scores, atol=1e-4)
 
 
 def test_options_that_the_file_fixes_are_refused_by_name(path):
@@ -179,7 +201,10 @@ def test_a_field_of_a_wrong_type_or_range_or_that_differs_from_the_program_is_on
         Exported.read(tmp_path / "new.zip")
 
 
-@pytest.mark.parametrize("field", ["format_version", *(f.name for f in dataclasses.fields(Description)), "sha256"])
+_REQUIRED = [f.name for f in dataclasses.fields(Description) if f.default is dataclasses.MISSING]
+
+
+@pytest.mark.parametrize("field", ["format_version", *_REQUIRED, "sha256"])
 def test_a_missing_field_is_reported_as_damaged(path, tmp_path, field):
     content, program = _parts(path)
     _write(tmp_path / "new.zip", {name: content[name] for name in content if name != field}, program, field != "sha256")

@@ -199,7 +199,9 @@ def from_pretrained(weights, **options):
 predict.Detector.from_pretrained = from_pretrained
 """
     flags = ("--size=64,96", "--conf=0.5", "--iou=0.6", "--batch_size=3", "--tta", "--multi_label")
-    expected = {"size": (64, 96), "conf": 0.5, "iou": 0.6, "multi_label": True, "tta": True, "batch_size": 3}
+    flags += ("--slices=2x3", "--overlap=0.1")
+    expected = {"size": (64, 96), "conf": 0.5, "iou": 0.6, "multi_label": True, "tta": True}
+    expected |= {"slices": "2x3", "overlap": 0.1, "batch_size": 3}
     assert _run_main(before, *flags, "a.png").stderr.endswith(f"error: {expected}: \n")
 
 

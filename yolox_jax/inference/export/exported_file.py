@@ -16,6 +16,7 @@ from typing import Any
 
 from yolox_jax import storage
 from yolox_jax.data.images import ImageConfig
+from yolox_jax.data.tiling import tiling_of
 from yolox_jax.detection.anchors import check_size
 from yolox_jax.errors import UserError
 from yolox_jax.weights import strict_json
@@ -36,14 +37,17 @@ class Description:
     batch: int | None  # images per call, or None if any number will do
     platforms: tuple[str, ...]
     sixteen_bit: str  # how images of 16 bits became those of training: config.data.sixteen_bit
+    slices: str = ""  # if not empty, the program takes one image in any number of tiles: DetectConfig.slices
+    overlap: float = 0.2  # of the tiles
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> "Description":
         """Raises a ValueError that names a field which is missing, unknown, or of the wrong type or range."""
         known = [field.name for field in dataclasses.fields(cls)]
+        fields = {"slices": "", "overlap": 0.2, **fields}  # a file written before there were tiles lacks them
         if wrong := sorted(fields.keys() ^ set(known)):
             raise ValueError(f"the field {wrong[0]!r} is {'unknown' if wrong[0] in fields else 'missing'}")
-        class_names, size_hw, batch, platforms, sixteen_bit = (fields[name] for name in known)
+        class_names, size_hw, batch, platforms, sixteen_bit, slices, overlap = (fields[name] for name in known)
         for name, texts in (("class_names", class_names), ("platforms", platforms)):
             if not (isinstance(texts, list) and texts and all(isinstance(text, str) for text in texts)):
                 raise ValueError(f"{name} is not a list of names")
@@ -51,8 +55,12 @@ class Description:
             raise ValueError("size_hw is not a list of two whole numbers")
         if not (batch is None or (type(batch) is int and batch >= 1)):
             raise ValueError("batch is neither null nor a whole number of 1 or more")
+        for name, value, kind in (("slices", slices, str), ("overlap", overlap, int | float)):
+            if not isinstance(value, kind):
+                raise ValueError(f"{name} is {value!r}")  # noqa: TRY004  (one kind of error for all fields)
+        tiling_of(slices, overlap)
         ImageConfig(sixteen_bit=sixteen_bit)
-        return cls(tuple(class_names), check_size(size_hw), batch, tuple(platforms), sixteen_bit)
+        return cls(tuple(class_names), check_size(size_hw), batch, tuple(platforms), sixteen_bit, slices, overlap)
 
 
 def is_exported(path: str | Path) -> bool:

@@ -37,7 +37,8 @@ def _write_stablehlo(path: Path, loaded: Pretrained, config: ExportConfig) -> No
     variables = fold_batch_norm(loaded.model, loaded.variables)
     detect = functools.partial(predict_images, loaded.model, variables, config=config.detect)
     sixteen_bit = loaded.image_config.sixteen_bit
-    program = stablehlo.export(detect, loaded.class_names, config.size_hw, config.batch, sixteen_bit=sixteen_bit)
+    arguments = detect, loaded.class_names, config.size_hw, config.batch
+    program = stablehlo.export(*arguments, sixteen_bit=sixteen_bit, tiling=config.detect.tiling)
     program.write(path, None if config.certificate is None else config.certificate.to_json())
 
 

@@ -38,11 +38,11 @@ def detecting_model(
     best score first. Any B will do if `batch` is None.
 
     Raises:
-      UserError: the config asks for multi_label or tta, which this model does not support.
+      UserError: the config asks for multi_label, tta or slices, which this model does not support.
     """
-    if config.multi_label or config.tta:
+    if config.multi_label or config.tta or config.slices:
         raise UserError(
-            "--format=onnx supports neither multi_label nor tta", "leave them out, or use --format=stablehlo"
+            "--format=onnx supports neither multi_label nor tta nor slices", "leave them out, or use --format=stablehlo"
         )
     graph, dims, anchors = Graph(), batch or "batch", make_anchors(size_hw)
     images = graph.input("images", np.uint8, [dims, *size_hw, 3])

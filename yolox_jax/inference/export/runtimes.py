@@ -15,7 +15,7 @@ from yolox_jax.detection.anchors import decode, make_anchors
 from yolox_jax.errors import UserError
 from yolox_jax.inference.export import certificate, exported_file, stablehlo
 from yolox_jax.inference.export.certificate import Certificate, Run
-from yolox_jax.inference.predict import DetectConfig
+from yolox_jax.inference.predict import DetectConfig, of_one_image
 from yolox_jax.types import Detections
 
 CERTIFICATE = "certificate"  # its name in the metadata of ONNX
@@ -79,7 +79,8 @@ def _open_stablehlo(path: str | Path) -> tuple[Certificate, Run]:
     if text is None:
         raise without_certificate(path)
     program = stablehlo.Exported.read(path)
-    return certificate.read(text, path), filled(program.predict, program.batch)
+    certified = certificate.read(text, path)
+    return certified, filled(of_one_image(program.predict, certified.detect, program.size_hw), program.batch)
 
 
 def _open_onnx(path: str | Path) -> tuple[Certificate, Run]:

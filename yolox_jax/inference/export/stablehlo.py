@@ -8,16 +8,17 @@ import functools
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.export
-import jax.numpy as jnp
 import numpy as np
 
+from yolox_jax.data.tiling import Tiling, tiling_of
 from yolox_jax.errors import UserError
 from yolox_jax.inference.export import exported_file
 from yolox_jax.inference.export.exported_file import Description
-from yolox_jax.types import Detections
+from yolox_jax.types import Detections, Tiles
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 # A custom call may run code at any address of the process. JAX resolves the first of these, which checks the number of
@@ -30,13 +31,17 @@ _OUTPUT_DTYPES = ("float32", "float32", "int32", "bool")  # boxes, scores, label
 
 @dataclasses.dataclass(frozen=True)
 class Exported:
-    """A program: images [B, H, W, 3] uint8 BGR -> boxes [B, D, 4] xyxy in input pixels, scores, labels, mask [B, D]."""
+    """A program: images [B, H, W, 3] uint8 BGR -> boxes [B, D, 4] xyxy in input pixels, scores, labels, mask [B, D].
+
+    With a tiling it takes the five arrays of Tiles for one image, and the boxes are in pixels of the image.
+    """
 
     program: jax.export.Exported
     class_names: tuple[str, ...]
     size_hw: tuple[int, int]
     batch: int | None  # B, or None if any number of images will do
     sixteen_bit: str = "full"  # how images of 16 bits became those of training
+    tiling: Tiling | None = None  # how images are cut
 
     def write(self, path: str | Path, certificate: str | None = None) -> None:
         """Writes the file, with its certificate (certificate.py) as text.
@@ -47,6 +52,8 @@ class Exported:
         program = bytes(self.program.serialize())  # before the file is opened: if this fails, no file is left behind
         platforms = tuple(self.program.platforms)
         described = Description(self.class_names, self.size_hw, self.batch, platforms, self.sixteen_bit)
+        if self.tiling:
+            described = dataclasses.replace(described, **dataclasses.asdict(self.tiling))
         exported_file.write(path, described, program, certificate)
 
     @classmethod
@@ -72,47 +79,62 @@ class Exported:
             )
         if not _fits(program, described):
             raise UserError(f"{path} is damaged (program and description differ)", "copy or export it again")
-        return cls(program, described.class_names, described.size_hw, described.batch, described.sixteen_bit)
+        tiling = tiling_of(described.slices, described.overlap)
+        return cls(program, described.class_names, described.size_hw, described.batch, described.sixteen_bit, tiling)
 
-    def predict(self, images_BHW3: np.ndarray) -> Detections:
-        """Runs the program; it is compiled once for each B.
+    def predict(self, images: np.ndarray | Tiles) -> Detections:
+        """Runs the program on images [B, H, W, 3] or Tiles [1, T, ...]; it is compiled once for each B or T.
 
         Raises:
           UserError: the program detects classes without names.
         """
-        found = Detections(*jax.device_get(self._compiled(images_BHW3)))
+        found = Detections(*jax.device_get(self._compiled(*jax.tree.leaves(images))))
         labels = found.labels[found.mask]
         if labels.size and not 0 <= labels.min() <= labels.max() < len(self.class_names):
             raise UserError(f"the program has more than its {len(self.class_names)} named classes", "export it again")
         return found
 
     @functools.cached_property
-    def _compiled(self) -> Callable[[np.ndarray], tuple[jax.Array, ...]]:
+    def _compiled(self) -> Callable[..., tuple[jax.Array, ...]]:
         return jax.jit(self.program.call)
 
 
 def export(
-    detect: Callable[[jax.Array], Detections],
+    detect: Callable[[Any], Detections],
     class_names: tuple[str, ...],
     size_hw: tuple[int, int],
     batch: int | None,
     platforms: Sequence[str] = PLATFORMS,
     sixteen_bit: str = "full",
+    tiling: Tiling | None = None,
 ) -> Exported:
     """Exports a function of images [B, H, W, 3] uint8 BGR to Detections, with the arrays that it closes over (weights).
 
-    `batch` is B; with None the program takes any number of images. `sixteen_bit` is that of training.
+    `batch` is B; with None the program takes any number of images. `sixteen_bit` is that of training. With a tiling,
+    the function is one of Tiles; the program takes one image, cut into any number of tiles.
     """
 
     @jax.jit
-    def as_tuple(images_BHW3: jax.Array) -> tuple[jax.Array, ...]:  # so that the file needs no type of this package
-        found = detect(images_BHW3)
+    def as_tuple(*arrays: jax.Array) -> tuple[jax.Array, ...]:  # so that the file needs no type of this package
+        found = detect(Tiles(*arrays) if tiling else arrays[0])
         return found.boxes, found.scores, found.labels, found.mask
 
-    num_images = batch or jax.export.symbolic_shape("B", constraints=["B >= 1"])[0]
-    images = jax.ShapeDtypeStruct((num_images, *size_hw, 3), jnp.uint8)
-    program = jax.export.export(as_tuple, platforms=platforms)(images)
-    return Exported(program, class_names, size_hw, batch, sixteen_bit)
+    batch = 1 if tiling else batch
+    number = "T" if tiling else "B"
+    rows = (1,) if tiling else ()
+    num_images = (not tiling and batch) or jax.export.symbolic_shape(number, constraints=[f"{number} >= 1"])[0]
+    inputs = [
+        jax.ShapeDtypeStruct((*rows, num_images, *shape), dtype)
+        for dtype, shape in _inputs(size_hw, tiling is not None)
+    ]
+    program = jax.export.export(as_tuple, platforms=platforms)(*inputs)
+    return Exported(program, class_names, size_hw, batch, sixteen_bit, tiling)
+
+
+def _inputs(size_hw: tuple[int, int], has_tiles: bool) -> list[tuple[str, tuple[int, ...]]]:
+    """Returns dtype and shape of each input, without B, or without 1 and T: the pixels, then the places of tiles."""
+    places = [("float32", (2,)), ("float32", ()), ("float32", (4,)), ("bool", ())]  # as in types.Tiles
+    return [("uint8", (*size_hw, 3)), *(places if has_tiles else [])]
 
 
 def _deserialize(path: str | Path, serialized: bytes) -> tuple[jax.export.Exported, str]:
@@ -142,16 +164,21 @@ def _fits(program: jax.export.Exported, described: Description) -> bool:
         return False
     if tuple(program.platforms) != described.platforms:
         return False
-    trees = jax.tree.structure(((0,), {})), jax.tree.structure((0,) * len(_OUTPUT_DTYPES))
+    expected = _inputs(described.size_hw, has_tiles=bool(described.slices))
+    trees = jax.tree.structure(((0,) * len(expected), {})), jax.tree.structure((0,) * len(_OUTPUT_DTYPES))
     if (program.in_tree, program.out_tree) != trees:
         return False
-    (images,), outputs = program.in_avals, program.out_avals
-    if not images.shape or not outputs[1].shape:
+    inputs, outputs = program.in_avals, program.out_avals
+    axes = 2 if described.slices else 1  # image and tile, or image
+    if len(inputs[0].shape) < axes or not outputs[1].shape:
         return False
-    batch, slots = images.shape[:1], outputs[1].shape[1:]
-    fits_batch = jax.export.is_symbolic_dim(batch[0]) if described.batch is None else batch[0] == described.batch
+    batch, slots, lead = inputs[0].shape[:1], outputs[1].shape[1:], inputs[0].shape[:axes]
+    if described.slices:
+        fits_batch = batch == (described.batch,) == (1,) and jax.export.is_symbolic_dim(lead[1])
+    else:
+        fits_batch = jax.export.is_symbolic_dim(batch[0]) if described.batch is None else batch[0] == described.batch
     return (
-        (str(images.dtype), images.shape[1:]) == ("uint8", (*described.size_hw, 3))
+        [(str(each.dtype), each.shape) for each in inputs] == [(dtype, (*lead, *shape)) for dtype, shape in expected]
         and fits_batch
         and tuple(str(each.dtype) for each in outputs) == _OUTPUT_DTYPES
         and [each.shape for each in outputs] == [(*batch, *slots, 4)] + 3 * [(*batch, *slots)]

@@ -42,6 +42,10 @@ _SIZE = flags.DEFINE_list(
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 8, "Images per batch.", lower_bound=1)
 _MULTI_LABEL = flags.DEFINE_boolean("multi_label", None, "A box may have several classes.")
 _TTA = flags.DEFINE_boolean("tta", None, "Test-time augmentation: also detect in mirrored, smaller and larger views.")
+_SLICES = flags.DEFINE_string(
+    "slices", None, "Also detect in tiles of each image: auto, rows x columns such as 2x3, or a tile's pixels."
+)
+_OVERLAP = flags.DEFINE_float("overlap", None, "The overlap of neighboring tiles; 0.2 if not given.", 0, 0.5)
 _MAX_FRAMES = flags.DEFINE_integer(
     "max_frames", None, "Stop each video or webcam after this many frames.", lower_bound=1
 )
@@ -64,6 +68,8 @@ def main(argv: list[str]) -> None:
             iou=_IOU.value,
             multi_label=_MULTI_LABEL.value,
             tta=_TTA.value,
+            slices=_SLICES.value,
+            overlap=_OVERLAP.value,
             batch_size=_BATCH_SIZE.value,
         )
         shard = Shard(jax.process_index(), jax.process_count())
