@@ -70,6 +70,7 @@ def test_a_wheel_has_the_version_the_requirements_and_the_extras(distribution):
         "plots",
         "onnx",
         "hub",
+        "litert",
         "supervision",
         "tpu-plan",
         "gpu-plan",
