@@ -72,3 +72,11 @@ def test_what_is_not_one_or_two_whole_numbers_is_refused(size_hw):
 def test_a_size_that_is_not_a_multiple_of_32_is_refused(size_hw):
     with pytest.raises(UserError, match=f"{size_hw[0]}x{size_hw[1]}.*multiples of 32"):
         anchors.make_anchors(size_hw)
+
+
+def test_a_box_without_size_has_finite_targets_even_if_rounding_makes_the_size_negative():
+    grid = anchors.make_anchors((32, 32))
+    without_size = jnp.full((len(grid.strides), 4), 16.0).at[:, 2:].set(0.0)
+    targets = anchors.encode(without_size, grid)
+    assert jnp.isfinite(targets).all()
+    assert (anchors.encode(without_size.at[:, 2:].set(-4e-6), grid) == targets).all()

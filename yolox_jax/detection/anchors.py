@@ -73,5 +73,7 @@ def encode(boxes_cxcywh: jax.Array, anchors: Anchors) -> jax.Array:
     """
     strides_A1 = anchors.strides[:, None]
     offset_A2 = boxes_cxcywh[:, :2] / strides_A1 - (anchors.centers / strides_A1 - 0.5)
-    log_size_A2 = jnp.log(boxes_cxcywh[:, 2:] / strides_A1 + 1e-8)
+    # XLA joins multi-scale's resizing with the difference of corners: a side of 0 may come out as −4e-6.
+    size_A2 = jnp.maximum(boxes_cxcywh[:, 2:], 0)
+    log_size_A2 = jnp.log(size_A2 / strides_A1 + 1e-8)
     return jnp.concatenate([offset_A2, log_size_A2], axis=-1)
