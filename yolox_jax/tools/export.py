@@ -7,8 +7,8 @@ litert     images to boxes and scores, for LiteRT (TFLite) on phones and boards;
 pth        the weights alone in the official layout, for the official TensorRT, OpenVINO and ncnn tools
 safetensors  the same, with class names and input size in the file
 
-ONNX and StableHLO files carry a certificate: test images and what the weights detect in them. --verify=FILE runs a file
-with its own runtime on these images, prints the largest differences, and exits with 1 if they exceed the bound.
+ONNX, StableHLO and LiteRT files carry a certificate: test images and what the weights detect in them. --verify=FILE
+runs a file with its own runtime on them, prints the largest differences, and exits with 1 if they exceed the bound.
 --card=README.md writes a model card beside weights, from the run's results.json.
 """
 
@@ -71,7 +71,7 @@ _DETECTION: tuple[flags.FlagHolder, ...] = (_CONF, _IOU, _MAX_DETECTIONS, _MULTI
 _CERTIFIED = (_CERTIFICATE, _IMAGES)
 _NETWORK = (_SIZE, _BATCH, *_DETECTION, _DTYPE, _RAW, _INPUT_DTYPE)
 _WRITING = (_WEIGHTS, _FORMAT, _OUTPUT, *_NETWORK, *_CERTIFIED, _CARD)
-_CERTIFIED_FORMATS = ("onnx", "stablehlo")
+_CERTIFIED_FORMATS = ("onnx", "stablehlo", "litert")
 _WEIGHTS_ALONE = ("pth", "safetensors")
 
 
@@ -84,7 +84,7 @@ def _check_flags() -> None:
         "--format=safetensors": (*_NETWORK, *_CERTIFIED),
         "--format=onnx": (_DTYPE, _INPUT_DTYPE, _CARD),
         "--format=stablehlo": (_INPUT_DTYPE, _CARD),
-        "--format=litert": (*_DETECTION, _DTYPE, _RAW, *_CERTIFIED, _CARD),
+        "--format=litert": (*_DETECTION, _DTYPE, _RAW, _CARD),
         "--raw": _DETECTION if _RAW.value else (),
         "--nocertificate": () if _CERTIFICATE.value else (_IMAGES,),
         "--verify": () if _VERIFY.value is None else _WRITING,

@@ -18,9 +18,10 @@ from yolox_jax.data import images
 from yolox_jax.detection.anchors import decode, make_anchors
 from yolox_jax.errors import UserError
 from yolox_jax.inference import export, pretrained
-from yolox_jax.inference.export import litert_file
+from yolox_jax.inference.export import certificate, litert_file, runtimes
 from yolox_jax.inference.export.formats import FORMATS, ExportConfig
 from yolox_jax.inference.export.litert_graph import Graph
+from yolox_jax.inference.predict import DetectConfig
 from yolox_jax.inference.pretrained import Pretrained
 from yolox_jax.models import yolox
 from yolox_jax.weights.official import from_state_dict
@@ -103,9 +104,8 @@ def test_the_file_names_its_input_outputs_and_classes(nano_file, golden_images):
     (given,) = interpreter.get_input_details()
     assert (given["dtype"], given["shape"].tolist()) == (np.float32, [1, *golden_images.shape[1:]])
     model = schema.ModelT.InitFromPackedBuf(nano_file)
-    (metadata,) = model.metadata
-    assert metadata.name == b"class_names"
-    assert json.loads(bytes(model.buffers[metadata.buffer].data))[79] == "class 79"
+    assert model.description == b"yolox_jax"
+    assert json.loads(litert_file.read_metadata(nano_file)["class_names"])[79] == "class 79"
 
 
 def test_tensors_have_names_of_their_own(nano_file):  # quantizers know them by it
@@ -158,6 +158,21 @@ def test_a_file_gives_our_boxes_and_scores_on_photographs(name):
         np.testing.assert_allclose(found[0], expected[0], rtol=0, atol=0.05)
         np.testing.assert_allclose(found[1], expected[1], rtol=0, atol=1e-4)
         assert float(expected[1].max()) > 0.05
+
+
+@pytest.mark.slow
+def test_a_file_is_verified_by_its_certificate_and_one_with_other_weights_is_refused(nano, tmp_path):
+    """Random weights have low scores: without a threshold, all boxes that NMS leaves are compared."""
+    detect, path = DetectConfig(conf=0, iou=0.5), tmp_path / "nano.tflite"
+    certified = certificate.make(
+        pretrained.make_detect(nano, detect), nano.class_names, (64, 64), detect, certificate.FLOAT32
+    )
+    other = jax.tree.map(lambda array: 1.1 * array, nano.variables)
+    for loaded, is_right in ((nano, True), (dataclasses.replace(nano, variables=other), False)):
+        FORMATS["litert"][1](path, loaded, ExportConfig((64, 64), 2, None, certificate=certified))
+        found = certificate.compare(*runtimes.open_exported(path))
+        assert found.is_within(certified.bound) == is_right
+    assert found.num_detections > 3
 
 
 def test_without_the_package_the_error_says_how_to_install_it(tmp_path, monkeypatch):

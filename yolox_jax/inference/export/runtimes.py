@@ -1,4 +1,4 @@
-"""Opens an exported file with its own runtime, to compare it with its certificate: ONNX Runtime, or JAX for StableHLO.
+"""Opens an exported file with its own runtime, to compare it with its certificate.
 
 A new format needs a function (path) -> (certificate, run) and a line in `_OPENERS`.
 """
@@ -121,7 +121,31 @@ def _raw_run(session: Any, certified: Certificate) -> Run:
     return run
 
 
+def _open_litert(path: str | Path) -> tuple[Certificate, Run]:
+    try:
+        from yolox_jax.inference.export import litert_file
+    except ImportError as error:
+        raise UserError(
+            f"a LiteRT file needs ai-edge-litert ({error})", "pip install 'ai-edge-litert>=2.1.0'"
+        ) from error
+    try:
+        model = Path(path).read_bytes()
+        text = litert_file.read_metadata(model).get(CERTIFICATE)
+        runner = litert_file.LiteRTRunner(model)
+    except Exception as error:  # flatbuffers and the runtime raise errors of many types
+        raise UserError(f"{path} cannot be opened by LiteRT ({error})", "export it again") from error
+    if text is None:
+        raise without_certificate(path)
+    certified = certificate.read(text, path)
+
+    def run(images_BHW3: np.ndarray) -> Detections:
+        return select(*runner(images_BHW3), certified.detect)
+
+    return certified, filled(run, runner.batch)
+
+
 _OPENERS: dict[str, Callable[[str | Path], tuple[Certificate, Run]]] = {
     exported_file.ENDING: _open_stablehlo,
     ".onnx": _open_onnx,
+    ".tflite": _open_litert,
 }
