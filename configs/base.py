@@ -5,6 +5,8 @@ Fields hold plain values; anything derived from them is computed once --config.f
 have names, which follow the file: --config=configs/yolox_s.py:release, or :large_batch.
 """
 
+from typing import Any
+
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
@@ -76,6 +78,20 @@ def _head_of_2025() -> ConfigDict:
     config.hsv = ConfigDict({"enabled": True, "hue": 5.0, "saturation": 30.0, "value": 30.0})  # augment_hsv
     config.hsv.multiplies = False  # False: the shifts are added to the 8-bit levels; True: they are fractions of them
     config.min_box_side = 1.0  # input pixels; boxes must be larger to be trained on (TrainTransform)
+    # Further augmentations, off by default (ours): docs/augmentation.md. The no-aug epochs have flips, turns and gray.
+    config.augment = "default"  # or a name of AUGMENT, at the end of this file, which sets several of these fields
+    config.augment_hook = ""  # module:function, your own augmentation of each training picture
+    config.vertical_flip_prob = 0.0
+    config.turn_prob = 0.0  # turns by 90, 180 or 270 degrees; with 0.75 and no turn all four are equally likely
+    config.perspective = 0.0  # the corners of the view move by up to this fraction of its sides, below 0.25
+    config.crop = ConfigDict({"prob": 0.0, "scale": (0.5, 1.0)})  # a part of the picture: fraction of its sides
+    # Boxes of another image at a random place, at this scale of their size there; rectangles of gray.
+    config.copy_paste = ConfigDict({"prob": 0.0, "max_boxes": 3, "scale": (0.5, 1.5)})
+    config.cutout = ConfigDict({"prob": 0.0, "max_holes": 4, "scale": (0.05, 0.2)})  # fraction of the picture's sides
+    config.max_hidden = 0.7  # boxes of which pasted boxes and holes hide more than this fraction are left out
+    config.gray_prob = 0.0
+    config.blur = ConfigDict({"prob": 0.0, "sigma": (0.5, 2.0)})  # Gaussian, input pixels
+    config.jpeg = ConfigDict({"prob": 0.0, "quality": (30, 90)})
     config.multiscale = ConfigDict()  # exp.random_resize
     config.multiscale.enabled = True
     config.multiscale.every_steps = 10
@@ -183,3 +199,20 @@ def _large_batch(config: ConfigDict) -> None:
 
 
 _RECIPES = {"release": _release, "large_batch": _large_batch}
+
+# What config.augment sets, unless the command line or the config's file sets it: starting points for kinds of images,
+# chosen by what is true of them, not by AP. (ours)
+AUGMENT: dict[str, dict[str, Any]] = {
+    "default": {},
+    # Few images, or objects that mosaic and mixup make unrecognizable: less of everything.
+    "gentle": {"mosaic.prob": 0.5, "mosaic.degrees": 0.0, "mosaic.scale": (0.5, 1.5), "mosaic.shear": 0.0}
+    | {"mixup.prob": 0.0},
+    # Seen from above: no direction is up, objects are small and of known size.
+    "aerial": {"vertical_flip_prob": 0.5, "turn_prob": 0.75, "mosaic.scale": (0.5, 1.5), "mixup.prob": 0.0},
+    # Text is not mirrored; pages lie nearly straight, are photographed at an angle, scanned in gray, compressed.
+    "documents": {"flip_prob": 0.0, "mosaic.degrees": 3.0, "mosaic.scale": (0.5, 1.5), "mixup.prob": 0.0}
+    | {"perspective": 0.05, "gray_prob": 0.2, "blur.prob": 0.1, "jpeg.prob": 0.3},
+    # No direction is up, the magnification is known, the focus is not; cells overlap as they are.
+    "microscopy": {"vertical_flip_prob": 0.5, "turn_prob": 0.75, "mosaic.scale": (0.8, 1.25), "mixup.prob": 0.0}
+    | {"mosaic.shear": 0.0, "blur.prob": 0.2},
+}

@@ -159,6 +159,16 @@ _WRONG = [
     ("min_box_side", float("nan")),
     *[(field, 1.5) for field in ("mosaic.prob", "mixup.prob", "flip_prob", "data.repeat_threshold")],
     *[(f"eval.detect.{name}", 1.5) for name in ("conf", "iou")],
+    *[(f"{name}.prob", 1.5) for name in ("crop", "copy_paste", "cutout", "blur", "jpeg")],
+    *[(field, 1.5) for field in ("vertical_flip_prob", "turn_prob", "gray_prob", "max_hidden")],
+    *[
+        ("perspective", 0.25),
+        ("crop.scale", (0.5, 1.5)),
+        ("cutout.scale", (0.5, 0.2)),
+        ("copy_paste.scale", (0.0, 1.0)),
+    ],
+    *[("blur.sigma", (0.0, 1.0)), ("jpeg.quality", (30, 101)), ("copy_paste.max_boxes", 0), ("cutout.max_holes", 0)],
+    ("augment_hook", "absent_module:function"),
     *[(f"{name}.scale", scale) for name in ("mosaic", "mixup") for scale in ((2.0, 0.5), ("a", "b"), (None, 1.0))],
 ]
 _NAMES_OF_THINGS = ("model", "dtype", "optimizer", "loss.iou_type", "data.kind", "data.bad_images", "eval.metric")

@@ -89,6 +89,18 @@ def flip_xyxy(boxes_xyxy: np.ndarray, width: int) -> np.ndarray:
     return np.stack([width - x2, y1, width - x1, y2], axis=-1)
 
 
+def flip_vertical_xyxy(boxes_xyxy: np.ndarray, height: int) -> np.ndarray:
+    """Mirrors [..., 4] corners top to bottom in an image of `height` pixels."""
+    x1, y1, x2, y2 = np.moveaxis(boxes_xyxy, -1, 0)
+    return np.stack([x1, height - y2, x2, height - y1], axis=-1)
+
+
+def turn_xyxy(boxes_xyxy: np.ndarray, width: int) -> np.ndarray:
+    """Turns [..., 4] corners by 90 degrees counterclockwise in an image of `width` pixels."""
+    x1, y1, x2, y2 = np.moveaxis(boxes_xyxy, -1, 0)
+    return np.stack([y1, width - x2, y2, width - x1], axis=-1)
+
+
 def min_sides_xyxy(boxes_xyxy: np.ndarray) -> np.ndarray:
     """Returns the shorter side [...] of each box [..., 4]."""
     return (boxes_xyxy[..., 2:] - boxes_xyxy[..., :2]).min(axis=-1)

@@ -1,13 +1,18 @@
 """Runs on the host: draws the random parameters of every augmentation; other modules apply them."""
 
 import dataclasses
+import enum
 import math
 
+import cv2
 import numpy as np
 
+from yolox_jax.augment import hook, ranges
 from yolox_jax.augment.mixup import MixupParameters
 from yolox_jax.augment.mosaic import MosaicParameters
-from yolox_jax.errors import UserError
+from yolox_jax.augment.occlusion import OcclusionConfig, Paste
+from yolox_jax.augment.quality import QualityConfig, QualityParameters
+from yolox_jax.augment.warp import ViewConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,38 +31,70 @@ class AugmentConfig:
     hsv_multiplies: bool  # `hsv` holds the largest relative changes, not levels
     min_box_side: float  # input pixels; a box is learned only if both its sides are longer
 
+    vertical_flip_prob: float
+    turn_prob: float  # a turn by 90, 180 or 270 degrees
+    view: ViewConfig
+    occlusion: OcclusionConfig
+    quality: QualityConfig
+    hook: str  # "module:function", or empty
+
     def __post_init__(self) -> None:
-        for field, limits in (("mosaic.scale", self.scale), ("mixup.scale", self.mixup_scale)):
-            are_numbers = all(isinstance(each, int | float) for each in limits)
-            if len(limits) != 2 or not are_numbers or not 0 < limits[0] <= limits[1] < math.inf:
-                raise UserError(
-                    f"config.{field} is {limits}",
-                    "give the smallest and the largest factor, both above 0 "
-                    "(and only once: a tuple that is given twice on the command line is extended)",
-                )
-        for field, prob in (
-            ("mosaic.prob", self.mosaic_prob),
-            ("mixup.prob", self.mixup_prob),
-            ("flip_prob", self.flip_prob),
-        ):
-            if not 0 <= prob <= 1:
-                raise UserError(f"config.{field} is {prob}", "give a probability, from 0 to 1")
+        ranges.check_range("mosaic.scale", self.scale)
+        ranges.check_range("mixup.scale", self.mixup_scale)
+        ranges.check_probs(
+            {
+                "mosaic.prob": self.mosaic_prob,
+                "mixup.prob": self.mixup_prob,
+                "flip_prob": self.flip_prob,
+                "vertical_flip_prob": self.vertical_flip_prob,
+                "turn_prob": self.turn_prob,
+            }
+        )
         hue, saturation, value = self.hsv or (0.0, 0.0, 0.0)
-        for field, extent in (
-            ("mosaic.degrees", self.degrees),
-            ("mosaic.translate", self.translate),
-            ("mosaic.shear", self.shear),
-            ("hsv.hue", hue),
-            ("hsv.saturation", saturation),
-            ("hsv.value", value),
-            ("min_box_side", self.min_box_side),
-        ):
-            if not 0 <= extent < math.inf:
-                raise UserError(f"config.{field} is {extent}", "give a finite number of 0 or more")
+        ranges.check_extents(
+            {
+                "mosaic.degrees": self.degrees,
+                "mosaic.translate": self.translate,
+                "mosaic.shear": self.shear,
+                "hsv.hue": hue,
+                "hsv.saturation": saturation,
+                "hsv.value": value,
+                "min_box_side": self.min_box_side,
+            }
+        )
+        if self.hook:
+            hook.load(self.hook)  # a wrong name is known now, not at the first sample
 
     def no_aug(self) -> "AugmentConfig":
-        """Returns the augmentation of the no-aug epochs: flip and color only."""
-        return dataclasses.replace(self, mosaic_prob=0.0, mixup_prob=0.0)
+        """Returns the augmentation of the no-aug epochs: flips, turns and color only."""
+        return dataclasses.replace(
+            self,
+            mosaic_prob=0.0,
+            mixup_prob=0.0,
+            view=dataclasses.replace(self.view, perspective=0.0, crop_prob=0.0),
+            occlusion=dataclasses.replace(self.occlusion, paste_prob=0.0, cutout_prob=0.0),
+            quality=self.quality.color_only(),
+            hook="",
+        )
+
+
+class Own(enum.IntEnum):
+    """What has a stream of random numbers of its own: turning one on leaves the draws of all others as they are."""
+
+    VIEW = 0
+    PASTE = 1
+    CUTOUT = 2
+    QUALITY = 3
+    HOOK = 4
+    ORIENTATION = 5
+
+
+def own_stream(rng: np.random.Generator, what: Own) -> np.random.Generator:
+    """Returns the stream of one augmentation of the sample whose stream is `rng`, from which nothing is drawn."""
+    seed = rng.bit_generator.seed_seq
+    assert isinstance(seed, np.random.SeedSequence)
+    child = np.random.SeedSequence(seed.entropy, spawn_key=(*seed.spawn_key, what.value))
+    return np.random.Generator(np.random.Philox(child))
 
 
 def draw_mosaic(rng: np.random.Generator, size_hw: tuple[int, int], config: AugmentConfig) -> MosaicParameters:
@@ -94,3 +131,75 @@ def draw_hsv_shift(
         return (1 + rng.uniform(-1, 1, 3) * largest).astype(np.float32)
     shift = rng.uniform(-1, 1, 3) * largest * rng.integers(0, 2, 3)
     return np.trunc(shift).astype(np.float32)
+
+
+def draw_orientation(rng: np.random.Generator, config: AugmentConfig) -> tuple[bool, int]:
+    """Draws a vertical flip, and the quarters of a turn: 1, 2 or 3 with equal probability, or 0."""
+    if not config.vertical_flip_prob and not config.turn_prob:
+        return False, 0
+    rng = own_stream(rng, Own.ORIENTATION)
+    flip = bool(rng.random() < config.vertical_flip_prob)
+    quarters = int(rng.integers(1, 4)) if rng.random() < config.turn_prob else 0
+    return flip, quarters
+
+
+def draw_view(rng: np.random.Generator, size_hw: tuple[int, int], config: ViewConfig) -> np.ndarray | None:
+    """Draws a crop, enlarged to the whole picture, and its perspective; returns a matrix [3, 3], or None if neither."""
+    if not config.is_on:
+        return None
+    (height, width), rng, view = size_hw, own_stream(rng, Own.VIEW), None
+    if rng.random() < config.crop_prob:
+        side = rng.uniform(*config.crop_scale)
+        x, y = rng.uniform(0, 1 - side, 2) * (width, height)
+        view = np.array([[1 / side, 0, -x / side], [0, 1 / side, -y / side], [0, 0, 1]])
+    if config.perspective:
+        corners = np.array([(0, 0), (width, 0), (width, height), (0, height)], np.float32)
+        seen = corners + rng.uniform(-config.perspective, config.perspective, (4, 2)) * (width, height)
+        matrix = cv2.getPerspectiveTransform(seen.astype(np.float32), corners)
+        view = matrix if view is None else matrix @ view
+    return view
+
+
+def draw_pastes(
+    rng: np.random.Generator,
+    picture_hw: tuple[int, int],
+    image_hw: tuple[int, int],
+    boxes_xyxy: np.ndarray,
+    config: OcclusionConfig,
+) -> list[Paste]:
+    """Draws which boxes [n, 4] of another image are pasted, their scale, flip and place; those that fit the picture."""
+    pastes = []
+    for index in rng.permutation(len(boxes_xyxy))[: int(rng.integers(1, config.paste_max_boxes + 1))].tolist():
+        scale, flip, (along_y, along_x) = rng.uniform(*config.paste_scale), bool(rng.random() < 0.5), rng.random(2)
+        (x1, y1), (x2, y2) = np.floor(boxes_xyxy[index, :2]).astype(int), np.ceil(boxes_xyxy[index, 2:]).astype(int)
+        x1, y1, x2, y2 = max(x1, 0), max(y1, 0), min(x2, image_hw[1]), min(y2, image_hw[0])
+        height, width = round((y2 - y1) * scale), round((x2 - x1) * scale)
+        room_y, room_x = picture_hw[0] - height, picture_hw[1] - width
+        if min(height, width) >= 1 and min(room_y, room_x) >= 0:
+            corner_xy = int(along_x * (room_x + 1)), int(along_y * (room_y + 1))
+            pastes.append(Paste(index, (int(x1), int(y1), int(x2), int(y2)), (height, width), corner_xy, flip))
+    return pastes
+
+
+def draw_holes(
+    rng: np.random.Generator, size_hw: tuple[int, int], config: OcclusionConfig
+) -> list[tuple[int, int, int, int]]:
+    """Draws the rectangles that are cut out: their centers are anywhere in the picture."""
+    height, width = size_hw
+    holes = []
+    for _ in range(int(rng.integers(1, config.cutout_max_holes + 1))):
+        half_y, half_x = rng.uniform(*config.cutout_scale, 2) * (height, width) / 2
+        y, x = rng.random(2) * (height, width)
+        x1, y1 = max(round(x - half_x), 0), max(round(y - half_y), 0)
+        holes.append((x1, y1, min(round(x + half_x), width), min(round(y + half_y), height)))
+    return holes
+
+
+def draw_quality(rng: np.random.Generator, config: QualityConfig) -> QualityParameters | None:
+    """Draws whether a picture becomes gray, and by how much it is blurred and compressed; None if nothing is on."""
+    if not config.is_on:
+        return None
+    rng = own_stream(rng, Own.QUALITY)
+    gray, blur, jpeg = rng.random(3) < (config.gray_prob, config.blur_prob, config.jpeg_prob)
+    sigma, quality = rng.uniform(*config.blur_sigma), round(rng.uniform(*config.jpeg_quality))
+    return QualityParameters(bool(gray), sigma if blur else None, quality if jpeg else None)

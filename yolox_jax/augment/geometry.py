@@ -1,9 +1,9 @@
-"""Runs on the host: resizes and pads images, and flips them together with their boxes."""
+"""Runs on the host: resizes and pads images, and flips and turns them together with their boxes."""
 
 import cv2
 import numpy as np
 
-from yolox_jax.boxes import flip_xyxy
+from yolox_jax.boxes import flip_vertical_xyxy, flip_xyxy, turn_xyxy
 
 PAD_VALUE = 114  # the reference's gray, close to ImageNet's mean, so that the border adds no strong edge
 
@@ -50,3 +50,30 @@ def letterbox(image: np.ndarray, size_hw: tuple[int, int]) -> tuple[np.ndarray, 
 def flip_horizontal(image: np.ndarray, boxes_xyxy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mirrors an image [h, w, 3] and its boxes [n, 4] left to right; returns new arrays."""
     return cv2.flip(image, 1), flip_xyxy(boxes_xyxy, image.shape[1])
+
+
+def flip_vertical(image: np.ndarray, boxes_xyxy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mirrors an image [h, w, 3] and its boxes [n, 4] top to bottom; returns new arrays."""
+    return cv2.flip(image, 0), flip_vertical_xyxy(boxes_xyxy, image.shape[0])
+
+
+def turn(
+    image: np.ndarray, boxes_xyxy: np.ndarray, quarters: int, size_hw: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Turns an image [h, w, 3] and its boxes [n, 4] counterclockwise by quarters of a circle; no pixel changes.
+
+    Only if the turned image no longer fits into `size_hw` as it did, which is not square then, it is resized.
+    """
+    for _ in range(quarters):
+        boxes_xyxy = turn_xyxy(boxes_xyxy, image.shape[1])
+        image = cv2.rotate(image, cv2.ROTATE_90_COUNTERCLOCKWISE)
+    return (
+        fit_with_boxes(image, boxes_xyxy, size_hw) if quarters % 2 and size_hw[0] != size_hw[1] else (image, boxes_xyxy)
+    )
+
+
+def fit_with_boxes(
+    image: np.ndarray, boxes_xyxy: np.ndarray, size_hw: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Resizes an image [h, w, 3] and its boxes [n, 4] to the largest scale that fits `size_hw`."""
+    return fit(image, size_hw), boxes_xyxy * fit_ratio(image.shape[:2], size_hw)

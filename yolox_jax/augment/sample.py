@@ -5,12 +5,13 @@ from collections.abc import Callable
 
 import numpy as np
 
-from yolox_jax.augment import draws, geometry
-from yolox_jax.augment.draws import AugmentConfig
+from yolox_jax.augment import draws, geometry, hook, occlusion, quality, warp
+from yolox_jax.augment.draws import AugmentConfig, Own, own_stream
 from yolox_jax.augment.mixup import mixup
 from yolox_jax.augment.mosaic import mosaic
+from yolox_jax.augment.occlusion import OcclusionConfig
 from yolox_jax.boxes import min_sides_xyxy
-from yolox_jax.types import Source
+from yolox_jax.types import Example, Source
 
 DrawPartner = Callable[[np.random.Generator], int]  # a random index into the source
 
@@ -49,26 +50,39 @@ def train_sample(
     augment: AugmentConfig,
     draw_partner: DrawPartner,
 ) -> TrainSample:
-    """Makes the sample of image `index`: optional mosaic and mixup, flip, padding to `size_hw`, `num_slots` box slots.
+    """Makes the sample of image `index`: optional mosaic and mixup, further augmentations if they are on, flip, padding
+    to `size_hw`, `num_slots` box slots.
 
     The source's images must be fitted to `size_hw` (FittedSource).
 
     As in the reference's TrainTransform, boxes with a side of at most `min_box_side` are left out. If that leaves none,
-    all boxes are kept, and the image is neither flipped nor shifted in color.
+    all boxes are kept, and the image is neither flipped, turned nor shifted in color.
     """
     if rng.random() < augment.mosaic_prob:
         picture = _mosaic_picture(source, index, rng, size_hw, augment, draw_partner)
     else:
-        example = source[index]
-        picture = _Picture(example.image, example.boxes_xyxy, example.labels, (example.image_id,))
+        picture = _plain_picture(source[index], rng, augment)
+    picture = _occluded(picture, source, rng, augment.occlusion, draw_partner)
+    degrading = draws.draw_quality(rng, augment.quality)
+    if degrading:
+        picture = dataclasses.replace(picture, image=quality.degrade(picture.image, degrading))
+    if augment.hook:
+        hook_rng = own_stream(rng, Own.HOOK)
+        picture = _hooked(picture, augment.hook, hook_rng, len(source.class_names), size_hw)
 
     image, boxes_xyxy, labels = picture.image, picture.boxes_xyxy, picture.labels
     hsv_shift = None if augment.hsv is None else draws.draw_hsv_shift(rng, augment.hsv, augment.hsv_multiplies)
+    if hsv_shift is not None and degrading and degrading.gray:
+        hsv_shift = quality.without_tint(hsv_shift, augment.hsv_multiplies)
     flip = rng.random() < augment.flip_prob
+    vertical_flip, quarters = draws.draw_orientation(rng, augment)
     large = min_sides_xyxy(boxes_xyxy) > augment.min_box_side
     if large.any():
         if flip:
             image, boxes_xyxy = geometry.flip_horizontal(image, boxes_xyxy)
+        if vertical_flip:
+            image, boxes_xyxy = geometry.flip_vertical(image, boxes_xyxy)
+        image, boxes_xyxy = geometry.turn(image, boxes_xyxy, quarters, size_hw)
         boxes_xyxy, labels = boxes_xyxy[large], labels[large]
 
     num_boxes = min(len(boxes_xyxy), num_slots)
@@ -88,6 +102,17 @@ def train_sample(
     )
 
 
+def _plain_picture(example: Example, rng: np.random.Generator, augment: AugmentConfig) -> _Picture:
+    """Makes a picture of one image, cropped and in perspective if drawn so."""
+    image, boxes_xyxy = example.image, example.boxes_xyxy
+    view = draws.draw_view(rng, image.shape[:2], augment.view)
+    if view is not None:
+        matrix = warp.as_affine(view)
+        boxes_xyxy = warp.warp_boxes(boxes_xyxy, matrix, image.shape[:2])
+        image = warp.warp_image(image, matrix)
+    return _Picture(image, boxes_xyxy, example.labels, (example.image_id,))
+
+
 def _mosaic_picture(
     source: Source,
     index: int,
@@ -98,6 +123,8 @@ def _mosaic_picture(
 ) -> _Picture:
     """Makes a mosaic of image `index` and three partners; if it has boxes, mixup may blend in an image with boxes."""
     parameters = draws.draw_mosaic(rng, size_hw, augment)
+    view = draws.draw_view(rng, size_hw, augment.view)
+    parameters = dataclasses.replace(parameters, matrix=warp.compose(view, parameters.matrix))
     examples = [source[i] for i in (index, *(draw_partner(rng) for _ in range(3)))]
     image, boxes = mosaic(
         [example.image for example in examples], [example.boxes_xyxy for example in examples], size_hw, parameters
@@ -114,3 +141,39 @@ def _mosaic_picture(
         boxes = np.concatenate([boxes, blended_boxes])
     labels = np.concatenate([example.labels for example in examples])
     return _Picture(image, boxes, labels, tuple(example.image_id for example in examples))
+
+
+def _occluded(
+    picture: _Picture, source: Source, rng: np.random.Generator, config: OcclusionConfig, draw_partner: DrawPartner
+) -> _Picture:
+    """Pastes boxes of one partner, cuts holes, and leaves out the boxes that are hidden by them."""
+    image, boxes_xyxy, labels, image_ids = (getattr(picture, field.name) for field in dataclasses.fields(picture))
+    pastes: list[occlusion.Paste] = []
+    holes: list[tuple[int, int, int, int]] = []
+    if config.paste_prob and (paste_rng := own_stream(rng, Own.PASTE)).random() < config.paste_prob:
+        partner = source[draw_partner(paste_rng)]
+        pastes = draws.draw_pastes(paste_rng, image.shape[:2], partner.image.shape[:2], partner.boxes_xyxy, config)
+        if pastes:
+            image, pasted_xyxy = occlusion.paste(image, partner.image, partner.boxes_xyxy, pastes)
+            boxes_xyxy = np.concatenate([boxes_xyxy, pasted_xyxy])
+            labels = np.concatenate([labels, partner.labels[[each.index for each in pastes]]])
+            image_ids = (*image_ids, partner.image_id)
+    if config.cutout_prob and (hole_rng := own_stream(rng, Own.CUTOUT)).random() < config.cutout_prob:
+        holes = draws.draw_holes(hole_rng, image.shape[:2], config)
+        image = occlusion.cut_out(image, holes)
+    if not pastes and not holes:
+        return picture
+    targets = [each.target_xyxy for each in pastes]
+    is_seen = occlusion.hidden_shares(boxes_xyxy, targets, holes, image.shape[:2]) <= config.max_hidden
+    return _Picture(image, boxes_xyxy[is_seen], labels[is_seen], image_ids)
+
+
+def _hooked(
+    picture: _Picture, name: str, rng: np.random.Generator, num_classes: int, size_hw: tuple[int, int]
+) -> _Picture:
+    """Applies the user's hook. If it changes the image's size, the result is resized to fit the input."""
+    before_hw = picture.image.shape[:2]
+    image, boxes_xyxy, labels = hook.call(name, picture.image, picture.boxes_xyxy, picture.labels, rng, num_classes)
+    if image.shape[:2] != before_hw:
+        image, boxes_xyxy = geometry.fit_with_boxes(image, boxes_xyxy, size_hw)
+    return _Picture(image, boxes_xyxy, labels, picture.image_ids)

@@ -10,6 +10,9 @@ from ml_collections import ConfigDict
 
 from yolox_jax.augment.draws import AugmentConfig
 from yolox_jax.augment.multiscale import MultiscaleConfig
+from yolox_jax.augment.occlusion import OcclusionConfig
+from yolox_jax.augment.quality import QualityConfig
+from yolox_jax.augment.warp import ViewConfig
 from yolox_jax.cli.terminal import print_progress
 from yolox_jax.data.prefetch import ReadConfig, Shard
 from yolox_jax.data.sources.open import open_split
@@ -170,4 +173,24 @@ def _augment_config(config: ConfigDict) -> AugmentConfig:
         hsv=(hsv.hue, hsv.saturation, hsv.value) if hsv.enabled else None,
         hsv_multiplies=hsv.multiplies,
         min_box_side=config.min_box_side,
+        vertical_flip_prob=config.vertical_flip_prob,
+        turn_prob=config.turn_prob,
+        view=ViewConfig(config.perspective, config.crop.prob, tuple(config.crop.scale)),
+        occlusion=OcclusionConfig(
+            paste_prob=config.copy_paste.prob,
+            paste_max_boxes=config.copy_paste.max_boxes,
+            paste_scale=tuple(config.copy_paste.scale),
+            cutout_prob=config.cutout.prob,
+            cutout_max_holes=config.cutout.max_holes,
+            cutout_scale=tuple(config.cutout.scale),
+            max_hidden=config.max_hidden,
+        ),
+        quality=QualityConfig(
+            gray_prob=config.gray_prob,
+            blur_prob=config.blur.prob,
+            blur_sigma=tuple(config.blur.sigma),
+            jpeg_prob=config.jpeg.prob,
+            jpeg_quality=tuple(config.jpeg.quality),
+        ),
+        hook=config.augment_hook,
     )

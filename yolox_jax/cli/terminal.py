@@ -14,10 +14,11 @@ from typing import NoReturn
 import jax
 from absl import app, flags
 from absl import logging as absl_logging
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, config_flags
 
 from yolox_jax import interrupts
 from yolox_jax.cli import commands, config_values
+from yolox_jax.cli.augment_preset import apply_preset
 from yolox_jax.errors import UserError, too_many_files
 from yolox_jax.training import compilation, hosts
 from yolox_jax.training.interruption import EXIT_CODE, Stopped
@@ -44,6 +45,7 @@ def parse_flags(argv: list[str]) -> list[str]:
         rest: list[str] = flags.FLAGS(commands.prepare(argv))
         if "config" in flags.FLAGS and isinstance(config := flags.FLAGS["config"].value, ConfigDict):
             config_values.check_numbers(config)
+            apply_preset(config, config_flags.get_override_values(flags.FLAGS["config"]))
     except UserError as error:
         sys.exit(f"error: {error}")
     except flags.Error as error:
