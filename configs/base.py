@@ -43,6 +43,12 @@ def _head_of_2025() -> ConfigDict:
     config.data.val_images = "val2017"
     config.data.yaml = "data.yaml"  # for kind "yolo_txt", instead of train and val
     config.data.class_names = ""  # for kind "voc": a,b,c; if empty, taken from the xml files
+    # More data sets, which are read as one with this: for each, the fields of this section in which it differs, such as
+    # {"root": "datasets/more", "kind": "voc"}. Classes of the same name are one; an empty train or val leaves it out.
+    config.data.also = ()
+    config.data.classes = ""  # a,b,c: only these classes, in this order; if empty, all
+    config.data.single_class = False  # True: all of them are one class, "object"
+    config.data.fraction = 1.0  # share of the training images to use, the same ones whatever the seed
     # For kind "tfds": the names of the features, here those of coco/2017.
     config.data.tfds = ConfigDict({"image": "image", "image_id": "image/id", "objects": "objects", "bbox": "bbox"})
     config.data.tfds.update({"label": "label", "is_crowd": "is_crowd", "area": "area"})

@@ -168,6 +168,9 @@ _WRONG = [
         ("copy_paste.scale", (0.0, 1.0)),
     ],
     *[("blur.sigma", (0.0, 1.0)), ("jpeg.quality", (30, 101)), ("copy_paste.max_boxes", 0), ("cutout.max_holes", 0)],
+    *[("data.fraction", value) for value in (0.0, 1.5)],
+    *[("data.classes", value) for value in ("absent", "circle,circle")],
+    *[("data.also", value) for value in (("datasets/more",), ({"rooot": "a"},))],
     ("augment_hook", "absent_module:function"),
     *[(f"{name}.scale", scale) for name in ("mosaic", "mixup") for scale in ((2.0, 0.5), ("a", "b"), (None, 1.0))],
 ]

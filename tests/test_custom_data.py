@@ -1,5 +1,6 @@
 """Follows docs/custom_data.md as a reader does: every command, in order, on a few drawn images."""
 
+import ast
 import json
 import re
 import shlex
@@ -94,16 +95,16 @@ def test_the_arguments_for_each_format_open_both_splits(reader):
     _write_yolo(mine, reader / "datasets" / "yolo")
     _write_voc(mine, reader / "datasets" / "VOCdevkit" / "VOC2007")
     formats = _arguments_of_formats()
-    assert len(formats) == 3
+    assert len(formats) == 4
     for arguments in formats:
         data = finetune.get_config().data
         for argument in shlex.split(arguments):
             name, _, value = argument.removeprefix("--config.data.").partition("=")
             assert name in data, argument
-            data[name] = value
+            data[name] = ast.literal_eval(value) if name == "also" else value
         train, val = open_split(data, "train"), open_split(data, "val")
         check_classes(None, train.class_names, val.class_names)
-        assert len(train) == len(val) == programs.NUM_IMAGES, arguments
+        assert len(train) == len(val) == (1 + len(data.also)) * programs.NUM_IMAGES, arguments
         assert sum(train.num_boxes(index) for index in range(len(train))) > programs.NUM_IMAGES
         assert not train.problems and not val.problems
 

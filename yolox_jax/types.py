@@ -127,6 +127,9 @@ class Source(Protocol):
     def num_boxes(self, index: int) -> int:
         """Returns the number of boxes to learn in an image without decoding it."""
 
+    def labels(self, index: int) -> np.ndarray:
+        """Returns the labels [n] int32 of these boxes without decoding the image."""
+
     def encoded(self, index: int) -> bytes | None:
         """Returns the bytes of an image's file, or None if the image has no file."""
 

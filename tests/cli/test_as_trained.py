@@ -58,6 +58,13 @@ def test_a_run_older_than_sixteen_bit_read_the_full_range(config):
     assert _settled(_evaluated(config, {"input_size": [64, 64]})) == ("nano", (64, 64), "full")
 
 
+def test_the_runs_choice_of_classes_is_taken(config, capsys):
+    run = {"input_size": [64, 64], "data": {"classes": "a,b", "single_class": True}}
+    evaluated = _evaluated(config, run)
+    assert (evaluated.data.classes, evaluated.data.single_class) == ("a,b", True)
+    assert "config.data.classes is a,b as in the run, not empty as in the config" in capsys.readouterr().out
+
+
 def test_official_weights_are_evaluated_with_the_config(config, capsys):
     assert _settled(_evaluated(config, None)) == _settled(config)
     assert capsys.readouterr().out == "evaluating YOLOX-tiny at 640x640\n"

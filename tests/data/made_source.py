@@ -29,6 +29,9 @@ class MadeSource:
     def num_boxes(self, index):
         return len(self.boxes_xyxy)
 
+    def labels(self, index):
+        return np.arange(len(self.boxes_xyxy), dtype=np.int32)
+
     def encoded(self, index):
         return None
 

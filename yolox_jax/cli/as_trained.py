@@ -1,4 +1,4 @@
-"""Evaluates the weights of a run as they were trained: with its network, its input size and its reading of images."""
+"""Evaluates the weights of a run as they were trained: with its network, input size, reading of images and classes."""
 
 import logging
 from collections.abc import Collection
@@ -10,10 +10,12 @@ from yolox_jax.detection.anchors import check_size
 from yolox_jax.weights.load import FoundWeights
 
 _logger = logging.getLogger("yolox_jax.evaluation")
+_OF_DATA = {"sixteen_bit": "full", "classes": "", "single_class": False}
 
 
 def as_trained(config: ConfigDict, weights: FoundWeights, given: Collection[str]) -> ConfigDict:
-    """Returns a copy of the config with the network, the input size and data.sixteen_bit of the weights' run.
+    """Returns a copy of the config with the network, the input size, and from `data` sixteen_bit, classes and
+    single_class of the weights' run.
 
     A field that was `given` on the command line stays, with a warning if the run's differs. Prints the network and the
     input size, and each field that is the run's and not the config's. Official weights have no config of their own.
@@ -37,10 +39,10 @@ def as_trained(config: ConfigDict, weights: FoundWeights, given: Collection[str]
 
 
 def _fields_of(model: str, config: Any) -> dict[str, Any]:
-    """Returns the three fields of a config. A run without sixteen_bit, which is older than it, had the full range."""
-    sixteen_bit = config.get("data", {}).get("sixteen_bit", "full")
-    return {"model": model, "input_size": check_size(config["input_size"]), "data.sixteen_bit": sixteen_bit}
+    """Returns these fields of a config. A run that is older than one of `data` had its default."""
+    data = {f"data.{name}": config.get("data", {}).get(name, default) for name, default in _OF_DATA.items()}
+    return {"model": model, "input_size": check_size(config["input_size"]), **data}
 
 
 def _text(value: Any) -> str:
-    return f"{value[0]}x{value[1]}" if isinstance(value, tuple) else str(value)
+    return f"{value[0]}x{value[1]}" if isinstance(value, tuple) else str(value) or "empty"

@@ -55,12 +55,16 @@ def multiscale(config: ConfigDict, size_hw: tuple[int, int], schedule: Schedule)
 
 
 def open_source(config: ConfigDict, split: str) -> Source:
-    """Opens the split "train" or "val", with the policy for bad images and, in training, repeat-factor sampling."""
+    """Opens the split "train" or "val", with its classes, the policy for bad images and, in training, a fraction of the
+    images and repeat-factor sampling."""
     progress = functools.partial(print_progress, what=f"{split}: checked")
     return chain.as_configured(
         open_split(config.data, split),
         bad_images=config.data.bad_images,
         repeat_threshold=config.data.repeat_threshold if split == "train" else 0.0,
+        classes=tuple(name.strip() for name in config.data.classes.split(",") if name.strip()),
+        single_class=config.data.single_class,
+        fraction=config.data.fraction if split == "train" else 1.0,
         threads=config.data.threads,
         progress=progress,
     )

@@ -108,7 +108,11 @@ class CocoSource:
         return self._images[index].id
 
     def num_boxes(self, index: int) -> int:
-        return int((~self._annotations["iscrowd"][self._starts[index] : self._starts[index + 1]]).sum())
+        return len(self.labels(index))
+
+    def labels(self, index: int) -> np.ndarray:
+        annotations = self._annotations[self._starts[index] : self._starts[index + 1]]
+        return annotations["label"][~annotations["iscrowd"]]
 
     def encoded(self, index: int) -> bytes:
         """Returns the bytes of the image file."""

@@ -8,7 +8,7 @@ from typing import Any
 from yolox_jax import storage
 from yolox_jax.data import bucket_copy
 from yolox_jax.data.images import ImageConfig
-from yolox_jax.data.sources import class_names, usable
+from yolox_jax.data.sources import class_names, several, usable
 from yolox_jax.data.sources.coco import CocoSource
 from yolox_jax.data.sources.documents import MAX_CLASSES
 from yolox_jax.data.sources.shapes import ShapesSource
@@ -25,18 +25,24 @@ _SPLITS = ("train", "val")
 def open_split(data: Mapping[str, Any], split: str) -> Source:
     """Opens the split "train" or "val" of `data`, a config's data section, and checks that it has boxes to learn.
 
+    `data` may name more data sets in its field `also` (data/sources/several.py); each is checked.
+
     Raises:
       UserError: a field is wrong, or the files are not a data set of this kind; names the field or the file. Or
         `usable.check` refuses the split.
     """
-    source = _open(data, split, {})
-    usable.check(source, split)
-    return source
+
+    def open_one(section: Mapping[str, Any], split: str) -> Source:
+        source = _open(section, split, {})
+        usable.check(source, split)
+        return source
+
+    return several.opened(data, split, open_one)
 
 
 def open_unchecked(data: Mapping[str, Any], split: str) -> Source:
     """Opens a split, even if none of its annotations can be used, for a program that reports why."""
-    return _open(data, split, {"may_be_unusable": True})
+    return several.opened(data, split, lambda section, split: _open(section, split, {"may_be_unusable": True}))
 
 
 def _open(data: Mapping[str, Any], split: str, options: Mapping[str, Any]) -> Source:

@@ -78,14 +78,16 @@ class ShapesSource:
     def __getitem__(self, index: int) -> Example:
         plan = self.plan(index)
         boxes_xyxy = np.array([shape.box_xyxy for shape in plan.shapes], np.float32).reshape(-1, 4)
-        labels = np.array([shape.label for shape in plan.shapes], np.int32)
-        return Example(draw(plan, self._rng(index, _DRAWING)), boxes_xyxy, labels, self.image_id(index))
+        return Example(draw(plan, self._rng(index, _DRAWING)), boxes_xyxy, self.labels(index), self.image_id(index))
 
     def image_id(self, index: int) -> int:
         return index + 1
 
     def num_boxes(self, index: int) -> int:
         return len(self.plan(index).shapes)
+
+    def labels(self, index: int) -> np.ndarray:
+        return np.array([shape.label for shape in self.plan(index).shapes], np.int32)
 
     def encoded(self, index: int) -> None:
         """Returns None: a picture has no file."""

@@ -85,8 +85,12 @@ class TfdsSource:
             return index
 
     def num_boxes(self, index: int) -> int:
+        return len(self.labels(index))
+
+    def labels(self, index: int) -> np.ndarray:
         # Any image size will do, since the choice of boxes to learn does not depend on it; the real one needs decoding.
-        return int((~self._objects(index, self._record(index), (1, 1))["iscrowd"]).sum())
+        objects = self._objects(index, self._record(index), (1, 1))
+        return objects["label"][~objects["iscrowd"]]
 
     def encoded(self, index: int) -> bytes:
         """Returns the image's bytes as they are in the record, usually JPEG or PNG."""

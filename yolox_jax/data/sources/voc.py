@@ -106,6 +106,9 @@ class VocSource:
     def num_boxes(self, index: int) -> int:
         return int(self._starts[index + 1] - self._starts[index])
 
+    def labels(self, index: int) -> np.ndarray:
+        return self._boxes["label"][self._starts[index] : self._starts[index + 1]].copy()
+
     def encoded(self, index: int) -> bytes:
         """Returns the bytes of the image file."""
         return images.read_bytes(self._images[index].path, self._image_config)

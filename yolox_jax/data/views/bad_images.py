@@ -74,6 +74,13 @@ class StandInSource(SourceView):
             self._note(index, error)
             return 0
 
+    def labels(self, index: int) -> np.ndarray:
+        try:
+            return super().labels(index)
+        except ImageError as error:
+            self._note(index, error)
+            return np.zeros(0, np.int32)
+
     def _note(self, index: int, error: ImageError) -> None:
         with self._lock:
             if index in self._bad:

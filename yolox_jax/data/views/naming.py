@@ -3,6 +3,8 @@
 import contextlib
 from collections.abc import Iterator
 
+import numpy as np
+
 from yolox_jax.data.views.source_view import SourceView
 from yolox_jax.errors import UserError
 from yolox_jax.types import Example, Source
@@ -22,6 +24,10 @@ class NamingSource(SourceView):
     def num_boxes(self, index: int) -> int:
         with naming(self._source, index, "reading"):
             return super().num_boxes(index)
+
+    def labels(self, index: int) -> np.ndarray:
+        with naming(self._source, index, "reading"):
+            return super().labels(index)
 
 
 @contextlib.contextmanager

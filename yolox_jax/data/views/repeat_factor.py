@@ -5,12 +5,12 @@ Source: Gupta et al., LVIS (arXiv 1908.03195), appendix B.
 
 import numpy as np
 
-from yolox_jax.data.views.source_view import SourceView
+from yolox_jax.data.views.selected import SelectedSource
 from yolox_jax.errors import UserError
-from yolox_jax.types import Example, Source
+from yolox_jax.types import Source
 
 
-class RepeatedSource(SourceView):
+class RepeatedSource(SelectedSource):
     """Repeats image i r(i) = max over its classes c of max(1, √(threshold / f(c))) times.
 
     f(c) is the share of images with class c. The fractional part of r(i) is carried over to the next image. The
@@ -22,23 +22,7 @@ class RepeatedSource(SourceView):
             raise UserError(
                 f"config.data.repeat_threshold is {threshold}", "give a share of the images, from 0 (off) to 1"
             )
-        super().__init__(source)
-        self._index = np.repeat(np.arange(len(source)), _num_repeats(_repeat_factors(source, threshold)))
-
-    def __len__(self) -> int:
-        return len(self._index)
-
-    def __getitem__(self, index: int) -> Example:
-        return self._source[int(self._index[index])]
-
-    def image_id(self, index: int) -> int | str:
-        return self._source.image_id(int(self._index[index]))
-
-    def num_boxes(self, index: int) -> int:
-        return self._source.num_boxes(int(self._index[index]))
-
-    def encoded(self, index: int) -> bytes | None:
-        return self._source.encoded(int(self._index[index]))
+        super().__init__(source, np.repeat(np.arange(len(source)), _num_repeats(_repeat_factors(source, threshold))))
 
 
 def _repeat_factors(source: Source, threshold: float) -> np.ndarray:

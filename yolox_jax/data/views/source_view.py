@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import numpy as np
+
 from yolox_jax.types import Example, Problem, Source
 
 
@@ -27,6 +29,9 @@ class SourceView:
 
     def num_boxes(self, index: int) -> int:
         return self._source.num_boxes(index)
+
+    def labels(self, index: int) -> np.ndarray:
+        return self._source.labels(index)
 
     def encoded(self, index: int) -> bytes | None:
         return self._source.encoded(index)

@@ -34,6 +34,8 @@ def root_of(data: Mapping[str, Any]) -> Path:
     Raises:
       UserError: the data set has no files there.
     """
+    if data.get("also"):
+        raise UserError("config.data.also names more data sets", "hash one data set at a time")
     root = storage.resolve(str(data.get("root") or "."))
     if isinstance(root, BucketPath):
         raise UserError(f"config.data.root is {root}", "hashes are of a local folder: give the copy in data.local_dir")
