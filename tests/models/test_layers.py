@@ -21,13 +21,6 @@ def test_running_variance_is_the_unbiased_one_and_moves_by_three_hundredths():
     np.testing.assert_allclose(updated["batch_stats"]["var"], [0.97 + 0.03 * x.var(ddof=1)], rtol=1e-5)
 
 
-def test_kernels_are_initialized_as_in_torch():
-    kernel = layers.kernel_init(jax.random.key(0), (3, 3, 64, 64), jnp.float32)
-    bound = 1 / np.sqrt(3 * 3 * 64)
-    assert 0.99 * bound < jnp.abs(kernel).max() <= bound
-    np.testing.assert_allclose(kernel.std(), bound / np.sqrt(3), rtol=0.02)
-
-
 def test_upsampling_repeats_each_pixel():
     x = jnp.arange(6.0).reshape(1, 2, 3, 1)
     np.testing.assert_array_equal(blocks.upsample2(x)[0, :, :, 0], np.kron(x[0, :, :, 0], np.ones((2, 2))))

@@ -95,10 +95,9 @@ def test_auto_is_the_native_dtype_and_every_other_name_is_its_own():
         assert yolox.compute_dtype(name, jnp.dtype(jnp.float16)).name == name
 
 
-@pytest.mark.slow
-def test_scores_start_near_one_hundredth():
-    model = yolox.create("nano", 2)
-    variables = state.init_variables(model, seed=0)
+def test_scores_start_near_one_hundredth_and_all_variables_are_drawn_on_the_host():
+    variables = state.init_variables(yolox.create("nano", 2), seed=0)
+    assert all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(variables))
     for layers in (variables["params"]["head"]["cls_preds"], variables["params"]["head"]["obj_preds"]):
         for layer in layers.values():
             np.testing.assert_allclose(jax.nn.sigmoid(layer["bias"]), 0.01, rtol=1e-5)
@@ -136,20 +135,8 @@ def test_real_weights_reproduce_the_onnx_files_outputs_on_photographs(file):
         np.testing.assert_allclose(raw[:, 4:], theirs[:, 4:], rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize(
-    ("name", "size", "gflop"), [("nano", 416, 1.08), pytest.param("s", 640, 26.8, marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize(("name", "size", "gflop"), [("nano", 416, 1.08), ("s", 640, 26.8), ("darknet53", 640, 185.3)])
 def test_flops_are_the_official_ones_within_three_percent(name, size, gflop):
-    """The figures are from the official README, whose counter treats small operations differently than XLA's."""
+    """The figures are from the official README, whose counter adds small operations."""
     model = yolox.create(name, 80, space_to_depth=False)
-    variables = official.abstract_variables(model)
-    assert yolox.count_flops(model, variables, (size, size)) / 1e9 == pytest.approx(gflop, rel=0.03)
-
-
-def test_flops_are_unknown_if_jax_may_not_use_the_cpu(monkeypatch):
-    def refuse(backend):
-        raise RuntimeError(f"Unknown backend {backend}")
-
-    monkeypatch.setattr(jax, "local_devices", refuse)
-    model = yolox.create("nano", 80)
-    assert yolox.count_flops(model, official.abstract_variables(model), (416, 416)) is None
+    assert yolox.count_flops(model, (size, size)) / 1e9 == pytest.approx(gflop, rel=0.03)

@@ -34,6 +34,17 @@ def test_only_convolution_kernels_decay():
     assert sum(decay for _, decay in decays) == 113
 
 
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_the_first_state_is_that_of_optax(name):
+    optimizer = optim.create(name, momentum=0.9, weight_decay=0.1)
+    params = {"kernel": jnp.ones((2, 3)), "bias": jnp.ones(3)}
+    ours, theirs = optim.init(optimizer, params), optimizer.init(params)
+    assert jax.tree.structure(ours) == jax.tree.structure(theirs)
+    for leaf, expected in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
+        assert leaf.dtype == expected.dtype
+        np.testing.assert_array_equal(leaf, expected)
+
+
 def test_sgd_is_torchs_nesterov_written_out():
     optimizer = optim.sgd(momentum=0.9, weight_decay=0.1)
     params = {"kernel": jnp.array(2.0), "bias": jnp.array(2.0)}

@@ -31,15 +31,14 @@ def print_start(
     train_source, val_source = sources
     names = ", ".join(train_source.class_names[:8]) + (" …" if len(train_source.class_names) > 8 else "")
     height, width = check_size(config.input_size)
-    variables = {"params": train_state.params, "batch_stats": train_state.batch_stats}
     num_params = sum(leaf.size for leaf in jax.tree.leaves(train_state.params))
     plain = yolox.create(config.model, len(train_source.class_names), space_to_depth=False)
-    flops = yolox.count_flops(plain, variables, (height, width))
+    flops = yolox.count_flops(plain, (height, width))
     parts = f" in {config.accumulate_steps} parts each" if config.accumulate_steps > 1 else ""
     frozen = f"; {', '.join(config.freeze)} frozen" if config.freeze else ""
     print(
         f"YOLOX-{config.model}, {num_params:,} parameters{frozen}, "
-        f"{'' if flops is None else f'{flops / 1e9:.1f} GFLOP per image '}at {height}x{width}, "
+        f"{flops / 1e9:.1f} GFLOP per image at {height}x{width}, "
         f"{yolox.compute_dtype(config.dtype)} on {mesh.size} {mesh.devices.flat[0].device_kind} device(s)\n"
         f"{len(train_source)} training and {len(val_source)} validation images of {config.data.kind} data, "
         f"{len(train_source.class_names)} classes: {names}\n"

@@ -8,19 +8,14 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from yolox_jax.models import initial
 from yolox_jax.models.blocks import BlockConfig, ConvBlock, Sequential, spatial_block
 from yolox_jax.models.layers import Conv
 from yolox_jax.types import Predictions
 
 # Every probability starts at 0.01, so that the many negatives do not dominate the first steps (RetinaNet, section 3.3).
 _PRIOR_PROB = 0.01
-_prior_bias = nn.initializers.constant(-math.log((1 - _PRIOR_PROB) / _PRIOR_PROB))
-
-
-def _conv2d_bias_init(fan_in: int) -> nn.initializers.Initializer:
-    """torch's default for the bias of a Conv2d: U(−1/√fan_in, 1/√fan_in)."""
-    bound = 1 / math.sqrt(fan_in)
-    return lambda key, shape, dtype: jax.random.uniform(key, shape, dtype, -bound, bound)
+_prior_bias = initial.constant(-math.log((1 - _PRIOR_PROB) / _PRIOR_PROB))
 
 
 class PerLevel(nn.Module):
@@ -49,7 +44,7 @@ class Head(nn.Module):
         spatial = functools.partial(spatial_block, self.features, 1, self.config)
         branch = functools.partial(Sequential, (spatial, spatial))
         # The prediction layers always compute in float32: a box offset needs more than bfloat16's eight bits.
-        box_layer = functools.partial(Conv, 4, bias_init=_conv2d_bias_init(self.features))
+        box_layer = functools.partial(Conv, 4, bias_init=initial.uniform(fan_in=self.features))
         obj_layer = functools.partial(Conv, 1, bias_init=_prior_bias)
         cls_layer = functools.partial(Conv, self.num_classes, bias_init=_prior_bias)
 

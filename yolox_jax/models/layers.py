@@ -6,14 +6,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from yolox_jax.models import initial
 from yolox_jax.models.kernels import batch_norm, convolution, depthwise, space_to_depth
 from yolox_jax.models.kernels.space_to_depth import Layout
 
 BN_EPSILON = 1e-3  # the reference sets both on every BatchNorm
 BN_KEEP = 0.97  # 1 − torch's momentum of 0.03, which is the share of the new value
-
-# torch's default for Conv2d, kaiming_uniform(a=√5), is U(−1/√fan_in, 1/√fan_in).
-kernel_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
 class Conv(nn.Module):
@@ -35,7 +33,7 @@ class Conv(nn.Module):
         if self.has_variable("params", convolution.STORED_OHWI):
             kernel = convolution.from_ohwi(self.get_variable("params", convolution.STORED_OHWI))
         else:
-            kernel = self.param("kernel", kernel_init, shape, jnp.float32)
+            kernel = self.param("kernel", initial.uniform(), shape, jnp.float32)
         kernel, x_BHWC = kernel.astype(self.dtype), x_BHWC.astype(self.dtype)
         has_bias = self.bias_init is not None or self.has_variable("params", "bias")
         if self.in_layout == "space_to_depth":
@@ -49,7 +47,7 @@ class Conv(nn.Module):
         else:
             y = convolution.dense_conv(x_BHWC, kernel, self.stride)
         if has_bias:
-            bias = self.param("bias", self.bias_init or nn.initializers.zeros, (self.features,), jnp.float32)
+            bias = self.param("bias", self.bias_init or initial.constant(0), (self.features,), jnp.float32)
             y = (y.astype(jnp.float32) + batch_norm.spread(bias, y)).astype(self.dtype)
         return y
 
@@ -69,10 +67,10 @@ class BatchNorm(nn.Module):
     @nn.compact
     def __call__(self, x_BHWC: jax.Array, train: bool) -> jax.Array:
         channels = space_to_depth.num_channels(x_BHWC, self.layout)
-        scale_C = self.param("scale", nn.initializers.ones, (channels,), jnp.float32)
-        bias_C = self.param("bias", nn.initializers.zeros, (channels,), jnp.float32)
-        mean_C = self.variable("batch_stats", "mean", jnp.zeros, (channels,), jnp.float32)
-        var_C = self.variable("batch_stats", "var", jnp.ones, (channels,), jnp.float32)
+        scale_C = self.param("scale", initial.constant(1), (channels,), jnp.float32)
+        bias_C = self.param("bias", initial.constant(0), (channels,), jnp.float32)
+        mean_C = self.variable("batch_stats", "mean", initial.constant(0), None, (channels,))
+        var_C = self.variable("batch_stats", "var", initial.constant(1), None, (channels,))
 
         if not train:
             y_BHWC = batch_norm.scale_and_shift(x_BHWC, mean_C.value, var_C.value, scale_C, bias_C, BN_EPSILON)

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from yolox_jax.errors import UserError
@@ -39,6 +40,12 @@ def sgd(momentum: float, weight_decay: float) -> optax.GradientTransformation:
 def adamw(weight_decay: float) -> optax.GradientTransformation:
     """AdamW with optax's defaults, without the learning rate, which the step applies."""
     return optax.chain(optax.scale_by_adam(), optax.add_decayed_weights(weight_decay, mask=decay_mask))
+
+
+def init(optimizer: optax.GradientTransformation, params: Any) -> Any:
+    """Computes `optimizer.init(params)` of the optimizers above, which is zeros, without a program for each shape."""
+    shapes = jax.eval_shape(optimizer.init, params)
+    return jax.tree.map(lambda x: jnp.asarray(np.zeros(x.shape, x.dtype)), shapes)
 
 
 def decay_mask(params: Any) -> Any:

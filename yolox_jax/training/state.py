@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from yolox_jax import compiler_options
+from yolox_jax.models import initial
 from yolox_jax.models.yolox import YOLOX
-from yolox_jax.training import loss_scale
+from yolox_jax.training import loss_scale, optim
 from yolox_jax.training.loss_scale import LossScale
 
 
@@ -27,20 +27,19 @@ class TrainState:
 
 def init_variables(model: YOLOX, seed: int) -> Any:
     """Randomly initialized {"params", "batch_stats"}."""
-    init = jax.jit(model.init, compiler_options=compiler_options.for_one_call(jax.default_backend()))
-    return init(jax.random.key(seed), jnp.zeros((1, 32, 32, 3)))
+    return initial.init_variables(model, seed)
 
 
 def create(variables: Any, optimizer: optax.GradientTransformation, dtype: jnp.dtype = jnp.float32) -> TrainState:
     """The state before the first step of a run with this compute dtype: float16 needs a loss scale.
 
-    The EMA weights start as a copy, so that both can be donated.
+    The EMA weights start as a copy, so that both can be donated. Variables that are numpy arrays compile nothing here.
     """
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=variables["params"],
         batch_stats=variables["batch_stats"],
-        ema=jax.tree.map(jnp.copy, {"params": variables["params"], "batch_stats": variables["batch_stats"]}),
-        opt_state=optimizer.init(variables["params"]),
+        ema=jax.tree.map(lambda x: x.copy(), {"params": variables["params"], "batch_stats": variables["batch_stats"]}),
+        opt_state=optim.init(optimizer, variables["params"]),
         loss_scale=loss_scale.create(dtype),
     )
