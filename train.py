@@ -30,7 +30,7 @@ from yolox_jax.evaluation import evaluate
 from yolox_jax.evaluation.evaluate import EvalResult
 from yolox_jax.inference import predict as prediction
 from yolox_jax.inference.predict import DetectConfig, make_predict
-from yolox_jax.mesh import AXIS, check_batch_size, make_mesh, place, platform_of, replicate, shard_batch
+from yolox_jax.mesh import check_batch_size, make_mesh, place, platform_of, replicate, shard_batch
 from yolox_jax.models import freezing, yolox
 from yolox_jax.models.folding import fold_batch_norm, folded_shapes
 from yolox_jax.training import compilation, history, hosts, parallel, resume, state, trackers
@@ -124,7 +124,7 @@ def prepare(config: ConfigDict, directory: RunDirectory) -> Run:
         evaluation_due=EvaluationDue(schedule, config.eval.every_epochs),
         multiscale=from_config.multiscale(config, size_hw, schedule),
         loader=from_config.train_loader(config, train_source, schedule, shard),
-        model=from_config.model(config, len(class_names), bn_axis=AXIS if config.parallel.sync_bn else None),
+        model=from_config.training_model(config, len(class_names), mesh, schedule.total_steps),
         optimizer=from_config.optimizer(config),
         step_config=from_config.step_config(config, schedule),
         detect_config=from_config.whole_image_detect_config(config),
@@ -173,11 +173,11 @@ def compile_ahead(run: Run, train_state: TrainState, first_step: int) -> compila
 
     def compile_step(size_hw: tuple[int, int]) -> parallel.StepFunction:
         mapped = parallel.map_step(functools.partial(step, size_hw=size_hw), mesh, config.parallel.kind, specs)
-        return parallel.compile_step(mapped, like, run.loader.empty_batch(), mesh)
+        return parallel.compile_step(mapped, like, run.loader.empty_batch(), mesh, run.model.cpu_kernels)
 
     predict = make_predict(run.model, mesh, run.detect_config, repeatable=True)
     folded = folded_shapes(run.model, like.ema, platform_of(mesh))
-    args = predict, folded, run.size_hw, config.eval.batch_size
+    args = predict, folded, run.size_hw, config.eval.batch_size, run.model.cpu_kernels
     evaluation: compilation.ByKey = {"predict": functools.partial(prediction.compile_predict, *args)}
     steps: compilation.ByKey = {size: functools.partial(compile_step, size) for size in sizes}
     evaluates_first = _lacks_evaluation(run, first_step)

@@ -1,7 +1,7 @@
 """Times detection, from letterboxed uint8 images to boxes after NMS, in float32 on the CPU.
 
 python -m benchmarks.inference --images=DIR [--case=nano:416:1 …] [--weights=nano=yolox_nano.pth …]
-    [--threads=2] [--rounds=15] [--peer=PATH [--peer-onnx=nano=FILE …]]
+    [--threads=2] [--rounds=15] [--cpu_kernels=auto] [--peer=PATH [--peer-onnx=nano=FILE …]]
 
 Every contender includes decoding, score threshold 0.001 and NMS at IoU 0.65. --peer also times the official PyTorch
 YOLOX, from a checkout, as its eval.py runs it, with and without its --fuse, in interleaved rounds in the same process;
@@ -25,9 +25,10 @@ from benchmarks import machine
 from benchmarks.official import Official
 from benchmarks.turns import OURS, print_times, take_turns, use_cores
 from yolox_jax.augment import geometry
+from yolox_jax.compiler_options import choose_cpu_kernels
 from yolox_jax.data import images
-from yolox_jax.inference.predict import DetectConfig, make_predict
-from yolox_jax.mesh import make_mesh
+from yolox_jax.inference.predict import DetectConfig, compile_predict, make_predict
+from yolox_jax.mesh import make_mesh, place, platform_of
 from yolox_jax.models import yolox
 from yolox_jax.models.folding import fold_batch_norm
 from yolox_jax.training import state
@@ -36,6 +37,7 @@ from yolox_jax.weights import official
 
 _CONFIG = DetectConfig()
 _SHARE_ABOVE_CONF = 0.2
+_MANY_CALLS = 1_000_000  # as in a long run, where compiling takes no time by comparison
 _CASES = ("nano:416:1", "nano:416:8", "s:640:1", "s:640:8")
 
 
@@ -65,11 +67,15 @@ def open_weights(name: str, path: Path | None, images_BHW3: np.ndarray) -> Any:
     return variables
 
 
-def ours(name: str, variables: Any, images_BHW3: np.ndarray) -> Callable[[], int]:
+def ours(name: str, variables: Any, images_BHW3: np.ndarray, cpu_kernels: str) -> Callable[[], int]:
     """Returns a function that detects objects in the batch and counts them."""
-    model = yolox.create(name)
-    predict = make_predict(model, make_mesh(1), _CONFIG)
-    on_device = jax.device_put(fold_batch_norm(model, variables))
+    mesh = make_mesh(1)
+    kernels = choose_cpu_kernels(cpu_kernels, platform_of(mesh), num_calls=_MANY_CALLS)
+    model = yolox.create(name, cpu_kernels=kernels)
+    folded = fold_batch_norm(model, variables, platform_of(mesh))
+    batch_size, *size_hw, _ = images_BHW3.shape
+    predict = compile_predict(make_predict(model, mesh, _CONFIG), folded, tuple(size_hw), batch_size, kernels)
+    on_device = place(folded, mesh)
     return lambda: int(jax.device_get(predict(on_device, images_BHW3)).mask.sum())
 
 
@@ -117,6 +123,7 @@ def main() -> None:
     parser.add_argument("--weights", action="append", default=[], help="MODEL=official .pth; may be repeated")
     parser.add_argument("--threads", type=int, default=2, help="cores and threads of each contender")
     parser.add_argument("--rounds", type=int, default=15, help="timed calls; the medians are printed")
+    parser.add_argument("--cpu_kernels", default="auto", help="auto, onednn or xla, as config.cpu_kernels")
     parser.add_argument("--peer", type=Path, help="a checkout of the official PyTorch YOLOX")
     parser.add_argument("--peer-onnx", action="append", default=[], help="MODEL=official .onnx; may be repeated")
     arguments = machine.parse_quiet(parser)
@@ -131,7 +138,7 @@ def main() -> None:
         name, size, batch = case.split(":")
         images_BHW3 = read_images(arguments.images, int(size), int(batch))
         variables = open_weights(name, weights.get(name), images_BHW3)
-        contenders = {OURS: ours(name, variables, images_BHW3)}
+        contenders = {OURS: ours(name, variables, images_BHW3, arguments.cpu_kernels)}
         if peer:
             _, model = peer.create(name, variables)
             contenders["official PyTorch"] = by_pytorch(peer, model, images_BHW3)

@@ -1,6 +1,7 @@
 """Times a training step: forward, assignment, loss, backward, optimizer and EMA, on the device that JAX takes.
 
-python -m benchmarks.train_step [--case=nano:416:8 …] [--dtype=float32] [--threads=2] [--rounds=7] [--peer=PATH]
+python -m benchmarks.train_step [--case=nano:416:8 …] [--dtype=float32] [--threads=2] [--rounds=7] [--cpu_kernels=auto]
+                              [--peer=PATH]
 
 --peer also times the step of the official PyTorch YOLOX, from a checkout, in interleaved rounds in the same process and
 with the same weights, images and boxes. Unless the dtype is float32, it runs in its own mixed precision: float16 by
@@ -54,19 +55,25 @@ def random_batch(size: int, batch: int) -> Batch:
     return Batch(**arrays)
 
 
-def our_step(name: str, variables: Any, batch: Batch, dtype: jnp.dtype = jnp.float32) -> Callable[[], float]:
+def our_step(
+    name: str, variables: Any, batch: Batch, dtype: jnp.dtype = jnp.float32, cpu_kernels: str = "auto"
+) -> Callable[[], float]:
     """Returns a function that runs the next step and returns its loss. Prints the time of compiling it."""
     mesh = make_mesh(1)
     optimizer = optim.create("sgd", momentum=_MOMENTUM, weight_decay=_WEIGHT_DECAY)
-    model = yolox.create(name, dtype=dtype)
+    kernels = compiler_options.choose_cpu_kernels(cpu_kernels, platform_of(mesh), _SCHEDULE.total_steps)
+    model = yolox.create(name, dtype=dtype, cpu_kernels=kernels)
     step = functools.partial(train_step, model=model, optimizer=optimizer, config=_CONFIG, size_hw=None)
     train_state = place(state.create(variables, optimizer, dtype), mesh)
     sharded = shard_batch(batch, mesh)
     start = time.perf_counter()
     lowered = cast(jax.stages.Wrapped, parallel.map_step(step, mesh)).lower(train_state, sharded)
     traced = time.perf_counter()
-    compiled = lowered.compile(compiler_options=compiler_options.for_training_step(platform_of(mesh)))
-    print(f"       traced in {traced - start:.1f} s, compiled in {time.perf_counter() - traced:.1f} s", flush=True)
+    compiled = lowered.compile(
+        compiler_options=compiler_options.for_training_step(platform_of(mesh), model.cpu_kernels)
+    )
+    took = f"traced in {traced - start:.1f} s, compiled in {time.perf_counter() - traced:.1f} s"
+    print(f"       cpu_kernels={model.cpu_kernels}: {took}", flush=True)
 
     def run() -> float:
         nonlocal train_state
@@ -102,11 +109,13 @@ def their_step(peer: Official, name: str, is_mixed: bool, variables: Any, batch:
     return run
 
 
-def measure(name: str, size: int, batch_size: int, dtype: jnp.dtype, rounds: int, peer: Official | None) -> None:
+def measure(
+    name: str, size: int, batch_size: int, dtype: jnp.dtype, rounds: int, cpu_kernels: str, peer: Official | None
+) -> None:
     batch = random_batch(size, batch_size)
     variables = state.init_variables(yolox.create(name), seed=0)
     copied = jax.tree.map(np.array, variables)  # the first step donates ours
-    contenders = {OURS: our_step(name, variables, batch, dtype)}
+    contenders = {OURS: our_step(name, variables, batch, dtype, cpu_kernels)}
     if peer:
         contenders["official PyTorch"] = their_step(peer, name, dtype != jnp.float32, copied, batch)
     first_losses = {contender: run() for contender, run in contenders.items()}
@@ -121,6 +130,7 @@ def main() -> None:
     parser.add_argument("--dtype", default="float32", help="the compute dtype, as config.dtype")
     parser.add_argument("--threads", type=int, default=2, help="cores and threads of each contender")
     parser.add_argument("--rounds", type=int, default=7, help="timed steps; the median is printed")
+    parser.add_argument("--cpu_kernels", default="auto", help="auto, onednn or xla, as config.cpu_kernels")
     parser.add_argument("--peer", type=Path, help="a checkout of the official PyTorch YOLOX")
     arguments = machine.parse_quiet(parser)
     use_cores(arguments.threads)
@@ -131,7 +141,7 @@ def main() -> None:
     print(f"{device.device_kind}, {arguments.threads} threads, {dtype.name}")
     for case in arguments.case or ("nano:416:8", "s:640:4"):
         name, size, batch_size = case.split(":")
-        measure(name, int(size), int(batch_size), dtype, arguments.rounds, peer)
+        measure(name, int(size), int(batch_size), dtype, arguments.rounds, arguments.cpu_kernels, peer)
 
 
 if __name__ == "__main__":

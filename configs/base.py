@@ -28,6 +28,7 @@ def _head_of_2025() -> ConfigDict:
     config.model = "s"  # a key of yolox_jax.models.yolox.VARIANTS
     config.num_classes = placeholder(int)  # taken from the data set; if given too, the two must agree
     config.dtype = "auto"  # the compute dtype: float32, bfloat16, float16, or auto: the one the device is built for
+    config.cpu_kernels = "auto"  # on a CPU: "onednn", "xla", or "auto": oneDNN in long runs, if jaxlib has it
     config.seed = 0
     config.init_from = ""  # weights to fine-tune from: a run, a checkpoint, a .pth file or an official name
     config.init_item = "ema"  # which weights of a checkpoint: "ema" (the EMA weights) or "raw"

@@ -8,6 +8,7 @@ import pytest
 
 from tests.material import ROOT
 from yolox_jax import compiler_options
+from yolox_jax.errors import UserError
 
 _PROGRAMS = {
     "step": compiler_options.for_training_step,
@@ -39,6 +40,53 @@ def test_what_the_flags_of_xla_say_about_a_step_stays(platform, monkeypatch):
     (name,) = compiler_options.for_training_step(platform)
     monkeypatch.setenv("XLA_FLAGS", f"--{name}=0")
     assert compiler_options.for_training_step(platform) == {}
+
+
+_LONG = 1_000_000  # calls
+
+
+@pytest.mark.parametrize(
+    ("version", "system", "processor", "platform", "num_calls", "chosen"),
+    [
+        ((0, 10, 2), "linux", "x86_64", "cpu", _LONG, "xla"),
+        ((0, 11, 0), "linux", "x86_64", "cpu", _LONG, "onednn"),
+        ((0, 12, 0, 1), "linux", "x86_64", "cpu", _LONG, "onednn"),
+        ((0, 12, 0, 1), "linux", "x86_64", "cpu", 100, "xla"),
+        ((0, 12, 0, 1), "linux", "x86_64", "gpu", _LONG, "xla"),
+        ((0, 12, 0, 1), "linux", "aarch64", "cpu", _LONG, "xla"),
+        ((0, 12, 0, 1), "darwin", "x86_64", "cpu", _LONG, "xla"),
+        ((0, 13, 0), "linux", "x86_64", "cpu", _LONG, "xla"),
+    ],
+)
+def test_onednn_is_chosen_by_version_machine_platform_and_length(
+    monkeypatch, version, system, processor, platform, num_calls, chosen
+):
+    monkeypatch.setattr(compiler_options.jaxlib.version, "__version_info__", version)
+    monkeypatch.setattr(compiler_options.sys, "platform", system)
+    monkeypatch.setattr(compiler_options.machine, "machine", lambda: processor)
+    assert compiler_options.choose_cpu_kernels("auto", platform, num_calls) == chosen
+    assert compiler_options.choose_cpu_kernels("xla", platform, num_calls) == "xla"
+    if (system, processor) == ("linux", "x86_64") and (0, 11) <= version < (0, 13):
+        asked = compiler_options.choose_cpu_kernels("onednn", platform, num_calls=1)
+        assert asked == ("onednn" if platform == "cpu" else "xla")
+    else:
+        with pytest.raises(UserError, match="cpu_kernels is 'onednn'"):
+            compiler_options.choose_cpu_kernels("onednn", platform, num_calls)
+
+
+def test_an_unknown_choice_of_kernels_is_refused():
+    with pytest.raises(UserError, match="cpu_kernels is 'mkl': choose one of auto, onednn, xla"):
+        compiler_options.choose_cpu_kernels("mkl", "cpu", 1)
+
+
+def test_a_program_without_onednn_gets_none_of_its_options():
+    """jaxlib before 0.11 would end the process at their names, or be slower with them."""
+    assert compiler_options.for_cpu_kernels("xla") == {}
+    assert len(compiler_options.for_cpu_kernels("onednn")) == 2
+    assert compiler_options.for_training_step("gpu", "onednn") == compiler_options.for_training_step("gpu")
+    assert compiler_options.for_detection("cpu", "onednn") == compiler_options.for_cpu_kernels("onednn")
+    assert compiler_options.for_detection("cpu") == compiler_options.for_detection("tpu", "onednn") == {}
+    assert compiler_options.for_detection("gpu", is_repeatable=True) == compiler_options.repeatable("gpu")
 
 
 def test_only_two_files_name_flags_and_options_of_xla():

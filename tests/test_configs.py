@@ -174,7 +174,16 @@ _WRONG = [
     ("augment_hook", "absent_module:function"),
     *[(f"{name}.scale", scale) for name in ("mosaic", "mixup") for scale in ((2.0, 0.5), ("a", "b"), (None, 1.0))],
 ]
-_NAMES_OF_THINGS = ("model", "dtype", "optimizer", "loss.iou_type", "data.kind", "data.bad_images", "eval.metric")
+_NAMES_OF_THINGS = (
+    "model",
+    "dtype",
+    "cpu_kernels",
+    "optimizer",
+    "loss.iou_type",
+    "data.kind",
+    "data.bad_images",
+    "eval.metric",
+)
 
 
 def test_a_correct_config_can_be_built(train, tmp_path):

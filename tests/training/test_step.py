@@ -11,6 +11,7 @@ import pytest
 from configs import base
 from tests import programs
 from tests.material import GOLDEN, ROOT, golden
+from tests.onednn import needs_onednn
 from tests.training import toy, trajectory
 from yolox_jax.errors import UserError
 from yolox_jax.mesh import make_mesh, place, shard_batch
@@ -19,10 +20,11 @@ from yolox_jax.training.step import StepConfig, augment, train_step
 
 
 @pytest.mark.slow
-def test_the_first_steps_in_float32_follow_the_reference():
+@pytest.mark.parametrize("cpu_kernels", ["xla", pytest.param("onednn", marks=needs_onednn)])
+def test_the_first_steps_in_float32_follow_the_reference(cpu_kernels):
     """Three steps only: rounding grows a hundredfold in the first update, and two runs of the reference, with and
     without MKL-DNN, differ by 4e-4 at the third step. All eight are compared in float64, below."""
-    history, _ = trajectory.run(num_steps=3)
+    history, _ = trajectory.run(num_steps=3, cpu_kernels=cpu_kernels)
     arrays = golden("trajectory")
     losses = [m["loss"] for m in history]
     np.testing.assert_allclose(losses[:2], arrays["loss"][:2], rtol=1e-5)

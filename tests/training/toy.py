@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from yolox_jax.compiler_options import CpuKernels
 from yolox_jax.detection.losses import LossConfig
 from yolox_jax.detection.simota import SimOtaConfig
 from yolox_jax.models.blocks import BlockConfig, ConvBlock
@@ -29,13 +30,15 @@ class ToyDetector(nn.Module):
 
     bn_axis: str | None = None
     dtype: jnp.dtype = jnp.float32
+    cpu_kernels: CpuKernels = "xla"
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool = False) -> Predictions:
         levels = []
         for stride in (8, 16, 32):
             pooled = nn.avg_pool(images / 255, (stride, stride), (stride, stride))
-            features = ConvBlock(8, 3, 1, BlockConfig(bn_axis=self.bn_axis, dtype=self.dtype))(pooled, train)
+            config = BlockConfig(bn_axis=self.bn_axis, dtype=self.dtype, cpu_kernels=self.cpu_kernels)
+            features = ConvBlock(8, 3, 1, config)(pooled, train)
             raw = Conv(5 + NUM_CLASSES, bias_init=nn.initializers.constant(-1.0))(features)
             levels.append(raw.reshape(raw.shape[0], -1, 5 + NUM_CLASSES))
         raw = jnp.concatenate(levels, axis=1)

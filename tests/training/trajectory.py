@@ -20,6 +20,7 @@ import numpy as np
 from tests.material import golden, nano_of_seven_classes
 from tests.training import toy
 from yolox_jax.boxes import cxcywh_to_xyxy
+from yolox_jax.compiler_options import CpuKernels
 from yolox_jax.mesh import make_mesh, place, shard_batch
 from yolox_jax.models import yolox
 from yolox_jax.training import optim, parallel, state
@@ -31,13 +32,16 @@ from yolox_jax.weights import official
 
 
 def run(
-    num_steps: int, dtype: jnp.dtype = jnp.float32, loss_scale: LossScale | None = None
+    num_steps: int,
+    dtype: jnp.dtype = jnp.float32,
+    loss_scale: LossScale | None = None,
+    cpu_kernels: CpuKernels = "xla",
 ) -> tuple[list[dict[str, Any]], dict[str, float]]:
     """The metrics of each step, and the final norm of every tensor and of its EMA."""
     arrays = golden("trajectory")
     model, variables = nano_of_seven_classes()
-    if dtype != jnp.float32:
-        model = yolox.create("nano", 7, dtype)
+    if (dtype, cpu_kernels) != (jnp.float32, "xla"):
+        model = yolox.create("nano", 7, dtype, cpu_kernels=cpu_kernels)
     schedule = Schedule(0.01 / 64 * 4, 4, 5, warmup_epochs=1, no_aug_epochs=1, min_lr_ratio=0.05)
     optimizer = optim.sgd(momentum=0.9, weight_decay=5e-4)
     mesh = make_mesh(1)
@@ -53,7 +57,10 @@ def run(
             gt_labels=labels[..., 0].astype(jnp.int32),
             gt_mask=labels.sum(axis=2) > 0,
         )
-        now, metrics = mapped(now, shard_batch(jax.device_get(batch), mesh))
+        batch = jax.device_get(batch)
+        if number == 0:
+            mapped = parallel.compile_step(mapped, now, batch, mesh, cpu_kernels)
+        now, metrics = mapped(now, shard_batch(batch, mesh))
         history.append(jax.device_get(metrics))
     norms = {}
     raw = {"params": now.params, "batch_stats": now.batch_stats}

@@ -6,6 +6,7 @@ import logging
 import math
 from typing import Any
 
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from yolox_jax.augment.draws import AugmentConfig
@@ -14,6 +15,7 @@ from yolox_jax.augment.occlusion import OcclusionConfig
 from yolox_jax.augment.quality import QualityConfig
 from yolox_jax.augment.warp import ViewConfig
 from yolox_jax.cli.terminal import print_progress
+from yolox_jax.compiler_options import CpuKernels, choose_cpu_kernels
 from yolox_jax.data.prefetch import ReadConfig, Shard
 from yolox_jax.data.sources.open import open_split
 from yolox_jax.data.train_loader import LoadedBatch, LoaderConfig, TrainLoader
@@ -23,6 +25,7 @@ from yolox_jax.detection.losses import LossConfig
 from yolox_jax.detection.simota import SimOtaConfig
 from yolox_jax.errors import UserError
 from yolox_jax.inference.predict import DetectConfig
+from yolox_jax.mesh import AXIS, platform_of
 from yolox_jax.models import yolox
 from yolox_jax.models.yolox import YOLOX
 from yolox_jax.training import optim
@@ -84,9 +87,24 @@ def schedule(config: ConfigDict, num_images: int) -> Schedule:
     )
 
 
-def model(config: ConfigDict, num_classes: int, *, bn_axis: str | None = None) -> YOLOX:
+def model(
+    config: ConfigDict, num_classes: int, *, bn_axis: str | None = None, cpu_kernels: CpuKernels = "xla"
+) -> YOLOX:
     """The network; `bn_axis` is the mapped axis over which BatchNorm's statistics are shared in training, if any."""
-    return yolox.create(config.model, num_classes, yolox.compute_dtype(config.dtype), bn_axis=bn_axis)
+    dtype = yolox.compute_dtype(config.dtype)
+    return yolox.create(config.model, num_classes, dtype, bn_axis=bn_axis, cpu_kernels=cpu_kernels)
+
+
+def training_model(config: ConfigDict, num_classes: int, mesh: Mesh, num_steps: int) -> YOLOX:
+    """The network of a training run of this many steps, with the kernels that a CPU computes it by."""
+    try:
+        kernels = choose_cpu_kernels(config.cpu_kernels, platform_of(mesh), num_steps)
+    except UserError as error:
+        raise UserError(f"config.{error.what}", error.advice) from error
+    if config.parallel.kind == "pmap":  # its step is compiled without options
+        kernels = "xla"
+    bn_axis = AXIS if config.parallel.sync_bn else None
+    return model(config, num_classes, bn_axis=bn_axis, cpu_kernels=kernels)
 
 
 def optimizer(config: ConfigDict) -> Any:  # an optax.GradientTransformation, which only training/ imports

@@ -12,6 +12,7 @@ from jax.sharding import PartitionSpec as P
 from yolox_jax import compiler_options
 from yolox_jax.augment import multiscale
 from yolox_jax.augment.geometry import PAD_VALUE
+from yolox_jax.compiler_options import CpuKernels
 from yolox_jax.data.tiling import Tiling, tiling_of
 from yolox_jax.detection import tta
 from yolox_jax.detection.anchors import STRIDES, make_anchors
@@ -122,7 +123,7 @@ def make_predict(model: YOLOX, mesh: Mesh, config: DetectConfig, repeatable: boo
     # shard_map instead of automatic partitioning: each device's NMS loop ends when its own images are done.
     mapped = jax.shard_map(predict, mesh=mesh, in_specs=(P(), P(axis)), out_specs=P(axis), check_vma=False)
     replicated, sharded = NamedSharding(mesh, P()), NamedSharding(mesh, P(axis))
-    options = compiler_options.repeatable(platform_of(mesh)) if repeatable else {}
+    options = compiler_options.for_detection(platform_of(mesh), model.cpu_kernels, repeatable)
     return jax.jit(mapped, in_shardings=(replicated, sharded), out_shardings=sharded, compiler_options=options)
 
 
@@ -134,8 +135,14 @@ def of_one_image(detect: Callable[[Any], Detections], config: DetectConfig, size
     return lambda images_1HW3: detect(jax.tree.map(lambda x: x[None], tiling.cut(images_1HW3[0], size_hw)))
 
 
-def compile_predict(predict: Predict, variables: Any, size_hw: tuple[int, int], batch_size: int) -> Predict:
-    """Compiles a function from `make_predict` for one input size and batch size, ahead of the first call."""
+def compile_predict(
+    predict: Predict, variables: Any, size_hw: tuple[int, int], batch_size: int, cpu_kernels: CpuKernels = "xla"
+) -> Predict:
+    """Compiles a function from `make_predict` for one input size and batch size, ahead of the first call.
+
+    `cpu_kernels` is that of the model.
+    """
     variable_shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), variables)
     image_shape = jax.ShapeDtypeStruct((batch_size, *size_hw, 3), jnp.uint8)
-    return cast(Any, predict).lower(variable_shapes, image_shape).compile()  # Predict is a jitted function here
+    with compiler_options.uncached(cpu_kernels):
+        return cast(Any, predict).lower(variable_shapes, image_shape).compile()  # Predict is a jitted function here

@@ -12,6 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from yolox_jax.compiler_options import CpuKernels
 from yolox_jax.models.kernels.pooling import max_pool
 from yolox_jax.models.kernels.silu import silu
 from yolox_jax.models.kernels.space_to_depth import Layout
@@ -32,6 +33,7 @@ class BlockConfig:
     dtype: jnp.dtype = jnp.float32  # the compute dtype; parameters and statistics are float32
     bn_axis: str | None = None  # the mapped axis whose devices share BatchNorm's statistics; None: each has its own
     layout: Layout = "plain"  # of the arrays between blocks (kernels/space_to_depth.py)
+    cpu_kernels: CpuKernels = "xla"  # for which a CPU's form of a convolution is chosen (kernels/onednn.py)
 
 
 class ConvBlock(nn.Module):
@@ -59,6 +61,7 @@ class ConvBlock(nn.Module):
             dtype=dtype,
             in_layout=in_layout,
             out_layout=layout,
+            cpu_kernels=self.config.cpu_kernels,
             name="conv",
         )
         x, activation = conv(x), ACTIVATIONS[self.config.act]

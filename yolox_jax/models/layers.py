@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from yolox_jax.compiler_options import CpuKernels
 from yolox_jax.models import initial
 from yolox_jax.models.kernels import batch_norm, convolution, depthwise, space_to_depth
 from yolox_jax.models.kernels.space_to_depth import Layout
@@ -25,6 +26,7 @@ class Conv(nn.Module):
     dtype: jnp.dtype = jnp.float32
     in_layout: Layout = "plain"
     out_layout: Layout = "plain"
+    cpu_kernels: CpuKernels = "xla"
 
     @nn.compact
     def __call__(self, x_BHWC: jax.Array) -> jax.Array:
@@ -39,13 +41,13 @@ class Conv(nn.Module):
         if self.in_layout == "space_to_depth":
             y = space_to_depth.conv(x_BHWC, kernel, self.stride, self.out_layout)
         elif self.depthwise:
-            y = depthwise.depthwise_conv(x_BHWC, kernel, self.stride)
+            y = depthwise.depthwise_conv(x_BHWC, kernel, self.stride, self.cpu_kernels)
         elif size == 1 and self.stride == 1:
             # A GPU fuses a bias and what follows with a product; in training, without one, a convolution is better.
             pointwise = convolution.pointwise_product if has_bias else convolution.pointwise_conv
             y = pointwise(x_BHWC, kernel[0, 0])
         else:
-            y = convolution.dense_conv(x_BHWC, kernel, self.stride)
+            y = convolution.dense_conv(x_BHWC, kernel, self.stride, self.cpu_kernels)
         if has_bias:
             bias = self.param("bias", self.bias_init or initial.constant(0), (self.features,), jnp.float32)
             y = (y.astype(jnp.float32) + batch_norm.spread(bias, y)).astype(self.dtype)

@@ -26,6 +26,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from yolox_jax.compiler_options import CpuKernels
 from yolox_jax.errors import UserError
 from yolox_jax.models.blocks import BlockConfig
 from yolox_jax.models.csp_darknet import CSPDarknet
@@ -72,6 +73,7 @@ class YOLOX(nn.Module):
 
     neck: Callable[..., nn.Module]
     head: Callable[..., nn.Module]
+    cpu_kernels: CpuKernels = "xla"  # what its programs are compiled for, if they run on a CPU
 
     @nn.compact
     def __call__(self, images_BHW3: jax.Array, train: bool = False) -> Predictions:
@@ -87,6 +89,7 @@ def create(
     *,
     bn_axis: str | None = None,
     space_to_depth: Choice = "auto",
+    cpu_kernels: CpuKernels = "xla",
 ) -> YOLOX:
     """Creates the network `name` of VARIANTS.
 
@@ -96,6 +99,9 @@ def create(
       space_to_depth: whether the first stages of tiny and s have the layout that suits a TPU
         (kernels/space_to_depth.py); the other networks ignore it. Parameters and, up to rounding, predictions are the
         same.
+      cpu_kernels: "onednn" if its programs are for a CPU and compiled with the options for it (compiler_options.py);
+        without them they are slow. Other dtypes than float32 ignore it. Parameters and, up to rounding, predictions are
+        the same.
 
     Raises:
       UserError: the name is unknown, or `num_classes` is below 1.
@@ -105,8 +111,10 @@ def create(
     if num_classes < 1:
         raise UserError(f"num_classes is {num_classes}", "give at least 1")
     variant = VARIANTS[name]
+    if dtype != jnp.float32:  # not every processor has oneDNN's kernels of 16 bits
+        cpu_kernels = "xla"
     act = "leaky_relu" if variant.darknet53 else "silu"
-    config = BlockConfig(act=act, depthwise=variant.depthwise, dtype=dtype, bn_axis=bn_axis)
+    config = BlockConfig(act=act, depthwise=variant.depthwise, dtype=dtype, bn_axis=bn_axis, cpu_kernels=cpu_kernels)
     neck: Callable[..., nn.Module]
     if variant.darknet53:
         neck = functools.partial(FPN, functools.partial(Darknet53, config), config)
@@ -114,7 +122,7 @@ def create(
         width, depth = int(variant.width * 64), round(variant.depth * 3)
         backbone = functools.partial(CSPDarknet, width, depth, config, space_to_depth)
         neck = functools.partial(PAFPN, backbone, depth, config)
-    return YOLOX(neck, functools.partial(Head, num_classes, int(variant.width * 256), config))
+    return YOLOX(neck, functools.partial(Head, num_classes, int(variant.width * 256), config), cpu_kernels)
 
 
 def count_flops(model: YOLOX, size_hw: tuple[int, int]) -> int:

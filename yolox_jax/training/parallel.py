@@ -8,6 +8,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from yolox_jax import compiler_options
+from yolox_jax.compiler_options import CpuKernels
 from yolox_jax.errors import UserError
 from yolox_jax.mesh import AXIS, WHOLE, platform_of
 from yolox_jax.training import zero
@@ -43,10 +44,13 @@ def map_step(step: StepFunction, mesh: Mesh, kind: str = "shard_map", state_spec
     return _by_pmap(step, mesh)
 
 
-def compile_step(step: StepFunction, state: TrainState, batch: Any, mesh: Mesh) -> StepFunction:
+def compile_step(
+    step: StepFunction, state: TrainState, batch: Any, mesh: Mesh, cpu_kernels: CpuKernels = "xla"
+) -> StepFunction:
     """Compiles a mapped step for a state on the mesh and a batch of this process's rows.
 
-    A step mapped by pmap is returned as it is; it compiles at its first call.
+    `cpu_kernels` is that of the step's network. A step mapped by pmap is returned as it is; it compiles at its first
+    call.
     """
     if not hasattr(step, "lower"):
         return step
@@ -55,8 +59,9 @@ def compile_step(step: StepFunction, state: TrainState, batch: Any, mesh: Mesh) 
     batch_shapes = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct((jax.process_count() * len(x), *x.shape[1:]), x.dtype, sharding=sharded), batch
     )
-    options = compiler_options.for_training_step(platform_of(mesh))
-    return step.lower(state_shapes, batch_shapes).compile(compiler_options=options)
+    options = compiler_options.for_training_step(platform_of(mesh), cpu_kernels)
+    with compiler_options.uncached(cpu_kernels):
+        return step.lower(state_shapes, batch_shapes).compile(compiler_options=options)
 
 
 def _by_shard_map(step: StepFunction, mesh: Mesh, state_specs: Any) -> StepFunction:

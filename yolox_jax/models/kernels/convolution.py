@@ -11,6 +11,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from yolox_jax.compiler_options import CpuKernels
+from yolox_jax.models.kernels import onednn
+
 
 def dense_plain(x_BHWC: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
     """Convolves [B, H, W, C] with [n, n, C, D], padded by n // 2 on every side as torch pads."""
@@ -28,18 +31,29 @@ def pointwise_plain(x_BHWC: jax.Array, kernel_CD: jax.Array) -> jax.Array:
     return x_BHWC @ kernel_CD
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def dense_conv(x_BHWC: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
-    """Computes `dense_plain`; on a CPU, the gradients of large images are computed in parts of the batch."""
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def dense_conv(x_BHWC: jax.Array, kernel: jax.Array, stride: int, cpu_kernels: CpuKernels = "xla") -> jax.Array:
+    """Computes `dense_plain`. On a CPU, gradients of large images are computed in parts of the batch, and those of
+    stride 2 in a form that oneDNN takes.
+    """
     return dense_plain(x_BHWC, kernel, stride)
 
 
 _MANY_PIXELS = 320 * 320  # from here on, XLA:CPU is faster in parts; at 208×208 it is slower (benchmarks/NOTES.md)
 
 
-def _dense_bwd(stride: int, saved: tuple[jax.Array, jax.Array], grad: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _dense_fwd(
+    x: jax.Array, kernel: jax.Array, stride: int, cpu_kernels: CpuKernels
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return dense_plain(x, kernel, stride), (x, kernel)
+
+
+def _dense_bwd(
+    stride: int, cpu_kernels: CpuKernels, saved: tuple[jax.Array, jax.Array], grad: jax.Array
+) -> tuple[jax.Array, jax.Array]:
     """Gradients of x and kernel. XLA:CPU would compute those of a whole batch of large images on one core."""
     x, kernel = saved
+    size = kernel.shape[0]
 
     def whole(x: jax.Array, grad: jax.Array) -> tuple[jax.Array, jax.Array]:
         return jax.vjp(lambda x, kernel: dense_plain(x, kernel, stride), x, kernel)[1](grad)
@@ -49,12 +63,14 @@ def _dense_bwd(stride: int, saved: tuple[jax.Array, jax.Array], grad: jax.Array)
         pairs = [whole(*part) for part in zip(jnp.split(x, n), jnp.split(grad, n), strict=True)]
         return jnp.concatenate([grad_x for grad_x, _ in pairs]), functools.reduce(operator.add, [k for _, k in pairs])
 
+    if cpu_kernels == "onednn" and onednn.has_strided_forms(x.shape[1:3], size, stride):
+        return onednn.strided_input_grad(grad, kernel, stride), onednn.strided_filter_grad(x, grad, size, stride)
     if x.shape[1] * x.shape[2] < _MANY_PIXELS:
         return whole(x, grad)
     return lax.platform_dependent(x, grad, cpu=in_parts, default=whole)
 
 
-dense_conv.defvjp(lambda x, kernel, stride: (dense_conv(x, kernel, stride), (x, kernel)), _dense_bwd)
+dense_conv.defvjp(_dense_fwd, _dense_bwd)
 
 
 @jax.custom_vjp

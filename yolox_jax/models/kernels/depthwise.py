@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from yolox_jax.compiler_options import CpuKernels
 from yolox_jax.models.kernels.convolution import num_parts
 
 
@@ -23,10 +24,12 @@ def depthwise_plain(x_BHWC: jax.Array, kernel: jax.Array, stride: int) -> jax.Ar
     )
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def depthwise_conv(x_BHWC: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
-    """Computes `depthwise_plain`: as it stands on an NVIDIA GPU, elsewhere as `shifted`."""
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def depthwise_conv(x_BHWC: jax.Array, kernel: jax.Array, stride: int, cpu_kernels: CpuKernels = "xla") -> jax.Array:
+    """Computes `depthwise_plain`: as it stands on an NVIDIA GPU and for oneDNN, elsewhere as `shifted`."""
     shifted_form, grouped = (functools.partial(form, stride=stride) for form in (shifted, depthwise_plain))
+    if cpu_kernels == "onednn":
+        return grouped(x_BHWC, kernel)
     return lax.platform_dependent(x_BHWC, kernel, cuda=grouped, default=shifted_form)
 
 
@@ -37,11 +40,17 @@ def shifted(x_BHWC: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
     return functools.reduce(operator.add, products)
 
 
-def _depthwise_fwd(x: jax.Array, kernel: jax.Array, stride: int) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return depthwise_conv(x, kernel, stride), (x, kernel)
+def _depthwise_fwd(
+    x: jax.Array, kernel: jax.Array, stride: int, cpu_kernels: CpuKernels
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return depthwise_conv(x, kernel, stride, cpu_kernels), (x, kernel)
 
 
-def _depthwise_bwd(stride: int, saved: tuple[jax.Array, jax.Array], grad: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _depthwise_bwd(
+    stride: int, cpu_kernels: CpuKernels, saved: tuple[jax.Array, jax.Array], grad: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    if cpu_kernels == "onednn":
+        return _onednn_bwd(*saved, grad, stride)
     shifted_form, grouped = (functools.partial(form, stride=stride) for form in (shifted_bwd, _grouped_bwd))
     return lax.platform_dependent(*saved, grad, cuda=grouped, default=shifted_form)
 
@@ -56,20 +65,32 @@ def _grouped_bwd(x: jax.Array, kernel: jax.Array, grad: jax.Array, stride: int) 
 
 def shifted_bwd(x: jax.Array, kernel: jax.Array, grad: jax.Array, stride: int) -> tuple[jax.Array, jax.Array]:
     """The gradients of x and kernel as shifted multiply-adds."""
-    size = kernel.shape[0]
-    # The transposed convolution: spread the gradient over the input's grid, then convolve it with the flipped kernel.
+    return shifted(*_transposed(x, kernel, grad, stride), 1), _kernel_grad(x, kernel, grad, stride)
+
+
+def _onednn_bwd(x: jax.Array, kernel: jax.Array, grad: jax.Array, stride: int) -> tuple[jax.Array, jax.Array]:
+    """The gradient of x for oneDNN, which XLA gives no kernel that it sees to be reversed; that of kernel, shifted."""
+    spread, flipped = _transposed(x, kernel, grad, stride)
+    return depthwise_plain(spread, lax.optimization_barrier(flipped), 1), _kernel_grad(x, kernel, grad, stride)
+
+
+def _transposed(x: jax.Array, kernel: jax.Array, grad: jax.Array, stride: int) -> tuple[jax.Array, jax.Array]:
+    """The transposed convolution's operands: the gradient spread over the grid of x, and the flipped kernel."""
     edges = [
         (0, n - (stride * (out - 1) + 1), stride - 1) for n, out in zip(x.shape[1:3], grad.shape[1:3], strict=True)
     ]
-    spread = lax.pad(grad, jnp.zeros((), grad.dtype), ((0, 0, 0), *edges, (0, 0, 0)))
-    grad_x = shifted(spread, kernel[::-1, ::-1], 1)
+    return lax.pad(grad, jnp.zeros((), grad.dtype), ((0, 0, 0), *edges, (0, 0, 0))), kernel[::-1, ::-1]
+
+
+def _kernel_grad(x: jax.Array, kernel: jax.Array, grad: jax.Array, stride: int) -> jax.Array:
+    size = kernel.shape[0]
     grad_kernel = lax.platform_dependent(
         x,
         grad,
         cpu=functools.partial(_filter_grad_chained, size=size, stride=stride),
         default=functools.partial(_filter_grad, size=size, stride=stride),
     )
-    return grad_x, grad_kernel.reshape(kernel.shape).astype(kernel.dtype)
+    return grad_kernel.reshape(kernel.shape).astype(kernel.dtype)
 
 
 def _filter_grad(x: jax.Array, grad: jax.Array, *, size: int, stride: int) -> jax.Array:
