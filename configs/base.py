@@ -81,7 +81,7 @@ def _head_of_2025() -> ConfigDict:
     config.mosaic.scale = (0.1, 2.0)  # exp.mosaic_scale
     config.mosaic.shear = 2.0  # exp.shear
     config.mixup = ConfigDict({"prob": 1.0, "scale": (0.5, 1.5)})  # exp.mixup_prob, exp.mixup_scale
-    config.flip_prob = 0.5  # exp.flip_prob
+    config.flip_prob = 0.5  # exp.flip_prob; 0: mixup and copy-paste do not mirror either
     config.hsv = ConfigDict({"enabled": True, "hue": 5.0, "saturation": 30.0, "value": 30.0})  # augment_hsv
     config.hsv.multiplies = False  # False: the shifts are added to the 8-bit levels; True: they are fractions of them
     config.min_box_side = 1.0  # input pixels; boxes must be larger to be trained on (TrainTransform)
@@ -89,7 +89,7 @@ def _head_of_2025() -> ConfigDict:
     config.augment = "default"  # or a name of AUGMENT, at the end of this file, which sets several of these fields
     config.augment_hook = ""  # module:function, your own augmentation of each training picture
     config.vertical_flip_prob = 0.0
-    config.turn_prob = 0.0  # turns by 90, 180 or 270 degrees; with 0.75 and no turn all four are equally likely
+    config.turn_prob = 0.0  # turns by 90, 180 or 270 degrees; 0.75: all four directions are equally likely
     config.perspective = 0.0  # the corners of the view move by up to this fraction of its sides, below 0.25
     config.crop = ConfigDict({"prob": 0.0, "scale": (0.5, 1.0)})  # a part of the picture: fraction of its sides
     # Boxes of another image at a random place, at this scale of their size there; rectangles of gray.

@@ -1,5 +1,6 @@
 """Compares the distributions of the random draws with the recipe's, by statistics over many draws."""
 
+import dataclasses
 import math
 
 import cv2
@@ -86,6 +87,11 @@ def test_mixup_scale_flip_and_crop_are_uniform():
     drawn = [draws.draw_mixup(rng, SIZE_HW, CONFIG) for _ in range(N)]
     assert_uniform(np.array([parameters.scale for parameters in drawn]), 0.5, 1.5)
     assert abs(np.mean([parameters.flip for parameters in drawn]) - 0.5) < 5 / (2 * math.sqrt(N))
+    straight = dataclasses.replace(CONFIG, flip_prob=0.0)  # nothing is mirrored, and all else is drawn alike
+    rng = np.random.default_rng(1)
+    assert [draws.draw_mixup(rng, SIZE_HW, straight) for _ in drawn[:99]] == [
+        dataclasses.replace(parameters, flip=False) for parameters in drawn[:99]
+    ]
     for axis, side in enumerate(SIZE_HW):
         places = np.array([(int(side * p.scale) - side, p.offset_yx[axis]) for p in drawn])
         overhang, offset = places.T

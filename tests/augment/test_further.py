@@ -9,9 +9,9 @@ import pytest
 from tests.augment.test_sample import sample_of
 from tests.data.made_source import MadeSource
 from tests.recipe import augment_config
-from yolox_jax.augment.draws import Own, own_stream
+from yolox_jax.augment.draws import Stream, stream_of
 from yolox_jax.augment.quality import QualityParameters, degrade
-from yolox_jax.boxes import flip_vertical_xyxy, turn_xyxy
+from yolox_jax.boxes import flip_vertical_xyxy, min_sides_xyxy, turn_xyxy
 from yolox_jax.data.order import sample_rng
 
 RECIPE = augment_config()
@@ -115,6 +115,28 @@ def test_crop_and_perspective_keep_colors_flips_and_partners():
             assert (other.boxes >= 0).all() and (other.boxes <= 48).all()
 
 
+def test_a_crop_that_shows_no_box_has_none():
+    """A box of which nothing is left would be learned at the border of the picture."""
+    source = MadeSource(IMAGE, [[0, 0, 12, 12]])
+    augment = dataclasses.replace(changed("view", crop_prob=1.0, crop_scale=(0.4, 0.6)), mosaic_prob=0.0)
+    samples = [sample_of(source, augment, seed=seed, **SQUARE) for seed in range(30)]
+    assert all((min_sides_xyxy(boxes_of(sample)) > augment.min_box_side).all() for sample in samples)
+    assert 0 < sum(sample.mask.any() for sample in samples) < 30
+
+
+def test_pasted_text_stays_readable_without_flips():
+    image = np.zeros((48, 48, 3), np.uint8)
+    image[:, 24:] = 200
+    source = MadeSource(image, [[8, 8, 40, 40]], length=3)  # its left half is dark
+    pasting = dataclasses.replace(RECIPE.occlusion, paste_prob=1.0, paste_max_boxes=1, max_hidden=1.0)
+    augment = augment_config(mosaic_prob=0.0, flip_prob=0.0, occlusion=pasting)
+    for seed in range(12):
+        sample = sample_of(source, augment, seed=seed, **SQUARE)
+        x1, y1, x2, y2 = boxes_of(sample)[-1].round().astype(int)
+        left, right = np.array_split(sample.image[y1:y2, x1:x2], 2, axis=1)
+        assert left.mean() < 50 and right.mean() > 150
+
+
 def test_the_no_aug_epochs_have_only_flips_turns_and_gray():
     everything = dataclasses.replace(
         changed("view", perspective=0.1, crop_prob=1.0),
@@ -133,8 +155,8 @@ def test_the_no_aug_epochs_have_only_flips_turns_and_gray():
 
 def test_own_streams_differ_by_sample_and_purpose_and_draw_nothing_from_the_samples():
     rng = sample_rng(3, seed=1)
-    first = {what: own_stream(rng, what).random() for what in Own}
+    first = {stream: stream_of(rng, stream).random() for stream in Stream}
     assert rng.random() == sample_rng(3, seed=1).random()
-    other = {what: own_stream(sample_rng(4, seed=1), what).random() for what in Own}
-    assert len({*first.values(), *other.values()}) == 2 * len(Own)
-    assert first == {what: own_stream(sample_rng(3, seed=1), what).random() for what in Own}
+    other = {stream: stream_of(sample_rng(4, seed=1), stream).random() for stream in Stream}
+    assert len({*first.values(), *other.values()}) == 2 * len(Stream)
+    assert first == {stream: stream_of(sample_rng(3, seed=1), stream).random() for stream in Stream}

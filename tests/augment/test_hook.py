@@ -11,8 +11,11 @@ from tests.data.made_source import MadeSource, striped
 from tests.material import ROOT
 from tests.recipe import augment_config
 from yolox_jax.augment import hook
+from yolox_jax.boxes import min_sides_xyxy
 from yolox_jax.errors import UserError
 
+# Mosaics move the box out of the picture. Fitted to 48x64, the image has 47 rows, and the box ends at 47.36.
+BORDERING = MadeSource(np.random.default_rng(0).integers(0, 256, (37, 50, 3)).astype(np.uint8), [[4, 3, 50, 37]], 4)
 IMAGE, BOXES, LABELS = striped(), np.array([[2, 4, 12, 20]], np.float32), np.array([0], np.int32)
 
 
@@ -57,6 +60,18 @@ def test_an_image_of_another_size_is_resized_to_fit_with_its_boxes(module):
     sample = sample_of(MadeSource(IMAGE, BOXES), augment, size_hw=(24, 32))
     np.testing.assert_array_equal(sample.boxes[0], [0, 4, 16, 24])
     assert sample.content_hw == (24, 16)
+
+
+def test_a_hook_gets_boxes_inside_the_picture_and_its_boxes_outside_are_left_out(module):
+    name = module(
+        "def own(image, boxes, labels, rng):\n"
+        "    assert (boxes[:, 2:] - boxes[:, :2] > 1).all() and (boxes >= 0).all()\n"
+        "    assert (boxes[:, 2:] <= image.shape[1::-1]).all()\n"
+        "    return image, [*boxes, [-9, 0, 0, 9], [0, 99, 9, 999]], [*labels, 0, 0]\n"
+    )
+    for seed in range(30):
+        sample = sample_of(BORDERING, augment_config(mosaic_prob=0.5, hook=f"{name}:own"), num_slots=8, seed=seed)
+        assert (min_sides_xyxy(sample.boxes[sample.mask]) > 1).all()
 
 
 def test_the_random_numbers_are_those_of_the_sample(module):
@@ -133,3 +148,5 @@ def test_the_examples_of_the_page_are_hooks(module, monkeypatch, number, functio
         changed += not np.array_equal(runs[0][0], image)
         hook.call(name, image, BOXES[:0], LABELS[:0], np.random.default_rng(seed), 1)
     assert changed
+    for seed in range(30):
+        sample_of(BORDERING, augment_config(mosaic_prob=0.5, hook=name), seed=seed)

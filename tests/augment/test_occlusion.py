@@ -1,5 +1,7 @@
 """Pasted boxes lie where their labels say, and boxes are left out by the share of them that is hidden."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -48,12 +50,24 @@ def test_holes_are_gray_and_nothing_else_changes():
     assert not changed.any()
 
 
+def test_pastes_that_may_not_flip_are_the_same_but_straight():
+    boxes, flips = np.array([[2.0, 3, 20, 30], [10, 10, 20, 21]]), set()
+    for seed in range(20):
+        free, straight = (
+            draws.draw_pastes(np.random.default_rng(seed), (48, 64), (50, 60), boxes, CONFIG, may_flip=may_flip)
+            for may_flip in (True, False)
+        )
+        flips |= {each.flip for each in free}
+        assert straight == [dataclasses.replace(each, flip=False) for each in free]
+    assert flips == {False, True}
+
+
 def test_drawn_boxes_and_holes_are_inside_the_picture_and_of_the_configured_size():
     boxes = np.array([[2.3, 3.4, 20.5, 30.1], [0, 0, 60, 50], [10, 10, 10.4, 11]])
     num_pastes, num_holes = set(), set()
     for seed in range(300):
         rng = np.random.default_rng(seed)
-        pastes = draws.draw_pastes(rng, (48, 64), (50, 60), boxes, CONFIG)
+        pastes = draws.draw_pastes(rng, (48, 64), (50, 60), boxes, CONFIG, may_flip=True)
         num_pastes.add(len(pastes))
         for each in pastes:
             x1, y1, x2, y2 = each.target_xyxy

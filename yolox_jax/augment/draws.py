@@ -78,8 +78,8 @@ class AugmentConfig:
         )
 
 
-class Own(enum.IntEnum):
-    """What has a stream of random numbers of its own: turning one on leaves the draws of all others as they are."""
+class Stream(enum.IntEnum):
+    """Augmentations with their own random stream: turning one on does not change the draws of the others."""
 
     VIEW = 0
     PASTE = 1
@@ -89,11 +89,11 @@ class Own(enum.IntEnum):
     ORIENTATION = 5
 
 
-def own_stream(rng: np.random.Generator, what: Own) -> np.random.Generator:
-    """Returns the stream of one augmentation of the sample whose stream is `rng`, from which nothing is drawn."""
+def stream_of(rng: np.random.Generator, stream: Stream) -> np.random.Generator:
+    """Returns a stream of the sample whose own stream is `rng`, from which nothing is drawn."""
     seed = rng.bit_generator.seed_seq
     assert isinstance(seed, np.random.SeedSequence)
-    child = np.random.SeedSequence(seed.entropy, spawn_key=(*seed.spawn_key, what.value))
+    child = np.random.SeedSequence(seed.entropy, spawn_key=(*seed.spawn_key, stream.value))
     return np.random.Generator(np.random.Philox(child))
 
 
@@ -112,9 +112,9 @@ def draw_mosaic(rng: np.random.Generator, size_hw: tuple[int, int], config: Augm
 
 
 def draw_mixup(rng: np.random.Generator, size_hw: tuple[int, int], config: AugmentConfig) -> MixupParameters:
-    """Draws the scale and flip of the second image, and where it is cropped if it is larger than the first."""
+    """Draws the scale of the second image, its flip, if images are flipped, and its crop, if it is the larger one."""
     scale = rng.uniform(*config.mixup_scale)
-    flip = bool(rng.random() < 0.5)
+    flip = bool(rng.random() < 0.5) and config.flip_prob > 0
     overhangs = [int(side * scale) - side for side in size_hw]
     offset_y, offset_x = (int(rng.integers(overhang)) if overhang > 0 else 0 for overhang in overhangs)
     return MixupParameters(scale, flip, (offset_y, offset_x))
@@ -137,7 +137,7 @@ def draw_orientation(rng: np.random.Generator, config: AugmentConfig) -> tuple[b
     """Draws a vertical flip, and the quarters of a turn: 1, 2 or 3 with equal probability, or 0."""
     if not config.vertical_flip_prob and not config.turn_prob:
         return False, 0
-    rng = own_stream(rng, Own.ORIENTATION)
+    rng = stream_of(rng, Stream.ORIENTATION)
     flip = bool(rng.random() < config.vertical_flip_prob)
     quarters = int(rng.integers(1, 4)) if rng.random() < config.turn_prob else 0
     return flip, quarters
@@ -147,7 +147,7 @@ def draw_view(rng: np.random.Generator, size_hw: tuple[int, int], config: ViewCo
     """Draws a crop, enlarged to the whole picture, and its perspective; returns a matrix [3, 3], or None if neither."""
     if not config.is_on:
         return None
-    (height, width), rng, view = size_hw, own_stream(rng, Own.VIEW), None
+    (height, width), rng, view = size_hw, stream_of(rng, Stream.VIEW), None
     if rng.random() < config.crop_prob:
         side = rng.uniform(*config.crop_scale)
         x, y = rng.uniform(0, 1 - side, 2) * (width, height)
@@ -166,11 +166,14 @@ def draw_pastes(
     image_hw: tuple[int, int],
     boxes_xyxy: np.ndarray,
     config: OcclusionConfig,
+    *,
+    may_flip: bool,
 ) -> list[Paste]:
     """Draws which boxes [n, 4] of another image are pasted, their scale, flip and place; those that fit the picture."""
     pastes = []
     for index in rng.permutation(len(boxes_xyxy))[: int(rng.integers(1, config.paste_max_boxes + 1))].tolist():
-        scale, flip, (along_y, along_x) = rng.uniform(*config.paste_scale), bool(rng.random() < 0.5), rng.random(2)
+        scale, flip = rng.uniform(*config.paste_scale), bool(rng.random() < 0.5) and may_flip
+        along_y, along_x = rng.random(2)
         (x1, y1), (x2, y2) = np.floor(boxes_xyxy[index, :2]).astype(int), np.ceil(boxes_xyxy[index, 2:]).astype(int)
         x1, y1, x2, y2 = max(x1, 0), max(y1, 0), min(x2, image_hw[1]), min(y2, image_hw[0])
         height, width = round((y2 - y1) * scale), round((x2 - x1) * scale)
@@ -199,7 +202,7 @@ def draw_quality(rng: np.random.Generator, config: QualityConfig) -> QualityPara
     """Draws whether a picture becomes gray, and by how much it is blurred and compressed; None if nothing is on."""
     if not config.is_on:
         return None
-    rng = own_stream(rng, Own.QUALITY)
+    rng = stream_of(rng, Stream.QUALITY)
     gray, blur, jpeg = rng.random(3) < (config.gray_prob, config.blur_prob, config.jpeg_prob)
     sigma, quality = rng.uniform(*config.blur_sigma), round(rng.uniform(*config.jpeg_quality))
     return QualityParameters(bool(gray), sigma if blur else None, quality if jpeg else None)

@@ -62,14 +62,14 @@ def turn(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Turns an image [h, w, 3] and its boxes [n, 4] counterclockwise by quarters of a circle; no pixel changes.
 
-    Only if the turned image no longer fits into `size_hw` as it did, which is not square then, it is resized.
+    Resizes the turned image only if `size_hw` is not square.
     """
     for _ in range(quarters):
         boxes_xyxy = turn_xyxy(boxes_xyxy, image.shape[1])
         image = cv2.rotate(image, cv2.ROTATE_90_COUNTERCLOCKWISE)
-    return (
-        fit_with_boxes(image, boxes_xyxy, size_hw) if quarters % 2 and size_hw[0] != size_hw[1] else (image, boxes_xyxy)
-    )
+    if quarters % 2 and size_hw[0] != size_hw[1]:
+        return fit_with_boxes(image, boxes_xyxy, size_hw)
+    return image, boxes_xyxy
 
 
 def fit_with_boxes(

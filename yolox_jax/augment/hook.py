@@ -58,13 +58,14 @@ def call(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Calls a hook with copies of image [h, w, 3], boxes [n, 4] and labels [n], and returns its own, checked.
 
-    The new image may have any size, and any number of boxes, which are clipped to it.
+    The boxes are clipped to the image, since rounding may have made it a pixel smaller. The new image may have any
+    size, and any number of boxes, which are clipped to it too; those that are outside of it are left out.
 
     Raises:
       UserError: it returned something else. An error inside the hook keeps its traceback.
     """
-    given = np.array(image, order="C"), boxes_xyxy.astype(np.float32), labels.astype(np.int32)
-    returned = load(name)(*given, rng)
+    given_boxes = clip_xyxy(boxes_xyxy, image.shape[:2]).astype(np.float32)
+    returned = load(name)(np.array(image, order="C"), given_boxes, labels.astype(np.int32), rng)
     if not isinstance(returned, tuple | list) or len(returned) != 3:
         raise _wrong(name, f"{type(returned).__name__} instead of three values")
     new_image, new_boxes, new_labels = returned
@@ -84,7 +85,8 @@ def call(
     if not is_label.all():
         raise _wrong(name, f"the label {new_labels[~is_label][0]:g}, of {num_classes} classes")
     clipped = clip_xyxy(new_boxes, new_image.shape[:2]).astype(np.float32)
-    return np.ascontiguousarray(new_image), clipped, new_labels.astype(np.int32)
+    has_size = (clipped[:, :2] < clipped[:, 2:]).all(axis=1)
+    return np.ascontiguousarray(new_image), clipped[has_size], new_labels[has_size].astype(np.int32)
 
 
 def _numbers(name: str, what: str, values: Any) -> np.ndarray:

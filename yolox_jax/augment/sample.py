@@ -6,10 +6,9 @@ from collections.abc import Callable
 import numpy as np
 
 from yolox_jax.augment import draws, geometry, hook, occlusion, quality, warp
-from yolox_jax.augment.draws import AugmentConfig, Own, own_stream
+from yolox_jax.augment.draws import AugmentConfig, Stream, stream_of
 from yolox_jax.augment.mixup import mixup
 from yolox_jax.augment.mosaic import mosaic
-from yolox_jax.augment.occlusion import OcclusionConfig
 from yolox_jax.boxes import min_sides_xyxy
 from yolox_jax.types import Example, Source
 
@@ -39,6 +38,11 @@ class _Picture:
     labels: np.ndarray  # [n] int32
     image_ids: tuple[int | str, ...]
 
+    def only_larger(self, side: float) -> "_Picture":
+        """Returns the picture with the boxes of which both sides are longer."""
+        is_larger = min_sides_xyxy(self.boxes_xyxy) > side
+        return dataclasses.replace(self, boxes_xyxy=self.boxes_xyxy[is_larger], labels=self.labels[is_larger])
+
 
 def train_sample(
     source: Source,
@@ -56,18 +60,21 @@ def train_sample(
     The source's images must be fitted to `size_hw` (FittedSource).
 
     As in the reference's TrainTransform, boxes with a side of at most `min_box_side` are left out. If that leaves none,
-    all boxes are kept, and the image is neither flipped, turned nor shifted in color.
+    the image is neither flipped, turned nor shifted in color, and all boxes are kept, unless crop, perspective or a
+    hook is on.
     """
     if rng.random() < augment.mosaic_prob:
         picture = _mosaic_picture(source, index, rng, size_hw, augment, draw_partner)
     else:
         picture = _plain_picture(source[index], rng, augment)
-    picture = _occluded(picture, source, rng, augment.occlusion, draw_partner)
+    picture = _occluded(picture, source, rng, augment, draw_partner)
+    if augment.view.is_on or augment.hook:  # a crop may leave nothing of a box, and a hook may take no empty ones
+        picture = picture.only_larger(augment.min_box_side)
     degrading = draws.draw_quality(rng, augment.quality)
     if degrading:
         picture = dataclasses.replace(picture, image=quality.degrade(picture.image, degrading))
     if augment.hook:
-        hook_rng = own_stream(rng, Own.HOOK)
+        hook_rng = stream_of(rng, Stream.HOOK)
         picture = _hooked(picture, augment.hook, hook_rng, len(source.class_names), size_hw)
 
     image, boxes_xyxy, labels = picture.image, picture.boxes_xyxy, picture.labels
@@ -144,21 +151,23 @@ def _mosaic_picture(
 
 
 def _occluded(
-    picture: _Picture, source: Source, rng: np.random.Generator, config: OcclusionConfig, draw_partner: DrawPartner
+    picture: _Picture, source: Source, rng: np.random.Generator, augment: AugmentConfig, draw_partner: DrawPartner
 ) -> _Picture:
     """Pastes boxes of one partner, cuts holes, and leaves out the boxes that are hidden by them."""
-    image, boxes_xyxy, labels, image_ids = (getattr(picture, field.name) for field in dataclasses.fields(picture))
+    image, boxes_xyxy, labels, image_ids = picture.image, picture.boxes_xyxy, picture.labels, picture.image_ids
+    config = augment.occlusion
     pastes: list[occlusion.Paste] = []
     holes: list[tuple[int, int, int, int]] = []
-    if config.paste_prob and (paste_rng := own_stream(rng, Own.PASTE)).random() < config.paste_prob:
+    if config.paste_prob and (paste_rng := stream_of(rng, Stream.PASTE)).random() < config.paste_prob:
         partner = source[draw_partner(paste_rng)]
-        pastes = draws.draw_pastes(paste_rng, image.shape[:2], partner.image.shape[:2], partner.boxes_xyxy, config)
+        sizes_hw = image.shape[:2], partner.image.shape[:2]
+        pastes = draws.draw_pastes(paste_rng, *sizes_hw, partner.boxes_xyxy, config, may_flip=augment.flip_prob > 0)
         if pastes:
             image, pasted_xyxy = occlusion.paste(image, partner.image, partner.boxes_xyxy, pastes)
             boxes_xyxy = np.concatenate([boxes_xyxy, pasted_xyxy])
             labels = np.concatenate([labels, partner.labels[[each.index for each in pastes]]])
             image_ids = (*image_ids, partner.image_id)
-    if config.cutout_prob and (hole_rng := own_stream(rng, Own.CUTOUT)).random() < config.cutout_prob:
+    if config.cutout_prob and (hole_rng := stream_of(rng, Stream.CUTOUT)).random() < config.cutout_prob:
         holes = draws.draw_holes(hole_rng, image.shape[:2], config)
         image = occlusion.cut_out(image, holes)
     if not pastes and not holes:
