@@ -3,6 +3,7 @@
 Python's own parser takes NaN, names given twice, and numbers and nesting without measure.
 """
 
+import collections
 import json
 import math
 import re
@@ -82,8 +83,8 @@ def _check_texts_and_depth(content: Any, any_text: bool) -> None:
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     fields = dict(pairs)
     if len(fields) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise FieldError(f"has {shown(next(name for name in names if names.count(name) > 1))} twice")
+        ((most, _),) = collections.Counter(name for name, _ in pairs).most_common(1)
+        raise FieldError(f"has {shown(most)} twice")
     return fields
 
 

@@ -44,7 +44,7 @@ _LONG = 10**400
         (_coco(categories=[{"id": _LONG, "name": "cat"}]), "category number 0 has no usable 'id'"),
         (_coco(width=True), "image number 0 has no usable 'width'"),
         (_coco(id=True, categories=[{"id": True, "name": "cat"}]), "category number 0 has no usable 'id'"),
-        ('{"images": [], "images": [1]}', "train.json has 'images' twice in one object"),
+        ('{"images": [], "images": [1]}', "train.json has 'images' with two values in one object"),
         (_coco(name="\ud800"), r"train.json has the text '\\ud800', which no file or terminal can store"),
         (_coco(file_name="a\0.png"), "train.json has the text .*, which no file or terminal can store"),
         (

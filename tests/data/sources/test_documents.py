@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from yolox_jax.data.sources.documents import DocumentError, parse_json, parse_xml, parse_yaml, shortened
+from yolox_jax.weights import strict_json
 
 _LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"{new}: &{new} [{', '.join([f'*{old}'] * 9)}]\n" for old, new in zip("abcdefgh", "bcdefghi", strict=True)
@@ -28,12 +29,16 @@ _LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
         (
             parse_json,
             b'{"a": [{"bbox": 1, "id": 7, "bbox": 2}]}',
-            "has 'bbox' twice in one object, {'bbox': 2, 'id': 7}",
+            "has 'bbox' with two values in one object, {'bbox': 2, 'id': 7}",
         ),
-        (parse_json, '{"a": {}, "\\u0061" : {}}'.encode("utf-16"), "has 'a' twice in one object"),
-        (parse_yaml, b"train: x\nnames: [a]\ntrain: y", "has 'train' twice in one mapping, in lines 1 and 3"),
-        (parse_yaml, b"names:\n  0: cat\n  1: dog\n  '0': cow", "has '0' twice in one mapping, in lines 2 and 4"),
-        (parse_yaml, b"a: [{b: 1, b: 1}]", "has 'b' twice in one mapping, in lines 1 and 1"),
+        (parse_json, '{"a": {}, "\\u0061" : []}'.encode("utf-16"), "has 'a' with two values in one object"),
+        (parse_yaml, b"train: x\nnames: [a]\ntrain: y", "has 'train' with two values in one mapping, in lines 1 and 3"),
+        (
+            parse_yaml,
+            b"names:\n  0: cat\n  1: dog\n  '0': cow",
+            "has '0' with two values in one mapping, in lines 2 and 4",
+        ),
+        (parse_yaml, b"a: [{b: [1], b: [2]}]", "has 'b' with two values in one mapping, in lines 1 and 1"),
         (parse_yaml, _LAUGHS.encode(), "repeats a list or a mapping by an alias in line 2"),
         (parse_yaml, b"a: &a [*a]", "repeats a list or a mapping by an alias in line 1"),
         (parse_yaml, b"[" * 10_000, "nested too deeply"),
@@ -57,6 +62,18 @@ _LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
 def test_a_bomb_or_a_damaged_document_is_refused_with_the_reason(parse, data, message):
     with pytest.raises(DocumentError, match=message):
         parse(data)
+
+
+def test_a_key_that_repeats_its_value_loses_nothing():
+    assert parse_json(b'{"a": [{"b": 1, "c": {"d": 2}, "c": {"d": 2}}]}') == {"a": [{"b": 1, "c": {"d": 2}}]}
+    assert parse_yaml(b"a: [{b: 1, b: 1}]\nc: {d: [2]}\nc: {d: [2]}") == {"a": [{"b": "1"}], "c": {"d": ["2"]}}
+
+
+@pytest.mark.parametrize("parse", [parse_json, strict_json.parse])
+def test_the_repeated_key_of_a_large_object_is_found_at_once(parse):
+    data = "{" + "".join(f'"{number}": 0, ' for number in range(300_000)) + '"299999": 1}'
+    with pytest.raises(ValueError, match="has '299999' (with two values in one object|twice)"):
+        parse(data.encode())
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])

@@ -34,8 +34,8 @@ def parse_json(data: bytes) -> Any:
     A whole number of more than 18 digits becomes an infinity, so that the checks of ids, sizes and boxes reject it.
 
     Raises:
-      DocumentError: it is not valid, is nested too deeply, has a key twice in one object, or a text that cannot be
-        stored or shown.
+      DocumentError: it is not valid, is nested too deeply, has a key with two values in one object, or a text that
+        cannot be stored or shown.
     """
     # Asking Python for each number takes a third longer, so only where there is a long one.
     has_long = b"0" * (_MOST_DIGITS + 1) in data.translate(_DIGITS_AS_ZEROS) or b"\0" in data[:4]  # UTF-16 or UTF-32
@@ -56,8 +56,9 @@ def parse_yaml(data: bytes) -> Any:
     """Parses yaml in UTF-8 or UTF-16 into dicts, lists and texts: a class named `no` stays a text.
 
     Raises:
-      DocumentError: it is not valid, is nested too deeply or too long, has a key twice in one mapping, a text that
-        cannot be stored or shown, or repeats a list or dict by an alias: nine lines can stand for a billion entries.
+      DocumentError: it is not valid, is nested too deeply or too long, has a key with two values in one mapping, a
+        text that cannot be stored or shown, or repeats a list or dict by an alias: nine lines can stand for a billion
+        entries.
     """
     if len(data) > _MOST_YAML:
         raise DocumentError(f"has {len(data)} bytes, more than the {_MOST_YAML} that are read")
@@ -88,10 +89,14 @@ class _YamlLoader(yaml.BaseLoader):
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:
         fields = super().construct_mapping(node, deep)
         if len(fields) < len(node.value):
-            keys = [key.value for key, _ in node.value]  # texts: a list would have been an error
-            twice = _first_repeated(keys)
-            first, second, *_ = (key.start_mark.line + 1 for key, _ in node.value if key.value == twice)
-            raise DocumentError(f"has {shortened(twice)} twice in one mapping, in lines {first} and {second}")
+            # Keys are texts: a list would have been an error. Values are not made again, but looked up.
+            place = _contradicted([(key.value, self.construct_object(value)) for key, value in node.value], fields)
+            if place is not None:
+                keys = [key for key, _ in node.value]
+                twice = keys[place].value
+                *_, last = (key.start_mark.line + 1 for key in keys if key.value == twice)
+                where = f"in lines {keys[place].start_mark.line + 1} and {last}"
+                raise DocumentError(f"has {shortened(twice)} with two values in one mapping, {where}")
         return fields
 
 
@@ -163,13 +168,15 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Makes the dict of a json object. A file of COCO's size is parsed as fast as without this."""
     fields = dict(pairs)
     if len(fields) < len(pairs):
-        key = _first_repeated([key for key, _ in pairs])
-        raise DocumentError(f"has {shortened(key)} twice in one object, {shortened(fields)}")
+        place = _contradicted(pairs, fields)
+        if place is not None:
+            raise DocumentError(f"has {shortened(pairs[place][0])} with two values in one object, {shortened(fields)}")
     return fields
 
 
-def _first_repeated(keys: list[str]) -> str:
-    return next(key for place, key in enumerate(keys) if key in keys[:place])
+def _contradicted(pairs: list[tuple[str, Any]], fields: dict[str, Any]) -> int | None:
+    """Returns the place of the first key that has another value later; one that repeats its value loses nothing."""
+    return next((place for place, (key, value) in enumerate(pairs) if fields[key] != value), None)
 
 
 def _whole_number(text: str) -> int | float:
