@@ -9,6 +9,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from yolox_jax.cli.commands import how_to_run
+from yolox_jax.data.sources import several
 from yolox_jax.detection.anchors import check_size
 from yolox_jax.evaluation.evaluate import EvalResult
 from yolox_jax.models import yolox
@@ -40,7 +41,7 @@ def print_start(
         f"YOLOX-{config.model}, {num_params:,} parameters{frozen}, "
         f"{flops / 1e9:.1f} GFLOP per image at {height}x{width}, "
         f"{yolox.compute_dtype(config.dtype)} on {mesh.size} {mesh.devices.flat[0].device_kind} device(s)\n"
-        f"{len(train_source)} training and {len(val_source)} validation images of {config.data.kind} data, "
+        f"{len(train_source)} training and {len(val_source)} validation images of {several.kinds(config.data)} data, "
         f"{len(train_source.class_names)} classes: {names}\n"
         f"{schedule.total_steps} steps of {config.batch_size} images{parts}, {schedule.epochs} epochs; "
         f"the run directory is {workdir}\n"

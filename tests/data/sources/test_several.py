@@ -13,6 +13,7 @@ from tests.data.sources.test_formats import CLASS_NAMES, PICTURES, WRITERS
 from tests.data.views.test_classes import _assert_consistent
 from tests.material import ROOT
 from yolox_jax.cli import from_config
+from yolox_jax.data.sources import several
 from yolox_jax.data.sources.open import check_classes, open_split
 from yolox_jax.errors import NotFoundError, UserError
 from yolox_jax.evaluation import coco_ap
@@ -64,6 +65,16 @@ def test_a_data_set_for_training_only_keeps_its_classes_in_both_splits(data):
     train, val = open_split(data, "train"), open_split(data, "val")
     assert (len(train), len(val)) == (8, 4) and train.class_names == val.class_names
     _assert_consistent(val)
+
+
+def test_only_an_empty_split_of_its_own_leaves_a_data_set_out(data):
+    yolo = data["also"][0]  # which does not read these fields
+    first = data | yolo | {"train": "", "val": ""}
+    assert [len(open_split(first, split)) for split in ("train", "val")] == [8, 8]
+
+
+def test_the_kinds_of_all_data_sets_are_named(data):
+    assert several.kinds(data) == "coco and yolo_txt" and several.kinds(data | {"also": ()}) == "coco"
 
 
 def test_names_that_differ_in_case_are_a_warning(data, caplog):

@@ -40,10 +40,10 @@ class DataSet:
         self.root = root
         self.train, self.val = (json.loads((root / f"{split}.json").read_text()) for split in ("train", "val"))
 
-    def examine(self, **changes) -> examination.Report:
+    def examine(self, also=(), **changes) -> examination.Report:
         for split in ("train", "val"):
             (self.root / f"{split}.json").write_text(json.dumps(getattr(self, split)))
-        data = {"kind": "coco", "root": str(self.root)}
+        data = {"kind": "coco", "root": str(self.root), "also": also}
         for split in ("train", "val"):
             data |= {split: f"{split}.json", f"{split}_images": split}
         return examination.examine(data, **({"size_hw": (64, 64), "max_boxes": 10} | changes))
@@ -290,6 +290,16 @@ def test_a_split_that_cannot_be_opened_shows_the_paths_that_were_tried(data_set)
     assert [f.code for f in found] == ["cannot-open", *["missing-image"] * NUM_IMAGES]
     assert str(data_set.root / "train" / "elsewhere" / "1.png") in found[0].what
     assert "train/elsewhere/12.png" in found[-1].what and found[-1].record == "image 12"
+
+
+@pytest.mark.parametrize(("num_left_out", "code"), [(16, "few-usable"), (24, "training-would-stop")])
+def test_each_of_several_data_sets_is_judged_as_training_does(clean, data_set, num_left_out, code):
+    for record in data_set.train["annotations"][:num_left_out]:
+        record["area"] = 0
+    found = data_set.examine(also=({"root": str(clean)},)).findings
+    (finding,) = [each for each in found if each.code in ("few-usable", "training-would-stop")]
+    assert (finding.code, finding.split) == (code, "train") and str(num_left_out) in finding.what
+    assert code == "few-usable" or finding.record == "data set set"
 
 
 def test_an_error_that_is_not_the_users_keeps_its_traceback(data_set, monkeypatch):

@@ -5,9 +5,12 @@ import json
 
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
 from benchmarks.spoiled_labels import judge, spoil
 from yolox_jax.boxes import xywh_to_xyxy
+from yolox_jax.data.sources.shapes import ShapesSource
+from yolox_jax.data.views.classes import ClassesSource
 from yolox_jax.errors import UserError
 from yolox_jax.evaluation.image_boxes import ImageBoxes, by_image
 from yolox_jax.inference.detections import ImageDetections
@@ -116,6 +119,22 @@ def test_ticks_put_each_kind_right_and_leave_the_rest_of_the_file(content, tmp_p
     assert boxes(mended["annotations"]) == boxes(content["annotations"])
     assert mended["annotations"][2] == content["annotations"][3]  # what is right keeps its own fields
     assert len({each["id"] for each in mended["annotations"]}) == 4
+
+
+def test_labels_of_a_single_class_are_a_file_of_its_own_and_several_data_sets_are_refused(content, tmp_path):
+    (tmp_path / "train.json").write_text(json.dumps(content))
+    shapes = ShapesSource(2, seed=0)
+
+    def labels(source, **changes):
+        data = {"kind": "coco", "root": str(tmp_path), "train": "train.json", "also": (), "single_class": False}
+        return Labels.of(ConfigDict({"data": data | changes}), "train", source)
+
+    assert labels(shapes).content == content
+    assert labels(ClassesSource(shapes, (), True), single_class=True).content["categories"] == [
+        {"id": 1, "name": "object"}
+    ]
+    with pytest.raises(UserError, match="config.data.also names more data sets: review one data set at a time"):
+        labels(shapes, also=({"root": "more"},))
 
 
 def test_ticks_of_another_file_are_refused(content, tmp_path):

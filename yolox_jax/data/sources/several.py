@@ -21,20 +21,20 @@ def opened(data: Mapping[str, Any], split: str, open_one: Open) -> Source:
     """Opens a split of the data set that `data` describes and of those in its field `also`, one after another.
 
     Each entry of `also` has the fields of config.data in which its data set differs from the first. One whose field
-    `split` is empty has no images in it, but its classes count.
+    `split` is empty there has no images in it, but its classes count.
 
     Raises:
       UserError: a data set cannot be opened, or an entry is not one; names the data set.
     """
     sections = _sections(data)
+    left_out = [False, *(entry.get(split) == "" for entry in data.get("also") or ())]
     if len(sections) == 1:
         return open_one(sections[0], split)
     names = _names([str(section.get("root") or section.get("kind")) for section in sections])
     parts: list[tuple[str, Source]] = []
     classes: list[tuple[str, tuple[str, ...]]] = []
-    for number, (section, name) in enumerate(zip(sections, names, strict=True)):
-        is_left_out = number > 0 and section.get(split) == ""
-        with _naming(f"data set {number + 1} ({section.get('root') or section.get('kind')})"):
+    for number, (section, name, is_left_out) in enumerate(zip(sections, names, left_out, strict=True), 1):
+        with _naming(f"data set {number} ({section.get('root') or section.get('kind')})"):
             source = open_one(section, _other(split) if is_left_out else split)
         classes.append((name, source.class_names))
         if not is_left_out:
@@ -42,11 +42,22 @@ def opened(data: Mapping[str, Any], split: str, open_one: Open) -> Source:
     return ConcatenatedSource(parts, _merged(classes))
 
 
+def kinds(data: Mapping[str, Any]) -> str:
+    """Returns the kinds of these data sets, each once, for messages."""
+    return " and ".join(dict.fromkeys(section["kind"] for section in _sections(data)))
+
+
+def parts_of(source: Source) -> Sequence[tuple[str, Source]]:
+    """Returns the data sets of a source that `opened` returned, with their names; a single one has none."""
+    return source.parts if isinstance(source, ConcatenatedSource) else [("", source)]
+
+
 class ConcatenatedSource:
     """The images of several sources, one after another. An id is the source's name, "/" and the id there."""
 
     def __init__(self, parts: Sequence[tuple[str, Source]], merged_names: tuple[str, ...]):
         self.class_names = merged_names
+        self.parts = parts
         self._names, self._sources = zip(*parts, strict=True)
         self._starts = np.cumsum([0, *(len(source) for source in self._sources)])
         self._labels = [

@@ -5,7 +5,7 @@ import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from yolox_jax.data.sources import usable
+from yolox_jax.data.sources import several, usable
 from yolox_jax.data.sources.open import check_classes, open_unchecked
 from yolox_jax.data.sources.problems import SourceError
 from yolox_jax.errors import UserError
@@ -113,12 +113,15 @@ def examine(
 
 
 def _training_would_stop(source: Source, split: str) -> list[Finding]:
-    """Returns what `usable.check` refuses; if most annotations are unused, it adds a problem to the source."""
-    try:
-        usable.check(source, split)
-    except UserError as error:
-        return [Finding("error", "training-would-stop", split, "", "", error.what, error.advice)]
-    return []
+    """Returns what `usable.check` refuses in each data set; if most annotations are unused, it adds a problem to it."""
+    found = []
+    for name, part in several.parts_of(source):
+        try:
+            usable.check(part, split)
+        except UserError as error:
+            record = f"data set {name}" if name else ""
+            found.append(Finding("error", "training-would-stop", split, "", record, error.what, error.advice))
+    return found
 
 
 def _progress_of_split(progress: Progress | None, name: str) -> Callable[[int, int], None] | None:

@@ -69,6 +69,7 @@ def _with_labels(truth: ImageBoxes, found: ImageBoxes) -> ImageBoxes:
 def _write_review(output: Path) -> None:
     config = _CONFIG.value
     source = from_config.open_source(config, _SPLIT.value)
+    labels = Labels.of(config, _SPLIT.value, source)
     seen_by = witnesses.load(_weights(), _CHECKPOINTS.value, _BATCH)
     if source.class_names != seen_by.class_names:
         own, theirs = (", ".join(names[:5]) for names in (seen_by.class_names, source.class_names))
@@ -76,7 +77,6 @@ def _write_review(output: Path) -> None:
             f"{_weights()} detects other classes ({own} …) than the labels have ({theirs} …)",
             "give a run that was trained on this data set",
         )
-    labels = Labels.of(config, _SPLIT.value, source)
     found = review(source, labels, seen_by, _MOST.value)
     _write_json(output / "review.json", {"weights": _weights(), "split": _SPLIT.value, "suspicions": found})
     index_of = {source.image_id(index): index for index in range(len(source))}

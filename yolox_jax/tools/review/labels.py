@@ -26,13 +26,19 @@ class Labels:
     """The boxes of a split, and the COCO content that a correction changes."""
 
     truth: dict[str, Any]  # of the source: usable labels; category k is label k
-    content: dict[str, Any]  # the whole file of kind coco, with fields of its own; else the same as truth
+    content: dict[str, Any]  # the whole COCO file, with fields of its own; else the same as truth
 
     @classmethod
     def of(cls, config: ConfigDict, split: str, source: Source) -> "Labels":
-        """Reads the labels of a split. Other formats than COCO are taken as the COCO file that they would be."""
+        """Reads the labels of a split. Other formats, and a single class, are taken as the COCO file they would be.
+
+        Raises:
+          UserError: the split is of several data sets.
+        """
+        if config.data.also:
+            raise UserError("config.data.also names more data sets", "review one data set at a time")
         truth = source.ground_truth()
-        if config.data.kind != "coco" or "://" in str(config.data.root):
+        if config.data.kind != "coco" or "://" in str(config.data.root) or config.data.single_class:
             return cls(truth, copy.deepcopy(truth))
         return cls(truth, json.loads((Path(config.data.root) / config.data[split]).read_text()))
 
