@@ -6,6 +6,7 @@ import pytest
 from yolox_jax.data.sources.shapes import CLASS_NAMES, ShapesSource
 from yolox_jax.data.views.classes import ClassesSource
 from yolox_jax.data.views.selected import FractionSource
+from yolox_jax.data.views.source_view import SourceView
 from yolox_jax.errors import UserError
 from yolox_jax.types import Source
 
@@ -46,6 +47,26 @@ def test_boxes_of_the_named_classes_stay_with_labels_in_the_order_given(classes,
     _assert_consistent(source)
     kept = [sum(CLASS_NAMES[label] in (classes or CLASS_NAMES) for label in SHAPES.labels(i)) for i in range(12)]
     assert [source.num_boxes(i) for i in range(12)] == kept
+
+
+class _WithAnObject(SourceView):
+    """The last class is called "object"."""
+
+    def __init__(self):
+        super().__init__(SHAPES)
+        self.class_names = (*CLASS_NAMES[:-1], "object")
+
+    def ground_truth(self):
+        truth = super().ground_truth()
+        *others, last = truth["categories"]
+        return truth | {"categories": [*others, last | {"name": "object"}]}
+
+
+def test_a_class_that_is_called_object_keeps_its_id():
+    source = ClassesSource(_WithAnObject(), ("object",), False)
+    (category,) = source.ground_truth()["categories"]
+    assert category["id"] == SHAPES.ground_truth()["categories"][-1]["id"] != 1
+    _assert_consistent(source)
 
 
 @pytest.mark.parametrize(

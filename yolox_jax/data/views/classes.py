@@ -30,6 +30,7 @@ class ClassesSource(SourceView):
         if len(set(names)) < len(names):
             raise UserError(f"config.data.classes has a name twice ({', '.join(names)})", "name each class once")
         self.class_names = (SINGLE_CLASS,) if single_class else names
+        self._is_single = single_class  # the data set may have a class of this name
         self._is_kept = np.array([name in names for name in source.class_names])
         place = {name: 0 if single_class else label for label, name in enumerate(names)}
         self._label_of = np.array([place.get(name, 0) for name in source.class_names], np.int32)
@@ -58,7 +59,7 @@ class ClassesSource(SourceView):
         categories = [each for each, is_kept in zip(truth["categories"], self._is_kept, strict=True) if is_kept]
         kept = {category["id"] for category in categories}
         annotations = [each for each in truth["annotations"] if each["category_id"] in kept]
-        if self.class_names == (SINGLE_CLASS,):
+        if self._is_single:
             annotations = [each | {"category_id": 1} for each in annotations]
             categories = [{"id": 1, "name": SINGLE_CLASS}]
         else:
