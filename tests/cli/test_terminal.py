@@ -134,6 +134,17 @@ def test_a_name_cannot_act_on_the_terminal(monkeypatch, name):
     ]
 
 
+def test_a_traceback_has_no_escapes(monkeypatch):
+    written = io.BytesIO()
+    for name in ("stdout", "stderr"):
+        monkeypatch.setattr(sys, name, io.TextIOWrapper(written, encoding="utf-8"))
+    monkeypatch.setenv("PYTHON_COLORS", "1")  # as on a terminal
+    terminal.parse_flags(["program"])
+    sys.__excepthook__(ValueError, ValueError("a bug"), None)
+    sys.stderr.flush()
+    assert written.getvalue() == b"ValueError: a bug\n"
+
+
 @pytest.mark.slow  # imports all of eval.py
 def test_an_error_in_the_plots_loses_neither_numbers_nor_detections(tmp_path):
     program = f"""

@@ -4,6 +4,7 @@ import contextlib
 import functools
 import io
 import logging
+import os
 import re
 import sys
 import traceback
@@ -74,6 +75,7 @@ def _show_any_text() -> None:
 
     They are in names of classes and files, and in help. A "\\r" with which a text begins is that of `print_progress`.
     """
+    os.environ["PYTHON_COLORS"] = "0"  # Python 3.13 colors tracebacks, which would be shown as escapes
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
