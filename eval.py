@@ -1,9 +1,9 @@
 """Computes AP on a data set: python eval.py --config=configs/yolox_s.py --weights=yolox_s [--config.field=value …]
 
 The weights are a run directory, a checkpoint, an official .pth file, or a name like yolox_s. A run is evaluated with
-its own config.model, config.input_size and config.data.sixteen_bit, unless they are given on the command line. Several
-processes share the images, as they do in train.py (config.parallel.coordinator), and process 0 prints and writes the
-results.
+its own config.model, config.input_size, and of config.data sixteen_bit, classes and single_class, unless they are given
+on the command line. Several processes share the images, as they do in train.py (config.parallel.coordinator), and
+process 0 prints and writes the results.
 """
 
 from yolox_jax.cli import at_start  # noqa: F401  # isort: skip  (before the libraries)
@@ -114,7 +114,7 @@ def main() -> None:
 
 
 def report(result: EvalResult, weights: FoundWeights, output: Path | None, detections: Path | None) -> None:
-    """Prints the result and writes the files that are not None, before the plots, which an error would keep."""
+    """Prints the result and writes the files that are not None; before the plots: an error there then loses nothing."""
     speed = f", {result.images_per_second:.1f} images/s" if result.images_per_second else ""
     print(f"\n{result.ap.table()}\n\n{result.num_images} images{speed}")
     if output:

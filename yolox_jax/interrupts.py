@@ -35,7 +35,7 @@ def end_at_ctrl_c() -> None:
 
 
 def end_at_sigterm() -> None:
-    """Lets SIGTERM end the process at once, until another handler is set, where nothing is to be saved yet."""
+    """Lets SIGTERM end the process at once, until another handler is set, while there is nothing to save."""
     if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
         signal.signal(signal.SIGTERM, _end_resumable)
 

@@ -1,4 +1,4 @@
-"""Sorts mistakes into the six kinds of TIDE, and tells how much AP50 each kind costs (arXiv 2008.08115, section 2)."""
+"""Sorts mistakes into TIDE's six kinds, and computes the AP50 that each kind costs (arXiv 2008.08115, section 2)."""
 
 import dataclasses
 from collections.abc import Iterable, Sequence

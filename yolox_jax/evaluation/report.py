@@ -27,6 +27,7 @@ _PICTURES = {
     "confusion.png": "Confusion matrix",
     "worst_images.jpg": "Images with the most mistakes",
 }
+_UNITS = "AP, precision, recall, F1 and AP50 lost are in percent."
 _SIZES = ("small", "medium", "large")  # COCO's: below 32x32, below 96x96, the rest, in pixels of the image
 
 
@@ -51,7 +52,7 @@ def write_report(path: Path, run: Evaluated, against: Evaluated | None = None) -
     title = " against ".join(each.name for each in runs)
     parts = [
         f"<h1>{html.escape(title)}</h1>",
-        f"<p>{run.num_images} images, {len(run.diagnosis.class_names)} classes. All numbers are percent.</p>",
+        f"<p>{run.num_images} images, {len(run.diagnosis.class_names)} classes. {_UNITS}</p>",
         "<h2>Average precision</h2>",
         _stats(runs),
         "<h2>Kinds of mistakes</h2>",
