@@ -164,7 +164,8 @@ def compile_ahead(run: Run, train_state: TrainState, first_step: int) -> compila
     if run.multiscale:
         sizes = run.multiscale.first_uses(first_step, total_steps, run.size_hw, config.seed)
     sources = run.train_source, run.val_source
-    run_summary.print_start(config, run.directory.address, mesh, train_state, sources, run.schedule, len(sizes))
+    shown = config, run.directory.address, mesh, train_state, sources, run.schedule, len(sizes), run.model.cpu_kernels
+    run_summary.print_start(*shown)
     specs = parallel.state_specs(train_state, mesh, config.parallel.shard_state)
     # Shapes only: the loop donates the arrays of the state while programs still compile.
     like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), train_state)
@@ -194,7 +195,7 @@ def loop(run: Run, train_state: TrainState, past: History, programs: compilation
     config, schedule, checkpoints, first_step = run.config, run.schedule, run.checkpoints, past.num_steps
     log = _open_log(run, past)
     trace = StepTrace(run.directory.path / "profile", first_step, config.profile)
-    result, make_room = None, RoomForSteps()
+    result, make_room = None, RoomForSteps(platform_of(run.mesh))
     with stop_request() as stop, programs, run.loader, trace, contextlib.closing(log), contextlib.closing(checkpoints):
         session = Session(log, programs, stop)
         run.save_due.note_save()  # config.checkpoint.every_minutes counts from here

@@ -1,4 +1,4 @@
-"""Measures the peak memory of a run that trains: python -m benchmarks.host_memory [--most=4] [--config.field=value …]
+"""Measures the peak memory of a run that trains: python -m benchmarks.host_memory [--most=6] [--config.field=value …]
 
 Runs train.py with configs/finetune.py on drawn shapes: YOLOX-nano, 8 images of 416, and the eleven sizes of
 multi-scale, a new one at every second step. The compilation cache is empty, so that programs compile beside the first
@@ -59,7 +59,7 @@ def measure(arguments: list[str]) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--most", type=float, default=4.0, help="GB of 10^9 bytes")
+    parser.add_argument("--most", type=float, default=6.0, help="GB of 10^9 bytes")
     arguments, config = parser.parse_known_args()  # the rest are fields of the config
     machine.describe()
     peak = measure([*_SHORT, *config])

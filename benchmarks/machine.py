@@ -40,7 +40,7 @@ def describe() -> float | None:
 
 
 def load_of_others() -> float | None:
-    """Returns how many cores other processes of this machine use, on average of a second; None where it has no /proc.
+    """Returns how many cores other processes of this machine use, on average of a second; None if it has no /proc.
 
     Time that a hypervisor took from this machine counts as used by others.
     """

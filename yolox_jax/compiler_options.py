@@ -3,7 +3,7 @@
 import contextlib
 import math
 import os
-import platform as machine
+import platform as host
 import sys
 from typing import Literal
 
@@ -26,20 +26,25 @@ def choose_cpu_kernels(choice: str, platform: str, num_calls: int) -> CpuKernels
     compilation cache, so every start compiles it again. The network must be made for it too (models/yolox.py).
 
     Raises:
-      UserError: an unknown choice, or oneDNN where jaxlib does not have it.
+      UserError: an unknown choice, or oneDNN for a CPU, which this jaxlib does not have.
     """
     if choice not in ("auto", "onednn", "xla"):
         raise UserError(f"cpu_kernels is {choice!r}", "choose one of auto, onednn, xla")
-    version = jaxlib.version.__version_info__
-    is_built_for = sys.platform == "linux" and machine.machine() == "x86_64"
-    has_onednn = is_built_for and _FIRST_WITH_ONEDNN <= version < _FIRST_UNKNOWN
+    if platform != "cpu":
+        return "xla"
+    has_onednn = _has_onednn()
     if choice == "onednn" and not has_onednn:
         raise UserError(
             f"cpu_kernels is 'onednn', which jaxlib {jaxlib.version.__version__} is not known to have here",
             "choose auto, or install jaxlib 0.11 or 0.12 on Linux on x86-64",
         )
     takes_onednn = choice == "onednn" or (choice == "auto" and has_onednn and num_calls >= _MANY_CALLS)
-    return "onednn" if takes_onednn and platform == "cpu" else "xla"
+    return "onednn" if takes_onednn else "xla"
+
+
+def _has_onednn() -> bool:
+    is_built_for = sys.platform == "linux" and host.machine() == "x86_64"
+    return is_built_for and _FIRST_WITH_ONEDNN <= jaxlib.version.__version_info__ < _FIRST_UNKNOWN
 
 
 def uncached(cpu_kernels: CpuKernels) -> contextlib.AbstractContextManager[None]:
@@ -63,7 +68,7 @@ def for_cpu_kernels(cpu_kernels: CpuKernels) -> Options:
 
     Otherwise YNNPACK would take them first; it keeps the reductions. What XLA_FLAGS says about either stays.
     """
-    if cpu_kernels == "xla":
+    if cpu_kernels == "xla" or not _has_onednn():
         return {}
     return _unless_in_flags(
         {

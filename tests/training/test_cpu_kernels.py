@@ -13,7 +13,6 @@ from yolox_jax.mesh import make_mesh, place, shard_batch
 from yolox_jax.training import parallel
 from yolox_jax.training.step import train_step
 
-pytestmark = needs_onednn
 _NUM_STEPS = 3
 
 
@@ -31,6 +30,7 @@ def _train(cpu_kernels, mesh):
     return jax.tree.leaves(jax.device_get(state))
 
 
+@needs_onednn
 @pytest.mark.slow
 def test_a_step_compiled_again_gives_the_same_bits_and_nearly_those_of_xla_and_is_not_written_to_the_cache():
     """A resumed run compiles it again: JAX cannot write it to its compilation cache, and would warn, an error here."""

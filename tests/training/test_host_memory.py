@@ -36,7 +36,9 @@ for size in (24, 25, 26):
     np.ones(1 << size)
 print(host_memory._resident_bytes())
 host_memory.trim_memory()
-make_room = host_memory.RoomForSteps()
+make_room = host_memory.RoomForSteps("cpu")
+host_memory.RoomForSteps("gpu")(program(temporaries=3 << 30))  # of the device: nothing is returned
+host_memory.RoomForSteps("cpu")(lambda state, batch: None)  # a step mapped by pmap
 make_room(program(temporaries=1 << 20))
 print(host_memory._resident_bytes())
 if sys.argv[1] == "scarce":

@@ -34,7 +34,7 @@ def test_only_convolution_kernels_decay():
     assert sum(decay for _, decay in decays) == 113
 
 
-@pytest.mark.parametrize("name", ["sgd", "adamw"])
+@pytest.mark.parametrize("name", optim.OPTIMIZERS)
 def test_the_first_state_is_that_of_optax(name):
     optimizer = optim.create(name, momentum=0.9, weight_decay=0.1)
     params = {"kernel": jnp.ones((2, 3)), "bias": jnp.ones(3)}

@@ -27,6 +27,7 @@ def print_start(
     sources: tuple[Source, Source],
     schedule: Schedule,
     num_sizes: int,
+    cpu_kernels: str,
 ) -> None:
     """Prints model, devices, data, number of steps, and the run directory."""
     train_source, val_source = sources
@@ -36,11 +37,12 @@ def print_start(
     plain = yolox.create(config.model, len(train_source.class_names), space_to_depth=False)
     flops = yolox.count_flops(plain, (height, width))
     parts = f" in {config.accumulate_steps} parts each" if config.accumulate_steps > 1 else ""
+    by = " by oneDNN" if cpu_kernels == "onednn" else ""
     frozen = f"; {', '.join(config.freeze)} frozen" if config.freeze else ""
     print(
         f"YOLOX-{config.model}, {num_params:,} parameters{frozen}, "
         f"{flops / 1e9:.1f} GFLOP per image at {height}x{width}, "
-        f"{yolox.compute_dtype(config.dtype)} on {mesh.size} {mesh.devices.flat[0].device_kind} device(s)\n"
+        f"{yolox.compute_dtype(config.dtype)}{by} on {mesh.size} {mesh.devices.flat[0].device_kind} device(s)\n"
         f"{len(train_source)} training and {len(val_source)} validation images of {several.kinds(config.data)} data, "
         f"{len(train_source.class_names)} classes: {names}\n"
         f"{schedule.total_steps} steps of {config.batch_size} images{parts}, {schedule.epochs} epochs; "

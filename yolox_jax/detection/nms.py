@@ -19,7 +19,8 @@ def keep_mask(
     until nothing changes: one round for each link of the longest chain of suppressions, about ten in practice. Memory
     is O(N²).
 
-    Of a box in `cut_N`, which may show a part of its object, the overlap is the share of its own area.
+    For a box in `cut_N`, which may show only part of its object, overlap is the intersection's share of its own area,
+    not IoU.
     """
     iou_NN = pairwise_iou(boxes_xyxy_N4, boxes_xyxy_N4)
     if cut_N is not None:

@@ -62,7 +62,7 @@ def cut_mask(boxes_xyxy_N4: jax.Array, limits_xyxy_N4: jax.Array) -> jax.Array:
 
 
 def order(score_N: jax.Array, cut_N: jax.Array, conf: float) -> tuple[jax.Array, jax.Array]:
-    """Returns the scores with the cut boxes counting less, -1 below the threshold, and the order for NMS, [N] each.
+    """Returns scores, those of cut boxes times CUT_WEIGHT and -1 below the threshold, and the order for NMS, [N] each.
 
     Whole boxes come first, so that a cut one never suppresses a whole one. What has the score 0 is dropped: padding.
     """

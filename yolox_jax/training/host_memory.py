@@ -36,16 +36,20 @@ class RoomForSteps:
     """Returns kept memory to the system before a step of another image size runs, unless both are small.
 
     The blocks of different sizes cannot replace each other, so kept memory would grow with every size of multi-scale
-    training. The system then maps and zeroes the pages of one step anew (benchmarks/NOTES.md).
+    training. The system then maps and zeroes the pages of one step anew (benchmarks/NOTES.md). On a GPU or TPU a step's
+    blocks are not host memory, and nothing is done.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, device_platform: str) -> None:
+        self._is_on_host = device_platform == "cpu"
         self._last: Any = None
 
     def __call__(self, program: Any) -> None:
         """Takes the compiled program of the next step; the same one again costs nothing."""
-        if program is not self._last:
-            self._last, memory = program, program.memory_analysis()
+        if self._is_on_host and program is not self._last:
+            self._last = program
+            is_compiled = hasattr(program, "memory_analysis")  # a step mapped by pmap is not: its blocks are unknown
+            memory = program.memory_analysis() if is_compiled else None
             _trim_above(min(_ENOUGH, _total_bytes() / 2) - (memory.temp_size_in_bytes if memory else 0))
 
 

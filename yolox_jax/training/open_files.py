@@ -1,4 +1,4 @@
-"""Checks that a process can open more files, where a library that cannot would wait for minutes before it fails."""
+"""Checks that a process can open more files, before a library waits minutes and fails."""
 
 import resource
 from pathlib import Path

@@ -19,14 +19,13 @@ def create(name: str, *, momentum: float, weight_decay: float) -> optax.Gradient
     Raises:
       UserError: the name is unknown, or a number is out of range.
     """
-    optimizers = {"sgd": lambda: sgd(momentum, weight_decay), "adamw": lambda: adamw(weight_decay)}
-    if name not in optimizers:
-        raise UserError(f"config.optimizer is {name!r}", f"choose one of {', '.join(optimizers)}")
+    if name not in OPTIMIZERS:
+        raise UserError(f"config.optimizer is {name!r}", f"choose one of {', '.join(OPTIMIZERS)}")
     if not 0 <= momentum < 1:
         raise UserError(f"config.momentum is {momentum}", "give a number from 0 to below 1")
     if not 0 <= weight_decay < math.inf:
         raise UserError(f"config.weight_decay is {weight_decay}", "give 0 or more")
-    return optimizers[name]()
+    return OPTIMIZERS[name](momentum, weight_decay)
 
 
 def sgd(momentum: float, weight_decay: float) -> optax.GradientTransformation:
@@ -40,6 +39,10 @@ def sgd(momentum: float, weight_decay: float) -> optax.GradientTransformation:
 def adamw(weight_decay: float) -> optax.GradientTransformation:
     """AdamW with optax's defaults, without the learning rate, which the step applies."""
     return optax.chain(optax.scale_by_adam(), optax.add_decayed_weights(weight_decay, mask=decay_mask))
+
+
+# By name, with momentum and weight decay. `init` below takes their first states to be zeros.
+OPTIMIZERS = {"sgd": sgd, "adamw": lambda momentum, weight_decay: adamw(weight_decay)}
 
 
 def init(optimizer: optax.GradientTransformation, params: Any) -> Any:

@@ -1,7 +1,7 @@
 """The gradients of a convolution at a stride in forms that XLA:CPU gives to oneDNN.
 
-A program gets oneDNN only by its compiler options (compiler_options.py), which the network cannot see: it is told by an
-argument of `create`. Without them these forms compute the same.
+A program gets oneDNN only by its compiler options (compiler_options.py), which the network cannot see, so `create`
+takes the choice as an argument. Without them these forms compute the same.
 """
 
 import jax

@@ -44,7 +44,7 @@ def row(report: dict[str, Any]) -> str:
         peak += "" if report["fits"] else ", too much"
         cells += [f"{report['flops_per_step'] / 1e9:.0f} G", f"{report['hbm_bytes_per_step'] / 1e9:.1f} GB", peak]
         milliseconds = 1e3 * report["seconds"]
-        time = f"{milliseconds:.0f}" if milliseconds >= 100 else f"{milliseconds:.2g}"  # not 2.2e+02
+        time = f"{milliseconds:.0f}" if milliseconds >= 10 else f"{milliseconds:.2g}"  # not 2.2e+02
         cells += [f"{time} ms", report["bound_by"], f"{report['images_per_s_per_chip']:.0f}"]
     else:
         cells += ["", "", f"{peak}, too much", "", "", ""]
