@@ -17,7 +17,7 @@ from packaging.requirements import Requirement
 import yolox_jax
 from tests.material import ROOT
 from yolox_jax.cli import commands
-from yolox_jax.errors import NotFoundError
+from yolox_jax.errors import NotFoundError, UserError
 
 _BUILT_FROM = ("pyproject.toml", "README.md", "LICENSE", "requirements.txt", "train.py", "eval.py")
 _FOLDERS = ("yolox_jax", "configs", "tests")
@@ -168,6 +168,9 @@ def test_a_config_is_found_by_path_and_then_by_its_name_in_the_project(tmp_path,
         assert commands.find_config(named) == found
     with pytest.raises(NotFoundError, match="there is no config absent: give a file, or one of finetune, quickstart"):
         commands.find_config("absent")
+    (tmp_path / "notes.md").write_text("")
+    with pytest.raises(UserError, match="notes.md is no config: give a .py file with a function get_config"):
+        commands.find_config(str(tmp_path / "notes.md"))
 
 
 def test_only_the_value_of_the_flag_config_is_searched_as_a_config():

@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+import os
 import subprocess
 import sys
 
@@ -185,3 +186,35 @@ def test_what_orbax_leaves_out_is_shown_and_its_other_warnings_are_not(caplog, m
         logger.filters[:] = filters
         absl_logging.set_verbosity(level)
     assert caplog.messages == ["Skipping merge of 5"]
+
+
+_PRINTS = """
+import sys
+from yolox_jax.cli import terminal
+
+def main():
+    with terminal.user_errors():
+        print("x" * int(sys.argv[1]))
+
+program = sys.argv[0]
+terminal.app.run(lambda argv: main(), argv=[program], flags_parser=terminal.parse_flags)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("num_characters", [1, 10**6])  # written at the program's end, and at once
+@pytest.mark.parametrize("where", ["/dev/full", "closed pipe"])
+def test_output_that_cannot_be_written_is_one_message(where, num_characters):
+    if where == "/dev/full":
+        output = os.open(where, os.O_WRONLY)
+    else:
+        closed, output = os.pipe()
+        os.close(closed)
+    command = [sys.executable, "-c", _PRINTS, str(num_characters)]
+    ended = subprocess.run(
+        command, env=programs.environment(), stdout=output, stderr=subprocess.PIPE, text=True, timeout=300, check=False
+    )
+    os.close(output)
+    assert ended.returncode == 1
+    (message,) = ended.stderr.splitlines()
+    assert message.startswith("error: standard output cannot be written (")

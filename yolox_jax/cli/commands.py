@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from yolox_jax import interrupts
-from yolox_jax.errors import NotFoundError
+from yolox_jax.errors import NotFoundError, UserError
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 _INSTALLED = _PACKAGE / "programs"
@@ -41,7 +41,7 @@ def find_config(named: str) -> str:
     """Finds the file that --config names: an existing file first, then a config of the project.
 
     Raises:
-      NotFoundError: there is neither.
+      UserError: there is neither, or the file is not Python.
     """
     path, colon, argument = named.partition(":")  # ml_collections passes what follows the colon to get_config
     candidates = (Path(path), ROOT / path, ROOT / "configs" / f"{path}.py")
@@ -49,6 +49,8 @@ def find_config(named: str) -> str:
     if found is None:
         own = sorted({path.stem for path in (ROOT / "configs").glob("*.py")} - {"base"})
         raise NotFoundError(f"there is no config {path}", f"give a file, or one of {', '.join(own)}")
+    if Path(found).suffix not in (".py", ""):
+        raise UserError(f"{found} is no config", "give a .py file with a function get_config")
     return f"{found}{colon}{argument}"
 
 

@@ -1,5 +1,6 @@
 """Flags, errors, exit codes and progress of the programs: everything between them and a terminal."""
 
+import atexit
 import contextlib
 import functools
 import io
@@ -10,7 +11,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import jax
 from absl import app, flags
@@ -41,6 +42,7 @@ def run_program(main: Callable[[], None]) -> None:
 def parse_flags(argv: list[str]) -> list[str]:
     """Parses the flags, and returns the program's name and its other arguments. A mistake ends it with one message."""
     _show_any_text()
+    _end_without_output()
     try:
         config_values.check_names(argv[1:])
         rest: list[str] = flags.FLAGS(commands.prepare(argv))
@@ -87,6 +89,32 @@ def _write_escaped(write: Callable[[str], int], text: str) -> int:
     start = "\r" if text.startswith("\r") else ""
     write(start + text[len(start) :].translate(_AS_ESCAPES))
     return len(text)
+
+
+def _end_without_output() -> None:
+    """Makes a standard output that is closed (`| head`) or on a full disk one message, also at the program's end."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        for name in ("write", "flush"):
+            setattr(sys.stdout, name, functools.partial(_to_output, getattr(sys.stdout, name)))
+        atexit.register(_flush_at_exit)
+
+
+def _to_output(call: Callable[..., Any], *arguments: Any) -> Any:
+    try:
+        return call(*arguments)
+    except OSError as error:
+        # For what is left in the buffer, which Python writes at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        what = f"standard output cannot be written ({error.strerror})"
+        raise UserError(what, "keep its pipe open, or free some space") from error
+
+
+def _flush_at_exit() -> None:
+    try:
+        sys.stdout.flush()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        os._exit(1)
 
 
 def _is_of(error: BaseException, package: str) -> bool:
