@@ -38,7 +38,7 @@ FAULTS = {
     "right": lambda folder: None,
     "message": lambda folder: refuse(f"{folder}/a is wrong"),
     "no place": lambda folder: refuse("something is wrong"),
-    "a page": lambda folder: refuse(f"{folder} has {'x' * 10_000}"),
+    "a page": lambda folder: refuse(f"{folder} has " + "a line\n" * 1000),
     "surrogate": lambda folder: refuse(f"{folder}/\ud800 is wrong"),
     "error": lambda folder: 1 / 0,
     "crash": lambda folder: ctypes.string_at(0),
