@@ -41,7 +41,7 @@ def folder(tmp_path_factory):
     first = json.loads((folder / "DIR" / "all.json").read_text())["annotations"][0]
     tick = {"kind": "spurious", "image_id": first["image_id"], "annotation": 0, "old_bbox": first["bbox"]}
     tick |= {"old_category_id": first["category_id"], "new_bbox": None, "new_category_id": None}
-    (folder / "ticks.json").write_text(json.dumps({"ticked": [tick]}))
+    (folder / "ticks.json").write_text(json.dumps({"split": "train", "ticked": [tick]}))
     return folder
 
 

@@ -2,21 +2,25 @@
 
 import dataclasses
 import json
+import re
 
+import cv2
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
 from benchmarks.spoiled_labels import judge, spoil
+from configs import base
 from yolox_jax.boxes import xywh_to_xyxy
+from yolox_jax.cli import from_config
 from yolox_jax.data.sources.shapes import ShapesSource
 from yolox_jax.data.views.classes import ClassesSource
 from yolox_jax.errors import UserError
 from yolox_jax.evaluation.image_boxes import ImageBoxes, by_image
 from yolox_jax.inference.detections import ImageDetections
 from yolox_jax.tools.review import labeling, sheet
-from yolox_jax.tools.review.labels import Labels, corrected, read_ticks
-from yolox_jax.tools.review.suspicions import gather, suspect
+from yolox_jax.tools.review.labels import Labels, corrected, index_of, read_ticks
+from yolox_jax.tools.review.suspicions import Suspicion, gather, suspect
 from yolox_jax.tools.review.witnesses import spread
 
 _BOXES = np.array([[10, 10, 50, 50], [100, 10, 150, 60], [10, 100, 60, 150], [100, 100, 160, 170]], np.float64)
@@ -110,8 +114,8 @@ def test_ticks_put_each_kind_right_and_leave_the_rest_of_the_file(content, tmp_p
         each for each in records if each["annotation_id"] == 30
     ]
     assert {each["kind"] for each in records} == {"missing", "spurious", "class", "moved"}
-    (tmp_path / "ticks.json").write_text(json.dumps({"ticked": records}))
-    mended = corrected(spoiled, read_ticks(tmp_path / "ticks.json"))
+    (tmp_path / "ticks.json").write_text(json.dumps({"split": "train", "ticked": records}))
+    mended = corrected(spoiled, read_ticks(tmp_path / "ticks.json", "train"))
 
     def boxes(annotations):
         return sorted((each["category_id"], *map(float, each["bbox"])) for each in annotations)
@@ -143,10 +147,41 @@ def test_ticks_of_another_file_are_refused(content, tmp_path):
     for wrong in ({}, {"annotation": 99}, {"image_id": 8}, {"kind": "missing", "image_id": 8}):
         with pytest.raises(UserError, match="apply the ticks to the file that was reviewed"):
             corrected(content, [tick | wrong])
-    for text in ("", "[]", '{"ticked": [{}]}', '{"ticked": 3}'):
+    for text in ("", "[]", '{"split": "val", "ticked": [{}]}', '{"split": "val", "ticked": 3}', '{"ticked": []}'):
         (tmp_path / "ticks.json").write_text(text)
         with pytest.raises(UserError, match="is not a file of ticks .*: export it from the sheet"):
-            read_ticks(tmp_path / "ticks.json")
+            read_ticks(tmp_path / "ticks.json", "val")
+    (tmp_path / "ticks.json").write_text('{"split": "val", "ticked": []}')
+    with pytest.raises(UserError, match="ticks.json has ticks of the split val: give --split=val"):
+        read_ticks(tmp_path / "ticks.json", "train")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_file_is_read_as_the_source_reads_it(content, tmp_path, monkeypatch, encoding):
+    """In its encoding, below ~, and with the boxes of masks, which stay as they are in what is not ticked."""
+    content["categories"][0]["name"] = "Kätzchen"
+    for annotation, empty in zip(content["annotations"], ([0, 0, 0, 0], None), strict=False):
+        x, y, w, h = annotation["bbox"]
+        annotation["segmentation"] = [[x, y, x + w, y, x + w, y + h, x, y + h]]
+        annotation["bbox"] = empty
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((300, 400, 3), np.uint8))
+    (tmp_path / "all.json").write_bytes(json.dumps(content, ensure_ascii=False).encode(encoding))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    config = base.get_config()
+    config.data.update({"kind": "coco", "root": "~", "train": "all.json", "train_images": "."})
+    labels = Labels.of(config, "train", from_config.open_source(config, "train"))
+    doubted = [labels.record(Suspicion("spurious", 0.5, 7, index, None, None, None, None)) for index in range(4)]
+    assert [each["annotation"] for each in doubted] == [0, 1, 2, 3]
+    assert corrected(labels.content, doubted[1:2])["annotations"] == [content["annotations"][i] for i in (0, 2, 3)]
+
+
+def test_an_image_that_training_repeats_is_reviewed_once(tmp_path):
+    config = base.get_config()
+    config.data.update({"kind": "shapes", "repeat_threshold": 1.0})
+    source = from_config.open_source(config, "train")
+    ids = [source.image_id(index) for index in range(len(source))]
+    indices = index_of(source)
+    assert len(ids) > len(indices) == len(set(ids)) and all(ids[indices[id]] == id for id in ids)
 
 
 def test_spoiled_labels_are_of_three_kinds_and_found_again_by_a_perfect_review(content):
@@ -170,13 +205,26 @@ def test_a_card_shows_both_boxes_in_the_pixels_of_its_crop(tmp_path):
     image = np.zeros((300, 400, 3), np.uint8)
     record = {"kind": "moved", "doubt": 0.5, "image_id": 7, "old_category_id": 1, "new_category_id": 1}
     record |= {"old_bbox": [350, 10, 40, 40], "new_bbox": [360, 20, 40, 40]}
-    card = sheet.card(record, image, {1: "</script><b>cat"}, "a.png")
+    card = sheet.card(record, image, {1: "<!--<script></script><b>cat"}, "a.png")
     for box in (card["old"], card["new"]):
         assert 0 <= box[0] and box[0] + box[2] <= 240 and box[2] == pytest.approx(240 * 40 / (2.2 * 50), abs=0.1)
-    sheet.write(tmp_path / "index.html", "1 <suspicion>", [record], [card])
+    sheet.write(tmp_path / "index.html", "1 <suspicion>", "val", [record], [card])
     page = (tmp_path / "index.html").read_text()
     assert page.count("</script>") == 2 and "1 &lt;suspicion&gt;" in page  # a name ends no script
+    assert page.count("<script") == 2 and "<!--" not in page
     assert "http://" not in page.replace("http://www.w3.org/2000/svg", "") and "https://" not in page
+
+
+def test_the_ticks_of_a_sheet_are_those_of_its_suspicions_and_its_split(tmp_path):
+    record = {"kind": "missing", "doubt": 0.5, "image_id": 7}
+    keys = set()
+    for split, doubt in (("train", 0.5), ("train", 0.4), ("val", 0.5), ("train", 0.5)):
+        sheet.write(tmp_path / "index.html", "1 suspicion", split, [record | {"doubt": doubt}], [])
+        page = (tmp_path / "index.html").read_text()
+        data = json.loads(re.search(r'id="data">(.*)</script>', page)[1])
+        assert data["split"] == split
+        keys.add(data["key"])
+    assert len(keys) == 3 and '"review " + data.key' in page and "{ split: data.split, ticked: chosen }" in page
 
 
 def test_new_images_get_boxes_above_the_threshold_and_the_unsure_ones_come_first():

@@ -72,7 +72,7 @@ class CocoSource:
         self._category_ids = [id_of[label] for label in range(len(self.class_names))]
 
         listed = _by_id(content["images"], "image", self._file)
-        num_annotations = collections.Counter(_id(record, "image_id") for record in content["annotations"])
+        num_annotations = collections.Counter(id_in(record, "image_id") for record in content["annotations"])
         self._images = self._find_files(listed, str(images), num_annotations)
         if not self._images:
             first = next(problem.found for problem in self.problems if problem.kind == problems.MISSING_FILE)
@@ -170,12 +170,12 @@ class CocoSource:
         rows = []
         first_crowd = None
         for number, record in enumerate(records):
-            image_id = _id(record, "image_id")
+            image_id = id_in(record, "image_id")
             if image_id in listed and image_id not in index_of:
                 continue  # its image file is missing, which is listed as a problem already
             image = self._images[index_of[image_id]] if image_id in index_of else None
             name = f"annotation {record['id']}" if "id" in record else f"annotations[{number}]"
-            bbox = _bbox(record)
+            bbox = bbox_of(record)
             fault = _fault(record, bbox, image, self._label_of)
             if fault is not None:
                 kind, found = fault
@@ -214,7 +214,7 @@ def _fault(record: dict[str, Any], bbox: Any, image: _Image | None, label_of: di
     """Returns the kind of an annotation's first fault, and a description of it; None if there is no fault."""
     if image is None:
         return problems.UNKNOWN_IMAGE, f"image_id {shortened(record.get('image_id'))}"
-    if _id(record, "category_id") not in label_of:
+    if id_in(record, "category_id") not in label_of:
         return problems.UNKNOWN_CATEGORY, f"category_id {shortened(record.get('category_id'))}"
     kind = problems.box_fault(bbox, image.width, image.height)
     if kind is not None and kind != problems.PARTLY_OUTSIDE:
@@ -225,7 +225,7 @@ def _fault(record: dict[str, Any], bbox: Any, image: _Image | None, label_of: di
     return None if kind is None else (kind, _found_box(bbox, image))
 
 
-def _id(record: dict[str, Any], key: str) -> Any:
+def id_in(record: dict[str, Any], key: str) -> Any:
     """Returns the id under `key`, 1 for 1.0; None if it is no int or str: a list could not be looked up in a dict."""
     value = record.get(key)
     if isinstance(value, float) and value.is_integer():
@@ -233,7 +233,7 @@ def _id(record: dict[str, Any], key: str) -> Any:
     return value if type(value) in (int, str) else None  # true is an int to Python
 
 
-def _bbox(record: dict[str, Any]) -> Any:
+def bbox_of(record: dict[str, Any]) -> Any:
     """Returns the bbox of an annotation, or the box of its segmentation if it has none or one without any extent.
 
     Mask tools write [0, 0, 0, 0] for a box that they did not compute. MMDetection leaves such annotations out, and
@@ -299,7 +299,7 @@ def _by_id(records: list[Any], kind: str, file: str) -> dict[Any, dict[str, Any]
                     f"{file}: {kind} number {number} has no usable {field!r} ({shortened(record)})",
                     "correct the record",
                 )
-        id = _id(record, "id")
+        id = id_in(record, "id")
         if id in by_id:
             raise UserError(f"{file}: {kind} id {shortened(id)} occurs twice", f"give each {kind} a different id")
         by_id[id] = record

@@ -111,7 +111,7 @@ def check_classes(num_classes: int | None, train_names: tuple[str, ...], val_nam
 
 
 def _open_coco(data: Mapping[str, Any], split: str, options: Mapping[str, Any]) -> CocoSource:
-    annotations, images = _path(data, split), _path(data, f"{split}_images")
+    annotations, images = path_of(data, split), path_of(data, f"{split}_images")
     if not annotations.is_file():
         raise NotFoundError(f"config.data.{split}: there is no file {annotations}", "give a COCO annotation json")
     if not images.is_dir():
@@ -188,7 +188,7 @@ def _flags(data: Mapping[str, Any], *names: str) -> dict[str, Any]:
     return {name: bool(data.get(name)) for name in names}
 
 
-def _path(data: Mapping[str, Any], name: str) -> Path:
+def path_of(data: Mapping[str, Any], name: str) -> Path:
     """Returns a field's path, absolute; relative paths start at root."""
     return _root(data) / Path(_field(data, name)).expanduser()
 

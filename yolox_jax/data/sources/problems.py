@@ -4,6 +4,7 @@ import collections
 import logging
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import TypeGuard
 
 from yolox_jax.errors import UserError
 from yolox_jax.types import Problem
@@ -68,7 +69,7 @@ def box_fault(xywh: object, width: int, height: int) -> str | None:
 
     A box that is `PARTLY_OUTSIDE` can be clipped; one with any other fault cannot be used.
     """
-    if not (isinstance(xywh, list | tuple) and len(xywh) == 4 and all(map(is_finite, xywh))):
+    if not is_four_numbers(xywh):
         return NOT_FOUR_NUMBERS
     x, y, w, h = xywh
     if w <= 0 or h <= 0:
@@ -78,6 +79,11 @@ def box_fault(xywh: object, width: int, height: int) -> str | None:
     if max(-x, -y, x + w - width, y + h - height) > _OVERHANG:
         return PARTLY_OUTSIDE
     return None
+
+
+def is_four_numbers(xywh: object) -> TypeGuard[Sequence[float]]:
+    """Returns True for a list of four finite numbers."""
+    return isinstance(xywh, list | tuple) and len(xywh) == 4 and all(map(is_finite, xywh))
 
 
 def is_finite(value: object) -> bool:

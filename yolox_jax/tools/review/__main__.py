@@ -31,19 +31,24 @@ from yolox_jax.data.images import ImageError
 from yolox_jax.errors import UserError, writing
 from yolox_jax.evaluation.image_boxes import ImageBoxes, by_image
 from yolox_jax.tools.review import labeling, sheet, suspicions, witnesses
-from yolox_jax.tools.review.labels import Labels, corrected, read_ticks
+from yolox_jax.tools.review.labels import Labels, corrected, index_of, read_ticks
 from yolox_jax.tools.review.witnesses import Witnesses
 from yolox_jax.types import Source
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The config whose labels are reviewed.", lock_config=True)
-_WEIGHTS = flags.DEFINE_string("weights", None, "A run directory, a checkpoint, a .pth file, or a name like yolox_s.")
+_WEIGHTS = flags.DEFINE_string(
+    "weights",
+    None,
+    "A run directory, a checkpoint, a .pth or .safetensors file, an address (hf://, https://, gs://, s3://), or a name "
+    "like yolox_s.",
+)
 _SPLIT = flags.DEFINE_enum("split", "train", ["train", "val"], "The split to review.")
 _OUTPUT = flags.DEFINE_string("output", "review", "The folder of the results.")
 _MOST = flags.DEFINE_integer("most", 300, "The most suspicions on the sheet.", lower_bound=1)
 _CHECKPOINTS = flags.DEFINE_integer("checkpoints", 3, "How many checkpoints of the run are asked.", lower_bound=1)
 _APPLY = flags.DEFINE_string("apply", None, "The ticks that the sheet exported.")
 _LABEL = flags.DEFINE_string("label", None, "A folder of images without labels.")
-_THRESHOLD = flags.DEFINE_float("threshold", 0.5, "label: the least score of a box.", 0, 1)
+_THRESHOLD = flags.DEFINE_float("threshold", 0.5, "label: the score threshold.", 0, 1)
 _NEXT = flags.DEFINE_integer("next", 20, "label: how many images to name.", lower_bound=1)
 _BATCH = 8
 
@@ -52,12 +57,13 @@ def review(source: Source, labels: Labels, seen_by: Witnesses, most: int) -> lis
     """Returns up to `most` suspicions of a source, the most doubtful first."""
     truth = {image.image_id: image for image in by_image(labels.truth, [])}
     num_classes, evidence = len(source.class_names), []
-    for start in range(0, len(source), _BATCH):
-        examples = [source[index] for index in range(start, min(start + _BATCH, len(source)))]
+    indices = list(index_of(source).values())
+    for start in range(0, len(indices), _BATCH):
+        examples = [source[index] for index in indices[start : start + _BATCH]]
         for example, found in zip(examples, seen_by.detect([each.image for each in examples]), strict=True):
             boxes = [_with_labels(truth[example.image_id], labeling.as_boxes(example.image_id, each)) for each in found]
             evidence.append(suspicions.gather(truth[example.image_id], boxes, num_classes))
-        print_progress(min(start + _BATCH, len(source)), len(source), "reviewed")
+        print_progress(start + len(examples), len(indices), "reviewed")
     return [labels.record(each) for each in suspicions.suspect(evidence, num_classes)[:most]]
 
 
@@ -79,27 +85,33 @@ def _write_review(output: Path) -> None:
         )
     found = review(source, labels, seen_by, _MOST.value)
     _write_json(output / "review.json", {"weights": _weights(), "split": _SPLIT.value, "suspicions": found})
-    index_of = {source.image_id(index): index for index in range(len(source))}
+    indices = index_of(source)
     names = {category["id"]: category["name"] for category in labels.truth["categories"]}
     files = {image["id"]: str(image["file_name"]) for image in labels.truth["images"]}
     cards: list[Any] = [None] * len(found)
     for image_id in dict.fromkeys(each["image_id"] for each in found):  # each image is decoded once
-        pixels = source[index_of[image_id]].image
+        pixels = source[indices[image_id]].image
         for place, each in enumerate(found):
             if each["image_id"] == image_id:
                 cards[place] = sheet.card(each, pixels, names, Path(files[image_id]).name)
-    title = f"{len(found)} suspicions in {len(source)} images"
-    sheet.write(output / "index.html", title, found, cards)
+    title = f"{len(found)} suspicions in {len(indices)} images"
+    sheet.write(output / "index.html", title, _SPLIT.value, found, cards)
     counts = collections.Counter(each["kind"] for each in found)
     listed = ", ".join(f"{count} {kind}" for kind, count in counts.items())
     print(f"{_OUTPUT.value}/index.html: {title}{f' ({listed})' if listed else ''}; {len(seen_by)} witnesses")
 
 
 def _write_corrected(output: Path) -> None:
-    ticked = read_ticks(Path(str(_APPLY.value)))
-    labels = Labels.of(_CONFIG.value, _SPLIT.value, from_config.open_source(_CONFIG.value, _SPLIT.value))
-    _write_json(output / "corrected.json", corrected(labels.content, ticked))
-    print(f"{_OUTPUT.value}/corrected.json: {len(ticked)} labels corrected; train on it with --config.data.train")
+    split = _SPLIT.value
+    ticked = read_ticks(Path(str(_APPLY.value)), split)
+    labels = Labels.of(_CONFIG.value, split, from_config.open_source(_CONFIG.value, split))
+    path = output / "corrected.json"
+    _write_json(path, corrected(labels.content, ticked))
+    is_local = not storage.is_remote(str(_OUTPUT.value)) and not storage.is_remote(str(_CONFIG.value.data.root))
+    how = ""
+    if _CONFIG.value.data.kind == "coco" and is_local:
+        how = f"; train on it with --config.data.{split}={path.absolute()}"
+    print(f"{_OUTPUT.value}/corrected.json: {len(ticked)} labels corrected{how}")
 
 
 def _write_labels(output: Path) -> None:

@@ -13,6 +13,9 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from yolox_jax.boxes import xyxy_to_xywh
+from yolox_jax.data.sources import coco, problems
+from yolox_jax.data.sources.documents import parse_json
+from yolox_jax.data.sources.open import path_of
 from yolox_jax.errors import UserError
 from yolox_jax.tools.review.suspicions import Suspicion
 from yolox_jax.types import Source
@@ -40,7 +43,7 @@ class Labels:
         truth = source.ground_truth()
         if config.data.kind != "coco" or "://" in str(config.data.root) or config.data.single_class:
             return cls(truth, copy.deepcopy(truth))
-        return cls(truth, json.loads((Path(config.data.root) / config.data[split]).read_text()))
+        return cls(truth, parse_json(path_of(config.data, split).read_bytes()))
 
     def record(self, suspicion: Suspicion) -> dict[str, Any]:
         """Returns a suspicion as it is in review.json, in COCO's terms."""
@@ -63,7 +66,7 @@ class Labels:
     def _place(self, old: Mapping[str, Any]) -> int:
         annotations = self.content["annotations"]
         there = self._places[old["image_id"]]
-        same = [place for place in there if np.abs(np.subtract(annotations[place]["bbox"], old["bbox"])).max() < _SAME]
+        same = [place for place in there if _is_same(_bbox(annotations[place]), old["bbox"])]
         own = [place for place in same if annotations[place]["category_id"] == old["category_id"]]
         return (own or same)[0]
 
@@ -80,8 +83,8 @@ class Labels:
         """The places of the annotations of the file that have a box, by image."""
         of_image = collections.defaultdict(list)
         for place, annotation in enumerate(self.content["annotations"]):
-            if len(annotation.get("bbox") or ()) == 4:
-                of_image[annotation["image_id"]].append(place)
+            if _bbox(annotation):
+                of_image[coco.id_in(annotation, "image_id")].append(place)
         return of_image
 
 
@@ -105,8 +108,8 @@ def corrected(content: Mapping[str, Any], ticked: Sequence[Mapping[str, Any]]) -
             continue
         place = suspicion["annotation"]
         old = annotations[place] if 0 <= place < len(content["annotations"]) else None
-        is_same = old is not None and old["image_id"] == suspicion["image_id"]
-        if not is_same or np.abs(np.subtract(old["bbox"], suspicion["old_bbox"])).max() >= _SAME:  # type: ignore[index]
+        is_same = old is not None and coco.id_in(old, "image_id") == suspicion["image_id"]
+        if not is_same or not _is_same(_bbox(old), suspicion["old_bbox"]):  # type: ignore[arg-type]
             raise _other_file(f"annotation {place} is not the label of image {suspicion['image_id']!r} that was ticked")
         if suspicion["kind"] == "spurious":
             annotations[place] = None
@@ -118,21 +121,39 @@ def corrected(content: Mapping[str, Any], ticked: Sequence[Mapping[str, Any]]) -
     return {**content, "annotations": [each for each in annotations if each is not None]}
 
 
-def read_ticks(path: Path) -> list[dict[str, Any]]:
-    """Reads the file that the sheet exports.
+def index_of(source: Source) -> dict[int | str, int]:
+    """Returns an index of each image by its id: repeat-factor sampling has some images several times."""
+    return {source.image_id(index): index for index in range(len(source))}
+
+
+def read_ticks(path: Path, split: str) -> list[dict[str, Any]]:
+    """Reads the file that the sheet of a split exports.
 
     Raises:
-      UserError: it cannot be read, or is another file.
+      UserError: it cannot be read, is another file, or has ticks of another split.
     """
     try:
-        ticked = json.loads(path.read_text())["ticked"]
+        content = json.loads(path.read_bytes())
+        ticked, reviewed = content["ticked"], str(content["split"])
         if not all(set(_KEYS) <= set(each) for each in ticked):
             raise KeyError("a field of a suspicion is missing")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"{path} is not a file of ticks ({error})", "export it from the sheet, by its button"
         ) from error
+    if reviewed != split:
+        raise UserError(f"{path} has ticks of the split {reviewed}", f"give --split={reviewed}")
     return ticked
+
+
+def _bbox(annotation: dict[str, Any]) -> Sequence[float] | None:
+    """Returns the box that the source takes of an annotation: that of its segmentation if its own is empty."""
+    bbox = coco.bbox_of(annotation)
+    return bbox if problems.is_four_numbers(bbox) else None
+
+
+def _is_same(bbox: Sequence[float] | None, other: Sequence[float]) -> bool:
+    return bbox is not None and float(np.abs(np.subtract(bbox, other)).max()) < _SAME
 
 
 def _box(bbox: Sequence[float]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Writes the review sheet: one HTML file with a crop of every suspicion, to look through and tick."""
 
 import base64
+import hashlib
 import html
 import json
 from collections.abc import Mapping, Sequence
@@ -10,7 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from yolox_jax.errors import writing
+from yolox_jax import storage
 
 _SIDE = 240  # pixels of a crop
 _CONTEXT = 2.2  # a crop's side, in sides of what it shows
@@ -53,9 +54,16 @@ def card(suspicion: Mapping[str, Any], image: np.ndarray, names: Mapping[Any, st
     }
 
 
-def write(path: Path, title: str, suspicions: Sequence[Mapping[str, Any]], cards: Sequence[Mapping[str, Any]]) -> None:
-    """Writes the page."""
-    data = json.dumps({"title": title, "suspicions": suspicions, "cards": cards}).replace("</", "<\\/")
+def write(
+    path: Path,
+    title: str,
+    split: str,
+    suspicions: Sequence[Mapping[str, Any]],
+    cards: Sequence[Mapping[str, Any]],
+) -> None:
+    """Writes the page. A browser keeps its ticks under a key of their own for each list of suspicions."""
+    key = hashlib.sha256(json.dumps([split, suspicions]).encode()).hexdigest()[:16]
+    content = {"key": key, "split": split, "suspicions": suspicions, "cards": cards}
+    data = json.dumps(content).replace("<", "\\u003c")  # "<!--<script" in a name would swallow the page
     page = _PAGE.read_text(encoding="utf-8").replace("{{title}}", html.escape(title)).replace("{{data}}", data)
-    with writing(path):
-        path.write_text(page, encoding="utf-8")
+    storage.write_bytes(path, page.encode())
