@@ -5,6 +5,7 @@ import re
 import shlex
 
 import cv2
+import numpy as np
 import pytest
 
 from tests import programs
@@ -35,8 +36,9 @@ def _blocks(language: str) -> list[str]:
 
 
 @pytest.mark.slow
-def test_every_command_of_the_page_works(tmp_path):
+def test_every_command_of_the_page_works(tmp_path, monkeypatch):
     """The run is a file of random weights at 64x64: `runs/mine/best` is a link to it."""
+    pytest.importorskip("ai_edge_litert")
     weights = tmp_path / "weights.safetensors"
     state_dict = golden_state_dict(golden_shapes("nano"))
     safetensors_file.save(weights, state_dict, About("nano", tuple(f"kind {k}" for k in range(80)), (64, 64), "full"))
@@ -50,11 +52,15 @@ def test_every_command_of_the_page_works(tmp_path):
         printed.append(programs.run(f"-m {program}", arguments, tmp_path, 0).stdout)
     text = "".join(printed)
     assert "mine.onnx: YOLOX-nano at 64x64, 80 classes" in text and "mine/README.md: model card" in text
-    assert len(re.findall(r"in 3 test images; largest difference of boxes", text)) == 2
+    assert len(re.findall(r"in 3 test images; largest difference of boxes", text)) == 3
     certified, _ = runtimes.open_exported(tmp_path / "mine.onnx")  # the last one, of the photographs
     assert len(certified.images) == 1
     assert safetensors_file.load(tmp_path / "mine" / "model.safetensors")[1] == safetensors_file.load(weights)[1]
     assert (tmp_path / "found" / "labels" / "a.txt").is_file()
+    monkeypatch.chdir(tmp_path)
+    (program,) = (block for block in _blocks("python") if "ai_edge_litert" in block)
+    exec(program, scope := {"images": np.zeros((1, 64, 64, 3), np.uint8)})  # noqa: S102  (the page is ours)
+    assert {name: array.shape for name, array in scope["found"].items()} == {"boxes": (1, 84, 4), "scores": (1, 84, 80)}
 
 
 def _loaded():
@@ -86,6 +92,27 @@ def test_results_that_are_none_are_named(tmp_path):
         path.write_text(text)
         with pytest.raises(UserError, match="is not a results.json"):
             model_card.read_results(path)
+
+
+def test_results_of_another_checkpoint_do_not_get_into_the_card(tmp_path, caplog):
+    folder = tmp_path / "checkpoints"
+    folder.mkdir()
+    (folder / "ap.json").write_text(json.dumps({"2": 0.5, "4": _RESULTS["AP"]}))
+
+    def found(step, results=_RESULTS):
+        (tmp_path / "results.json").write_text(json.dumps(results))
+        caplog.clear()
+        return model_card.results_of(folder / str(step), f"run/{step}")
+
+    assert found(4) == _RESULTS and not caplog.messages
+    for step in (2, 3):
+        assert found(step) is None
+        (warning,) = caplog.messages
+        assert f"is of other weights than run/{step}, so the model card has no AP: run eval.py" in warning
+    evaluated = _RESULTS | {"weights": "run/3"}  # as that command writes it
+    assert found(3, evaluated) == evaluated and found(2, evaluated) is None
+    (tmp_path / "results.json").unlink()
+    assert model_card.results_of(folder / "4", "run/4") is model_card.results_of(None, "x.pth") is None
 
 
 @pytest.mark.filterwarnings("ignore")  # of supervision and trackers themselves

@@ -60,6 +60,12 @@ def test_images_that_a_tile_shows_whole_are_not_cut(slices, image_hw, num_tiles)
     assert len(Tiling(slices, 0.2).regions(image_hw, _SIZE)) == 1 + num_tiles
 
 
+@pytest.mark.parametrize("overlap", [0.0, 0.2, 0.5])
+def test_whether_an_image_is_cut_does_not_depend_on_the_overlap(overlap):
+    assert len(Tiling("auto", overlap).regions((80, 120), _SIZE)) == 1
+    assert len(Tiling("auto", overlap).regions((128, 192), _SIZE)) > 4
+
+
 def test_tiles_of_a_huge_image_grow_until_36_suffice():
     assert 25 <= len(Tiling("auto", 0.2).regions((9000, 13500), _SIZE)) <= 37
     assert len(Tiling("32", 0.0).regions((4000, 4000), _SIZE)) <= 37

@@ -1,5 +1,6 @@
 """Weights files in a bucket are copied to the cache folder once, and again when they change."""
 
+import json
 import shutil
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from tests.material import ROOT
 from yolox_jax import storage
 from yolox_jax.errors import NotFoundError, UserError
+from yolox_jax.inference.export import model_card
 from yolox_jax.weights import download, torch_writer
 from yolox_jax.weights.load import read_official
 
@@ -30,6 +32,14 @@ def test_a_pth_file_is_read_from_a_bucket(folder, tmp_path):
         assert read_official(str(path))["head.x"].tolist() == [value] * 3
     local = download.local_file(str(path), lines.append)
     assert lines == [] and local.startswith(str(tmp_path / "home"))  # it is there already
+
+
+def test_the_results_beside_a_checkpoint_in_a_bucket_get_into_the_model_card(folder):
+    results = {"AP": 0.25, "AP50": 0.5, "num_images": 1, "per_class": []}
+    storage.write_bytes(folder / "results.json", json.dumps(results).encode())
+    storage.write_bytes(folder / "checkpoints" / "ap.json", b'{"2": 0.125, "4": 0.25}')
+    assert model_card.results_of(folder / "checkpoints" / "4", "run") == results
+    assert model_card.results_of(folder / "checkpoints" / "2", "run") is None
 
 
 def test_a_file_that_does_not_exist_is_named(folder):

@@ -16,6 +16,7 @@ from yolox_jax.types import Tiles
 
 COUNTS = (1, 3, 5, 7, 10, 13, 17, 25, 37)  # of tiles with the whole image; each is a program, compiled at its first use
 _MOST = COUNTS[-1] - 1  # tiles besides the whole image
+_NEARLY = 0.8  # of its scale: an image that the network sees so is not cut
 _GROWTH = 1.02  # of the tiles of an image that would need more
 
 
@@ -53,7 +54,7 @@ class Tiling:
             spans = [
                 _spans(side, self._side(side, parts), parts) for side, parts in zip(image_hw, self._grid, strict=True)
             ]
-        elif self.slices == "auto" and fit_ratio(image_hw, size_hw) >= 1 - self.overlap:
+        elif self.slices == "auto" and fit_ratio(image_hw, size_hw) >= _NEARLY:
             return [whole]
         else:
             scale = 1.0 if self.slices == "auto" else int(self.slices) / max(size_hw)

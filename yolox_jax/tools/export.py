@@ -34,11 +34,17 @@ from yolox_jax.inference.predict import DetectConfig, of_one_image
 from yolox_jax.inference.pretrained import DETECTOR_CONFIG, Pretrained
 from yolox_jax.models import yolox
 from yolox_jax.tools.predict import media
+from yolox_jax.weights import checkpoint
 from yolox_jax.weights.load import find_weights
 
 _log = logging.getLogger("yolox_jax.inference")
 
-_WEIGHTS = flags.DEFINE_string("weights", None, "A run directory, a checkpoint, a .pth file, or a name like yolox_s.")
+_WEIGHTS = flags.DEFINE_string(
+    "weights",
+    None,
+    "A run directory, a checkpoint, a .pth or .safetensors file, an address (hf://, https://, gs://, s3://), or a name "
+    "like yolox_s.",
+)
 _FORMAT = flags.DEFINE_enum("format", None, list(FORMATS), "The format to write.")
 _OUTPUT = flags.DEFINE_string(
     "output", None, "The file to write; by default yolox_<model> and the ending of the format."
@@ -82,16 +88,20 @@ def _check_flags() -> None:
     unused: dict[str, tuple[flags.FlagHolder, ...]] = {
         "--format=pth": (*_NETWORK, *_CERTIFIED),
         "--format=safetensors": (*_NETWORK, *_CERTIFIED),
-        "--format=onnx": (_DTYPE, _INPUT_DTYPE, _CARD),
+        "--format=onnx": (_MULTI_LABEL, _TTA, _SLICES, _OVERLAP, _DTYPE, _INPUT_DTYPE, _CARD),
         "--format=stablehlo": (_INPUT_DTYPE, _CARD),
         "--format=litert": (*_DETECTION, _DTYPE, _RAW, _CARD),
         "--raw": _DETECTION if _RAW.value else (),
         "--nocertificate": () if _CERTIFICATE.value else (_IMAGES,),
         "--verify": () if _VERIFY.value is None else _WRITING,
         "without --verify, export": () if _VERIFY.value else (_BOX_BOUND, _SCORE_BOUND),
+        "--slices": (_BATCH,) if _SLICES.value else (),  # all tiles of an image are the batch
+        "without --slices, export": () if _SLICES.value else (_OVERLAP,),
     }
-    for chosen in (f"--format={_FORMAT.value}", "--raw", "--nocertificate", "--verify", "without --verify, export"):
-        given = [f"--{flag.name}" for flag in unused.get(chosen, ()) if flag.value != flag.default]
+    for chosen, flags_not_used in unused.items():
+        if chosen.startswith("--format") and chosen != f"--format={_FORMAT.value}":
+            continue
+        given = [f"--{flag.name}" for flag in flags_not_used if flag.value != flag.default]
         if given:
             raise UserError(f"{chosen} does not use {', '.join(given)}", "leave it out")
 
@@ -144,10 +154,10 @@ def _export(output: Path, card: Path | None) -> None:
 
 def _write_card(card: Path, loaded: Pretrained, file: str) -> None:
     """Writes the model card, with the results of the run if the weights are one."""
-    checkpoint = find_weights(str(_WEIGHTS.value)).checkpoint
-    results = None if checkpoint is None else model_card.read_results(checkpoint.parent.parent / "results.json")
-    if results is None:
-        _log.warning("%s has no results.json, so the model card has no AP", _WEIGHTS.value)
+    spec = str(_WEIGHTS.value)
+    # Where it lies: the copy of one in a bucket has no results.json beside it.
+    found = checkpoint.locate(storage.resolve(spec)) if find_weights(spec).checkpoint else None
+    results = model_card.results_of(found, spec)
     storage.write_bytes(card, model_card.model_card(loaded, file, results).encode())
     print(f"{_CARD.value}: model card")
 

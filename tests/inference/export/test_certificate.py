@@ -13,7 +13,7 @@ from tests.material import golden_shapes, golden_state_dict
 from yolox_jax.errors import UserError
 from yolox_jax.inference.export import certificate, exported_file, runtimes, stablehlo
 from yolox_jax.inference.export.certificate import Bound
-from yolox_jax.inference.predict import DetectConfig
+from yolox_jax.inference.predict import DetectConfig, of_one_image
 from yolox_jax.types import Detections
 from yolox_jax.weights.torch_writer import save_pth
 
@@ -51,6 +51,27 @@ def test_the_images_with_the_most_detections_are_taken():
     made = _make(0, 1, 3, 2, 0, 1)
     assert [len(each.found.scores) for each in made.images] == [3, 2, 1]
     assert made.num_detections == 6
+
+
+def test_no_more_than_eight_pictures_are_read():
+    def pictures():
+        yield from map(_picture, range(8))
+        raise AssertionError("a ninth was asked for")
+
+    assert len(certificate.make(_run(), _NAMES, _SIZE, _CONFIG, certificate.FLOAT32, pictures()).images) == 3
+
+
+def test_with_slices_the_images_are_cut_into_tiles():
+    config, num_tiles = dataclasses.replace(_CONFIG, slices="auto"), []
+
+    def detect(tiles):
+        num_tiles.append(int(tiles.mask.sum()))
+        return _run()(tiles.images[:, 0])
+
+    run = of_one_image(detect, config, _SIZE)
+    made = certificate.make(run, _NAMES, _SIZE, config, certificate.FLOAT32, [_picture(1)])
+    assert num_tiles == [3] and made.images[0].image_HW3.shape == (64, 144, 3)
+    assert certificate.compare(certificate.read(made.to_json(), "file"), run).is_within(Bound(0, 0))
 
 
 def test_a_certificate_that_is_read_back_is_the_same():

@@ -94,6 +94,16 @@ def test_the_program_writes_an_official_file_unchanged_and_prints_what_it_wrote(
         (["--format=onnx", "--raw", "--max_detections=5"], "--raw does not use --max_detections"),
         (["--format=litert", "--raw", "--conf=0.5"], "--format=litert does not use --conf, --raw"),
         pytest.param(
+            ["--format=onnx", "--slices=auto", "--tta"],
+            "--format=onnx does not use --tta, --slices",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            ["--format=stablehlo", "--slices=auto", "--batch=8"],
+            "--slices does not use --batch",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
             ["--format=onnx", "--dtype=float16"], "--format=onnx does not use --dtype", marks=pytest.mark.slow
         ),
     ],

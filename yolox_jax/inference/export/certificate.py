@@ -7,6 +7,7 @@ it back, and `compare` runs the file (runtimes.py) on the same pixels. As JSON: 
 
 import base64
 import dataclasses
+import itertools
 import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -65,7 +66,7 @@ class Found:
 
 @dataclasses.dataclass(frozen=True)
 class TestImage:
-    """A picture as the network takes it, and what the run finds in it."""
+    """A picture as the network takes it, or as it is cut into tiles, and what the run finds in it."""
 
     __test__ = False  # for pytest
 
@@ -128,17 +129,18 @@ def make(
       run: called with one image at a time.
       class_names: in the order of the labels.
       size_hw: H and W of the network's input.
-      detect: the settings of `run`.
+      detect: the settings of `run`. If it cuts images, they are wider than the input, so that there are tiles to join.
       bound: what the file will be compared by: FLOAT32 if it computes as the run does.
       pictures: [h, w, 3] uint8 BGR; of the first few, those with the most detections are taken. Drawn shapes if None.
     """
-    limit_hw = min(size_hw[0], _LONGEST_SIDE), min(size_hw[1], _LONGEST_SIDE)
+    canvas_hw = (size_hw[0], size_hw[1] * 3 // 2) if detect.slices else size_hw
+    limit_hw = min(canvas_hw[0], _LONGEST_SIDE), min(canvas_hw[1], _LONGEST_SIDE)
     if pictures is None:
         source = ShapesSource(_MOST_CANDIDATES, seed=0, max_side=max(64, *limit_hw))
         pictures = (source[index].image & _FEWER_LEVELS for index in range(len(source)))
     tests = []
-    for picture, _ in zip(pictures, range(_MOST_CANDIDATES), strict=False):
-        image_HW3 = geometry.pad(geometry.fit(picture, limit_hw), size_hw)
+    for picture in itertools.islice(pictures, _MOST_CANDIDATES):
+        image_HW3 = geometry.pad(geometry.fit(picture, limit_hw), canvas_hw)
         tests.append(TestImage(image_HW3, _found(run(image_HW3[None]))))
     tests.sort(key=lambda each: -len(each.found.scores))  # stable: of equal ones the first
     return Certificate(class_names, detect, bound, tuple(tests[:_NUM_IMAGES]))

@@ -33,7 +33,7 @@ class Graph:
 
     @contextlib.contextmanager
     def scope(self, name: str) -> Iterator[None]:
-        """Lets the names of what the block adds begin with `name`/, so that a quantizer can be told of them."""
+        """Prefixes the names of what the block adds with `name`/; a quantizer selects tensors by it."""
         self._scope, outer = f"{name}/", self._scope
         yield
         self._scope = outer

@@ -1,28 +1,68 @@
 """Writes the model card of weights: the README.md that the Hugging Face Hub shows, from results.json of their run."""
 
 import json
-from pathlib import Path
-from typing import Any
+import logging
+import math
+from typing import Any, cast
 
-from yolox_jax.errors import UserError
+from yolox_jax import storage
+from yolox_jax.errors import NotFoundError, UserError
 from yolox_jax.inference.pretrained import Pretrained
+from yolox_jax.storage import Location, StorageError
 from yolox_jax.weights import safetensors_file
+from yolox_jax.weights.aps import read_aps
+
+_log = logging.getLogger("yolox_jax.inference")
 
 _UNDEFINED = -1.0  # COCO's value for an AP without boxes
 _NAMED_CLASSES = 100
+_SAME_AP = 1e-6  # it is written in two files
 
 
-def read_results(path: Path) -> dict[str, Any] | None:
+def results_of(checkpoint: Location | None, spec: str) -> dict[str, Any] | None:
+    """Returns the run's results.json if it is of this checkpoint; else warns, and returns None.
+
+    Args:
+      checkpoint: in the run's folder of checkpoints; None if the weights are a file.
+      spec: how the user named the weights.
+
+    Raises:
+      UserError: as `read_results`, or the run's ap.json is damaged.
+    """
+    path = None if checkpoint is None else checkpoint.parent.parent / "results.json"
+    results = None if path is None else read_results(path)
+    if results is None:
+        _log.warning("%s has no results.json, so the model card has no AP", spec)
+    elif not _is_of(results, cast(Location, checkpoint), spec):
+        _log.warning(
+            "%s is of other weights than %s, so the model card has no AP: run eval.py --weights=%s --output=%s",
+            *(path, spec, spec, path),
+        )
+        return None
+    return results
+
+
+def _is_of(results: dict[str, Any], checkpoint: Location, spec: str) -> bool:
+    """Returns whether results are of a checkpoint: those of eval.py name it, those of train.py have its AP."""
+    if results.get("weights") == spec:
+        return True
+    recorded = read_aps(checkpoint.parent).get(int(checkpoint.name)) if checkpoint.name.isdecimal() else None
+    return recorded is not None and math.isclose(recorded, results["AP"], abs_tol=_SAME_AP)
+
+
+def read_results(path: Location) -> dict[str, Any] | None:
     """Reads results.json, which train.py and eval.py write; None if there is no such file.
 
     Raises:
       UserError: it cannot be read, or is not such a file.
     """
     try:
-        results = json.loads(path.read_text())
+        results = json.loads(storage.read_bytes(path))
         _rows(results), float(results["AP"]), float(results["AP50"]), int(results["num_images"])
-    except FileNotFoundError:
+    except NotFoundError:
         return None
+    except StorageError:
+        raise
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise UserError(f"{path} is not a results.json ({error!r})", "write it again with eval.py --output") from error
     return dict(results)

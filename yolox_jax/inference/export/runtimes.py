@@ -18,7 +18,7 @@ from yolox_jax.inference.export.certificate import Certificate, Run
 from yolox_jax.inference.predict import DetectConfig, of_one_image
 from yolox_jax.types import Detections
 
-CERTIFICATE = "certificate"  # its name in the metadata of ONNX
+CERTIFICATE = "certificate"  # its name in the metadata of ONNX and LiteRT
 _ONNX_PROVIDERS = ("CUDAExecutionProvider", "CPUExecutionProvider")
 
 
@@ -40,7 +40,7 @@ def open_exported(path: str | Path) -> tuple[Certificate, Run]:
 def select(boxes_BA4: np.ndarray, prob_BAC: np.ndarray, config: DetectConfig) -> Detections:
     """Applies threshold and NMS to decoded boxes xyxy and scores of all anchors, as detection/postprocess.py does.
 
-    For files that end before NMS. `config.multi_label` and `config.tta` are not supported.
+    For files that end before NMS. `config.multi_label`, `config.tta` and `config.slices` are not supported.
     """
     num_candidates = min(config.num_candidates, boxes_BA4.shape[1])
     score_BA, label_BA = prob_BAC.max(axis=2), prob_BAC.argmax(axis=2).astype(np.int32)
