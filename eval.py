@@ -39,7 +39,12 @@ from yolox_jax.weights.load import FoundWeights, find_weights, identify, load_we
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "The config of model and data set, such as configs/yolox_s.py.", lock_config=True
 )
-_WEIGHTS = flags.DEFINE_string("weights", None, "A run directory, a checkpoint, a .pth file, or a name like yolox_s.")
+_WEIGHTS = flags.DEFINE_string(
+    "weights",
+    None,
+    "A run directory, a checkpoint, a .pth or .safetensors file, an address (hf://, https://, gs://, s3://), or a name "
+    "like yolox_s.",
+)
 _OUTPUT = flags.DEFINE_string("output", None, "A JSON file for the numbers.")
 _PLOTS = flags.DEFINE_string(
     "plots",

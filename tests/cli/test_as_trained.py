@@ -1,12 +1,15 @@
 """A run is evaluated with its own network, input size and reading of 16-bit images, unless the command line says so."""
 
+import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
 from configs import base
 from yolox_jax.cli import as_trained
+from yolox_jax.weights import safetensors_file
 from yolox_jax.weights.load import FoundWeights
 from yolox_jax.weights.meta import Meta
+from yolox_jax.weights.safetensors_file import About
 
 _RUN = {"input_size": [224, 256], "data": {"sixteen_bit": "range", "root": "elsewhere"}, "epochs": 3}
 
@@ -63,6 +66,17 @@ def test_the_runs_choice_of_classes_is_taken(config, capsys):
     evaluated = _evaluated(config, run)
     assert (evaluated.data.classes, evaluated.data.single_class) == ("a,b", True)
     assert "config.data.classes is a,b as in the run, not empty as in the config" in capsys.readouterr().out
+
+
+def test_a_safetensors_file_is_evaluated_as_it_says_with_the_configs_choice_of_classes(config, tmp_path, capsys):
+    pytest.importorskip("safetensors")
+    path = tmp_path / "model.safetensors"
+    safetensors_file.save(path, {"x": np.zeros(1)}, About("nano", ("a",), (224, 256), "range"))
+    with config.unlocked():
+        config.data.classes = "a"
+    evaluated = as_trained.as_trained(config, FoundWeights(str(path)), ())
+    assert _settled(evaluated) == ("nano", (224, 256), "range") and evaluated.data.classes == "a"
+    assert "config.input_size is 224x256 as in the run, not 640x640" in capsys.readouterr().out
 
 
 def test_official_weights_are_evaluated_with_the_config(config, capsys):

@@ -30,7 +30,7 @@ def test_a_run_is_the_checkpoint_that_process_0_found(tmp_path, two_processes):
     assert agreed(str(tmp_path)) == "run/checkpoints/2"
 
 
-@pytest.mark.parametrize("weights", ["yolox_s", "gone/x.pth"])
+@pytest.mark.parametrize("weights", ["yolox_s", "gone/x.pth", "hf://me/cells", "https://example.org/x.pth"])
 def test_other_weights_are_as_they_were_given(two_processes, weights):
     assert agreed(weights) == weights
 

@@ -66,9 +66,11 @@ def test_the_hub_is_used_as_its_own_tools_use_it(tmp_path):
             no_owner == "error: hf://cells is not an address of the Hub: give hf://owner/name or hf://owner/name/file"
         )
         num_requests = len(server.requests)
-        offline = _fetch(server, tmp_path, "hf://me/cells", "hf://me/private", HF_HUB_OFFLINE="1")
+        addresses = "hf://me/cells", "hf://me/private", "hf://me/old", "hf://me/old/a/yolox.pth"
+        offline = _fetch(server, tmp_path, *addresses, HF_HUB_OFFLINE="1")
         assert len(server.requests) == num_requests
         assert offline[0] == cells and "unset HF_HUB_OFFLINE" in offline[1]
+        assert "name the file (hf://owner/name/FILE) if it is in the cache" in offline[2] and offline[3] == old
         (allowed,) = _fetch(server, tmp_path, "hf://me/private", HF_TOKEN=TOKEN)
         assert allowed.endswith("model.safetensors")
 
@@ -76,6 +78,17 @@ def test_the_hub_is_used_as_its_own_tools_use_it(tmp_path):
 def test_without_the_package_the_error_says_how_to_install_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(UserError, match="hf://me/x needs the package huggingface_hub .*: pip install huggingface_hub"):
+        hub.fetch("hf://me/x")
+
+
+def test_an_error_of_the_http_library_is_one_message(monkeypatch):
+    import huggingface_hub
+
+    def refuse(*_, **__):
+        raise RuntimeError("the proxy refused\nmore")
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", refuse)
+    with pytest.raises(UserError, match="^hf://me/x cannot be downloaded .the proxy refused.: check the address and"):
         hub.fetch("hf://me/x")
 
 
@@ -140,6 +153,8 @@ def test_a_pth_that_is_none_is_deleted(server, tmp_path):
     [
         ("http://example.org/m.pth", "is not encrypted, .*: give an https address"),
         ("https://example.org/", "names no file"),
+        ("https://[x/m.pth", "is not an address .*: give https://"),
+        *[(f"https://example.org/a/{name}", "names no file") for name in ("..", "%2e%2e", "a%5Cm.pth", "m%00.pth")],
         ("https://example.org/m.pth#sha256=12", "no SHA-256 after #"),
         ("https://example.org/m.pth#main", "no SHA-256 after #"),
     ],

@@ -69,6 +69,13 @@ def test_the_file_of_another_program_has_no_metadata_and_may_be_float16(state_di
     assert about is None and {tensor.dtype for tensor in tensors.values()} == {np.dtype("f4"), np.dtype("i8")}
 
 
+def test_a_type_that_numpy_lacks_is_named(tmp_path):
+    header = json.dumps({"x": {"dtype": "BF16", "shape": [1], "data_offsets": [0, 2]}}).encode()
+    (tmp_path / "short.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + b"\0\0")
+    with pytest.raises(UserError, match="has tensors of type 'BF16': save them as float32 or float16"):
+        safetensors_file.load(tmp_path / "short.safetensors")
+
+
 @pytest.mark.parametrize("change", ["cut", "text", "empty", "names", "size"])
 def test_a_damaged_file_is_one_message(path, tmp_path, change):
     data = path.read_bytes()

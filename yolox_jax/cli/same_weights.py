@@ -4,7 +4,7 @@ import jax
 
 from yolox_jax import storage
 from yolox_jax.training import hosts
-from yolox_jax.weights import checkpoint
+from yolox_jax.weights import checkpoint, download, hub
 
 
 def agreed(weights: str) -> str:
@@ -12,7 +12,7 @@ def agreed(weights: str) -> str:
 
     The last checkpoint of a run may be another one a moment later. All processes must call this.
     """
-    if jax.process_count() == 1:
+    if jax.process_count() == 1 or weights.startswith(hub.SCHEME) or download.is_url(weights):
         return weights
     found = checkpoint.locate(storage.resolve(weights))  # in each: a mistake is an error of all
     return hosts.gather(str(found or weights).encode())[0].decode()

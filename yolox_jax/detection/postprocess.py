@@ -68,7 +68,7 @@ def detect_in_tiles(
     """
 
     def detect_one(image: tuple[Predictions, Tiles]) -> Detections:
-        joined, placed, limits_A4 = tiles.join(*image, anchors, least=num_candidates)
+        joined, placed, limits_A4 = tiles.join(*image, anchors, min_anchors=num_candidates)
         return _detect_image(joined, placed, conf, iou, max_detections, num_candidates, multi_label, limits_A4)
 
     predictions = jax.tree.map(lambda x: x.astype(jnp.float32), predictions)

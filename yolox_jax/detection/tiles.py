@@ -25,14 +25,14 @@ class Joined(NamedTuple):
     limits_xyxy: jax.Array  # [A, 4], in pixels of the image: a box that reaches beyond is cut; of padding, every box is
 
 
-def join(predictions: Predictions, tiles: Tiles, anchors: Anchors, least: int) -> Joined:
+def join(predictions: Predictions, tiles: Tiles, anchors: Anchors, min_anchors: int) -> Joined:
     """Joins the tiles of one image.
 
     Args:
       predictions: of its T tiles, [T, A, ...]. T may be symbolic (jax.export).
       tiles: of this image, without B; its pixels are not used.
       anchors: of one tile, [A].
-      least: the least number of anchors to return, static; padding anchors have the score 0.
+      min_anchors: the least number of anchors to return, static; padding anchors have the score 0.
     """
     ratio_T1 = tiles.ratios[:, None]
     low_T2, high_T2 = tiles.edges[:, :2] + _MARGIN / ratio_T1, tiles.edges[:, 2:] - _MARGIN / ratio_T1
@@ -44,7 +44,7 @@ def join(predictions: Predictions, tiles: Tiles, anchors: Anchors, least: int) -
         jnp.broadcast_to(limits_T4[:, None], (*centers_TA2.shape[:2], 4)),
     )
     joined = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), per_tile)
-    num_more = least - len(anchors.strides)
+    num_more = min_anchors - len(anchors.strides)
     if num_more <= 0:  # whatever T is, it is 1 or more
         return joined
     nothing = Joined(

@@ -75,13 +75,14 @@ class Detector:
         batch_size: int = 8,
         log: Callable[[str], object] = print,
     ) -> Self:
-        """Loads a detector from a run, a checkpoint, a .pth file, the name of official weights, or an exported file.
+        """Loads a detector from a run, a checkpoint, a .pth or .safetensors file, a name, or an exported file.
 
         A file that tools/export wrote as StableHLO is a complete detector, in which everything but batch_size and log
         is fixed: leave the other options out.
 
         Args:
-          weights: a path, or a name such as yolox_s, which is downloaded once.
+          weights: a path, an address (hf://, https://, gs://, s3://), or a name such as yolox_s; what is not here is
+            downloaded once.
           size: input height and width, multiples of 32, or one number for both; by default those of training.
           conf: score threshold, 0.25 by default.
           iou: NMS threshold, 0.45 by default: an object that overlaps a better one of its class by more is suppressed.

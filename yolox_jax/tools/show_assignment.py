@@ -25,7 +25,12 @@ from yolox_jax.visualize.batch_sheet import first_shifted
 from yolox_jax.weights.load import load_weights
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "What to train: a file of configs/.", lock_config=True)
-_WEIGHTS = flags.DEFINE_string("weights", None, "A run directory, a checkpoint, a .pth file, or a name like yolox_s.")
+_WEIGHTS = flags.DEFINE_string(
+    "weights",
+    None,
+    "A run directory, a checkpoint, a .pth or .safetensors file, an address (hf://, https://, gs://, s3://), or a name "
+    "like yolox_s.",
+)
 _STEP = flags.DEFINE_integer(
     "step", 0, "The step whose batch is shown; those of the no-aug epochs have no mosaic.", lower_bound=0
 )

@@ -29,7 +29,7 @@ from yolox_jax.weights.torch_file import verify_pth
 
 
 class DownloadError(UserError, ConnectionError):
-    """The official weights cannot be downloaded."""
+    """A file cannot be downloaded."""
 
 
 def local_file(spec: str, log: Callable[[str], object] = print) -> str:
@@ -102,13 +102,17 @@ def fetch_url(url: str, cache_dir: str | Path | None = None, log: Callable[[str]
       DownloadError: the file cannot be downloaded.
     """
     address, _, fragment = url.partition("#")
-    parts = urllib.parse.urlsplit(address)
+    try:
+        parts = urllib.parse.urlsplit(address)
+    except ValueError as error:
+        raise UserError(f"{url} is not an address ({error})", "give https://…/FILE") from error
     name = PurePosixPath(urllib.parse.unquote(parts.path)).name
     if parts.scheme != "https" and parts.hostname not in ("127.0.0.1", "localhost", "::1"):
         raise UserError(
             f"{url} is not encrypted, so anyone on the way could change the weights", "give an https address"
         )
-    if not name or not re.fullmatch(r"(sha256=[0-9a-fA-F]{64})?", fragment):
+    is_name = name != ".." and re.fullmatch(r"[^\\/:\x00-\x1f]+", name)  # a file's name on any system
+    if not is_name or not re.fullmatch(r"(sha256=[0-9a-fA-F]{64})?", fragment):
         raise UserError(f"{url} names no file, or no SHA-256 after #", "give https://…/FILE or https://…/FILE#sha256=…")
     expected = fragment.removeprefix("sha256=").lower() or None
     if address.startswith(f"{RELEASE_URL}/"):
@@ -228,12 +232,14 @@ def _download(url: str, file: IO[bytes], part: Path, progress: Progress) -> None
         length = response.headers.get("Content-Length", "")
         total = file.tell() + int(length) if length.isdecimal() else None
         if (total or 0) > MOST_BYTES:
-            raise connection.RefusedError(f"the server announced {total} bytes, more than any official file has")
+            raise connection.RefusedError(
+                f"the server announced {total} bytes, more than the {MOST_BYTES} that are read"
+            )
         with progress:
             for chunk in connection.read(response):
                 file.write(chunk)
                 if file.tell() > MOST_BYTES:
-                    raise connection.RefusedError(f"more than {MOST_BYTES} bytes came, more than any official file has")
+                    raise connection.RefusedError(f"more bytes came than the {MOST_BYTES} that are read")
                 progress.show(file.tell(), total)
     file.flush()
     if total is not None and file.tell() != total:

@@ -36,9 +36,9 @@ def fetch(address: str) -> Path:
     repository, revision, file = found.groups()
     try:
         return _fetch(huggingface_hub, errors, repository, revision, file)
-    except (OSError, ValueError, errors.EntryNotFoundError) as error:
-        if isinstance(error, UserError):
-            raise
+    except UserError:
+        raise
+    except Exception as error:  # huggingface_hub and its HTTP library raise errors of many types
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(f"{address} cannot be downloaded ({reason})", _advice(error, errors)) from error
 
@@ -63,5 +63,8 @@ def _advice(error: Exception, errors: Any) -> str:
     if isinstance(error, errors.RepositoryNotFoundError | errors.GatedRepoError):
         return "check the name; for a private or gated repository, set HF_TOKEN"
     if isinstance(error, errors.LocalEntryNotFoundError | errors.OfflineModeIsEnabled):
-        return "connect to the network, and unset HF_HUB_OFFLINE; HF_ENDPOINT names a mirror"
+        return (
+            "connect to the network, and unset HF_HUB_OFFLINE (HF_ENDPOINT names a mirror), or name the file "
+            "(hf://owner/name/FILE) if it is in the cache"
+        )
     return "check the address and the network"

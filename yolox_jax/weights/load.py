@@ -116,6 +116,18 @@ def read_weights_file(spec: str) -> tuple[dict[str, np.ndarray], About | None]:
     return state_dict, about
 
 
+def read_about(weights: FoundWeights) -> About | None:
+    """Returns what a .safetensors file says about its weights, without reading them; None for all others.
+
+    Raises:
+      UserError: the file cannot be downloaded or read.
+    """
+    if weights.checkpoint is not None:
+        return None
+    path = Path(download.local_file(weights.spec))
+    return safetensors_file.read_about(path) if path.suffix == safetensors_file.ENDING else None
+
+
 def check_finite(weights: Any, name: str, advice: str) -> None:
     """Raises a UserError for the first array with NaN or infinite numbers, which would detect nothing in silence."""
     for path, array in jax.tree.leaves_with_path(weights):

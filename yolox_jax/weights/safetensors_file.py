@@ -4,9 +4,10 @@ The names are those of the official state dict, so `load_state_dict` of the refe
 and a JSON header; reading it runs no code.
 """
 
+import contextlib
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from yolox_jax.weights.strict_json import FieldError
 
 ENDING = ".safetensors"
 _LAYOUT = {"format": "pt"}  # the tensors are laid out as PyTorch's; other tools look for it
+_MOST_HEADER = 100_000_000  # bytes; the library refuses more too
 _ABOUT = ("model", "class_names", "input_size", "sixteen_bit")
 
 
@@ -51,18 +53,38 @@ def load(path: str | Path) -> tuple[dict[str, np.ndarray], About | None]:
       UserError: the file cannot be read, is not a .safetensors file or damaged, or the package is missing.
     """
     library = _library()
+    with _reading(path):
+        tensors = library.load(Path(path).read_bytes())
+    return {name: _as_float32(tensor) for name, tensor in tensors.items()}, read_about(path)
+
+
+def read_about(path: str | Path) -> About | None:
+    """Reads what the metadata say, without the tensors; needs no package.
+
+    Raises:
+      UserError: as `load`.
+    """
+    with _reading(path), Path(path).open("rb") as file:
+        num_bytes = int.from_bytes(file.read(8), "little")
+        header = strict_json.parse(file.read(min(num_bytes, _MOST_HEADER)), any_text=True)
+        return _about(header.get("__metadata__", {}))
+
+
+@contextlib.contextmanager
+def _reading(path: str | Path) -> Iterator[None]:
+    """Turns the errors of the block, which reads the file, into UserErrors that name it."""
     try:
-        data = Path(path).read_bytes()
-        tensors = library.load(data)
-        header = strict_json.parse(data[8 : 8 + int.from_bytes(data[:8], "little")], any_text=True)
-        about = _about(header.get("__metadata__", {}))
+        yield
     except FileNotFoundError as error:
         raise NotFoundError(f"there is no file {path}", "check the path") from error
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror or error})", "check the path") from error
-    except Exception as error:  # safetensors raises errors of its own, and KeyError at types that numpy lacks
-        raise UserError(f"{path} is not a .safetensors file, or damaged ({error!r})", "copy it again") from error
-    return {name: _as_float32(tensor) for name, tensor in tensors.items()}, about
+    except KeyError as error:  # a type that numpy lacks
+        raise UserError(f"{path} has tensors of type {error}", "save them as float32 or float16") from error
+    except Exception as error:  # safetensors raises errors of its own
+        raise UserError(
+            f"{path} is not a .safetensors file, or damaged ({error!r})", "copy it again; delete a downloaded one first"
+        ) from error
 
 
 def _about(metadata: Any) -> About | None:
@@ -77,8 +99,7 @@ def _about(metadata: Any) -> About | None:
 
 
 def _as_float32(tensor: np.ndarray) -> np.ndarray:
-    is_short = tensor.dtype.itemsize == 2 and tensor.dtype.kind not in "iu"  # float16, or bfloat16 of ml_dtypes
-    return tensor.astype(np.float32) if is_short else tensor
+    return tensor.astype(np.float32) if tensor.dtype == np.float16 else tensor
 
 
 def _library() -> Any:

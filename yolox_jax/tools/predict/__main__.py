@@ -31,7 +31,10 @@ from yolox_jax.tools.predict.prediction import Prediction
 from yolox_jax.training import hosts
 
 _WEIGHTS = flags.DEFINE_string(
-    "weights", None, "A run directory, a checkpoint, a .pth file, an exported file, or a name like yolox_s."
+    "weights",
+    None,
+    "A run directory, a checkpoint, a .pth or .safetensors file, an exported file, an address (hf://, https://, gs://, "
+    "s3://), or a name like yolox_s.",
 )
 _OUTPUT = flags.DEFINE_string("output", "predictions", "The folder of the annotated copies and predictions.json.")
 _CONF = flags.DEFINE_float("conf", None, "Score threshold; 0.25 if not given.", 0, 1)

@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 
 from yolox_jax import storage
-from yolox_jax.errors import writing
 from yolox_jax.inference.detections import ImageDetections
 from yolox_jax.visualize import sheets
 
@@ -29,13 +28,9 @@ class Extras:
           UserError: a file cannot be written.
         """
         if self._labels is not None:
-            path = self._labels / f"{name}.txt"
-            with writing(path):
-                self._labels.mkdir(exist_ok=True)
-                storage.write_bytes(path, found.to_yolo_txt(image_HW3.shape[:2], with_scores=True).encode())
+            text = found.to_yolo_txt(image_HW3.shape[:2], with_scores=True)
+            storage.write_bytes(self._labels / f"{name}.txt", text.encode(), sync=False)
         if self._crops is not None:
             for number, (class_name, crop) in enumerate(zip(found.names, found.crops(image_HW3), strict=True)):
                 folder = self._crops / (_NO_FOLDER_NAME.sub("_", class_name) or "_")
-                with writing(folder):
-                    folder.mkdir(parents=True, exist_ok=True)
                 sheets.write_picture(folder / f"{name}-{number}.jpg", crop)
