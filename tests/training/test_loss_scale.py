@@ -156,14 +156,20 @@ def test_the_golden_losses_come_out_within_float16s_rounding():
     """Eight steps of a nano with random weights, beside the reference's in float32.
 
     The first two losses are those of the same weights: float16 rounds by 2⁻¹¹ = 5e-4 in each of about a hundred
-    layers, mostly at random, and one of 32 anchors may change its box; 6e-4 and 2e-4 were measured. From the third on,
-    float32 itself departs by up to 1e-2 (docs/architecture.md); 1e-2 to 2e-2 were measured.
+    layers, mostly at random; 6e-4 and 2e-4 were measured. SimOTA may then take an anchor more or less, of about 30:
+    with 27 for 28, 4e-3 was measured. From the third on, float32 itself departs by up to 1e-2 (docs/architecture.md);
+    1e-2 to 2e-2 were measured.
 
     The first scale is 16: these weights have gradients of up to 2e4, so 65536 would take twelve steps to halve.
     """
     history, norms = trajectory.run(8, jnp.float16, _scale(16))
-    losses, expected = np.array([metrics["loss"] for metrics in history]), golden("trajectory")["loss"]
-    np.testing.assert_allclose(losses[:2], expected[:2], rtol=3e-3)
+    arrays = golden("trajectory")
+    losses, expected = np.array([metrics["loss"] for metrics in history]), arrays["loss"]
+    for step in range(2):
+        num_fg, expected_num_fg = history[step]["num_fg"], arrays["num_fg"][step] * history[step]["num_gt"]
+        assert abs(num_fg - expected_num_fg) < 2.5
+        tolerance = 3e-3 if abs(num_fg - expected_num_fg) < 0.5 else 1e-2
+        np.testing.assert_allclose(losses[step], expected[step], rtol=tolerance)
     np.testing.assert_allclose(losses, expected, rtol=0.05)
     assert not any(metrics["skipped"] for metrics in history)
     assert np.isfinite(list(norms.values())).all()
