@@ -15,7 +15,7 @@ from yolox_jax.errors import UserError
 Options = dict[str, str | bool]
 CpuKernels = Literal["onednn", "xla"]  # what computes convolutions and matrix products on a CPU
 
-_MANY_CALLS = 2000  # ours, not measured: from about here on, faster steps repay compiling at every start
+_MANY_CALLS = 20_000  # ours: faster steps have repaid compiling many sizes at a few starts (benchmarks/NOTES.md)
 _FIRST_WITH_ONEDNN, _FIRST_UNKNOWN = (0, 11), (0, 13)  # jaxlib; a later one may call its experimental options otherwise
 
 
