@@ -6,10 +6,11 @@ import random
 import socket
 import socketserver
 import struct
-import threading
 import time
 from collections.abc import Iterator
 from urllib.parse import urlsplit
+
+from tests.storage_servers import serving
 
 
 @dataclasses.dataclass
@@ -34,15 +35,8 @@ def faulty_proxy(upstream: str) -> Iterator[FaultyProxy]:
     proxy = FaultyProxy()
     server = _Server(("127.0.0.1", 0), _Handler)
     server.proxy, server.upstream = proxy, (urlsplit(upstream).hostname, urlsplit(upstream).port)
-    proxy.endpoint = f"http://127.0.0.1:{server.server_address[1]}"
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
-    thread.start()
-    try:
+    with serving(server) as proxy.endpoint:
         yield proxy
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 class _Server(socketserver.ThreadingTCPServer):

@@ -41,7 +41,7 @@ def google_server(host: str = HOST) -> contextlib.AbstractContextManager[str]:
     from tests.google_store import GoogleHandler
 
     handler = functools.partial(GoogleHandler, Storage(use_memory_fs=True), threading.RLock())
-    return _serving(_Server((host, 0), handler))
+    return serving(_Server((host, 0), handler))
 
 
 def amazon_server() -> contextlib.AbstractContextManager[str]:
@@ -50,12 +50,13 @@ def amazon_server() -> contextlib.AbstractContextManager[str]:
     from werkzeug.serving import make_server
 
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    return _serving(make_server(HOST, 0, DomainDispatcherApplication(create_backend_app), threaded=True))
+    return serving(make_server(HOST, 0, DomainDispatcherApplication(create_backend_app), threaded=True))
 
 
 @contextlib.contextmanager
-def _serving(server) -> Iterator[str]:
-    thread = threading.Thread(target=functools.partial(server.serve_forever, poll_interval=0.05), daemon=True)
+def serving(server) -> Iterator[str]:
+    """Runs a server in a thread; gives its address."""
+    thread = threading.Thread(target=functools.partial(server.serve_forever, poll_interval=0.01), daemon=True)
     thread.start()
     try:
         host, port = server.server_address[:2]

@@ -3,7 +3,8 @@
 import hashlib
 import http.server
 import json
-import threading
+
+from tests.storage_servers import serving
 
 COMMIT = "a" * 40
 TOKEN = "hf_secret"
@@ -16,16 +17,14 @@ class HubServer(http.server.ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.repositories, self.private, self.requests = repositories, private, []
         self.url = f"http://127.0.0.1:{self.server_port}"
-        self._thread = threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.01})
+        self._serving = serving(self)
 
     def __enter__(self):
-        self._thread.start()
+        self._serving.__enter__()
         return self
 
-    def __exit__(self, *_):
-        self.shutdown()
-        self._thread.join()
-        self.server_close()
+    def __exit__(self, *error):
+        self._serving.__exit__(*error)
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):

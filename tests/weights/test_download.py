@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.storage_servers import serving
 from tests.weights import pickle_writer
 from yolox_jax.errors import UserError
 from yolox_jax.weights import download
@@ -112,12 +113,8 @@ def server(monkeypatch):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(download, "SHA256", dict.fromkeys(download.SHA256, hashlib.sha256(Server.body).hexdigest()))
     server = Server()
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with serving(server):
+        yield server
 
 
 @pytest.fixture

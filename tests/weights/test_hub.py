@@ -6,11 +6,11 @@ import json
 import os
 import subprocess
 import sys
-import threading
 
 import pytest
 
 from tests.material import ROOT
+from tests.storage_servers import serving
 from tests.weights.hub_server import COMMIT, TOKEN, HubServer
 from yolox_jax.errors import UserError
 from yolox_jax.weights import download, hub
@@ -110,13 +110,8 @@ def server(monkeypatch):
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Files)
     server.requests = []
-    server.url = f"http://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with serving(server) as server.url:
+        yield server
 
 
 def _quiet(line):
