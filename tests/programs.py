@@ -70,6 +70,13 @@ def xla_flags(num_devices: int) -> str:
     return flags
 
 
+def options_for_one_call(platform: str) -> dict[str, str | bool]:
+    """On a CPU, a program that runs once is compiled fast, to the same bits (benchmarks/NOTES.md)."""
+    if platform != "cpu":
+        return {}
+    return {"xla_backend_optimization_level": "0", "xla_llvm_disable_expensive_passes": True}
+
+
 def environment(num_devices: int = 1) -> dict[str, str]:
     """The environment of a program with simulated devices of its own and the tests' compilation cache."""
     return os.environ | {

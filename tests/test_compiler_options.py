@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from tests import programs
 from tests.material import ROOT
 from tests.onednn import HAS_ONEDNN
 from yolox_jax import compiler_options
@@ -14,7 +15,7 @@ from yolox_jax.errors import UserError
 _PROGRAMS = {
     "step": compiler_options.for_training_step,
     "repeatable": compiler_options.repeatable,
-    "one call": compiler_options.for_one_call,
+    "one call": programs.options_for_one_call,
 }
 _WITH_OPTIONS = {("step", "cpu"), ("one call", "cpu"), ("step", "gpu"), ("repeatable", "gpu")}
 _PAIRS = [(program, platform) for program in _PROGRAMS for platform in ("cpu", "gpu", "tpu")]

@@ -29,13 +29,13 @@ def choose_cpu_kernels(choice: str, platform: str, num_calls: int) -> CpuKernels
       UserError: an unknown choice, or oneDNN for a CPU, which this jaxlib does not have.
     """
     if choice not in ("auto", "onednn", "xla"):
-        raise UserError(f"cpu_kernels is {choice!r}", "choose one of auto, onednn, xla")
+        raise UserError(f"config.cpu_kernels is {choice!r}", "choose one of auto, onednn, xla")
     if platform != "cpu":
         return "xla"
     has_onednn = _has_onednn()
     if choice == "onednn" and not has_onednn:
         raise UserError(
-            f"cpu_kernels is 'onednn', which jaxlib {jaxlib.version.__version__} is not known to have here",
+            f"config.cpu_kernels is 'onednn', which jaxlib {jaxlib.version.__version__} is not known to have here",
             "choose auto, or install jaxlib 0.11 or 0.12 on Linux on x86-64",
         )
     takes_onednn = choice == "onednn" or (choice == "auto" and has_onednn and num_calls >= _MANY_CALLS)
@@ -92,13 +92,6 @@ def repeatable(platform: str) -> Options:
     loop. What it costs is in docs/reliability.md. `XLA_FLAGS=--xla_gpu_exclude_nondeterministic_ops=false` undoes it.
     """
     return _unless_in_flags({"xla_gpu_exclude_nondeterministic_ops": True}) if platform == "gpu" else {}
-
-
-def for_one_call(platform: str) -> Options:
-    """On a CPU, a program that runs once is compiled fast, to the same bits (benchmarks/NOTES.md)."""
-    if platform != "cpu":
-        return {}
-    return {"xla_backend_optimization_level": "0", "xla_llvm_disable_expensive_passes": True}
 
 
 def to_read_on_gpu() -> Options:

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from configs import base
+from tests import programs
 from tests.material import golden, nano_of_seven_classes
-from yolox_jax import compiler_options
 from yolox_jax.boxes import cxcywh_to_xyxy
 from yolox_jax.detection import losses
 from yolox_jax.detection.anchors import decode, make_anchors
@@ -41,7 +41,7 @@ def loss_and_gradients(arrays):
     """Metrics and gradients, without and with L1; one compiled program, since the L1 weight is an argument."""
     model, variables = nano_of_seven_classes()
 
-    @functools.partial(jax.jit, compiler_options=compiler_options.for_one_call("cpu"))
+    @functools.partial(jax.jit, compiler_options=programs.options_for_one_call("cpu"))
     def run(images, labels, l1_weight):
         def loss_fn(params):
             variables_now = {"params": params, "batch_stats": variables["batch_stats"]}

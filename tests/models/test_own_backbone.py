@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests import programs
 from tests.training import toy
-from yolox_jax import compiler_options
 from yolox_jax.inference.predict import DetectConfig, make_predict
 from yolox_jax.mesh import make_mesh, place, shard_batch
 from yolox_jax.models.blocks import BlockConfig
@@ -38,7 +38,7 @@ _CONFIG = BlockConfig()
 _HEAD = functools.partial(Head, num_classes=toy.NUM_CLASSES, features=8, config=_CONFIG)
 _MODEL = YOLOX(functools.partial(PAFPN, OwnBackbone, base_depth=1, config=_CONFIG), _HEAD)
 
-_QUICKLY = compiler_options.for_one_call("cpu")  # it runs ten times
+_QUICKLY = programs.options_for_one_call("cpu")  # it runs ten times
 
 
 @pytest.fixture(scope="module")

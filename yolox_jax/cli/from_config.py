@@ -97,10 +97,7 @@ def model(
 
 def training_model(config: ConfigDict, num_classes: int, mesh: Mesh, num_steps: int) -> YOLOX:
     """The network of a training run of this many steps, with the kernels that a CPU computes it by."""
-    try:
-        kernels = choose_cpu_kernels(config.cpu_kernels, platform_of(mesh), num_steps)
-    except UserError as error:
-        raise UserError(f"config.{error.what}", error.advice) from error
+    kernels = choose_cpu_kernels(config.cpu_kernels, platform_of(mesh), num_steps)
     if config.parallel.kind == "pmap":  # its step is compiled without options
         kernels = "xla"
     bn_axis = AXIS if config.parallel.sync_bn else None

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests import programs
 from tests.models.kernels.agreement import assert_agree, normal
-from yolox_jax import compiler_options
 from yolox_jax.models import yolox
 from yolox_jax.models.blocks import BlockConfig, ConvBlock, CSPLayer, spatial_block
 from yolox_jax.models.csp_darknet import CSPDarknet, Focus
@@ -18,7 +18,7 @@ from yolox_jax.models.kernels.batch_norm import normalize
 from yolox_jax.models.layers import Conv
 from yolox_jax.types import Predictions
 
-_QUICKLY = compiler_options.for_one_call("cpu")  # it runs only once
+_QUICKLY = programs.options_for_one_call("cpu")  # it runs only once
 
 
 def test_a_cells_channel_is_4_channels_and_2_rows_and_its_column():
