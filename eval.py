@@ -34,17 +34,12 @@ from yolox_jax.training import compilation, hosts
 from yolox_jax.training.host_memory import keep_freed_memory
 from yolox_jax.types import Source
 from yolox_jax.weights import download
-from yolox_jax.weights.load import FoundWeights, find_weights, identify, load_weights
+from yolox_jax.weights.load import WHAT_WEIGHTS_ARE, FoundWeights, find_weights, identify, load_weights
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "The config of model and data set, such as configs/yolox_s.py.", lock_config=True
 )
-_WEIGHTS = flags.DEFINE_string(
-    "weights",
-    None,
-    "A run directory, a checkpoint, a .pth or .safetensors file, an address (hf://, https://, gs://, s3://), or a name "
-    "like yolox_s.",
-)
+_WEIGHTS = flags.DEFINE_string("weights", None, WHAT_WEIGHTS_ARE)
 _OUTPUT = flags.DEFINE_string("output", None, "A JSON file for the numbers.")
 _PLOTS = flags.DEFINE_string(
     "plots",
@@ -108,10 +103,12 @@ def main() -> None:
             ]
             given = config_flags.get_override_values(flags.FLAGS["config"])
             runs: list[tuple[FoundWeights, EvalResult, Source]] = []
+            files = output, detections
             for weights in both:
                 result, source = run(as_trained(_CONFIG.value, weights, given), weights)
                 if writes:
-                    report(result, weights, *((output, detections) if not runs else (None, None)))
+                    report(result, weights, *files)
+                files = None, None  # those written are of the first weights
                 runs.append((weights, result, source))
             if writes and plots_folder:
                 plot(plots_folder, runs)

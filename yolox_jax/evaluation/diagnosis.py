@@ -1,6 +1,7 @@
 """Diagnosis: precision, recall and mistakes of the detections on a split, for the plots and tables of eval.py."""
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ from yolox_jax.evaluation.error_kinds import ErrorKind, error_kinds
 from yolox_jax.evaluation.image_boxes import ImageBoxes, by_image
 from yolox_jax.evaluation.matching import Matches, match_classes
 from yolox_jax.evaluation.mistakes import Mistakes, confusion_matrix, find_mistakes
-from yolox_jax.evaluation.precision_recall import Curve, OperatingPoint, curves
+from yolox_jax.evaluation.precision_recall import Curve, OperatingPoint, curves, mean_precision
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,15 +24,14 @@ class Diagnosis:
     all_classes: Curve  # detections of all classes in one curve
     per_class: tuple[Curve, ...]  # in the order of the labels
 
-    @property
+    @functools.cached_property
     def best(self) -> OperatingPoint:
         """The operating point of largest F1, with the boxes of all classes counted together."""
         return self.all_classes.best()
 
     def mean_precision(self) -> np.ndarray:
         """Interpolated precision at recall 0, 0.01 … 1, averaged over classes, [101]; its mean is COCO's AP50."""
-        defined = [curve.interpolated() for curve in self.per_class if curve.num_boxes]
-        return np.mean(defined, axis=0) if defined else np.zeros(101)
+        return mean_precision(self.per_class)
 
     def confusion(self) -> np.ndarray:
         """The confusion matrix at the best score threshold, as `mistakes.confusion_matrix` defines it."""

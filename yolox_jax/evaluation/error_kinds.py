@@ -7,7 +7,7 @@ import numpy as np
 
 from yolox_jax.evaluation.image_boxes import ImageBoxes
 from yolox_jax.evaluation.matching import MIN_IOU, Matches
-from yolox_jax.evaluation.precision_recall import curves
+from yolox_jax.evaluation.precision_recall import curves, mean_precision
 
 KINDS = {
     "localization": "the right class, but IoU with the box only 0.1 to 0.5",
@@ -129,5 +129,4 @@ def _above(image: ImageBoxes, matches: Matches, threshold: float) -> tuple[Image
 def _ap50(pairs: Iterable[tuple[ImageBoxes, Matches]], num_classes: int) -> float:
     pairs = list(pairs)
     _, per_class = curves([image for image, _ in pairs], [match for _, match in pairs], num_classes)
-    defined = [curve.interpolated().mean() for curve in per_class if curve.num_boxes]
-    return float(np.mean(defined)) if defined else 0.0
+    return float(mean_precision(per_class).mean())

@@ -64,6 +64,12 @@ class Curve:
         return self.at(float(candidates[np.argmax(self.f1[is_last_N])]))
 
 
+def mean_precision(per_class: Sequence[Curve]) -> np.ndarray:
+    """Interpolated precision at recall 0, 0.01 … 1, averaged over the classes with boxes, [101]; its mean is AP."""
+    defined = [curve.interpolated() for curve in per_class if curve.num_boxes]
+    return np.mean(defined, axis=0) if defined else np.zeros(_NUM_RECALLS)
+
+
 def curves(
     images: Sequence[ImageBoxes], matches: Sequence[Matches], num_classes: int
 ) -> tuple[Curve, tuple[Curve, ...]]:

@@ -35,16 +35,11 @@ from yolox_jax.inference.pretrained import DETECTOR_CONFIG, Pretrained
 from yolox_jax.models import yolox
 from yolox_jax.tools.predict import media
 from yolox_jax.weights import checkpoint
-from yolox_jax.weights.load import find_weights
+from yolox_jax.weights.load import WHAT_WEIGHTS_ARE, find_weights
 
 _log = logging.getLogger("yolox_jax.inference")
 
-_WEIGHTS = flags.DEFINE_string(
-    "weights",
-    None,
-    "A run directory, a checkpoint, a .pth or .safetensors file, an address (hf://, https://, gs://, s3://), or a name "
-    "like yolox_s.",
-)
+_WEIGHTS = flags.DEFINE_string("weights", None, WHAT_WEIGHTS_ARE)
 _FORMAT = flags.DEFINE_enum("format", None, list(FORMATS), "The format to write.")
 _OUTPUT = flags.DEFINE_string(
     "output", None, "The file to write; by default yolox_<model> and the ending of the format."

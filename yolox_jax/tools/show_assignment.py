@@ -22,15 +22,10 @@ from yolox_jax.training import state
 from yolox_jax.types import Assignment, Batch, Predictions
 from yolox_jax.visualize import assignment_sheet, sheets
 from yolox_jax.visualize.batch_sheet import first_shifted
-from yolox_jax.weights.load import load_weights
+from yolox_jax.weights.load import WHAT_WEIGHTS_ARE, load_weights
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "What to train: a file of configs/.", lock_config=True)
-_WEIGHTS = flags.DEFINE_string(
-    "weights",
-    None,
-    "A run directory, a checkpoint, a .pth or .safetensors file, an address (hf://, https://, gs://, s3://), or a name "
-    "like yolox_s.",
-)
+_WEIGHTS = flags.DEFINE_string("weights", None, WHAT_WEIGHTS_ARE)
 _STEP = flags.DEFINE_integer(
     "step", 0, "The step whose batch is shown; those of the no-aug epochs have no mosaic.", lower_bound=0
 )

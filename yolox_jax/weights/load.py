@@ -16,6 +16,11 @@ from yolox_jax.weights.meta import Meta
 from yolox_jax.weights.official import Variables
 from yolox_jax.weights.safetensors_file import About
 
+# For the help of flags.
+WHAT_WEIGHTS_ARE = (
+    "A run directory, a checkpoint, a .pth or .safetensors file, an address (hf://, https://, gs://, s3://), or a name "
+    "like yolox_s."
+)
 _WHAT_TO_GIVE = "give a run directory, a checkpoint, a .pth or .safetensors file, or a name such as yolox_s"
 
 

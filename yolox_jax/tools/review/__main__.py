@@ -34,14 +34,10 @@ from yolox_jax.tools.review import labeling, sheet, suspicions, witnesses
 from yolox_jax.tools.review.labels import Labels, corrected, index_of, read_ticks
 from yolox_jax.tools.review.witnesses import Witnesses
 from yolox_jax.types import Source
+from yolox_jax.weights.load import WHAT_WEIGHTS_ARE
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The config whose labels are reviewed.", lock_config=True)
-_WEIGHTS = flags.DEFINE_string(
-    "weights",
-    None,
-    "A run directory, a checkpoint, a .pth or .safetensors file, an address (hf://, https://, gs://, s3://), or a name "
-    "like yolox_s.",
-)
+_WEIGHTS = flags.DEFINE_string("weights", None, WHAT_WEIGHTS_ARE)
 _SPLIT = flags.DEFINE_enum("split", "train", ["train", "val"], "The split to review.")
 _OUTPUT = flags.DEFINE_string("output", "review", "The folder of the results.")
 _MOST = flags.DEFINE_integer("most", 300, "The most suspicions on the sheet.", lower_bound=1)
