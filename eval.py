@@ -12,29 +12,23 @@ import json
 from pathlib import Path
 
 from absl import flags
-from ml_collections import ConfigDict, config_flags
+from ml_collections import config_flags
 
 from yolox_jax import storage
-from yolox_jax.cli import from_config
 from yolox_jax.cli.as_trained import as_trained
 from yolox_jax.cli.outputs import output_file, output_folder
 from yolox_jax.cli.same_weights import agreed
-from yolox_jax.cli.terminal import joined, print_progress, quiet_libraries, run_program
-from yolox_jax.data.sources.open import check_classes
-from yolox_jax.detection.anchors import check_size
+from yolox_jax.cli.terminal import joined, quiet_libraries, run_program
 from yolox_jax.errors import UserError
 from yolox_jax.evaluation import plots
 from yolox_jax.evaluation.diagnosis import diagnose
-from yolox_jax.evaluation.evaluate import EvalResult, check_metric, evaluate
+from yolox_jax.evaluation.evaluate import EvalResult
 from yolox_jax.evaluation.report import Evaluated, write_report
-from yolox_jax.inference.predict import make_predict
-from yolox_jax.mesh import check_batch_size, make_mesh, place, platform_of
-from yolox_jax.models.folding import fold_batch_norm
+from yolox_jax.run.evaluate import evaluate_weights
 from yolox_jax.training import compilation, hosts
 from yolox_jax.training.host_memory import keep_freed_memory
 from yolox_jax.types import Source
-from yolox_jax.weights import download
-from yolox_jax.weights.load import WHAT_WEIGHTS_ARE, FoundWeights, find_weights, identify, load_weights
+from yolox_jax.weights.load import WHAT_WEIGHTS_ARE, FoundWeights, find_weights, identify
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "The config of model and data set, such as configs/yolox_s.py.", lock_config=True
@@ -48,35 +42,6 @@ _PLOTS = flags.DEFINE_string(
 )
 _AGAINST = flags.DEFINE_string("against", None, "Other weights, with which the report of --plots compares the first.")
 _DETECTIONS = flags.DEFINE_string("detections", None, "A JSON file for all detections, in COCO's result format.")
-
-
-def run(config: ConfigDict, weights: FoundWeights) -> tuple[EvalResult, Source]:
-    """Evaluates the weights on the validation split of the config's data set. Returns the result and the split."""
-    download.local_file(weights.spec)  # a bucket that refuses is known before the data set is copied from one
-    mesh = make_mesh()
-    check_batch_size("eval.batch_size", config.eval.batch_size, mesh)
-    size_hw = check_size(config.input_size)
-    metric = check_metric(config.eval.metric)
-    source = from_config.open_source(config, "val")
-    check_classes(config.num_classes, source.class_names, source.class_names)
-
-    detect_config = from_config.detect_config(config)
-    model = from_config.model(config, len(source.class_names))
-    variables = load_weights(weights, config.model, source.class_names)
-    result = evaluate(
-        make_predict(model, mesh, detect_config, repeatable=True),
-        place(fold_batch_norm(model, variables, platform_of(mesh)), mesh),
-        source,
-        size_hw=size_hw,
-        # All tiles of an image are one batch.
-        batch_size=mesh.size if detect_config.tiling else config.eval.batch_size,
-        mesh=mesh,
-        metric=metric,
-        threads=config.data.threads,
-        tiling=detect_config.tiling,
-        progress=print_progress,
-    )
-    return result, source
 
 
 def main() -> None:
@@ -105,7 +70,7 @@ def main() -> None:
             runs: list[tuple[FoundWeights, EvalResult, Source]] = []
             files = output, detections
             for weights in both:
-                result, source = run(as_trained(_CONFIG.value, weights, given), weights)
+                result, source = evaluate_weights(as_trained(_CONFIG.value, weights, given), weights)
                 if writes:
                     report(result, weights, *files)
                 files = None, None  # those written are of the first weights

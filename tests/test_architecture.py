@@ -21,6 +21,7 @@ _LAYERS = (
     ("inference",),
     ("evaluation", "training"),
     ("cli",),
+    ("run",),
     ("tools",),
 )
 _LAYER_OF = {part: number for number, parts in enumerate(_LAYERS) for part in parts}
@@ -47,7 +48,7 @@ _FENCES = {
     "flatbuffers": ("yolox_jax/inference/export/",),
     "onnxruntime": ("yolox_jax/inference/export/",),
     "cv2": tuple(f"yolox_jax/{part}/" for part in ("data", "augment", "visualize", "inference", "tools")),
-    "ml_collections": ("configs/", "train.py", "eval.py", "yolox_jax/cli/", "yolox_jax/tools/"),
+    "ml_collections": ("configs/", "train.py", "eval.py", "yolox_jax/cli/", "yolox_jax/run/", "yolox_jax/tools/"),
 }
 
 

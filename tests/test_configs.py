@@ -5,11 +5,9 @@ import importlib
 import inspect
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import pytest
-from absl import flags
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict
 
 from configs import base, finetune, yolox_nano
 from tests.material import ROOT
@@ -17,6 +15,7 @@ from yolox_jax.cli import from_config
 from yolox_jax.detection import postprocess
 from yolox_jax.detection.anchors import check_size
 from yolox_jax.errors import UserError
+from yolox_jax.run.prepare import prepare
 from yolox_jax.training.open_directory import RunDirectory
 from yolox_jax.training.profiling import StepTrace
 from yolox_jax.training.run_log import RunLog
@@ -120,16 +119,9 @@ def test_an_input_size_that_training_never_uses_is_a_warning(caplog):
         from_config.multiscale(config, (416, 416), schedule)
 
 
-@pytest.fixture(scope="module")
-def train():
-    """train.py as a module, without its flags, which other programs define too."""
-    with mock.patch.object(config_flags, "DEFINE_config_file"), mock.patch.object(flags, "DEFINE_string"):
-        return importlib.import_module("train")
-
-
-def _build_everything(train, config: ConfigDict, workdir: Path) -> None:
+def _build_everything(config: ConfigDict, workdir: Path) -> None:
     """Everything that train.py builds from a config before its first step."""
-    train.prepare(config, RunDirectory(address=workdir, path=workdir))
+    prepare(config, RunDirectory(address=workdir, path=workdir))
     has_stalled({}, config.patience, 0)
     StepTrace(workdir, 0, config.profile)
     RunLog(workdir, total_steps=1, steps_per_epoch=1, batch_size=1, max_bad_steps=config.max_bad_steps, writes=False)
@@ -186,21 +178,21 @@ _NAMES_OF_THINGS = (
 )
 
 
-def test_a_correct_config_can_be_built(train, tmp_path):
-    _build_everything(train, _on_shapes(), tmp_path)
+def test_a_correct_config_can_be_built(tmp_path):
+    _build_everything(_on_shapes(), tmp_path)
 
 
 @pytest.mark.parametrize(("field", "value"), _WRONG)
-def test_a_wrong_value_is_an_error_that_names_its_field(train, tmp_path, field, value):
+def test_a_wrong_value_is_an_error_that_names_its_field(tmp_path, field, value):
     config = _on_shapes()
     config.update_from_flattened_dict({field: value})
     with pytest.raises(UserError, match=rf"config\.{field}\b"):
-        _build_everything(train, config, tmp_path)
+        _build_everything(config, tmp_path)
 
 
 @pytest.mark.parametrize("field", _NAMES_OF_THINGS)
-def test_an_unknown_name_is_an_error_that_repeats_it(train, tmp_path, field):
+def test_an_unknown_name_is_an_error_that_repeats_it(tmp_path, field):
     config = _on_shapes()
     config.update_from_flattened_dict({field: "unknown"})
     with pytest.raises(UserError, match=rf"{field.split('.')[-1]}\b.*'unknown'"):
-        _build_everything(train, config, tmp_path)
+        _build_everything(config, tmp_path)

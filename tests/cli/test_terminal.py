@@ -159,7 +159,7 @@ def broken(*args):
 program.plot, program.identify = broken, lambda weights: {{}}
 program.find_weights = lambda spec: program.FoundWeights(spec, None)
 result = EvalResult(ApResult({{"AP": 0.5}}, ()), [{{"score": 1}}], 1, None)
-program.as_trained, program.run = lambda *_: None, lambda *_: (result, None)
+program.as_trained, program.evaluate_weights = lambda *_: None, lambda *_: (result, None)
 outputs = ["--output=results.json", "--detections=found.json", "--plots=plots"]
 program.flags.FLAGS(["eval", "--config={programs.ROOT}/configs/quickstart.py", "--weights=x", *outputs])
 program.main()

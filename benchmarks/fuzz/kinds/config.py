@@ -12,6 +12,8 @@ from benchmarks.fuzz.change import Change, Judged, Kind
 from configs import quickstart
 from yolox_jax.cli import terminal
 from yolox_jax.cli.commands import ROOT
+from yolox_jax.run.loop import open_log
+from yolox_jax.run.prepare import prepare
 from yolox_jax.training.history import NEW
 from yolox_jax.training.open_directory import opened
 from yolox_jax.training.profiling import StepTrace
@@ -93,10 +95,10 @@ def read(folder: Path) -> dict[str, Any]:
     terminal.parse_flags(sys.argv)
     config = train._CONFIG.value
     with opened(folder / "run", config.resume) as directory:
-        run = train.prepare(config, directory)
+        run = prepare(config, directory)
         has_stalled({}, config.patience, 0)
         StepTrace(directory.path / "profile", 0, config.profile)
-        train._open_log(run, NEW).close()
+        open_log(run, NEW).close()
     return dict(_flat(config.to_dict()))
 
 

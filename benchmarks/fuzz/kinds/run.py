@@ -1,4 +1,4 @@
-"""A run of train.py with a small state: what it writes, and resuming from it, by train.py's own functions."""
+"""A run of train.py with a small state: what it writes, and resuming from it, by its own functions."""
 
 import contextlib
 import dataclasses
@@ -14,8 +14,11 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-import train
 from configs import quickstart
+from yolox_jax.run.loop import open_log, save
+from yolox_jax.run.prepare import Run, prepare
+from yolox_jax.run.train import restore
+from yolox_jax.training import state
 from yolox_jax.training.history import NEW
 from yolox_jax.training.open_directory import opened
 from yolox_jax.training.state import TrainState
@@ -48,12 +51,12 @@ def state_of(step: int) -> TrainState:
 
 def write(folder: Path) -> None:
     """Writes a run directory with two checkpoints, their APs and twenty steps of metrics."""
-    with _opened(folder) as run, contextlib.closing(train._open_log(run, NEW)) as log:
+    with _opened(folder) as run, contextlib.closing(open_log(run, NEW)) as log:
         session: Any = mock.Mock(log=log)
         for step in range(STEPS[-1]):
             log.write({"step": step, "loss": 2.0 - step / 16, "num_skipped": 0, "num_dropped_boxes": 0})
             if step + 1 in STEPS:
-                train._save(run, session, _placed(step + 1), step + 1)
+                save(run, session, _placed(step + 1), step + 1)
                 log.write({"step": step, "event": "evaluation", "AP": APS[step + 1]})
                 run.checkpoints.record_ap(step + 1, APS[step + 1])
         run.checkpoints.close()
@@ -66,22 +69,22 @@ def resume(folder: Path) -> Resumed:
     logging.getLogger("yolox_jax").addHandler(handler)
     with contextlib.redirect_stdout(shown), _opened(folder) as run:
         print(checkpoint.list_checkpoints(folder / WORKDIR, verify=True))
-        made = mock.patch.object(train.state, "create", lambda *_: state_of(0))
-        with made, mock.patch.object(train.state, "init_variables", lambda *_: state_of(0).ema):
-            state, past = train.restore(run)
-        train._open_log(run, past).close()
+        made = mock.patch.object(state, "create", lambda *_: state_of(0))
+        with made, mock.patch.object(state, "init_variables", lambda *_: state_of(0).ema):
+            newest, past = restore(run)
+        open_log(run, past).close()
         aps = dict(run.checkpoints.aps())
         run.checkpoints.close()
     logging.getLogger("yolox_jax").removeHandler(handler)
     print(shown.getvalue())
     lines = (folder / WORKDIR / "metrics.jsonl").read_text().splitlines()
-    return Resumed(past.num_steps, jax.device_get(state), [json.loads(line) for line in lines], aps, shown.getvalue())
+    return Resumed(past.num_steps, jax.device_get(newest), [json.loads(line) for line in lines], aps, shown.getvalue())
 
 
 @contextlib.contextmanager
-def _opened(folder: Path) -> Iterator[train.Run]:
+def _opened(folder: Path) -> Iterator[Run]:
     with opened(folder / WORKDIR, resume=True) as directory:
-        yield train.prepare(_config(), directory)
+        yield prepare(_config(), directory)
 
 
 def _config() -> ConfigDict:

@@ -1,0 +1,98 @@
+"""Trains a detector. train() is the table of contents: prepare, restore, compile ahead, loop, finish."""
+
+import functools
+
+import jax
+from ml_collections import ConfigDict
+
+from yolox_jax.cli import run_summary, same_weights
+from yolox_jax.data.sources import usable
+from yolox_jax.evaluation.evaluate import EvalResult
+from yolox_jax.inference import predict as prediction
+from yolox_jax.inference.predict import make_predict
+from yolox_jax.mesh import place, platform_of
+from yolox_jax.models import freezing, yolox
+from yolox_jax.models.folding import folded_shapes
+from yolox_jax.run.loop import lacks_evaluation, loop
+from yolox_jax.run.prepare import Run, prepare
+from yolox_jax.training import compilation, history, hosts, parallel, resume, state
+from yolox_jax.training.history import History
+from yolox_jax.training.interruption import sigterm_noted
+from yolox_jax.training.open_directory import RunDirectory
+from yolox_jax.training.state import TrainState
+from yolox_jax.training.step import train_step
+from yolox_jax.visualize import sheets
+from yolox_jax.weights import checkpoint
+from yolox_jax.weights.load import load_weights
+
+
+def train(config: ConfigDict, directory: RunDirectory) -> EvalResult:
+    """Trains as `config` says, resuming the run in `directory` if it holds one. Returns the last evaluation."""
+    run = prepare(config, directory)
+    train_state, past = restore(run)
+    programs = compile_ahead(run, train_state, past.num_steps)
+    result = loop(run, train_state, past, programs)
+    with sigterm_noted("the run is finished, and ends once its results are written"):
+        finish(run, result)
+    return result
+
+
+def restore(run: Run) -> tuple[TrainState, History]:
+    """Returns the newest checkpoint's state, or a new one, and the log of its steps; the loader starts after them."""
+    config, directory = run.config, run.directory
+    class_names = run.train_source.class_names
+    if config.init_from and checkpoint.find(directory.path) is None:
+        start = {"transfer": True, "seed": config.seed, "item": config.init_item}
+        variables = load_weights(same_weights.agreed(config.init_from), config.model, class_names, **start)
+    else:
+        variables = state.init_variables(run.model, config.seed)
+    freezing.frozen_mask(variables, run.step_config.freeze)  # reports a wrong pattern now, not while compiling
+    train_state = state.create(variables, run.optimizer, yolox.compute_dtype(config.dtype))
+    train_state = place(train_state, run.mesh, parallel.state_specs(train_state, run.mesh, config.parallel.shard_state))
+
+    def check(meta: checkpoint.Meta) -> None:
+        resume.check(meta, config.to_dict(), class_names, run.loader, run.schedule.total_steps, directory.address)
+
+    restored = run.checkpoints.restore_latest(train_state, check)
+    train_state, meta = (train_state, None) if restored is None else restored
+    if meta is not None:
+        run.loader.set_state(meta.data_state)
+        print(f"resuming from step {meta.step} of {directory.address}")
+    return train_state, history.resumed(directory.path, directory.address, meta, run.checkpoints)
+
+
+def compile_ahead(run: Run, train_state: TrainState, first_step: int) -> compilation.Programs:
+    """Prepares one program per image size and one for evaluation, to be compiled in order of first use by `loop`."""
+    config, mesh, total_steps = run.config, run.mesh, run.schedule.total_steps
+    sizes = [run.size_hw] if first_step < total_steps else []
+    if run.multiscale:
+        sizes = run.multiscale.first_uses(first_step, total_steps, run.size_hw, config.seed)
+    sources = run.train_source, run.val_source
+    shown = config, run.directory.address, mesh, train_state, sources, run.schedule, len(sizes), run.model.cpu_kernels
+    run_summary.print_start(*shown)
+    specs = parallel.state_specs(train_state, mesh, config.parallel.shard_state)
+    # Shapes only: the loop donates the arrays of the state while programs still compile.
+    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), train_state)
+
+    step = functools.partial(train_step, model=run.model, optimizer=run.optimizer, config=run.step_config)
+
+    def compile_step(size_hw: tuple[int, int]) -> parallel.StepFunction:
+        mapped = parallel.map_step(functools.partial(step, size_hw=size_hw), mesh, config.parallel.kind, specs)
+        return parallel.compile_step(mapped, like, run.loader.empty_batch(), mesh, run.model.cpu_kernels)
+
+    predict = make_predict(run.model, mesh, run.detect_config, repeatable=True)
+    folded = folded_shapes(run.model, like.ema, platform_of(mesh))
+    args = predict, folded, run.size_hw, config.eval.batch_size, run.model.cpu_kernels
+    evaluation: compilation.ByKey = {"predict": functools.partial(prediction.compile_predict, *args)}
+    steps: compilation.ByKey = {size: functools.partial(compile_step, size) for size in sizes}
+    evaluates_first = lacks_evaluation(run, first_step)
+    return compilation.Programs({**evaluation, **steps} if evaluates_first else {**steps, **evaluation})
+
+
+def finish(run: Run, result: EvalResult) -> None:
+    """Writes results.json and predictions.jpg, and repeats the warning that the data is mostly unusable."""
+    if hosts.is_primary():
+        result.write(run.directory.path / "results.json")
+        usable.warn_again(run.train_source)
+        sheet = sheets.predictions_sheet(run.val_source, result.detections)
+        sheets.write_picture(run.directory.path / "predictions.jpg", sheet)
