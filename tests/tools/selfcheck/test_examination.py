@@ -183,8 +183,19 @@ def test_a_tpu_that_the_plan_knows_has_its_prediction_beside_the_measurement(mon
     line = prediction.line("s", _Device("TPU v5 lite"), None, batch_size=16, images_per_s=500.0)
     assert line.status == "measured" and line.figures["topology"] == "v5e:1x1"
     # 16 images take 197 GFLOP, which is 1 ms of the chip's 197 TFLOP/s.
-    assert "v5e: at most 16000 images/s, bound by matrix units; 3% of it measured" in line.text
-    assert prediction.line("s", _Device("Tesla T4"), None, 16, 500.0).status == "skipped"
+    assert line.text == "v5e: at most 16000 images/s in 0.00 GB, bound by matrix units; 3% of it measured"
+    assert prediction.line("s", _Device("Quadro K620"), None, 16, 500.0).status == "skipped"
+
+
+def test_a_card_that_the_plan_knows_has_its_prediction_beside_the_measurement():
+    # One kernel reads and writes 320 MB, which takes 2 ms at the T4's 320 GB/s.
+    text = (
+        "ENTRY %main (x: f32[80000000]) -> f32[80000000] {\n  %x = f32[80000000]{0} parameter(0)\n"
+        "  %y = f32[80000000]{0} negate(%x)\n}\n"
+    )
+    line = prediction.line("s", _Device("Tesla T4"), SimpleNamespace(as_text=lambda: text), 8, 1000.0)
+    assert line.status == "measured" and line.figures["num_kernels"] == 1
+    assert line.text == "T4: at most 4000 images/s by 1 kernels, bound by HBM bandwidth; 25% of it measured"
 
 
 @pytest.mark.parametrize(
