@@ -15,6 +15,7 @@ from configs import finetune
 from tests import programs
 from tests.material import ROOT, golden_shapes, golden_state_dict
 from yolox_jax.data.sources.open import check_classes, open_split
+from yolox_jax.inference import pretrained
 from yolox_jax.weights.torch_writer import save_pth
 
 _TEXT = (ROOT / "docs" / "custom_data.md").read_text()
@@ -81,11 +82,14 @@ def test_every_command_of_the_page_works(reader):
     assert "6 steps of 4 images, 2 epochs" in printed
     assert "best F1" in printed
     assert "objects in 12 images: found" in printed
+    assert re.search(r"^AP \d\.\d{4}  the average of 2$", printed, flags=re.MULTILINE)
+    assert "soup.safetensors is written: give it to --weights" in printed
     assert "mine.onnx: YOLOX-nano at 64x64, 4 classes" in printed
     for name in ("doctor.jpg", "batch.jpg", "runs/finetune/predictions.jpg", "runs/finetune/plots/f1.png"):
         assert cv2.imread(str(reader / name)) is not None, name
     assert len(list((reader / "found").glob("*.jpg"))) == programs.NUM_IMAGES
     assert (reader / "mine.onnx").stat().st_size > 1e6
+    assert pretrained.load(str(reader / "soup.safetensors")).class_names == ("circle", "square", "triangle", "star")
 
 
 def test_the_arguments_for_each_format_open_both_splits(reader):

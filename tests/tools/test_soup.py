@@ -1,0 +1,108 @@
+"""Weights that are averaged: the mean, what is refused, and the program from two checkpoints to a file."""
+
+import re
+
+import jax
+import numpy as np
+import pytest
+
+from tests import small
+from tests.training import toy
+from yolox_jax.cli import from_config
+from yolox_jax.errors import UserError
+from yolox_jax.tools import soup
+from yolox_jax.training import optim, state
+from yolox_jax.training.checkpoints import Checkpoints
+from yolox_jax.weights.load import FoundWeights, load_weights
+
+_CLASSES = ("circle", "square", "triangle", "star")
+
+
+def _random(seed):
+    rng = np.random.default_rng(seed)
+    bn = {"mean": rng.normal(size=3).astype(np.float32), "var": np.ones(3, np.float32)}
+    return {"params": {"a": {"kernel": rng.normal(size=(2, 5)).astype(np.float32)}}, "batch_stats": {"a": {"bn": bn}}}
+
+
+def test_the_average_is_numpys_mean_in_float32():
+    each = [_random(seed) for seed in range(3)]
+    averaged = soup.average(each)
+    for found, *arrays in (
+        [v["params"]["a"]["kernel"] for v in (averaged, *each)],
+        [v["batch_stats"]["a"]["bn"]["mean"] for v in (averaged, *each)],
+    ):
+        assert found.dtype == np.float32
+        np.testing.assert_array_equal(found, np.stack(arrays).astype(np.float64).mean(axis=0).astype(np.float32))
+
+
+def test_only_a_batch_norm_with_equal_statistics_everywhere_was_frozen():
+    each = [_random(seed) for seed in range(3)]
+    assert soup.unchanged_statistics(each) == ()  # the variances alone are equal
+    for other in each[1:]:
+        other["batch_stats"]["a"]["bn"]["mean"] = each[0]["batch_stats"]["a"]["bn"]["mean"].copy()
+    assert soup.unchanged_statistics(each) == ("^a/bn/(mean|var)$",)
+
+
+def test_different_networks_are_one_message_that_names_each(monkeypatch):
+    networks = {"A": "nano", "B": "tiny"}
+    monkeypatch.setattr(soup, "find_weights", lambda spec: FoundWeights(spec, None, toy.meta(1, model=networks[spec])))
+    with pytest.raises(UserError, match="^--weights has different networks: A is a YOLOX-nano, B is a YOLOX-tiny: av"):
+        soup.find_all(["A", "B"], "soup.pth")
+    assert [found.spec for found in soup.find_all(["A", "A"], "soup.pth")] == ["A", "A"]
+
+
+@pytest.mark.parametrize(
+    ("specs", "output", "message"),
+    [
+        (["A"], "soup.pth", "--weights is A: give two or more, with commas between"),
+        (["A", "B"], "soup.onnx", "--output is soup.onnx: choose a name that ends in .safetensors or .pth"),
+        (["absent.pth", "B"], "soup.pth", "there is no file or folder absent.pth"),
+    ],
+)
+def test_a_request_that_cannot_be_met_is_one_message(specs, output, message):
+    with pytest.raises(UserError, match=f"^{re.escape(message)}"):
+        soup.find_all(specs, output)
+
+
+@pytest.fixture(scope="module")
+def request_of(tmp_path_factory):
+    """A config, and a function of (run, step, …) to checkpoints of `mine`, or of `other` with other classes."""
+    folder = tmp_path_factory.mktemp("soup")
+    config = small.get_config()
+    config.input_size, config.eval.batch_size = (64, 64), 8
+    config.data.shapes.update({"num_train": 19, "num_val": 8})
+    initial = state.init_variables(from_config.model(config, len(_CLASSES)), seed=0)
+    for run, names in (("mine", _CLASSES), ("other", ("ring", *_CLASSES[1:]))):
+        checkpoints = Checkpoints(folder / run)
+        for step in (1, 2):
+            meta = toy.meta(step, model="pico", config={"input_size": [64, 64], "optimizer": "sgd"}, class_names=names)
+            variables = jax.tree.map(lambda x, step=step: x + 0.01 * step, initial)
+            checkpoints.save(state.create(variables, optim.sgd(0.9, 0.0)), meta)
+        checkpoints.close()
+    return config, lambda *specs: soup.find_all([f"{folder}/{spec}" for spec in specs], "soup.pth")
+
+
+@pytest.mark.slow
+def test_the_soup_of_two_checkpoints_has_their_mean_and_its_own_statistics_and_the_aps_are_printed(request_of, capsys):
+    config, find = request_of
+    found = find("mine/checkpoints/1", "mine")
+    made = soup.make_soup(config, found, num_batches=2)
+    output = capsys.readouterr().out
+    names = re.findall(r"^AP \d\.\d{4}  (.*)$", output, flags=re.MULTILINE)
+    assert names == [found[0].spec, found[1].spec, "the average of 2"]
+    assert "BatchNorm statistics measured on 2/2 batches\n" in output  # 16 of 19 images
+    assert re.search(r"^[+-]0\.\d{4} against the best of them, [+-]0\.\d{4} against their mean$", output, re.MULTILINE)
+    mean = soup.average([load_weights(each, "pico", _CLASSES) for each in found])
+    jax.tree.map(np.testing.assert_array_equal, made.variables["params"], mean["params"])
+    first = [
+        each["batch_stats"]["backbone"]["backbone"]["stem"]["conv"]["bn"]["var"] for each in (made.variables, mean)
+    ]
+    assert np.abs(first[0] - first[1]).min() > 1  # those of images, not of initial weights
+    assert (made.name, made.class_names, made.size_hw) == ("pico", _CLASSES, (64, 64))
+
+
+@pytest.mark.slow
+def test_weights_of_other_classes_are_refused(request_of):
+    config, find = request_of
+    with pytest.raises(UserError, match="other/checkpoints/2 was trained on the 4 classes ring, square"):
+        soup.make_soup(config, find("mine", "other"), num_batches=1)

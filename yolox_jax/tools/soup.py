@@ -1,0 +1,173 @@
+"""Averages weights of one network, from several runs or several checkpoints of one:
+
+python -m yolox_jax.tools.soup --weights=RUN_A,RUN_B,RUN_C --config=configs/yolox_s.py --output=soup.safetensors
+
+EMA weights are averaged, and the BatchNorm statistics of the average are measured anew, on training images that are
+letterboxed and not augmented further. Prints the AP of each and of the average on the validation split. Network and
+input size are those of the first weights, as in eval.py.
+"""
+
+import functools
+import itertools
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import cast
+
+import jax
+import numpy as np
+from absl import flags
+from flax.traverse_util import flatten_dict
+from ml_collections import ConfigDict, config_flags
+
+from yolox_jax.cli import from_config
+from yolox_jax.cli.as_trained import as_trained
+from yolox_jax.cli.outputs import output_file
+from yolox_jax.cli.terminal import print_progress, quiet_libraries, run_program, user_errors
+from yolox_jax.data.eval_loader import eval_loader
+from yolox_jax.data.images import ImageConfig
+from yolox_jax.data.sources.open import check_classes
+from yolox_jax.data.views.selected import FractionSource
+from yolox_jax.detection.anchors import check_size
+from yolox_jax.errors import UserError
+from yolox_jax.evaluation.evaluate import check_metric, evaluate
+from yolox_jax.inference.export.formats import FORMATS, ExportConfig
+from yolox_jax.inference.predict import make_predict
+from yolox_jax.inference.pretrained import Pretrained
+from yolox_jax.mesh import check_batch_size, make_mesh, place, platform_of
+from yolox_jax.models import measured_statistics
+from yolox_jax.models.folding import fold_batch_norm
+from yolox_jax.models.yolox import YOLOX
+from yolox_jax.training import compilation
+from yolox_jax.types import Source
+from yolox_jax.weights.load import FoundWeights, find_weights, load_weights, read_about, read_official
+from yolox_jax.weights.official import Variables, variant_of
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "The config of model and data set.", lock_config=True)
+_WEIGHTS = flags.DEFINE_list(
+    "weights", None, "Two or more runs, checkpoints (RUN/checkpoints/STEP, RUN/best) or files, with commas between."
+)
+_OUTPUT = flags.DEFINE_string("output", "soup.safetensors", "The file to write: .safetensors or .pth.")
+_BATCHES = flags.DEFINE_integer(
+    "batches", 50, "Batches of config.eval.batch_size training images to measure statistics on.", lower_bound=1
+)
+_WRITERS = {FORMATS[name][0]: FORMATS[name][1] for name in ("safetensors", "pth")}  # by the file's ending
+_PREFETCH = 2  # batches
+
+
+def average(all_variables: Sequence[Variables]) -> Variables:
+    """Returns the mean of each parameter and statistic, summed in float64."""
+    return cast(Variables, jax.tree.map(lambda *each: np.mean(each, 0, np.float64).astype(np.float32), *all_variables))
+
+
+def unchanged_statistics(all_variables: Sequence[Variables]) -> tuple[str, ...]:
+    """Returns patterns of the BatchNorms whose statistics are the same in all weights: they were frozen in training."""
+    first, *others = (flatten_dict(each["batch_stats"], sep="/") for each in all_variables)
+    equal = {path for path, array in first.items() if all(np.array_equal(array, other[path]) for other in others)}
+    layers = [path.removesuffix("/mean") for path in equal if path.endswith("/mean")]
+    return tuple(f"^{layer}/(mean|var)$" for layer in sorted(layers) if f"{layer}/var" in equal)
+
+
+class Judge:
+    """Evaluates weights on the validation split of a config, all with one program."""
+
+    def __init__(self, config: ConfigDict, model: YOLOX, source: Source):
+        self._config, self._model, self._source = config, model, source
+        self._mesh = make_mesh()
+        check_batch_size("eval.batch_size", config.eval.batch_size, self._mesh)
+        self._metric = check_metric(config.eval.metric)
+        self._detect = from_config.detect_config(config)
+        self._predict = make_predict(model, self._mesh, self._detect, repeatable=True)
+
+    def ap(self, variables: Variables, name: str) -> float:
+        """Returns the AP of the weights, and prints it with their name."""
+        mesh, batch_size = self._mesh, self._config.eval.batch_size
+        result = evaluate(
+            self._predict,
+            place(fold_batch_norm(self._model, variables, platform_of(mesh)), mesh),
+            self._source,
+            size_hw=check_size(self._config.input_size),
+            batch_size=mesh.size if self._detect.tiling else batch_size,  # all tiles of an image are one batch
+            mesh=mesh,
+            metric=self._metric,
+            threads=self._config.data.threads,
+            tiling=self._detect.tiling,
+            progress=print_progress,
+        )
+        ap = result.ap.stats["AP"]
+        print(f"AP {ap:.4f}  {name}", flush=True)
+        return ap
+
+
+def find_all(specs: Sequence[str], output: str) -> list[FoundWeights]:
+    """Finds the weights, before anything large is read.
+
+    Raises:
+      UserError: they are fewer than two, cannot be found or are of different networks, or `output` cannot hold them.
+    """
+    if len(specs) < 2:
+        raise UserError(f"--weights is {', '.join(specs) or 'empty'}", "give two or more, with commas between")
+    if Path(output).suffix not in _WRITERS:
+        raise UserError(f"--output is {output}", f"choose a name that ends in {' or '.join(_WRITERS)}")
+    found = [find_weights(spec) for spec in specs]
+    names = [_network_of(each) for each in found]
+    if len(set(names)) > 1:
+        listed = ", ".join(f"{each.spec} is a YOLOX-{name}" for each, name in zip(found, names, strict=True))
+        raise UserError(f"--weights has different networks: {listed}", "average weights of one network")
+    return found
+
+
+def _network_of(weights: FoundWeights) -> str:
+    if weights.meta is not None:
+        return weights.meta.model
+    about = read_about(weights)
+    return variant_of(read_official(weights.spec)) if about is None else about.model
+
+
+def training_batches(config: ConfigDict, num_batches: int) -> tuple[Iterator[np.ndarray], int]:
+    """Returns batches of training images as evaluation letterboxes them, and their number: fewer in a small data set.
+
+    They are chosen at random, the same ones each time.
+    """
+    source = from_config.open_source(config, "train")
+    chosen = FractionSource(source, min(1.0, num_batches * config.eval.batch_size / len(source)))
+    batch = min(config.eval.batch_size, len(chosen))
+    size_hw = check_size(config.input_size)
+    batches = eval_loader(chosen, size_hw=size_hw, batch=batch, threads=config.data.threads, prefetch=_PREFETCH)
+    count = len(chosen) // batch  # what is left over is padded in the last batch, which is not used
+    return (cast(np.ndarray, each.images) for each in itertools.islice(batches, count)), count
+
+
+def make_soup(config: ConfigDict, found: Sequence[FoundWeights], num_batches: int) -> Pretrained:
+    """Averages the weights, prints the AP of each and of the average, and returns the average."""
+    source = from_config.open_source(config, "val")
+    check_classes(config.num_classes, source.class_names, source.class_names)
+    each = [load_weights(weights, config.model, source.class_names) for weights in found]
+    model = from_config.model(config, len(source.class_names))
+    judge = Judge(config, model, source)
+    batches, count = training_batches(config, num_batches)
+    aps = [judge.ap(variables, weights.spec) for variables, weights in zip(each, found, strict=True)]
+
+    progress = functools.partial(print_progress, num_all=count, what="BatchNorm statistics measured on", unit="batches")
+    keep = unchanged_statistics(each)
+    soup = measured_statistics.measure(model, average(each), batches, keep, progress)
+    ap = judge.ap(soup, f"the average of {len(each)}")
+    print(f"{ap - max(aps):+.4f} against the best of them, {ap - sum(aps) / len(aps):+.4f} against their mean")
+    reads = ImageConfig(sixteen_bit=config.data.sixteen_bit)
+    return Pretrained(config.model, model, soup, source.class_names, check_size(config.input_size), reads)
+
+
+def main() -> None:
+    quiet_libraries()
+    compilation.enable_compilation_cache()
+    with user_errors(), output_file(_OUTPUT.value) as output:
+        found = find_all(_WEIGHTS.value or [], _OUTPUT.value)
+        config = as_trained(_CONFIG.value, found[0], config_flags.get_override_values(flags.FLAGS["config"]))
+        soup = make_soup(config, found, _BATCHES.value)
+        path = cast(Path, output)
+        _WRITERS[path.suffix](path, soup, ExportConfig(soup.size_hw, batch=None, detect=None))
+        print(f"{_OUTPUT.value} is written: give it to --weights or config.init_from")
+
+
+if __name__ == "__main__":
+    flags.mark_flags_as_required(["config", "weights"])
+    run_program(main)
