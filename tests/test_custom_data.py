@@ -82,7 +82,10 @@ def test_every_command_of_the_page_works(reader):
     assert "6 steps of 4 images, 2 epochs" in printed
     assert "best F1" in printed
     assert "objects in 12 images: found" in printed
-    assert re.search(r"^AP \d\.\d{4}  the average of 2$", printed, flags=re.MULTILINE)
+    for how in ("averaged", "measured anew"):
+        ending = f"  the average of 2, BatchNorm statistics {how}$"
+        assert re.search(rf"^AP \d\.\d{{4}}{ending}", printed, flags=re.MULTILINE)
+    assert "measured BatchNorm on 1/1 batches\n" in printed
     assert "soup.safetensors is written: give it to --weights" in printed
     assert "mine.onnx: YOLOX-nano at 64x64, 4 classes" in printed
     for name in ("doctor.jpg", "batch.jpg", "runs/finetune/predictions.jpg", "runs/finetune/plots/f1.png"):

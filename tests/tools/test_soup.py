@@ -10,6 +10,9 @@ from tests import small
 from tests.training import toy
 from yolox_jax.cli import from_config
 from yolox_jax.errors import UserError
+from yolox_jax.evaluation.ap_result import ApResult
+from yolox_jax.evaluation.evaluate import EvalResult
+from yolox_jax.run.evaluate import Evaluator
 from yolox_jax.tools import soup
 from yolox_jax.training import optim, state
 from yolox_jax.training.checkpoints import Checkpoints
@@ -83,22 +86,33 @@ def request_of(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_the_soup_of_two_checkpoints_has_their_mean_and_its_own_statistics_and_the_aps_are_printed(request_of, capsys):
+@pytest.mark.parametrize("measured_is_better", [True, False])
+def test_the_better_form_of_the_average_is_taken_and_each_ap_is_printed(
+    request_of, monkeypatch, capsys, measured_is_better
+):
+    """The evaluations themselves are those of eval.py."""
     config, find = request_of
     found = find("mine/checkpoints/1", "mine")
+    aps, judged = iter([0.5, 0.3, 0.45, 0.55 if measured_is_better else 0.4]), []
+    monkeypatch.setattr(Evaluator, "__call__", lambda _, variables: judged.append(variables) or _with_ap(next(aps)))
     made = soup.make_soup(config, found, num_batches=2)
     output = capsys.readouterr().out
-    names = re.findall(r"^AP \d\.\d{4}  (.*)$", output, flags=re.MULTILINE)
-    assert names == [found[0].spec, found[1].spec, "the average of 2"]
-    assert "BatchNorm statistics measured on 2/2 batches\n" in output  # 16 of 19 images
-    assert re.search(r"^[+-]0\.\d{4} against the best of them, [+-]0\.\d{4} against their mean$", output, re.MULTILINE)
+    assert f"AP 0.5000  {found[0].spec}\nAP 0.3000  {found[1].spec}\nAP 0.4500  the average of 2, Batch" in output
+    assert "measured BatchNorm on 2/2 batches\n" in output  # 16 of 19 images
+    gain = "+0.0500 against the best, +0.1500" if measured_is_better else "-0.0500 against the best, +0.0500"
+    assert output.endswith(f"the average: {gain} against their mean\n")
     mean = soup.average([load_weights(each, "pico", _CLASSES) for each in found])
-    jax.tree.map(np.testing.assert_array_equal, made.variables["params"], mean["params"])
-    first = [
-        each["batch_stats"]["backbone"]["backbone"]["stem"]["conv"]["bn"]["var"] for each in (made.variables, mean)
-    ]
-    assert np.abs(first[0] - first[1]).min() > 1  # those of images, not of initial weights
+    jax.tree.map(np.testing.assert_array_equal, judged[2], mean)
+    measured = judged[3]
+    jax.tree.map(np.testing.assert_array_equal, measured["params"], mean["params"])
+    of_images, of_checkpoints = (each["batch_stats"]["backbone"]["backbone"]["stem"] for each in (measured, mean))
+    assert np.abs(of_images["conv"]["bn"]["var"] - of_checkpoints["conv"]["bn"]["var"]).min() > 1
+    assert made.variables is judged[3 if measured_is_better else 2]
     assert (made.name, made.class_names, made.size_hw) == ("pico", _CLASSES, (64, 64))
+
+
+def _with_ap(ap):
+    return EvalResult(ApResult({"AP": ap}, {}, ()), [], 8, None)
 
 
 @pytest.mark.slow

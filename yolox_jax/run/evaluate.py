@@ -13,32 +13,42 @@ from yolox_jax.models.folding import fold_batch_norm
 from yolox_jax.types import Source
 from yolox_jax.weights import download
 from yolox_jax.weights.load import FoundWeights, load_weights
+from yolox_jax.weights.official import Variables
+
+
+class Evaluator:
+    """Evaluates weights on the validation split of a config's data set, all of them with one compiled program."""
+
+    def __init__(self, config: ConfigDict):
+        self._mesh = make_mesh()
+        check_batch_size("eval.batch_size", config.eval.batch_size, self._mesh)
+        self.size_hw = check_size(config.input_size)
+        self._metric = check_metric(config.eval.metric)
+        self.source = from_config.open_source(config, "val")
+        check_classes(config.num_classes, self.source.class_names, self.source.class_names)
+        self._config, self._detect = config, from_config.detect_config(config)
+        self.model = from_config.model(config, len(self.source.class_names))
+        self._predict = make_predict(self.model, self._mesh, self._detect, repeatable=True)
+
+    def __call__(self, variables: Variables) -> EvalResult:
+        return evaluate(
+            self._predict,
+            place(fold_batch_norm(self.model, variables, platform_of(self._mesh)), self._mesh),
+            self.source,
+            size_hw=self.size_hw,
+            # All tiles of an image are one batch.
+            batch_size=self._mesh.size if self._detect.tiling else self._config.eval.batch_size,
+            mesh=self._mesh,
+            metric=self._metric,
+            threads=self._config.data.threads,
+            tiling=self._detect.tiling,
+            progress=print_progress,
+        )
 
 
 def evaluate_weights(config: ConfigDict, weights: FoundWeights) -> tuple[EvalResult, Source]:
     """Evaluates the weights on the validation split of the config's data set. Returns the result and the split."""
     download.local_file(weights.spec)  # a bucket that refuses is known before the data set is copied from one
-    mesh = make_mesh()
-    check_batch_size("eval.batch_size", config.eval.batch_size, mesh)
-    size_hw = check_size(config.input_size)
-    metric = check_metric(config.eval.metric)
-    source = from_config.open_source(config, "val")
-    check_classes(config.num_classes, source.class_names, source.class_names)
-
-    detect_config = from_config.detect_config(config)
-    model = from_config.model(config, len(source.class_names))
-    variables = load_weights(weights, config.model, source.class_names)
-    result = evaluate(
-        make_predict(model, mesh, detect_config, repeatable=True),
-        place(fold_batch_norm(model, variables, platform_of(mesh)), mesh),
-        source,
-        size_hw=size_hw,
-        # All tiles of an image are one batch.
-        batch_size=mesh.size if detect_config.tiling else config.eval.batch_size,
-        mesh=mesh,
-        metric=metric,
-        threads=config.data.threads,
-        tiling=detect_config.tiling,
-        progress=print_progress,
-    )
-    return result, source
+    evaluator = Evaluator(config)
+    variables = load_weights(weights, config.model, evaluator.source.class_names)
+    return evaluator(variables), evaluator.source

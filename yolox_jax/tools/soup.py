@@ -2,9 +2,9 @@
 
 python -m yolox_jax.tools.soup --weights=RUN_A,RUN_B,RUN_C --config=configs/yolox_s.py --output=soup.safetensors
 
-EMA weights are averaged, and the BatchNorm statistics of the average are measured anew, on training images that are
-letterboxed and not augmented further. Prints the AP of each and of the average on the validation split. Network and
-input size are those of the first weights, as in eval.py.
+Prints the AP of each and of the average of their EMA weights on the validation split: with the average of the BatchNorm
+statistics, and with statistics measured anew on training images that are letterboxed and not augmented further. Writes
+the better of the two. Network and input size are those of the first weights, as in eval.py.
 """
 
 import functools
@@ -25,20 +25,15 @@ from yolox_jax.cli.outputs import output_file
 from yolox_jax.cli.terminal import print_progress, quiet_libraries, run_program, user_errors
 from yolox_jax.data.eval_loader import eval_loader
 from yolox_jax.data.images import ImageConfig
-from yolox_jax.data.sources.open import check_classes
 from yolox_jax.data.views.selected import FractionSource
 from yolox_jax.detection.anchors import check_size
 from yolox_jax.errors import UserError
-from yolox_jax.evaluation.evaluate import check_metric, evaluate
 from yolox_jax.inference.export.formats import FORMATS, ExportConfig
-from yolox_jax.inference.predict import make_predict
 from yolox_jax.inference.pretrained import Pretrained
-from yolox_jax.mesh import check_batch_size, make_mesh, place, platform_of
 from yolox_jax.models import measured_statistics
-from yolox_jax.models.folding import fold_batch_norm
-from yolox_jax.models.yolox import YOLOX
+from yolox_jax.run.evaluate import Evaluator
 from yolox_jax.training import compilation
-from yolox_jax.types import Source
+from yolox_jax.weights import safetensors_file
 from yolox_jax.weights.load import FoundWeights, find_weights, load_weights, read_about, read_official
 from yolox_jax.weights.official import Variables, variant_of
 
@@ -48,7 +43,7 @@ _WEIGHTS = flags.DEFINE_list(
 )
 _OUTPUT = flags.DEFINE_string("output", "soup.safetensors", "The file to write: .safetensors or .pth.")
 _BATCHES = flags.DEFINE_integer(
-    "batches", 50, "Batches of config.eval.batch_size training images to measure statistics on.", lower_bound=1
+    "batches", 50, "Batches of config.eval.batch_size training images to measure statistics on; 0: do not.", 0
 )
 _WRITERS = {FORMATS[name][0]: FORMATS[name][1] for name in ("safetensors", "pth")}  # by the file's ending
 _PREFETCH = 2  # batches
@@ -67,37 +62,6 @@ def unchanged_statistics(all_variables: Sequence[Variables]) -> tuple[str, ...]:
     return tuple(f"^{layer}/(mean|var)$" for layer in sorted(layers) if f"{layer}/var" in equal)
 
 
-class Judge:
-    """Evaluates weights on the validation split of a config, all with one program."""
-
-    def __init__(self, config: ConfigDict, model: YOLOX, source: Source):
-        self._config, self._model, self._source = config, model, source
-        self._mesh = make_mesh()
-        check_batch_size("eval.batch_size", config.eval.batch_size, self._mesh)
-        self._metric = check_metric(config.eval.metric)
-        self._detect = from_config.detect_config(config)
-        self._predict = make_predict(model, self._mesh, self._detect, repeatable=True)
-
-    def ap(self, variables: Variables, name: str) -> float:
-        """Returns the AP of the weights, and prints it with their name."""
-        mesh, batch_size = self._mesh, self._config.eval.batch_size
-        result = evaluate(
-            self._predict,
-            place(fold_batch_norm(self._model, variables, platform_of(mesh)), mesh),
-            self._source,
-            size_hw=check_size(self._config.input_size),
-            batch_size=mesh.size if self._detect.tiling else batch_size,  # all tiles of an image are one batch
-            mesh=mesh,
-            metric=self._metric,
-            threads=self._config.data.threads,
-            tiling=self._detect.tiling,
-            progress=print_progress,
-        )
-        ap = result.ap.stats["AP"]
-        print(f"AP {ap:.4f}  {name}", flush=True)
-        return ap
-
-
 def find_all(specs: Sequence[str], output: str) -> list[FoundWeights]:
     """Finds the weights, before anything large is read.
 
@@ -108,6 +72,8 @@ def find_all(specs: Sequence[str], output: str) -> list[FoundWeights]:
         raise UserError(f"--weights is {', '.join(specs) or 'empty'}", "give two or more, with commas between")
     if Path(output).suffix not in _WRITERS:
         raise UserError(f"--output is {output}", f"choose a name that ends in {' or '.join(_WRITERS)}")
+    if Path(output).suffix == safetensors_file.ENDING:
+        safetensors_file.check_installed()
     found = [find_weights(spec) for spec in specs]
     names = [_network_of(each) for each in found]
     if len(set(names)) > 1:
@@ -138,22 +104,28 @@ def training_batches(config: ConfigDict, num_batches: int) -> tuple[Iterator[np.
 
 
 def make_soup(config: ConfigDict, found: Sequence[FoundWeights], num_batches: int) -> Pretrained:
-    """Averages the weights, prints the AP of each and of the average, and returns the average."""
-    source = from_config.open_source(config, "val")
-    check_classes(config.num_classes, source.class_names, source.class_names)
-    each = [load_weights(weights, config.model, source.class_names) for weights in found]
-    model = from_config.model(config, len(source.class_names))
-    judge = Judge(config, model, source)
-    batches, count = training_batches(config, num_batches)
-    aps = [judge.ap(variables, weights.spec) for variables, weights in zip(each, found, strict=True)]
+    """Averages the weights, prints the AP of each and of the average, and returns the better form of the average."""
+    evaluator = Evaluator(config)
+    model, class_names = evaluator.model, evaluator.source.class_names
+    each = [load_weights(weights, config.model, class_names) for weights in found]
 
-    progress = functools.partial(print_progress, num_all=count, what="BatchNorm statistics measured on", unit="batches")
-    keep = unchanged_statistics(each)
-    soup = measured_statistics.measure(model, average(each), batches, keep, progress)
-    ap = judge.ap(soup, f"the average of {len(each)}")
-    print(f"{ap - max(aps):+.4f} against the best of them, {ap - sum(aps) / len(aps):+.4f} against their mean")
+    def ap(variables: Variables, name: str) -> float:
+        value = float(evaluator(variables).ap.stats["AP"])
+        print(f"AP {value:.4f}  {name}", flush=True)
+        return value
+
+    aps = [ap(variables, weights.spec) for variables, weights in zip(each, found, strict=True)]
+    soup = average(each)
+    best = ap(soup, f"the average of {len(each)}, BatchNorm statistics averaged")
+    if num_batches:
+        batches, count = training_batches(config, num_batches)
+        progress = functools.partial(print_progress, num_all=count, what="measured BatchNorm on", unit="batches")
+        measured = measured_statistics.measure(model, soup, batches, unchanged_statistics(each), progress)
+        if (measured_ap := ap(measured, f"the average of {len(each)}, BatchNorm statistics measured anew")) > best:
+            soup, best = measured, measured_ap
+    print(f"the average: {best - max(aps):+.4f} against the best, {best - sum(aps) / len(aps):+.4f} against their mean")
     reads = ImageConfig(sixteen_bit=config.data.sixteen_bit)
-    return Pretrained(config.model, model, soup, source.class_names, check_size(config.input_size), reads)
+    return Pretrained(config.model, model, soup, class_names, evaluator.size_hw, reads)
 
 
 def main() -> None:

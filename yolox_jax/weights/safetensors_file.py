@@ -35,6 +35,11 @@ class About:
     sixteen_bit: str  # how images of 16 bits became those of training: config.data.sixteen_bit
 
 
+def check_installed() -> None:
+    """Raises a UserError if the package is missing: before the work whose result is to be saved."""
+    _library()
+
+
 def save(path: str | Path, state_dict: Mapping[str, np.ndarray], about: About) -> None:
     """Writes the file.
 
