@@ -5,6 +5,7 @@ Fields hold plain values; anything derived from them is computed once --config.f
 have names, which follow the file: --config=configs/yolox_s.py:release, or :large_batch.
 """
 
+import os
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -60,7 +61,8 @@ def _head_of_2025() -> ConfigDict:
     # Images of 16 bits: "full": 0..65535 becomes 0..255; "range": the levels of each image do, for 12 bits in 16.
     config.data.sixteen_bit = "full"
     config.data.mosaic_window = 256  # mosaic partners come from the last 256 images in shuffled order; 0: any image
-    config.data.threads = 2  # threads that decode and augment, per process
+    # Threads that decode and augment, per process. Beyond 16, worker processes gain more.
+    config.data.threads = min(os.cpu_count() or 1, 16)
     # Worker processes, each with as many threads and its own cache; 0: threads in the main process. Several workers
     # decode an image more than once: 1.9 times with two, 2.9 times with four.
     config.data.workers = 0
