@@ -12,14 +12,23 @@ from yolox_jax.evaluation.diagnosis import Diagnosis
 from yolox_jax.evaluation.error_kinds import KINDS
 
 _STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 76rem; padding: 0 1rem; color: #1a1d21; }
-h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2.2rem; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: .2rem .7rem; text-align: right; border-bottom: 1px solid #e3e6ea; }
-th:first-child, td:first-child, .text { text-align: left; } th { color: #5b6570; font-weight: 600; }
-td.bar { width: 12rem; text-align: left; } td.bar i { display: block; height: .7rem; background: #d9534f; }
-.up { color: #1a7f37; } .down { color: #c62828; } .runs { display: flex; flex-wrap: wrap; gap: 1rem; }
-figure { margin: 0; flex: 1 1 30rem; } figure img { width: 100%; } figcaption { color: #5b6570; }
+:root { color-scheme: light dark; --text: #1a1d21; --back: #fff; --soft: #5b6570; --line: #e3e6ea; --row: #f4f6f8;
+  --up: #1a7f37; --down: #c62828; --bar: #d9534f; }
+@media (prefers-color-scheme: dark) { :root { --text: #e9ebee; --back: #121417; --soft: #9aa4af; --line: #2c333a;
+  --row: #1b1f24; --up: #57c77a; --down: #ff8a80; } }
+body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 84rem; padding: 0 1rem; color: var(--text);
+  background: var(--back); }
+h1 { font-size: 1.5rem; overflow-wrap: anywhere; } h2 { font-size: 1.15rem; margin-top: 2.2rem; }
+p, figcaption { color: var(--soft); }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; display: block; overflow-x: auto; }
+th, td { padding: .2rem .7rem; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; }
+th:first-child, td:first-child, .text { text-align: left; } th { color: var(--soft); font-weight: 600; }
+tr:hover td { background: var(--row); }
+td.bar { min-width: 6rem; }
+td.bar i { display: block; height: .7rem; background: var(--bar); border-radius: 2px; }
+.up { color: var(--up); } .down { color: var(--down); } .runs { display: flex; flex-wrap: wrap; gap: 1rem; }
+.summary { display: flex; flex-wrap: wrap; gap: 0 2.5rem; } .summary > div { min-width: 0; }
+figure { margin: 0; flex: 1 1 30rem; min-width: 0; } figure img { width: 100%; border-radius: 6px; }
 """.strip()
 _PICTURES = {
     "precision_recall.png": "Precision and recall",
@@ -53,16 +62,18 @@ def write_report(path: Path, run: Evaluated, against: Evaluated | None = None) -
     parts = [
         f"<h1>{html.escape(title)}</h1>",
         f"<p>{run.num_images} images, {len(run.diagnosis.class_names)} classes. {_UNITS}</p>",
-        "<h2>Average precision</h2>",
+        '<div class="summary"><div><h2>Average precision</h2>',
         _stats(runs),
-        "<h2>Kinds of mistakes</h2>",
-        *(_errors(each, named=len(runs) > 1) for each in runs),
+        "</div><div><h2>Kinds of mistakes</h2>",
+        _errors(runs),
+        "</div></div>",
         "<h2>Classes</h2>",
         _classes(runs),
         *(_figures(runs, name, title) for name, title in _PICTURES.items()),
     ]
     page = (
         f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<style>\n{_STYLE}\n</style></head>\n<body>\n" + "\n".join(parts) + "\n</body></html>\n"
     )
     storage.write_bytes(path, page.encode("utf-8", "backslashreplace"))
@@ -75,22 +86,26 @@ def _stats(runs: Sequence[Evaluated]) -> str:
     return _table(header, rows)
 
 
-def _errors(run: Evaluated, named: bool) -> str:
-    kinds = run.diagnosis.errors()
-    most = max([0.001, *(kind.lost_ap50 for kind in kinds)])
-    rows = [
-        [
-            kind.name,
-            _Text(KINDS[kind.name]),
-            str(kind.count),
-            _percent(kind.lost_ap50),
-            _Html(f'<td class="bar"><i style="width:{100 * max(kind.lost_ap50, 0) / most:.0f}%"></i></td>'),
+def _errors(runs: Sequence[Evaluated]) -> str:
+    kinds_of = [run.diagnosis.errors() for run in runs]
+    most = max([0.001, *(kind.lost_ap50 for kinds in kinds_of for kind in kinds)])  # one scale, to compare runs
+    parts = []
+    for run, kinds in zip(runs, kinds_of, strict=True):
+        rows = [
+            [
+                kind.name,
+                _Text(KINDS[kind.name]),
+                str(kind.count),
+                _percent(kind.lost_ap50),
+                _Html(f'<td class="bar"><i style="width:{100 * max(kind.lost_ap50, 0) / most:.0f}%"></i></td>'),
+            ]
+            for kind in kinds
         ]
-        for kind in kinds
-    ]
-    threshold = f"The number is that above the best score threshold, {run.diagnosis.best.threshold:.3f}."
-    about = f"<p>{f'{html.escape(run.name)}. ' if named else ''}{threshold}</p>"
-    return about + _table(["", _Text("what it is"), "number", "AP50 lost", ""], rows)
+        named = f"{html.escape(run.name)}. " if len(runs) > 1 else ""
+        threshold = f"The number is that above the best score threshold, {run.diagnosis.best.threshold:.3f}."
+        parts.append(f"<p>{named}{threshold}</p>")
+        parts.append(_table(["", _Text("what it is"), "number", "AP50 lost", ""], rows))
+    return "\n".join(parts)
 
 
 def _classes(runs: Sequence[Evaluated]) -> str:
@@ -153,7 +168,8 @@ def _compared(values: Sequence[float]) -> list[str]:
         return [*cells, "-"]
     difference = values[0] - values[1]
     direction = "up" if difference >= 0.0005 else "down" if difference <= -0.0005 else ""
-    return [*cells, _Html(f'<td class="{direction}">{100 * difference:+.1f}</td>')]
+    shown = f"{100 * difference:+.1f}" if direction else "0.0"
+    return [*cells, _Html(f'<td class="{direction}">{shown}</td>')]
 
 
 def _percent(value: float | None) -> str:
