@@ -7,6 +7,7 @@ import jax
 import pytest
 
 from tests import programs
+from tests.browser import browser  # noqa: F401  # a fixture
 from tests.material import ROOT
 from tests.storage_servers import gs_bucket, gs_server, s3_bucket, s3_server  # noqa: F401  # fixtures
 
