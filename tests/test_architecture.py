@@ -58,6 +58,7 @@ def _files(*patterns: str) -> list[str]:
 
 _SOURCES = _files("*.py", "configs/*.py", "yolox_jax/**/*.py")
 _ALL_CODE = [*_SOURCES, *_files("tests/**/*.py", "benchmarks/**/*.py")]
+_PAGES = _files("yolox_jax/**/*.js", "yolox_jax/**/*.css")
 _SETTINGS = _files("*.toml", "*.yml", "*.yaml", ".*.yaml", ".github/**/*.yml")
 _MOST_LINES, _MOST_COLUMNS = 350, 120
 _MOST_LINES_OF_A_FUNCTION = 60  # besides its docstring
@@ -127,12 +128,12 @@ def test_no_file_has_a_name_that_fits_anything():
     assert not names & {"utils", "util", "common", "helpers", "misc"}
 
 
-@pytest.mark.parametrize("file", _ALL_CODE)
+@pytest.mark.parametrize("file", [*_ALL_CODE, *_PAGES])
 def test_a_file_has_350_lines_at_most(file):
     assert len((ROOT / file).read_text().splitlines()) <= _MOST_LINES
 
 
-@pytest.mark.parametrize("file", [*_ALL_CODE, *_SETTINGS])
+@pytest.mark.parametrize("file", [*_ALL_CODE, *_PAGES, *_SETTINGS])
 def test_a_line_has_120_columns_at_most(file):  # those of the documents are in tests/test_docs.py
     lines = enumerate((ROOT / file).read_text().splitlines(), start=1)
     assert [(number, line) for number, line in lines if len(line) > _MOST_COLUMNS] == []

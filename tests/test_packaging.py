@@ -18,6 +18,7 @@ import yolox_jax
 from tests.material import ROOT
 from yolox_jax.cli import commands
 from yolox_jax.errors import NotFoundError, UserError
+from yolox_jax.inference.export import web_page
 
 _BUILT_FROM = ("pyproject.toml", "README.md", "LICENSE", "requirements.txt", "train.py", "eval.py")
 _FOLDERS = ("yolox_jax", "configs", "tests")
@@ -56,6 +57,8 @@ def test_a_wheel_has_the_package_its_programs_and_configs_and_no_other_module(si
     assert installed == package | configs | {"yolox_jax/programs/train.py", "yolox_jax/programs/eval.py"}
     assert (site / "yolox_jax" / "py.typed").is_file()
     assert (site / "yolox_jax" / "tools" / "selfcheck" / "reference.npz").is_file()
+    pages = [path.relative_to(ROOT) for path in (*web_page.PAGE.iterdir(), ROOT / "yolox_jax/tools/review/sheet.html")]
+    assert len(pages) > 9 and all((site / path).read_bytes() == (ROOT / path).read_bytes() for path in pages)
     for name in ("train.py", "eval.py"):
         assert (site / "yolox_jax" / "programs" / name).read_bytes() == (ROOT / name).read_bytes()
 

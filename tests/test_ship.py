@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 
 from tests import programs
+from tests.browser import npm_registry
 from tests.inference.white_pixels import CLASS_NAMES, WhitePixels, white_box
 from tests.material import ROOT, golden_shapes, golden_state_dict
 from yolox_jax.errors import UserError
 from yolox_jax.inference import pretrained
 from yolox_jax.inference.detector import Detector
-from yolox_jax.inference.export import model_card, runtimes
+from yolox_jax.inference.export import model_card, runtimes, web_page
 from yolox_jax.weights import safetensors_file
 from yolox_jax.weights.safetensors_file import About
 
@@ -35,22 +36,46 @@ def _blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", _TEXT, flags=re.MULTILINE | re.DOTALL)
 
 
-@pytest.mark.slow
-def test_every_command_of_the_page_works(tmp_path, monkeypatch):
-    """The run is a file of random weights at 64x64: `runs/mine/best` is a link to it."""
-    pytest.importorskip("ai_edge_litert")
-    weights = tmp_path / "weights.safetensors"
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """A file of random weights at 64x64, in place of the page's `runs/mine/best`."""
+    path = tmp_path_factory.mktemp("weights") / "weights.safetensors"
     state_dict = golden_state_dict(golden_shapes("nano"))
-    safetensors_file.save(weights, state_dict, About("nano", tuple(f"kind {k}" for k in range(80)), (64, 64), "full"))
-    (tmp_path / "photos").mkdir()
-    cv2.imwrite(str(tmp_path / "photos" / "a.png"), white_box(64, 64, (8, 8, 24, 24)))
+    safetensors_file.save(path, state_dict, About("nano", tuple(f"kind {k}" for k in range(80)), (64, 64), "full"))
+    return path
+
+
+def _run_commands(weights, folder, is_chosen) -> str:
+    """Runs the commands of the page that `is_chosen` chooses, in order. Returns what they print."""
     printed = []
     lines = "".join(_blocks("sh")).replace("\\\n", " ").splitlines()
-    for python, dash_m, program, *arguments in map(shlex.split, lines):
+    for python, dash_m, program, *arguments in map(shlex.split, filter(is_chosen, lines)):
         assert (python, dash_m) == ("python", "-m")
         arguments = [f"--weights={weights}" if each.startswith("--weights=") else each for each in arguments]
-        printed.append(programs.run(f"-m {program}", arguments, tmp_path, 0).stdout)
-    text = "".join(printed)
+        printed.append(programs.run(f"-m {program}", arguments, folder, 0).stdout)
+    return "".join(printed)
+
+
+def _needs_npm(command: str) -> bool:
+    return "mine_web" in command
+
+
+@pytest.mark.slow
+def test_the_commands_for_a_browser_work(weights, tmp_path, monkeypatch):
+    with npm_registry("onnxruntime-web", web_page.VERSION) as address:
+        monkeypatch.setenv("npm_config_registry", address)
+        monkeypatch.setenv("YOLOX_JAX_HOME", str(tmp_path / "home"))
+        text = _run_commands(weights, tmp_path, _needs_npm)
+    assert "mine_web: YOLOX-nano at 64x64, 80 classes, " in text
+    assert "in 3 test images; largest difference of boxes" in text
+
+
+@pytest.mark.slow
+def test_every_other_command_of_the_page_works(weights, tmp_path, monkeypatch):
+    pytest.importorskip("ai_edge_litert")
+    (tmp_path / "photos").mkdir()
+    cv2.imwrite(str(tmp_path / "photos" / "a.png"), white_box(64, 64, (8, 8, 24, 24)))
+    text = _run_commands(weights, tmp_path, lambda command: not _needs_npm(command))
     assert "mine.onnx: YOLOX-nano at 64x64, 80 classes" in text and "mine/README.md: model card" in text
     assert len(re.findall(r"in 3 test images; largest difference of boxes", text)) == 3
     certified, _ = runtimes.open_exported(tmp_path / "mine.onnx")  # the last one, of the photographs

@@ -4,11 +4,13 @@ stablehlo  images to detections, for CPU, CUDA and TPU. `Detector.from_pretraine
            JAX alone, jax.export.deserialize reads its member program.stablehlo
 onnx       images to detections as an ONNX graph; with --raw the network alone, as the official exporter writes it
 litert     images to boxes and scores, for LiteRT (TFLite) on phones and boards; NMS is left to the app
+web        a folder with a page that detects in the browser, for any web server: python -m http.server shows it
 pth        the weights alone in the official layout, for the official TensorRT, OpenVINO and ncnn tools
 safetensors  the same, with class names and input size in the file
 
-ONNX, StableHLO and LiteRT files carry a certificate: test images and what the weights detect in them. --verify=FILE
-runs a file with its own runtime on them, prints the largest differences, and exits with 1 if they exceed the bound.
+ONNX, StableHLO and LiteRT files, and the model of a page, carry a certificate: test images and what the weights detect
+in them. --verify=FILE, or the folder of a page, runs it with its own runtime on them, prints the largest differences,
+and exits with 1 if they exceed the bound.
 --card=README.md writes a model card beside weights, from the run's results.json.
 """
 
@@ -23,11 +25,11 @@ from absl import app, flags
 
 from yolox_jax import storage
 from yolox_jax.cli.input_size import parse_size
-from yolox_jax.cli.outputs import output_file
+from yolox_jax.cli.outputs import output_file, output_folder
 from yolox_jax.cli.terminal import parse_flags, quiet_libraries, user_errors
 from yolox_jax.errors import UserError
 from yolox_jax.inference import pretrained
-from yolox_jax.inference.export import certificate, model_card, runtimes
+from yolox_jax.inference.export import certificate, model_card, runtimes, web_page
 from yolox_jax.inference.export.certificate import Certificate
 from yolox_jax.inference.export.formats import FORMATS, ExportConfig
 from yolox_jax.inference.predict import DetectConfig, of_one_image
@@ -42,7 +44,7 @@ _log = logging.getLogger("yolox_jax.inference")
 _WEIGHTS = flags.DEFINE_string("weights", None, WHAT_WEIGHTS_ARE)
 _FORMAT = flags.DEFINE_enum("format", None, list(FORMATS), "The format to write.")
 _OUTPUT = flags.DEFINE_string(
-    "output", None, "The file to write; by default yolox_<model> and the ending of the format."
+    "output", None, "The file to write, for web the folder; by default yolox_<model> and the ending of the format."
 )
 _SIZE = flags.DEFINE_list(
     "size", None, "The input size as height,width, or one number for both; by default that of training."
@@ -72,7 +74,7 @@ _DETECTION: tuple[flags.FlagHolder, ...] = (_CONF, _IOU, _MAX_DETECTIONS, _MULTI
 _CERTIFIED = (_CERTIFICATE, _IMAGES)
 _NETWORK = (_SIZE, _BATCH, *_DETECTION, _DTYPE, _RAW, _INPUT_DTYPE)
 _WRITING = (_WEIGHTS, _FORMAT, _OUTPUT, *_NETWORK, *_CERTIFIED, _CARD)
-_CERTIFIED_FORMATS = ("onnx", "stablehlo", "litert")
+_CERTIFIED_FORMATS = ("onnx", "stablehlo", "litert", "web")
 _WEIGHTS_ALONE = ("pth", "safetensors")
 
 
@@ -84,6 +86,7 @@ def _check_flags() -> None:
         "--format=pth": (*_NETWORK, *_CERTIFIED),
         "--format=safetensors": (*_NETWORK, *_CERTIFIED),
         "--format=onnx": (_MULTI_LABEL, _TTA, _SLICES, _OVERLAP, _DTYPE, _INPUT_DTYPE, _CARD),
+        "--format=web": (_BATCH, _MULTI_LABEL, _TTA, _SLICES, _OVERLAP, _DTYPE, _RAW, _INPUT_DTYPE, _CARD),
         "--format=stablehlo": (_INPUT_DTYPE, _CARD),
         "--format=litert": (*_DETECTION, _DTYPE, _RAW, _CARD),
         "--raw": _DETECTION if _RAW.value else (),
@@ -110,7 +113,8 @@ def main(argv: list[str]) -> None:
         if _VERIFY.value is not None:
             return _verify(_VERIFY.value)
         ending, _ = FORMATS[str(_FORMAT.value)]
-        with output_file(_OUTPUT.value or f"yolox{ending}") as output, output_file(_CARD.value) as card:
+        opened = output_folder if _FORMAT.value == "web" else output_file
+        with opened(_OUTPUT.value or f"yolox{ending}") as output, output_file(_CARD.value) as card:
             _export(cast(Path, output), card)
 
 
@@ -135,12 +139,16 @@ def _export(output: Path, card: Path | None) -> None:
     size_hw = loaded.size_hw if _SIZE.value is None else parse_size(_SIZE.value)
     ending, write = FORMATS[str(_FORMAT.value)]
     path = output if _OUTPUT.value else output.with_name(f"yolox_{loaded.name}{ending}")
+    if _FORMAT.value == "web":
+        web_page.prepare(path)
+        detect = dataclasses.replace(detect, conf=min(detect.conf, web_page.LEAST_CONF))
     is_weights_alone = _FORMAT.value in _WEIGHTS_ALONE
     is_certified = _CERTIFICATE.value and _FORMAT.value in _CERTIFIED_FORMATS
     certified = _certify(loaded, size_hw, detect) if is_certified else None
     raw_or_not = None if _RAW.value else detect
-    write(path, loaded, ExportConfig(size_hw, _BATCH.value, raw_or_not, _INPUT_DTYPE.value, certified))
-    size = f"{path.stat().st_size / 1e6:.1f} MB"
+    write(path, loaded, ExportConfig(size_hw, _BATCH.value, raw_or_not, _INPUT_DTYPE.value, certified, _CONF.value))
+    files = [each for each in (path, *path.glob("*")) if each.is_file()]  # one, or those of a folder
+    size = f"{sum(each.stat().st_size for each in files) / 1e6:.1f} MB"
     network = f"YOLOX-{loaded.name}" if is_weights_alone else loaded.describe(size_hw)
     print(f"{_OUTPUT.value or path}: {network}, {len(loaded.class_names)} classes, {size}")
     if card is not None:

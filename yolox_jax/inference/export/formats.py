@@ -8,12 +8,12 @@ from pathlib import Path
 
 from yolox_jax import storage
 from yolox_jax.errors import UserError
-from yolox_jax.inference.export import stablehlo
+from yolox_jax.inference.export import stablehlo, web_page
 from yolox_jax.inference.export.certificate import Certificate
 from yolox_jax.inference.export.exported_file import ENDING
 from yolox_jax.inference.export.runtimes import CERTIFICATE
 from yolox_jax.inference.predict import DetectConfig, predict_images
-from yolox_jax.inference.pretrained import Pretrained
+from yolox_jax.inference.pretrained import DETECTOR_CONFIG, Pretrained
 from yolox_jax.models.folding import fold_batch_norm
 from yolox_jax.weights import official, safetensors_file
 from yolox_jax.weights.safetensors_file import About
@@ -29,6 +29,7 @@ class ExportConfig:
     detect: DetectConfig | None  # None exports the network without decoding and NMS, for ONNX only
     input_dtype: str = "uint8"  # of the images, or "float32"; for LiteRT only
     certificate: Certificate | None = None  # goes into the file, for tools/export --verify
+    first_conf: float = DETECTOR_CONFIG.conf  # web: the threshold that the page begins with
 
 
 def _write_stablehlo(path: Path, loaded: Pretrained, config: ExportConfig) -> None:
@@ -43,21 +44,35 @@ def _write_stablehlo(path: Path, loaded: Pretrained, config: ExportConfig) -> No
 
 
 def _write_onnx(path: Path, loaded: Pretrained, config: ExportConfig) -> None:
+    storage.write_bytes(path, _onnx_model("onnx", loaded, config))
+
+
+def _write_web(path: Path, loaded: Pretrained, config: ExportConfig) -> None:
+    if config.detect is None:
+        raise UserError("--raw was given with --format=web", "leave --raw out, or choose --format=onnx")
+    title = loaded.describe(config.size_hw)
+    about = web_page.about_model(title, config.size_hw, config.first_conf, config.detect.conf)
+    web_page.write(path, _onnx_model("web", loaded, dataclasses.replace(config, batch=1), **about))
+
+
+def _onnx_model(name: str, loaded: Pretrained, config: ExportConfig, **metadata: str) -> bytes:
     try:
         import onnx
 
         from yolox_jax.inference.export import onnx_file
     except ImportError as error:
-        raise UserError(f"--format=onnx needs the package onnx ({error})", "pip install 'onnx>=1.17'") from error
+        raise UserError(f"--format={name} needs the package onnx ({error})", "pip install 'onnx>=1.17'") from error
     if config.detect is None:
         model = onnx_file.raw_model(loaded, config.size_hw, config.batch)
     else:
         model = onnx_file.detecting_model(loaded, config.size_hw, config.batch, config.detect)
     if config.certificate is not None:
-        onnx_file.add_metadata(model, CERTIFICATE, config.certificate.to_json())
+        metadata[CERTIFICATE] = config.certificate.to_json()
+    for key, text in metadata.items():
+        onnx_file.add_metadata(model, key, text)
     file = io.BytesIO()
     onnx.save(model, file)
-    storage.write_bytes(path, file.getvalue())
+    return file.getvalue()
 
 
 def _write_litert(path: Path, loaded: Pretrained, config: ExportConfig) -> None:
@@ -86,6 +101,7 @@ FORMATS: dict[str, tuple[str, Writer]] = {  # name: file extension, writer
     "stablehlo": (ENDING, _write_stablehlo),
     "onnx": (".onnx", _write_onnx),
     "litert": (".tflite", _write_litert),
+    "web": ("_web", _write_web),  # a folder
     "pth": (".pth", _write_pth),
     "safetensors": (safetensors_file.ENDING, _write_safetensors),
 }

@@ -13,7 +13,7 @@ import numpy as np
 from yolox_jax import boxes
 from yolox_jax.detection.anchors import decode, make_anchors
 from yolox_jax.errors import UserError
-from yolox_jax.inference.export import certificate, exported_file, stablehlo
+from yolox_jax.inference.export import certificate, exported_file, stablehlo, web_page
 from yolox_jax.inference.export.certificate import Certificate, Run
 from yolox_jax.inference.predict import DetectConfig, of_one_image
 from yolox_jax.types import Detections
@@ -23,15 +23,20 @@ _ONNX_PROVIDERS = ("CUDAExecutionProvider", "CPUExecutionProvider")
 
 
 def open_exported(path: str | Path) -> tuple[Certificate, Run]:
-    """Opens a file. Returns its certificate, and the file as a function.
+    """Opens a file, or the model of a web page's folder. Returns its certificate, and the file as a function.
 
     Raises:
       UserError: the file cannot be read, has no certificate, or its runtime is not installed.
     """
+    if web_page.is_page(path):
+        path = Path(path) / web_page.MODEL
     name = str(path)
     ending = exported_file.ENDING if exported_file.is_exported(path) else next(filter(name.endswith, _OPENERS), None)
     if ending is None:
-        raise UserError(f"{path} is not an exported file that can be run", f"give one of {', '.join(_OPENERS)}")
+        raise UserError(
+            f"{path} is not an exported file that can be run",
+            f"give one of {', '.join(_OPENERS)}, or the folder of a page",
+        )
     if not Path(path).is_file():
         raise UserError(f"there is no file {path}", "check the path")
     return _OPENERS[ending](path)

@@ -1,0 +1,289 @@
+"""The folder that --format=web writes, and its page in Chromium: it finds what Detector finds."""
+
+import base64
+import io
+import json
+import tarfile
+
+import cv2
+import numpy as np
+import pytest
+
+from tests.browser import npm_registry, serve
+from tests.material import material
+from yolox_jax.augment import geometry
+from yolox_jax.errors import UserError
+from yolox_jax.inference import pretrained
+from yolox_jax.inference.detector import Detector
+from yolox_jax.inference.export import certificate, runtimes, web_page
+from yolox_jax.inference.export.formats import FORMATS, ExportConfig
+from yolox_jax.inference.predict import of_one_image
+from yolox_jax.visualize.drawing import class_colour
+from yolox_jax.weights import safetensors_file, torch_file
+from yolox_jax.weights.download import DownloadError, sha256
+from yolox_jax.weights.safetensors_file import About
+
+_OWN = {0: "Mensch", 56: "Stuhl", 72: "Kühlschrank"}  # classes of COCO that the second model keeps, and its names
+_PAGE = sorted(path.name for path in (web_page.PAGE).iterdir())
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """A registry with a small package in place of onnxruntime-web."""
+    folder = tmp_path / "registry" / "onnxruntime-web" / "-"
+    folder.mkdir(parents=True)
+    path = folder / f"onnxruntime-web-{web_page.VERSION}.tgz"
+    with tarfile.open(path, "w:gz") as archive:
+        for name in web_page.RUNTIME:
+            entry = tarfile.TarInfo(f"package/dist/{name}")
+            entry.size = len(name)
+            archive.addfile(entry, io.BytesIO(name.encode()))
+    monkeypatch.setattr(web_page, "SHA256", sha256(path))
+    monkeypatch.setenv("YOLOX_JAX_HOME", str(tmp_path / "home"))
+    with serve(tmp_path / "registry") as address:
+        monkeypatch.setenv("npm_config_registry", f"{address}/")
+        yield path
+
+
+def _write(folder, model=b"a model"):
+    web_page.prepare(folder, log=lambda text: None)
+    web_page.write(folder, model, log=lambda text: None)
+
+
+def test_the_folder_has_page_runtime_and_model_and_can_be_written_again(package, tmp_path):
+    _write(tmp_path / "web")
+    assert sorted(path.name for path in (tmp_path / "web").iterdir()) == sorted(
+        [*_PAGE, *web_page.RUNTIME, web_page.MODEL]
+    )
+    package.unlink()  # it is in the cache folder now
+    _write(tmp_path / "web", b"another model")
+    assert (tmp_path / "web" / web_page.MODEL).read_bytes() == b"another model"
+    assert (tmp_path / "web" / web_page.RUNTIME[0]).read_text() == web_page.RUNTIME[0]
+
+
+def test_a_folder_with_other_files_is_left_alone(package, tmp_path):
+    (tmp_path / "web").mkdir()
+    (tmp_path / "web" / "index.html").write_text("mine")
+    with pytest.raises(UserError, match="web has other files: give a new folder"):
+        _write(tmp_path / "web")
+    assert (tmp_path / "web" / "index.html").read_text() == "mine"
+    with pytest.raises(UserError, match="index.html cannot be written"):
+        _write(tmp_path / "web" / "index.html")
+
+
+def test_a_runtime_that_is_not_the_expected_one_is_refused(package, tmp_path):
+    package.write_bytes(b"something else")
+    with pytest.raises(UserError, match="onnxruntime-web.*is not the expected file and was deleted .its SHA-256 is"):
+        web_page.prepare(tmp_path / "web", log=lambda text: None)
+    package.unlink()
+    with pytest.raises(DownloadError, match="without a network, download it on another machine and put it at"):
+        web_page.prepare(tmp_path / "web", log=lambda text: None)
+    assert not (tmp_path / "web").exists()
+
+
+def test_the_page_loads_nothing_from_elsewhere():
+    for path in web_page.PAGE.iterdir():
+        text = path.read_text().replace("http://www.w3.org/2000/svg", "")
+        assert "http://" not in text and "https://" not in text and "//cdn" not in text, path
+
+
+# --- in Chromium
+
+
+def _own_model(tmp_path_factory):
+    """The official nano with three of its classes, for another size: a network of one's own classes."""
+    state_dict = torch_file.load_pth(material("weights/yolox_nano_coco.pth"))
+    own = {name: array[list(_OWN)] if "cls_preds" in name else array for name, array in state_dict.items()}
+    path = tmp_path_factory.mktemp("own") / "own.safetensors"
+    safetensors_file.save(path, own, About("nano", tuple(_OWN.values()), (256, 320), "full"))
+    return path
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory):
+    """Two pages: the official nano, certified; and one of own classes, without certificate and WebGPU's file."""
+    pytest.importorskip("safetensors")
+    sources = {"coco": material("weights/yolox_nano_coco.pth"), "own": _own_model(tmp_path_factory)}
+    found = {}
+    with pytest.MonkeyPatch.context() as patch, npm_registry("onnxruntime-web", web_page.VERSION) as registry:
+        patch.setenv("YOLOX_JAX_HOME", str(tmp_path_factory.mktemp("home")))
+        patch.setenv("npm_config_registry", registry)
+        for name, path in sources.items():
+            loaded = pretrained.load(str(path), "float32")
+            detect = pretrained.detector_config(conf=web_page.LEAST_CONF)
+            predict = pretrained.make_detect(loaded, detect)
+            run = of_one_image(predict, detect, loaded.size_hw)
+            parts = run, loaded.class_names, loaded.size_hw, detect, certificate.FLOAT32
+            certified = certificate.make(*parts) if name == "coco" else None
+            folder = tmp_path_factory.mktemp(name) / "web"
+            FORMATS["web"][1](folder, loaded, ExportConfig(loaded.size_hw, None, detect, certificate=certified))
+            found[name] = folder, Detector(predict, loaded.class_names, loaded.size_hw, (1,), log=lambda text: None)
+    (found["own"][0] / "ort.webgpu.min.mjs").unlink()
+    return found
+
+
+@pytest.fixture(scope="module")
+def photos():
+    return sorted(material("data/coco_val100/images").glob("*.jpg"))[:3]
+
+
+def _opened(browser, address, **options):
+    page = browser.new_context(accept_downloads=True, **options).new_page()
+    page.set_default_timeout(60_000)
+    page.goto(address)
+    page.locator("#empty .choose:enabled").wait_for()
+    return page
+
+
+@pytest.fixture(scope="module", params=["coco", "own"])
+def page_and_detector(request, browser, pages):
+    folder, detector = pages[request.param]
+    with serve(folder) as address:
+        page = _opened(browser, address, viewport={"width": 1200, "height": 800})
+        yield page, detector
+        page.context.close()
+
+
+def _detect(page, photo):
+    """Puts a photo on the page, at the slider's lowest threshold. Returns what it saves as JSON."""
+    page.locator("#status").evaluate("element => element.replaceChildren()")
+    page.set_input_files("#file", photo)
+    page.locator("#status", has_text="ms network").wait_for()
+    page.locator("#threshold").fill(str(web_page.LEAST_CONF))
+    with page.expect_download() as download:
+        page.locator("#save-json").click()
+    assert download.value.suggested_filename == f"{photo.stem} detected.json"
+    return json.loads(download.value.path().read_text())
+
+
+@pytest.mark.slow
+def test_the_page_finds_what_detector_finds_in_photographs(page_and_detector, photos):
+    page, detector = page_and_detector
+    num_found = 0
+    for photo in photos:
+        expected = detector(photo)
+        saved = _detect(page, photo)
+        assert (saved["image"], len(saved["detections"])) == (photo.name, len(expected))
+        assert [saved["height"], saved["width"]] == list(cv2.imread(str(photo)).shape[:2])
+        for ours, its in zip(expected.as_dicts(), saved["detections"], strict=True):
+            assert (its["name"], its["label"]) == (ours["name"], ours["label"])
+            assert its["score"] == pytest.approx(ours["score"], abs=1e-4)
+            assert its["box_xyxy"] == pytest.approx(ours["box_xyxy"], abs=0.05)  # stricter than half a pixel
+        num_found += len(expected)
+    assert num_found >= 20
+    assert page.locator("#certificate").is_visible() == ("person" in detector.class_names)
+
+
+@pytest.mark.slow
+def test_a_test_image_of_the_certificate_can_be_tried(browser, pages):
+    certified, _ = runtimes.open_exported(pages["coco"][0])
+    with serve(pages["coco"][0]) as address:
+        page = _opened(browser, address)
+        page.locator("#examples button").nth(1).click()
+        page.locator("#status", has_text="ms network").wait_for()
+        assert float(page.locator("#threshold").get_attribute("min")) == certified.detect.conf == web_page.LEAST_CONF
+        page.locator("#threshold").fill(str(web_page.LEAST_CONF))
+        assert page.locator("#list li").count() == len(certified.images[1].found.scores) > 0
+        page.context.close()
+
+
+@pytest.mark.slow
+def test_threshold_classes_list_and_picture(page_and_detector, photos):
+    page, _ = page_and_detector
+    detections = _detect(page, photos[0])["detections"]
+    rows = page.locator("#list li")
+    assert rows.count() == len(detections)
+    page.locator("#threshold").fill("0.3")
+    certain = [each for each in detections if each["score"] >= 0.3]
+    assert 0 < rows.count() == len(certain) < len(detections)
+    name = certain[0]["name"]
+    chip = page.locator("#classes button", has_text=name)
+    chip.click()
+    assert chip.get_attribute("aria-pressed") == "false"
+    assert rows.count() == sum(each["name"] != name for each in certain)
+    chip.click()
+    rows.first.locator("button").focus()
+    page.keyboard.press("ArrowDown")
+    assert page.locator("button.chosen").inner_text().startswith(certain[min(1, len(certain) - 1)]["name"])
+    with page.expect_download() as download:
+        page.locator("#save-image").click()
+    assert cv2.imread(str(download.value.path())).shape == cv2.imread(str(photos[0])).shape
+
+
+@pytest.mark.slow
+def test_what_goes_wrong_is_said_on_the_page(page_and_detector, tmp_path):
+    page, _ = page_and_detector
+    (tmp_path / "notes.jpg").write_text("no picture")
+    page.set_input_files("#file", tmp_path / "notes.jpg")
+    page.locator("#message", has_text="notes.jpg is not a picture that this browser can read").wait_for()
+    page.evaluate(
+        """() => {
+            const dataTransfer = new DataTransfer()
+            dataTransfer.items.add(new File(["no picture"], "dropped.txt"))
+            document.dispatchEvent(new DragEvent("drop", { dataTransfer, cancelable: true }))
+        }"""
+    )
+    page.locator("#message", has_text="dropped.txt is not a picture").wait_for()
+    page.locator(".camera:visible").click()
+    page.locator("#message", has_text="The camera was not allowed").wait_for()
+
+
+@pytest.mark.slow
+def test_a_camera_is_detected_in_until_it_is_stopped(browser, pages):
+    with serve(pages["own"][0]) as address:
+        page = _opened(browser, address, permissions=["camera"])
+        page.locator("#empty .camera").click()
+        page.locator("#status", has_text="per second").wait_for()
+        page.locator("#actions .camera", has_text="Stop camera").click()
+        page.locator("#actions .camera", has_text="Camera").wait_for()
+        page.context.close()
+
+
+@pytest.mark.slow
+def test_threads_are_used_where_the_server_allows_them_and_the_cpu_if_webgpu_fails(browser, pages):
+    isolated = {"Cross-Origin-Opener-Policy": "same-origin", "Cross-Origin-Embedder-Policy": "require-corp"}
+    with serve(pages["own"][0], **isolated) as address:
+        page = _opened(browser, address)
+        threads = page.evaluate("Math.min(4, navigator.hardwareConcurrency)")
+        assert f"CPU, {threads} thread" in page.inner_text("#status")
+        page.locator("#backend").select_option("webgpu")
+        page.locator("#message", has_text="WebGPU failed, so the CPU is used").wait_for()
+        assert page.locator("#backend").input_value() == "wasm"
+        page.context.close()
+
+
+@pytest.mark.slow
+def test_letterboxing_and_colors_are_those_of_the_package(page_and_detector):
+    page, _ = page_and_detector
+    rng = np.random.default_rng(0)
+    # Smaller, larger, exactly half, of the same size, and a line.
+    for hw in ((97, 61), (20, 31), (128, 96), (64, 50), (1, 300), (300, 2)):
+        bgr = rng.integers(0, 256, (*hw, 3), np.uint8)
+        rgba = cv2.cvtColor(bgr, cv2.COLOR_BGR2RGBA)
+        expected, scale = geometry.letterbox(bgr, (64, 96))
+        found = page.evaluate(
+            """async ([data, width, height]) => {
+                const { letterbox } = await import("./letterbox.js")
+                const rgba = Uint8ClampedArray.from(atob(data), each => each.charCodeAt(0))
+                const { bgr, scale } = letterbox(rgba, width, height, 96, 64)
+                return [Array.from(bgr), scale]
+            }""",
+            [base64.b64encode(rgba.tobytes()).decode(), hw[1], hw[0]],
+        )
+        np.testing.assert_array_equal(np.array(found[0], np.uint8).reshape(expected.shape), expected)
+        assert found[1] == scale
+    colors = page.evaluate(
+        """async () => {
+            const { classRgb } = await import("./view.js")
+            return Array.from({ length: 80 }, (_, label) => classRgb(label))
+        }"""
+    )
+    assert colors == [list(class_colour(label)[::-1]) for label in range(80)]
+
+
+@pytest.mark.slow
+def test_the_certificate_of_the_folder_is_its_model_s(pages):
+    certified, run = runtimes.open_exported(pages["coco"][0])
+    assert certificate.compare(certified, run).is_within(certified.bound)
+    with pytest.raises(UserError, match="model.onnx has no certificate"):
+        runtimes.open_exported(pages["own"][0])

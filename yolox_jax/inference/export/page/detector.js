@@ -1,0 +1,73 @@
+// The network as the page sees it: loads the model, chooses GPU or CPU, and detects.
+
+export class Detector {
+  #worker = new Worker(new URL("worker.js", import.meta.url), { type: "module" })
+  #waiting = new Map() // from the number of a call to the functions that settle its promise
+  #calls = 0
+
+  constructor() {
+    this.#worker.onmessage = ({ data: { id, result, error } }) => {
+      const { resolve, reject } = this.#waiting.get(id)
+      this.#waiting.delete(id)
+      error === undefined ? resolve(result) : reject(new Error(error))
+    }
+    this.#worker.onerror = event => {
+      for (const { reject } of this.#waiting.values()) reject(new Error(event.message || "worker.js cannot be loaded"))
+      this.#waiting.clear()
+    }
+  }
+
+  /** Downloads and reads the model; `onProgress` gets the share that is here. Returns what worker.js says of it. */
+  async load(url, onProgress) {
+    const bytes = await download(url, onProgress)
+    this.model = await this.#call("read", [bytes], [bytes])
+    return this.model
+  }
+
+  /**
+   * Starts on a GPU if there is one that finds what the run found, else on the CPU; `wanted` forces "webgpu" or "wasm".
+   * Returns the backend, its threads, how it compares with the run, and why the GPU is not used if it failed.
+   */
+  async start(wanted) {
+    let reason = ""
+    if (wanted === "webgpu" || (!wanted && this.model.hasGpu && !this.model.isSlowGpu)) {
+      try {
+        const started = await this.#call("start", ["webgpu"])
+        if (started.difference?.isWithin ?? true) return { ...started, reason }
+        reason = "it does not find what the run found"
+      } catch (error) {
+        reason = error.message
+      }
+    }
+    return { ...(await this.#call("start", ["wasm"])), reason }
+  }
+
+  /** Detects in an ImageData, which is given away. */
+  detect({ data, width, height }) {
+    return this.#call("detect", [data.buffer, width, height], [data.buffer])
+  }
+
+  #call(method, args, transferred = []) {
+    const id = this.#calls++
+    return new Promise((resolve, reject) => {
+      this.#waiting.set(id, { resolve, reject })
+      this.#worker.postMessage({ id, method, args }, transferred)
+    })
+  }
+}
+
+async function download(url, onProgress) {
+  const response = await fetch(url)
+  if (!response.ok) throw new Error(`${url} cannot be loaded: the server answered ${response.status}`)
+  const total = response.headers.has("Content-Encoding") ? 0 : Number(response.headers.get("Content-Length"))
+  const parts = []
+  let have = 0
+  for (const reader = response.body.getReader(); ; ) {
+    const { done, value } = await reader.read()
+    if (done) break
+    parts.push(value)
+    have += value.length
+    if (total) onProgress(have / total)
+  }
+  return new Blob(parts).arrayBuffer()
+}
