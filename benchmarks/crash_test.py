@@ -42,6 +42,7 @@ from yolox_jax.storage import BucketPath, Location
 from yolox_jax.weights import bucket_copy
 
 ROOT = Path(__file__).resolve().parent.parent
+CONFIG = ROOT / "configs" / "quickstart.py"
 SHORT = (
     "--config.epochs=4",
     "--config.data.shapes.num_train=160",
@@ -83,7 +84,7 @@ class Run:
     """A run directory and the program's attempts in it."""
 
     workdir: Location
-    config: tuple[str, ...]
+    config: tuple[str, ...]  # the file, and fields
     folder: Path  # for compiled programs, the local files of a run in a bucket, and a copy of its results
     attempts: list[Attempt] = dataclasses.field(default_factory=list)
 
@@ -92,8 +93,7 @@ class Run:
 
         Sends signal `number`, if given, `delay` seconds after the program has reported `num_reports` steps.
         """
-        command = [sys.executable, str(ROOT / "train.py"), f"--config={ROOT / 'configs' / 'quickstart.py'}"]
-        command += [f"--workdir={self.workdir}", *self.config]
+        command = [sys.executable, str(ROOT / "train.py"), f"--workdir={self.workdir}", *self.config]
         # With a compilation cache, since otherwise each attempt would compile again.
         environment = {"JAX_COMPILATION_CACHE_DIR": str(self.folder / "compiled")} | os.environ
         if isinstance(self.workdir, BucketPath):
@@ -281,7 +281,7 @@ def crash_test(
     num_kills: int,
     num_stops: int,
     seed: int,
-    config: tuple[str, ...] = SHORT,
+    config: tuple[str, ...],
     workdir: Location | None = None,
 ) -> list[tuple[str, Run, int, dict[str, int]]]:
     """Returns the rows of the table: the signal, the run, the number of lost steps, the differences.
@@ -334,7 +334,7 @@ def main() -> None:
             arguments.workdir = opened.enter_context(_emulator(arguments.faults))
         workdir = storage.resolve(arguments.workdir) if arguments.workdir else None
         numbers = arguments.kills, arguments.stops, arguments.seed
-        rows = crash_test(folder, *numbers, (*SHORT, *config), workdir=workdir)
+        rows = crash_test(folder, *numbers, (f"--config={CONFIG}", *SHORT, *config), workdir=workdir)
     for name, run, num_lost, differences in rows:
         interrupted = [attempt for attempt in run.attempts if attempt.end != "finished"]
         phases = Counter(attempt.phase for attempt in interrupted)

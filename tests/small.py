@@ -1,4 +1,10 @@
-"""The quickstart with a smaller network, which is traced and compiled in a third of the time: for tests of programs."""
+"""The quickstart with a smaller network, which is traced and compiled in a third of the time: for tests of programs.
+
+`python -m tests.small yolox_jax.tools.NAME …` runs a tool with that network, which its name alone does not tell it.
+"""
+
+import runpy
+import sys
 
 from ml_collections import ConfigDict
 
@@ -12,3 +18,8 @@ def get_config() -> ConfigDict:
     config = quickstart.get_config()
     config.model = "pico"
     return config
+
+
+if __name__ == "__main__":
+    del sys.argv[0]
+    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)

@@ -1,4 +1,7 @@
-"""The walk of docs/clusters.md with a run in a bucket: its commands, as they stand there, against a store here."""
+"""The walk of docs/clusters.md with a run in a bucket: its commands, as they stand there, against a store here.
+
+Only the network is smaller, and so are the images.
+"""
 
 import re
 import shlex
@@ -10,15 +13,17 @@ import pytest
 
 from tests import programs
 from yolox_jax import storage
+from yolox_jax.weights import manifest
 
 _SHORT = [
     "--config.input_size=(64, 64)",
     "--config.batch_size=4",
     "--config.eval.batch_size=8",
-    "--config.eval.every_epochs=1",
-    "--config.epochs=3",
+    "--config.eval.every_epochs=25",
+    "--config.epochs=25",
+    "--config.no_aug_epochs=1",
     "--config.log_every_steps=1",
-    "--config.checkpoint.every_steps=2",
+    "--config.checkpoint.every_steps=20",
     "--config.data.shapes.num_train=16",
     "--config.data.shapes.num_val=8",
 ]
@@ -40,24 +45,26 @@ def test_a_run_in_a_bucket_outlives_its_machine_and_is_used_from_there(tmp_path,
     def start(command, num_devices=1):
         python, *rest = (part.replace("gs://my-bucket", gs_bucket.address) for part in command)
         assert python == "python"
-        program = f"-m {rest.pop(1)}" if rest[0] == "-m" else rest[0]
+        program = f"-m tests.small {rest.pop(1)}" if rest[0] == "-m" else rest[0]
         arguments = rest[1:] + (_SHORT if program in ("train.py", "eval.py") else [])
-        arguments = [part.replace("configs/", f"{programs.ROOT}/configs/") for part in arguments]
+        arguments = [part.replace("configs/quickstart.py", f"{programs.ROOT}/tests/small.py") for part in arguments]
         return programs.start(program, arguments, tmp_path, num_devices=num_devices, **more)
+
+    def in_bucket():
+        return storage.list_files(storage.resolve(gs_bucket.address))
 
     first, *others = _commands()
     assert others[0] == first and len(others) == 4
     run = f"{gs_bucket.address}/quick"
     lost = start(first)
-    lost.wait_for_step(7)
+    lost.wait_for(lambda: any(path.endswith(manifest.NAME) for path in in_bucket()))
     lost.kill()
     shutil.rmtree(home)
     outputs = [start(others[0], num_devices=2).end(0).stdout]
     shutil.rmtree(home)
     outputs += [start(command).end(0).stdout for command in others[1:]]
     resumed, listed, evaluated, predicted = outputs
-    assert re.search(f"resuming from step [246] of {run}\n", resumed) and f"Written to {run}: checkpoints/" in resumed
-    assert re.search(r"^ +12 .* verified$", listed, re.MULTILINE)
+    assert re.search(f"resuming from step [2468]0 of {run}\n", resumed) and f"Written to {run}: checkpoints/" in resumed
+    assert re.search(r"^ +100 .* verified$", listed, re.MULTILINE)
     assert "8 images" in evaluated and " images: gs://" in predicted
-    found = storage.list_files(storage.resolve(gs_bucket.address))
-    assert {"ap.json", "found/predictions.json", "found/street.jpg"} <= set(found)
+    assert {"ap.json", "found/predictions.json", "found/street.jpg"} <= set(in_bucket())

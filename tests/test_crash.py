@@ -9,11 +9,12 @@ from tests.storage_servers import google_bucket
 from yolox_jax import storage
 
 _SHORT = (
+    f"--config={programs.ROOT / 'tests' / 'small.py'}",
     *crash_test.SHORT,
     "--config.input_size=(64, 64)",
     "--config.epochs=2",
     "--config.data.shapes.num_val=8",
-    "--config.checkpoint.every_steps=6",
+    "--config.checkpoint.every_steps=8",
 )
 
 

@@ -4,7 +4,6 @@ import json
 import re
 import signal
 import socket
-import sys
 
 import numpy as np
 import pytest
@@ -51,16 +50,10 @@ def _start_two(cwd):
 
 def _run_two(command: list[str], cwd, flags: str, code: int = 0) -> None:
     """Runs eval.py or a tool as two processes of two devices; `flags` is how the names of the address begin."""
-    first, second = (_start_with_small_network([*command, *where], cwd, num_devices=2) for where in _addresses(flags))
+    program, *rest = command
+    first, second = (programs.start(program, [*rest, *where], cwd, num_devices=2) for where in _addresses(flags))
     first.end(code)
     second.end(code)
-
-
-def _start_with_small_network(command: list[str], cwd, num_devices: int = 1) -> programs.Program:
-    if command[0].endswith(".py"):
-        return programs.start(command[0], command[1:], cwd, num_devices=num_devices)
-    tool = f"import runpy, tests.small; runpy.run_module('yolox_jax.tools.{command[0]}', run_name='__main__')"
-    return programs.Program([sys.executable, "-c", tool, *command[1:]], cwd, programs.environment(num_devices))
 
 
 def _losses(cwd) -> list[float]:
@@ -132,9 +125,16 @@ def test_eval_and_predict_of_two_processes_write_what_one_writes(killed):
     assert (cwd / "found_two.json").read_bytes() == (cwd / "found.json").read_bytes()
 
     pictures = sorted(str(path) for path in (cwd / "run" / "pictures").iterdir())
-    predict = ["predict", "--weights=run", "--conf=0.0001", "--batch_size=2", *pictures, "absent.jpg"]
+    predict = [
+        "-m tests.small yolox_jax.tools.predict",
+        "--weights=run",
+        "--conf=0.0001",
+        "--batch_size=2",
+        *pictures,
+        "absent.jpg",
+    ]
     _run_two([*predict, "--output=two"], cwd, "--", code=1)
-    _start_with_small_network([*predict, "--output=one"], cwd).end(1)
+    programs.run(predict[0], [*predict[1:], "--output=one"], cwd, 1)
     written = {folder: {path.name: path.read_bytes() for path in (cwd / folder).iterdir()} for folder in ("one", "two")}
     assert written["one"] == written["two"] and len(written["one"]) == len(pictures) + 1
 

@@ -4,7 +4,6 @@ import json
 import re
 import shlex
 import shutil
-import sys
 
 import pytest
 
@@ -16,12 +15,6 @@ from yolox_jax.training import optim, state
 from yolox_jax.training.checkpoints import Checkpoints
 
 _CLASSES = ("circle", "square", "triangle", "star")
-_BEGIN = """
-import runpy, sys
-from tests import small  # its network is small
-del sys.argv[0]
-runpy.{start}(sys.argv[0], run_name="__main__")
-"""
 _PAGE = ROOT / "docs" / "small_objects_wrong_labels.md"
 
 
@@ -56,17 +49,12 @@ def test_every_command_of_the_page_runs_in_its_order(folder):
     commands = _commands()
     assert len(commands) == 7
     for _, *words in commands:
-        start, program, rest = (
-            ("run_module", *words[1:2], words[2:])
-            if words[0] == "-m"
-            else ("run_path", str(ROOT / words[0]), words[1:])
-        )
+        program, rest = (f"-m tests.small {words[1]}", words[2:]) if words[0] == "-m" else (words[0], words[1:])
         if "--config=configs/finetune.py" in rest:
             known = [each for each in programs.arguments(folder / "DIR") if "epochs" not in each]
             own = {each.partition("=")[0] for each in known}
             rest = known + [each for each in rest if each.partition("=")[0] not in own]
-        begin = [sys.executable, "-c", _BEGIN.format(start=start), program, *rest]
-        programs.Program(begin, folder, programs.environment()).end(code=0)
+        programs.run(program, rest, folder, 0)
     entries = json.loads((folder / "predictions" / "predictions.json").read_text())
     assert len(entries["images"]) == programs.NUM_IMAGES and entries["is_complete"]
     truth = json.loads((folder / "DIR" / "all.json").read_text())
