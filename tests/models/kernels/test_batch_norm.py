@@ -92,3 +92,16 @@ def test_only_on_cuda_the_gradients_are_joint(platform, barriers):
     lowered = jax.jit(gradients).trace(normal(0, 2, 4, 4, 6), normal(1, 6), normal(2, 6))
     text = lowered.lower(lowering_platforms=(platform,)).as_text()
     assert text.count("optimization_barrier") == barriers
+
+
+def test_on_a_cpu_layers_keep_two_arrays_each_for_their_gradients():
+    """What is normalized, and the output, which the next layer's weight needs; not x less its mean as a third."""
+    x, weights, scale, bias = normal(0, 2, 16, 16, 32), normal(1, 8, 32, 32), normal(2, 32), normal(3, 32)
+
+    def loss(x, weights):
+        for weight in weights:
+            x = normalize(jnp.tensordot(x, weight, 1), scale, bias, _EPSILON, None, jnp.float32, silu)[0]
+        return x.sum()
+
+    memory = jax.jit(jax.grad(loss, (0, 1))).lower(x, weights).compile().memory_analysis()
+    assert memory.temp_size_in_bytes < (2 * len(weights) + 4) * x.nbytes

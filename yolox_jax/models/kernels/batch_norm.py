@@ -145,13 +145,14 @@ def _gradients(
     x_BHWC, scale_C, _, mean_C, per_std_C = saved
 
     def operands(x: jax.Array, grad: jax.Array) -> tuple[jax.Array, jax.Array]:
-        # Not divided by the standard deviation: XLA:CPU would write that array out, but has this one from the variance.
         centered = x.astype(jnp.float32) - spread(mean_C, x)
         return centered, grad if gradient_of_y is None else gradient_of_y(centered, grad)
 
     centered, grad_y = operands(x_BHWC, grad)
     grad_bias_C = _sum(grad_y, len(scale_C))
-    grad_scale_C = _sum(grad_y * centered, len(scale_C)) * per_std_C
+    # Of x, not of x - mean: XLA:CPU would keep that array from the forward pass, beside x (benchmarks/NOTES.md).
+    sum_along_x_C = _sum(grad_y * x_BHWC.astype(jnp.float32), len(scale_C))
+    grad_scale_C = (sum_along_x_C - mean_C * grad_bias_C) * per_std_C
     if gradient_of_y is not None:  # the barrier keeps XLA from writing what both uses have in common
         x_BHWC, grad, grad_bias_C, grad_scale_C = lax.optimization_barrier((x_BHWC, grad, grad_bias_C, grad_scale_C))
         centered, grad_y = operands(x_BHWC, grad)

@@ -111,12 +111,15 @@ def _filter_grad_chained(x: jax.Array, grad: jax.Array, *, size: int, stride: in
     view_hw = stride * (out_h - 1) + 1, stride * (out_w - 1) + 1
     num_links = num_parts(batch)  # link b holds images b, b + num_links, …; the chain adds the links elementwise
 
-    def sum_images(tap: jax.Array) -> jax.Array:
+    def add_tap(tap: jax.Array, rows: jax.Array) -> jax.Array:
         view = lax.dynamic_slice(x, (0, tap // size, tap % size, 0), (batch, *view_hw, features))
         products = view[:, ::stride, ::stride] * grad
-        return functools.reduce(operator.add, [products[b::num_links] for b in range(num_links)])
+        images = functools.reduce(operator.add, [products[b::num_links] for b in range(num_links)])
+        return lax.dynamic_update_index_in_dim(rows, images, tap, axis=0)
 
-    rows = lax.optimization_barrier(lax.map(sum_images, jnp.arange(size * size)))
+    # Every row is overwritten. Zeros would be made at the program's start, and held until this loop (NOTES.md).
+    start = jnp.broadcast_to(grad[0, 0, 0, 0], (size * size, batch // num_links, out_h, out_w, features))
+    rows = lax.optimization_barrier(lax.fori_loop(0, size * size, add_tap, start))
     return rows.sum(axis=(1, 2, 3))
 
 
