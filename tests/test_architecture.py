@@ -45,6 +45,7 @@ _FENCES = {
     "matplotlib": ("yolox_jax/evaluation/plots.py",),
     "onnx": ("yolox_jax/inference/export/",),
     "ai_edge_litert": ("yolox_jax/inference/export/",),
+    "litert_quantizer": ("yolox_jax/inference/export/",),
     "flatbuffers": ("yolox_jax/inference/export/",),
     "onnxruntime": ("yolox_jax/inference/export/",),
     "cv2": tuple(f"yolox_jax/{part}/" for part in ("data", "augment", "visualize", "inference", "tools")),

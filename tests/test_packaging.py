@@ -74,6 +74,7 @@ def test_a_wheel_has_the_version_the_requirements_and_the_extras(distribution):
         "onnx",
         "hub",
         "litert",
+        "litert-int8",
         "supervision",
         "tpu-plan",
         "gpu-plan",

@@ -31,6 +31,12 @@ _RESULTS = {
     ],
 }
 
+_COCO = {  # one image with one box, of the classes of the weights
+    "images": [{"id": 1, "file_name": "a.png", "width": 64, "height": 64}],
+    "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [8, 8, 16, 16], "area": 256, "iscrowd": 0}],
+    "categories": [{"id": k + 1, "name": f"kind {k}"} for k in range(80)],
+}
+
 
 def _blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", _TEXT, flags=re.MULTILINE | re.DOTALL)
@@ -51,6 +57,8 @@ def _run_commands(weights, folder, is_chosen) -> str:
     lines = "".join(_blocks("sh")).replace("\\\n", " ").splitlines()
     for python, dash_m, program, *arguments in map(shlex.split, filter(is_chosen, lines)):
         assert (python, dash_m) == ("python", "-m")
+        if program == "benchmarks.exported":
+            arguments = ["--despite-load", *arguments]
         arguments = [f"--weights={weights}" if each.startswith("--weights=") else each for each in arguments]
         printed.append(programs.run(f"-m {program}", arguments, folder, 0).stdout)
     return "".join(printed)
@@ -73,11 +81,18 @@ def test_the_commands_for_a_browser_work(weights, tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_every_other_command_of_the_page_works(weights, tmp_path, monkeypatch):
     pytest.importorskip("ai_edge_litert")
-    (tmp_path / "photos").mkdir()
-    cv2.imwrite(str(tmp_path / "photos" / "a.png"), white_box(64, 64, (8, 8, 24, 24)))
+    pytest.importorskip("litert_quantizer")
+    for folder in ("photos", "coco/val2017"):
+        (tmp_path / folder).mkdir(parents=True)
+        cv2.imwrite(str(tmp_path / folder / "a.png"), white_box(64, 64, (8, 8, 24, 24)))
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    (tmp_path / "coco" / "annotations").mkdir()
+    (tmp_path / "coco" / "annotations" / "instances_val2017.json").write_text(json.dumps(_COCO))
     text = _run_commands(weights, tmp_path, lambda command: not _needs_npm(command))
     assert "mine.onnx: YOLOX-nano at 64x64, 80 classes" in text and "mine/README.md: model card" in text
-    assert len(re.findall(r"in 3 test images; largest difference of boxes", text)) == 3
+    assert len(re.findall(r"in 3 test images; largest difference of boxes", text)) == 4
+    assert re.search(r"INT8 +\d\.\d\d MB +\d+\.\d ms, AP 0\.\d{4}\n", text)
+    assert len(re.findall(r"^\| (?:StableHLO|(?:ONNX|LiteRT)(?:, INT8)?) \| ", text, flags=re.MULTILINE)) == 5
     certified, _ = runtimes.open_exported(tmp_path / "mine.onnx")  # the last one, of the photographs
     assert len(certified.images) == 1
     assert safetensors_file.load(tmp_path / "mine" / "model.safetensors")[1] == safetensors_file.load(weights)[1]

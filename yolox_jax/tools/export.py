@@ -11,6 +11,8 @@ safetensors  the same, with class names and input size in the file
 ONNX, StableHLO and LiteRT files, and the model of a page, carry a certificate: test images and what the weights detect
 in them. --verify=FILE, or the folder of a page, runs it with its own runtime on them, prints the largest differences,
 and exits with 1 if they exceed the bound.
+--int8 --calibrate=DIR quantizes an ONNX or LiteRT file. With --evaluate --config=CONFIG its AP and that of the float32
+file are computed on the validation images of a data set, and nothing is written if INT8 loses more than --max_drop.
 --card=README.md writes a model card beside weights, from the run's results.json.
 """
 
@@ -22,16 +24,23 @@ from typing import Any, cast
 
 import numpy as np
 from absl import app, flags
+from ml_collections import config_flags
 
 from yolox_jax import storage
+from yolox_jax.augment.geometry import letterbox
+from yolox_jax.cli import from_config
 from yolox_jax.cli.input_size import parse_size
 from yolox_jax.cli.outputs import output_file, output_folder
-from yolox_jax.cli.terminal import parse_flags, quiet_libraries, user_errors
+from yolox_jax.cli.terminal import parse_flags, print_progress, quiet_libraries, user_errors
+from yolox_jax.data.sources.class_names import difference
 from yolox_jax.errors import UserError
+from yolox_jax.evaluation.exported import Evaluation, check_drop, measure
 from yolox_jax.inference import pretrained
 from yolox_jax.inference.export import certificate, model_card, runtimes, web_page
 from yolox_jax.inference.export.certificate import Certificate
 from yolox_jax.inference.export.formats import FORMATS, ExportConfig
+from yolox_jax.inference.export.int8 import make_plan
+from yolox_jax.inference.export.official_network import folded_tensors
 from yolox_jax.inference.predict import DetectConfig, of_one_image
 from yolox_jax.inference.pretrained import DETECTOR_CONFIG, Pretrained
 from yolox_jax.models import yolox
@@ -67,15 +76,25 @@ _IMAGES = flags.DEFINE_list(
     "images", None, "Your own test images: files, folders or quoted patterns. Three of them go into the file."
 )
 _CARD = flags.DEFINE_string("card", None, "safetensors, pth: also write a model card (Markdown) to this path.")
+_INT8 = flags.DEFINE_boolean("int8", False, "onnx, litert: quantize the network to INT8.")
+_CALIBRATE = flags.DEFINE_list(
+    "calibrate", None, "--int8: images like those that the network will see: files, folders or quoted patterns."
+)
+_EVALUATE = flags.DEFINE_boolean("evaluate", False, "--int8: compute AP of float32 and INT8 on the data of --config.")
+_CONFIG = config_flags.DEFINE_config_file("config", None, "--evaluate: the config of the data set.", lock_config=True)
+_MAX_DROP = flags.DEFINE_float("max_drop", 0.02, "--evaluate: write nothing if INT8 loses more AP.", 0, 1)
 _VERIFY = flags.DEFINE_string("verify", None, "Compare this exported file with its certificate, and write nothing.")
 _BOX_BOUND = flags.DEFINE_float("box_bound", None, "--verify: the bound of boxes, in place of the file's.", 0)
 _SCORE_BOUND = flags.DEFINE_float("score_bound", None, "--verify: the bound of scores, in place of the file's.", 0)
 _DETECTION: tuple[flags.FlagHolder, ...] = (_CONF, _IOU, _MAX_DETECTIONS, _MULTI_LABEL, _TTA, _SLICES, _OVERLAP)
 _CERTIFIED = (_CERTIFICATE, _IMAGES)
 _NETWORK = (_SIZE, _BATCH, *_DETECTION, _DTYPE, _RAW, _INPUT_DTYPE)
-_WRITING = (_WEIGHTS, _FORMAT, _OUTPUT, *_NETWORK, *_CERTIFIED, _CARD)
+_QUANTIZING = (_CALIBRATE, _EVALUATE)
+_EVALUATING: tuple[flags.FlagHolder, ...] = (_CONFIG, _MAX_DROP)
+_WRITING = (_WEIGHTS, _FORMAT, _OUTPUT, *_NETWORK, *_CERTIFIED, _CARD, _INT8, *_QUANTIZING, *_EVALUATING)
 _CERTIFIED_FORMATS = ("onnx", "stablehlo", "litert", "web")
 _WEIGHTS_ALONE = ("pth", "safetensors")
+_MOST_CALIBRATING = 100  # images
 
 
 def _check_flags() -> None:
@@ -83,13 +102,15 @@ def _check_flags() -> None:
     if _VERIFY.value is None and None in (_WEIGHTS.value, _FORMAT.value):
         raise UserError("--weights or --format is not given", "give both, or --verify=FILE for a file that is exported")
     unused: dict[str, tuple[flags.FlagHolder, ...]] = {
-        "--format=pth": (*_NETWORK, *_CERTIFIED),
-        "--format=safetensors": (*_NETWORK, *_CERTIFIED),
+        "--format=pth": (*_NETWORK, *_CERTIFIED, _INT8),
+        "--format=safetensors": (*_NETWORK, *_CERTIFIED, _INT8),
         "--format=onnx": (_MULTI_LABEL, _TTA, _SLICES, _OVERLAP, _DTYPE, _INPUT_DTYPE, _CARD),
-        "--format=web": (_BATCH, _MULTI_LABEL, _TTA, _SLICES, _OVERLAP, _DTYPE, _RAW, _INPUT_DTYPE, _CARD),
-        "--format=stablehlo": (_INPUT_DTYPE, _CARD),
+        "--format=web": (_BATCH, _MULTI_LABEL, _TTA, _SLICES, _OVERLAP, _DTYPE, _RAW, _INPUT_DTYPE, _CARD, _INT8),
+        "--format=stablehlo": (_INPUT_DTYPE, _CARD, _INT8),
         "--format=litert": (*_DETECTION, _DTYPE, _RAW, _CARD),
         "--raw": _DETECTION if _RAW.value else (),
+        "without --int8, export": () if _INT8.value else _QUANTIZING,
+        "without --evaluate, export": () if _EVALUATE.value else _EVALUATING,
         "--nocertificate": () if _CERTIFICATE.value else (_IMAGES,),
         "--verify": () if _VERIFY.value is None else _WRITING,
         "without --verify, export": () if _VERIFY.value else (_BOX_BOUND, _SCORE_BOUND),
@@ -102,6 +123,10 @@ def _check_flags() -> None:
         given = [f"--{flag.name}" for flag in flags_not_used if flag.value != flag.default]
         if given:
             raise UserError(f"{chosen} does not use {', '.join(given)}", "leave it out")
+    if _INT8.value and not _CALIBRATE.value:
+        raise UserError("--int8 was given without --calibrate", "name images like those that the network will see")
+    if _EVALUATE.value and _CONFIG.value is None:
+        raise UserError("--evaluate was given without --config", "give the config of a data set with boxes")
 
 
 def main(argv: list[str]) -> None:
@@ -146,13 +171,58 @@ def _export(output: Path, card: Path | None) -> None:
     is_certified = _CERTIFICATE.value and _FORMAT.value in _CERTIFIED_FORMATS
     certified = _certify(loaded, size_hw, detect) if is_certified else None
     raw_or_not = None if _RAW.value else detect
-    write(path, loaded, ExportConfig(size_hw, _BATCH.value, raw_or_not, _INPUT_DTYPE.value, certified, _CONF.value))
+    config = ExportConfig(size_hw, _BATCH.value, raw_or_not, _INPUT_DTYPE.value, certified, _CONF.value)
+    if _INT8.value:
+        config = _quantize(path, loaded, config)
+    write(path, loaded, config)
     files = [each for each in (path, *path.glob("*")) if each.is_file()]  # one, or those of a folder
     size = f"{sum(each.stat().st_size for each in files) / 1e6:.1f} MB"
     network = f"YOLOX-{loaded.name}" if is_weights_alone else loaded.describe(size_hw)
     print(f"{_OUTPUT.value or path}: {network}, {len(loaded.class_names)} classes, {size}")
     if card is not None:
         _write_card(card, loaded, Path(_OUTPUT.value or path).name)
+
+
+def _quantize(path: Path, loaded: Pretrained, config: ExportConfig) -> ExportConfig:
+    """Plans INT8, and prints how it compares with float32. Returns the settings of the INT8 file.
+
+    Raises:
+      UserError: INT8 loses too much AP.
+    """
+    source = None if _CONFIG.value is None else _evaluation(loaded)  # its faults are known before the work begins
+    pictures = _pictures(cast(list[str], _CALIBRATE.value), loaded, _MOST_CALIBRATING)
+    images_BHW3 = np.stack([letterbox(each, config.size_hw)[0] for each in pictures])
+    plan = make_plan(folded_tensors(loaded), images_BHW3)
+    stay = ", ".join((*plan.float_blocks, "the prediction layers"))
+    print(f"INT8 calibrated with {len(images_BHW3)} images; {stay} stay in float32")
+    quantized = dataclasses.replace(config, int8=plan)
+    form = str(_FORMAT.value)
+    files = {"float32": (form, config), "INT8": (form, quantized)}
+    found = measure(files, loaded, images_BHW3[0], source, print_progress)
+    for name, each in found.items():
+        ap = "" if each.ap is None else f", AP {each.ap:.4f}"
+        print(f"{name:<8} {each.megabytes:6.2f} MB {each.milliseconds:7.1f} ms{ap}")
+    before, after = found["float32"].ap, found["INT8"].ap
+    if before is None or after is None:
+        _log.warning("the AP of INT8 is not known: give --evaluate and the --config of a data set with boxes")
+    else:
+        check_drop(_OUTPUT.value or path, before, after, _MAX_DROP.value)
+    return quantized
+
+
+def _evaluation(loaded: Pretrained) -> Evaluation:
+    """Opens the data set of --config, whose classes must be those of the weights."""
+    config = _CONFIG.value.copy_and_resolve_references()
+    config.data.sixteen_bit = loaded.image_config.sixteen_bit
+    source = from_config.open_source(config, "val")
+    if source.class_names != loaded.class_names:
+        raise UserError(
+            f"the classes of {_WEIGHTS.value} and of the data set of --config differ "
+            f"({difference(loaded.class_names, source.class_names, 'weights', 'val')})",
+            "give the config of the run, and its config.data.classes",
+        )
+    detect = from_config.whole_image_detect_config(config)
+    return Evaluation(source, dataclasses.replace(detect, tta=False, multi_label=False), config.eval.metric)
 
 
 def _write_card(card: Path, loaded: Pretrained, file: str) -> None:
@@ -169,7 +239,10 @@ def _certify(loaded: Pretrained, size_hw: tuple[int, int], detect: DetectConfig)
     """Makes the certificate: what the weights detect in float32, whatever the dtype of the file."""
     float32 = dataclasses.replace(loaded, model=yolox.create(loaded.name, len(loaded.class_names)))
     run = of_one_image(pretrained.make_detect(float32, detect), detect, size_hw)
-    bound = certificate.FLOAT32 if _DTYPE.value == "float32" else certificate.SIXTEEN_BITS
+    if _INT8.value:
+        bound = certificate.INT8
+    else:
+        bound = certificate.FLOAT32 if _DTYPE.value == "float32" else certificate.SIXTEEN_BITS
     pictures = None if _IMAGES.value is None else _pictures(_IMAGES.value, loaded)
     certified = certificate.make(run, loaded.class_names, size_hw, detect, bound, pictures)
     if not certified.num_detections:
@@ -180,13 +253,16 @@ def _certify(loaded: Pretrained, size_hw: tuple[int, int], detect: DetectConfig)
     return certified
 
 
-def _pictures(named: list[str], loaded: Pretrained) -> Iterator[np.ndarray]:
+def _pictures(named: list[str], loaded: Pretrained, most: int | None = None) -> Iterator[np.ndarray]:
+    """Reads the images that are named, or `most` of them, from all parts of the list."""
     found, errors = media.find(named)
     for error in errors:
         raise error
     images = [each for each in found if each.kind == "image"]
     if not images:
         raise UserError(f"no image is in {', '.join(named)}", "give images, not videos")
+    if most is not None:
+        images = images[:: -(-len(images) // most)]
     return (media.read_image(each, loaded.image_config) for each in images)
 
 

@@ -104,6 +104,11 @@ def test_the_program_writes_an_official_file_unchanged_and_prints_what_it_wrote(
             marks=pytest.mark.slow,
         ),
         pytest.param(
+            ["--format=onnx", "--evaluate", "--max_drop=0.1"],
+            "without --int8, export does not use --evaluate",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
             ["--format=onnx", "--dtype=float16"], "--format=onnx does not use --dtype", marks=pytest.mark.slow
         ),
     ],

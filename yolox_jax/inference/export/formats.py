@@ -11,6 +11,7 @@ from yolox_jax.errors import UserError
 from yolox_jax.inference.export import stablehlo, web_page
 from yolox_jax.inference.export.certificate import Certificate
 from yolox_jax.inference.export.exported_file import ENDING
+from yolox_jax.inference.export.int8 import Int8Plan
 from yolox_jax.inference.export.runtimes import CERTIFICATE
 from yolox_jax.inference.predict import DetectConfig, predict_images
 from yolox_jax.inference.pretrained import DETECTOR_CONFIG, Pretrained
@@ -30,6 +31,7 @@ class ExportConfig:
     input_dtype: str = "uint8"  # of the images, or "float32"; for LiteRT only
     certificate: Certificate | None = None  # goes into the file, for tools/export --verify
     first_conf: float = DETECTOR_CONFIG.conf  # web: the threshold that the page begins with
+    int8: Int8Plan | None = None  # quantizes the network; for ONNX and LiteRT only
 
 
 def _write_stablehlo(path: Path, loaded: Pretrained, config: ExportConfig) -> None:
@@ -66,6 +68,12 @@ def _onnx_model(name: str, loaded: Pretrained, config: ExportConfig, **metadata:
         model = onnx_file.raw_model(loaded, config.size_hw, config.batch)
     else:
         model = onnx_file.detecting_model(loaded, config.size_hw, config.batch, config.detect)
+    if config.int8 is not None:
+        try:
+            from yolox_jax.inference.export import int8_onnx
+        except ImportError as error:
+            raise UserError(f"--int8 needs ONNX Runtime ({error})", "pip install 'onnxruntime>=1.20'") from error
+        model = int8_onnx.quantize(model, config.int8)
     if config.certificate is not None:
         metadata[CERTIFICATE] = config.certificate.to_json()
     for key, text in metadata.items():
@@ -80,10 +88,18 @@ def _write_litert(path: Path, loaded: Pretrained, config: ExportConfig) -> None:
         from yolox_jax.inference.export import litert_file
     except ImportError as error:
         raise UserError(
-            f"--format=litert needs the package ai-edge-litert ({error})", "pip install 'ai-edge-litert>=2.1.0'"
+            f"--format=litert needs the package ai-edge-litert ({error})", "pip install 'ai-edge-litert>=2.3.0'"
         ) from error
     metadata = {} if config.certificate is None else {CERTIFICATE: config.certificate.to_json()}
     model = litert_file.detecting_model(loaded, config.size_hw, config.batch or 1, config.input_dtype, **metadata)
+    if config.int8 is not None:
+        try:
+            from yolox_jax.inference.export import int8_litert
+        except ImportError as error:
+            raise UserError(
+                f"--int8 needs the package litert-quantizer ({error})", "pip install 'litert-quantizer>=0.11'"
+            ) from error
+        model = int8_litert.quantize(model, config.int8)
     storage.write_bytes(path, model)
 
 

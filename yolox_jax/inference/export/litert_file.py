@@ -9,10 +9,8 @@ from ai_edge_litert.interpreter import Interpreter
 from yolox_jax.detection.anchors import make_anchors
 from yolox_jax.inference.export.litert_graph import Graph
 from yolox_jax.inference.export.litert_network import add_network
+from yolox_jax.inference.export.official_network import folded_tensors
 from yolox_jax.inference.pretrained import Pretrained
-from yolox_jax.models import yolox
-from yolox_jax.models.folding import fold_batch_norm
-from yolox_jax.weights.official import to_state_dict
 
 
 def detecting_model(
@@ -30,9 +28,7 @@ def detecting_model(
         images = graph.add("CAST", graph.input("images", np.uint8, shape), shape=shape, options=options)
     else:
         images = graph.input("images", np.float32, shape)
-    model = yolox.create(loaded.name, len(loaded.class_names))  # in float32, whatever the compute dtype of loaded.model
-    state_dict = to_state_dict(fold_batch_norm(model, loaded.variables), model)
-    boxes_BA4, scores_BAC = add_network(graph, state_dict, images, make_anchors(size_hw))
+    boxes_BA4, scores_BAC = add_network(graph, folded_tensors(loaded), images, make_anchors(size_hw))
     metadata["class_names"] = json.dumps(loaded.class_names)
     return graph.model({"boxes": boxes_BA4, "scores": scores_BAC}, metadata)
 

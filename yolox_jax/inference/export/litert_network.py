@@ -11,6 +11,7 @@ from yolox_jax.inference.export.official_network import HeadLevel, OfficialNetwo
 from yolox_jax.types import Anchors
 
 DECODING = "decode"  # begins the names of everything after the prediction layers
+PADDED = ".padded"  # ends the name of a convolution's padded input
 _SAME, _VALID = schema.Padding.SAME, schema.Padding.VALID
 
 
@@ -83,35 +84,35 @@ class _LiteRTLayers:
         kernel = kernel.reshape(out, 2, 2, channels // 4, size, size).transpose(0, 3, 4, 2, 5, 1)
         return self._conv(name, images, kernel.reshape(out, channels // 4, 2 * size, 2 * size), 2)
 
-    def silu(self, x: Tensor) -> Tensor:
-        gate = self._graph.add("LOGISTIC", x, shape=x.shape)
-        return self._graph.add("MUL", x, gate, shape=x.shape, options=schema.MulOptionsT())
+    def silu(self, name: str, x: Tensor) -> Tensor:
+        gate = self._graph.add("LOGISTIC", x, shape=x.shape, name=f"{name}.gate")
+        return self._graph.add("MUL", x, gate, shape=x.shape, name=name, options=schema.MulOptionsT())
 
-    def leaky_relu(self, x: Tensor) -> Tensor:
-        return self._graph.add("LEAKY_RELU", x, shape=x.shape, options=schema.LeakyReluOptionsT(0.1))
+    def leaky_relu(self, name: str, x: Tensor) -> Tensor:
+        return self._graph.add("LEAKY_RELU", x, shape=x.shape, name=name, options=schema.LeakyReluOptionsT(0.1))
 
-    def add(self, x: Tensor, y: Tensor) -> Tensor:
-        return self._graph.add("ADD", x, y, shape=x.shape, options=schema.AddOptionsT())
+    def add(self, name: str, x: Tensor, y: Tensor) -> Tensor:
+        return self._graph.add("ADD", x, y, shape=x.shape, name=name, options=schema.AddOptionsT())
 
-    def concatenate(self, *parts: Tensor) -> Tensor:
+    def concatenate(self, name: str, *parts: Tensor) -> Tensor:
         shape = (*parts[0].shape[:3], sum(each.shape[3] for each in parts))
-        return self._graph.add("CONCATENATION", *parts, shape=shape, options=schema.ConcatenationOptionsT(3))
+        return self._graph.add("CONCATENATION", *parts, shape=shape, name=name, options=schema.ConcatenationOptionsT(3))
 
-    def max_pool(self, x: Tensor, size: int) -> Tensor:
+    def max_pool(self, name: str, x: Tensor, size: int) -> Tensor:
         options = schema.Pool2DOptionsT(_SAME, 1, 1, size, size)
-        return self._graph.add("MAX_POOL_2D", x, shape=x.shape, options=options)
+        return self._graph.add("MAX_POOL_2D", x, shape=x.shape, name=name, options=options)
 
-    def upsample(self, x: Tensor) -> Tensor:
+    def upsample(self, name: str, x: Tensor) -> Tensor:
         batch, height, width, channels = x.shape
         size, options = self._graph.constant([2 * height, 2 * width]), schema.ResizeNearestNeighborOptionsT()
         shape = (batch, 2 * height, 2 * width, channels)
-        return self._graph.add("RESIZE_NEAREST_NEIGHBOR", x, size, shape=shape, options=options)
+        return self._graph.add("RESIZE_NEAREST_NEIGHBOR", x, size, shape=shape, name=name, options=options)
 
     def _conv(self, name: str, x: Tensor, kernel_OIHW: np.ndarray, stride: int) -> Tensor:
         out, _, size, _ = kernel_OIHW.shape
         padding = _SAME
         if stride > 1 and size % 2:  # there SAME pads only right and bottom; an even kernel gets both sides
-            x, padding = self._pad(x, size // 2), _VALID
+            x, padding = self._pad(f"{name}{PADDED}", x, size // 2), _VALID
         if is_depthwise := name.endswith(".dconv.conv"):
             kernel, options = (
                 kernel_OIHW.transpose(1, 2, 3, 0),
@@ -132,8 +133,8 @@ class _LiteRTLayers:
             options=options,
         )
 
-    def _pad(self, x: Tensor, margin: int) -> Tensor:
+    def _pad(self, name: str, x: Tensor, margin: int) -> Tensor:
         batch, height, width, channels = x.shape
         margins = self._graph.constant([[0, 0], [margin, margin], [margin, margin], [0, 0]])
         shape = (batch, height + 2 * margin, width + 2 * margin, channels)
-        return self._graph.add("PAD", x, margins, shape=shape, options=schema.PadOptionsT())
+        return self._graph.add("PAD", x, margins, shape=shape, name=name, options=schema.PadOptionsT())

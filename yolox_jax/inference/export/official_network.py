@@ -7,11 +7,18 @@ strides are written here; how a layer is written is the format's (`Layers`).
 from collections.abc import Container
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
+import numpy as np
+
+from yolox_jax.inference.pretrained import Pretrained
+from yolox_jax.models import yolox
+from yolox_jax.models.folding import fold_batch_norm
+from yolox_jax.weights.official import to_state_dict
+
 Value = TypeVar("Value")  # what a format calls the output of a layer
 
 
 class Layers(Protocol[Value]):
-    """The layers of a format. A convolution takes kernel and bias from the tensors of its official name."""
+    """The layers of a format. Every output has a name; a convolution's is that of its kernel and bias."""
 
     def conv(self, name: str, x: Value, stride: int = 1) -> Value:
         """A convolution padded by kernel_size // 2 on every side, and its bias."""
@@ -19,19 +26,19 @@ class Layers(Protocol[Value]):
     def focus_conv(self, name: str, images: Value) -> Value:
         """Space-to-depth, the four pixels of each 2×2 patch column by column, and a convolution of the result."""
 
-    def silu(self, x: Value) -> Value: ...
+    def silu(self, name: str, x: Value) -> Value: ...
 
-    def leaky_relu(self, x: Value) -> Value: ...  # slope 0.1
+    def leaky_relu(self, name: str, x: Value) -> Value: ...  # slope 0.1
 
-    def add(self, x: Value, y: Value) -> Value: ...
+    def add(self, name: str, x: Value, y: Value) -> Value: ...
 
-    def concatenate(self, *parts: Value) -> Value:
+    def concatenate(self, name: str, *parts: Value) -> Value:
         """Joins channels."""
 
-    def max_pool(self, x: Value, size: int) -> Value:
+    def max_pool(self, name: str, x: Value, size: int) -> Value:
         """A maximum at stride 1, of the same size."""
 
-    def upsample(self, x: Value) -> Value:
+    def upsample(self, name: str, x: Value) -> Value:
         """Repeats each pixel 2×2 times."""
 
 
@@ -41,6 +48,12 @@ class HeadLevel(NamedTuple, Generic[Value]):
     box: Value
     obj: Value
     cls: Value
+
+
+def folded_tensors(loaded: Pretrained) -> dict[str, np.ndarray]:
+    """Returns the official state dict of a network, float32, with BatchNorm folded into the convolutions."""
+    model = yolox.create(loaded.name, len(loaded.class_names))  # whatever the compute dtype of loaded.model
+    return to_state_dict(fold_batch_norm(model, loaded.variables), model)
 
 
 class OfficialNetwork(Generic[Value]):
@@ -68,18 +81,20 @@ class OfficialNetwork(Generic[Value]):
         stride8, stride16, stride32 = self._csp_darknet(images)
 
         def join(name: str, *parts: Value) -> Value:
-            return self._csp(f"backbone.{name}", self._layers.concatenate(*parts), shortcut=False)
+            joined = self._layers.concatenate(f"backbone.{name}.input", *parts)
+            return self._csp(f"backbone.{name}", joined, shortcut=False)
 
         lateral32 = self._block("backbone.lateral_conv0", stride32)
-        down16 = join("C3_p4", self._layers.upsample(lateral32), stride16)
+        down16 = join("C3_p4", self._layers.upsample("backbone.lateral_conv0.up", lateral32), stride16)
         lateral16 = self._block("backbone.reduce_conv1", down16)
-        out8 = join("C3_p3", self._layers.upsample(lateral16), stride8)
+        out8 = join("C3_p3", self._layers.upsample("backbone.reduce_conv1.up", lateral16), stride8)
         out16 = join("C3_n3", self._spatial("backbone.bu_conv2", out8, stride=2), lateral16)
         out32 = join("C3_n4", self._spatial("backbone.bu_conv1", out16, stride=2), lateral32)
         return out8, out16, out32
 
     def _csp_darknet(self, images: Value) -> tuple[Value, Value, Value]:
-        x = self._layers.silu(self._layers.focus_conv("backbone.backbone.stem.conv.conv", images))
+        stem = "backbone.backbone.stem.conv"
+        x = self._layers.silu(f"{stem}.act", self._layers.focus_conv(f"{stem}.conv", images))
         levels = []
         for stage in ("dark2", "dark3", "dark4", "dark5"):
             name = f"backbone.backbone.{stage}"
@@ -95,8 +110,8 @@ class OfficialNetwork(Generic[Value]):
         stride8, stride16, stride32 = self._darknet53(images)
 
         def join(name: str, coarse: Value, fine: Value) -> Value:
-            up = self._layers.upsample(self._block(f"backbone.{name}_cbl", coarse))
-            return self._sequence(f"backbone.{name}", self._layers.concatenate(up, fine))
+            up = self._layers.upsample(f"backbone.{name}_cbl.up", self._block(f"backbone.{name}_cbl", coarse))
+            return self._sequence(f"backbone.{name}", self._layers.concatenate(f"backbone.{name}.input", up, fine))
 
         out16 = join("out1", stride32, stride16)
         return join("out2", out16, stride8), out16, stride32
@@ -113,7 +128,8 @@ class OfficialNetwork(Generic[Value]):
         number = 0
         while kind := self._kind(each := f"{name}.{number}"):
             if kind == "residual":
-                x = self._layers.add(x, self._block(f"{each}.layer2", self._block(f"{each}.layer1", x)))
+                y = self._block(f"{each}.layer2", self._block(f"{each}.layer1", x))
+                x = self._layers.add(f"{each}.sum", x, y)
             elif kind == "pyramid":
                 x = self._spp(each, x)
             else:
@@ -133,14 +149,14 @@ class OfficialNetwork(Generic[Value]):
         number = 0
         while f"{name}.m.{number}.conv1.conv.weight" in self._names:
             y = self._spatial(f"{name}.m.{number}.conv2", self._block(f"{name}.m.{number}.conv1", through))
-            through = self._layers.add(through, y) if shortcut else y
+            through = self._layers.add(f"{name}.m.{number}.sum", through, y) if shortcut else y
             number += 1
-        return self._block(f"{name}.conv3", self._layers.concatenate(through, around))
+        return self._block(f"{name}.conv3", self._layers.concatenate(f"{name}.joined", through, around))
 
     def _spp(self, name: str, x: Value) -> Value:
         x = self._block(f"{name}.conv1", x)
-        pools = [self._layers.max_pool(x, size) for size in (5, 9, 13)]
-        return self._block(f"{name}.conv2", self._layers.concatenate(x, *pools))
+        pools = [self._layers.max_pool(f"{name}.pool{size}", x, size) for size in (5, 9, 13)]
+        return self._block(f"{name}.conv2", self._layers.concatenate(f"{name}.joined", x, *pools))
 
     def _spatial(self, name: str, x: Value, stride: int = 1) -> Value:
         """Adds a 3×3 convolution block, depthwise separable if the weights are."""
@@ -151,4 +167,5 @@ class OfficialNetwork(Generic[Value]):
     def _block(self, name: str, x: Value, stride: int = 1) -> Value:
         """Adds a convolution and the activation."""
         x = self._layers.conv(f"{name}.conv", x, stride)
-        return self._layers.leaky_relu(x) if self._is_darknet53 else self._layers.silu(x)
+        activation = self._layers.leaky_relu if self._is_darknet53 else self._layers.silu
+        return activation(f"{name}.act", x)

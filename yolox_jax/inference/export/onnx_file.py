@@ -7,14 +7,12 @@ import onnx
 
 from yolox_jax.detection.anchors import make_anchors
 from yolox_jax.errors import UserError
+from yolox_jax.inference.export.official_network import folded_tensors
 from yolox_jax.inference.export.onnx_detections import add_detections
 from yolox_jax.inference.export.onnx_graph import Dims, Graph
 from yolox_jax.inference.export.onnx_network import OnnxNetwork
 from yolox_jax.inference.predict import DetectConfig
 from yolox_jax.inference.pretrained import Pretrained
-from yolox_jax.models import yolox
-from yolox_jax.models.folding import fold_batch_norm
-from yolox_jax.weights.official import to_state_dict
 
 
 def raw_model(loaded: Pretrained, size_hw: tuple[int, int], batch: int | None) -> onnx.ModelProto:
@@ -25,7 +23,12 @@ def raw_model(loaded: Pretrained, size_hw: tuple[int, int], batch: int | None) -
     graph, dims = Graph(), batch or "batch"
     num_anchors, num_classes = len(make_anchors(size_hw).strides), len(loaded.class_names)
     images = graph.input("images", np.float32, [dims, 3, *size_hw])
-    graph.output("output", _network(graph, loaded).raw_output(images), np.float32, [dims, num_anchors, 5 + num_classes])
+    graph.output(
+        "output",
+        OnnxNetwork(graph, folded_tensors(loaded)).raw_output(images),
+        np.float32,
+        [dims, num_anchors, 5 + num_classes],
+    )
     return graph.model(class_names=json.dumps(loaded.class_names))
 
 
@@ -47,7 +50,7 @@ def detecting_model(
     graph, dims, anchors = Graph(), batch or "batch", make_anchors(size_hw)
     images = graph.input("images", np.uint8, [dims, *size_hw, 3])
     images_B3HW = graph.add("Transpose", graph.add("Cast", images, to=onnx.TensorProto.FLOAT), perm=[0, 3, 1, 2])
-    output = _network(graph, loaded).raw_output(images_B3HW)
+    output = OnnxNetwork(graph, folded_tensors(loaded)).raw_output(images_B3HW)
     found = add_detections(graph, output, anchors, len(loaded.class_names), config)
     num_slots = min(config.max_detections, config.num_candidates, len(anchors.strides))
     outputs: list[tuple[str, type[np.generic], Dims]] = [
@@ -64,8 +67,3 @@ def detecting_model(
 def add_metadata(model: onnx.ModelProto, key: str, text: str) -> None:
     """Adds a text to the metadata of a model."""
     model.metadata_props.add(key=key, value=text)
-
-
-def _network(graph: Graph, loaded: Pretrained) -> OnnxNetwork:
-    model = yolox.create(loaded.name, len(loaded.class_names))  # in float32, whatever the compute dtype of loaded.model
-    return OnnxNetwork(graph, to_state_dict(fold_batch_norm(model, loaded.variables), model))

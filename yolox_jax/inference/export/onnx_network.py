@@ -59,29 +59,31 @@ class _OnnxLayers:
             for column in (0, 1)
             for row in (0, 1)
         ]
-        return self.conv(name, self.concatenate(*quarters))
+        return self.conv(name, self.concatenate(f"{name}.patches", *quarters))
 
-    def silu(self, x: str) -> str:
-        return self._graph.add("Mul", x, self._graph.add("Sigmoid", x))
+    def silu(self, name: str, x: str) -> str:
+        return self._graph.add("Mul", x, self._graph.add("Sigmoid", x, name=f"{name}.gate"), name=name)
 
-    def leaky_relu(self, x: str) -> str:
-        return self._graph.add("LeakyRelu", x, alpha=0.1)
+    def leaky_relu(self, name: str, x: str) -> str:
+        return self._graph.add("LeakyRelu", x, name=name, alpha=0.1)
 
-    def add(self, x: str, y: str) -> str:
-        return self._graph.add("Add", x, y)
+    def add(self, name: str, x: str, y: str) -> str:
+        return self._graph.add("Add", x, y, name=name)
 
-    def concatenate(self, *parts: str) -> str:
-        return self._graph.add("Concat", *parts, axis=1)
+    def concatenate(self, name: str, *parts: str) -> str:
+        return self._graph.add("Concat", *parts, name=name, axis=1)
 
-    def max_pool(self, x: str, size: int) -> str:
-        return self._graph.add("MaxPool", x, kernel_shape=[size] * 2, strides=[1, 1], pads=[size // 2] * 4)
+    def max_pool(self, name: str, x: str, size: int) -> str:
+        pads = [size // 2] * 4
+        return self._graph.add("MaxPool", x, name=name, kernel_shape=[size] * 2, strides=[1, 1], pads=pads)
 
-    def upsample(self, x: str) -> str:
+    def upsample(self, name: str, x: str) -> str:
         return self._graph.add(
             "Resize",
             x,
             "",
             self._graph.constant([1.0, 1.0, 2.0, 2.0]),
+            name=name,
             mode="nearest",
             coordinate_transformation_mode="asymmetric",
             nearest_mode="floor",

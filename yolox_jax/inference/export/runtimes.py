@@ -1,6 +1,6 @@
 """Opens an exported file with its own runtime, to compare it with its certificate.
 
-A new format needs a function (path) -> (certificate, run) and a line in `_OPENERS`.
+A new format needs a function (path) -> Opened and a line in `_OPENERS`.
 """
 
 from collections.abc import Callable
@@ -18,6 +18,9 @@ from yolox_jax.inference.export.certificate import Certificate, Run
 from yolox_jax.inference.predict import DetectConfig, of_one_image
 from yolox_jax.types import Detections
 
+# The text of a certificate, and the file as a function of thresholds, which files that have their own do not use.
+Opened = tuple[str | bytes | None, Callable[[DetectConfig], Run]]
+
 CERTIFICATE = "certificate"  # its name in the metadata of ONNX and LiteRT
 _ONNX_PROVIDERS = ("CUDAExecutionProvider", "CPUExecutionProvider")
 
@@ -25,9 +28,28 @@ _ONNX_PROVIDERS = ("CUDAExecutionProvider", "CPUExecutionProvider")
 def open_exported(path: str | Path) -> tuple[Certificate, Run]:
     """Opens a file, or the model of a web page's folder. Returns its certificate, and the file as a function.
 
+    The thresholds are those of the certificate.
+
     Raises:
       UserError: the file cannot be read, has no certificate, or its runtime is not installed.
     """
+    text, with_thresholds = _open(path)
+    if text is None:
+        raise UserError(f"{path} has no certificate", "export it again, without --nocertificate")
+    certified = certificate.read(text, path)
+    return certified, with_thresholds(certified.detect)
+
+
+def open_run(path: str | Path, detect: DetectConfig) -> Run:
+    """Opens a file as a function. A file that ends before NMS gets the thresholds of `detect`; others have their own.
+
+    Raises:
+      UserError: the file cannot be read, or its runtime is not installed.
+    """
+    return _open(path)[1](detect)
+
+
+def _open(path: str | Path) -> Opened:
     if web_page.is_page(path):
         path = Path(path) / web_page.MODEL
     name = str(path)
@@ -69,26 +91,29 @@ def _keep_mask(boxes_N4: np.ndarray, label_N: np.ndarray, mask_N: np.ndarray, io
     return kept_N
 
 
-def without_certificate(path: str | Path) -> UserError:
-    """Returns the error of a file that was exported without a certificate."""
-    return UserError(f"{path} has no certificate", "export it again, without --nocertificate")
-
-
 def filled(run: Run, batch: int | None) -> Run:
-    """Gives a program for exactly `batch` images one image, by repeating it; with None, returns `run` itself."""
-    return run if batch is None else lambda images_BHW3: run(np.repeat(images_BHW3, batch, axis=0))
+    """Gives a program for exactly `batch` images one image, by repeating it; with None or 1, returns `run` itself."""
+    if batch in (None, 1):
+        return run
+
+    def first(images_BHW3: np.ndarray) -> Detections:
+        found = run(np.repeat(images_BHW3, batch, axis=0))
+        return Detections(*(each[:1] for each in (found.boxes, found.scores, found.labels, found.mask)))
+
+    return first
 
 
-def _open_stablehlo(path: str | Path) -> tuple[Certificate, Run]:
+def _open_stablehlo(path: str | Path) -> Opened:
     text = exported_file.read_certificate(path)
-    if text is None:
-        raise without_certificate(path)
     program = stablehlo.Exported.read(path)
-    certified = certificate.read(text, path)
-    return certified, filled(of_one_image(program.predict, certified.detect, program.size_hw), program.batch)
+
+    def with_thresholds(detect: DetectConfig) -> Run:
+        return filled(of_one_image(program.predict, detect, program.size_hw), program.batch)
+
+    return text, with_thresholds
 
 
-def _open_onnx(path: str | Path) -> tuple[Certificate, Run]:
+def _open_onnx(path: str | Path) -> Opened:
     try:
         import onnxruntime
     except ImportError as error:
@@ -99,39 +124,35 @@ def _open_onnx(path: str | Path) -> tuple[Certificate, Run]:
         session = onnxruntime.InferenceSession(path, providers=providers)
     except Exception as error:  # onnxruntime raises errors of many types
         raise UserError(f"{path} cannot be opened by ONNX Runtime ({error})", "export it again") from error
-    text = session.get_modelmeta().custom_metadata_map.get(CERTIFICATE)
-    if text is None:
-        raise without_certificate(path)
-    certified = certificate.read(text, path)
     (image_input,) = session.get_inputs()
     batch = image_input.shape[0] if isinstance(image_input.shape[0], int) else None
-    if [each.name for each in session.get_outputs()] == ["output"]:  # the network alone
-        run = _raw_run(session, certified)
-    else:
 
-        def run(images_BHW3: np.ndarray) -> Detections:
-            return Detections(*session.run(["boxes", "scores", "labels", "mask"], {image_input.name: images_BHW3}))
+    def with_thresholds(detect: DetectConfig) -> Run:
+        if [each.name for each in session.get_outputs()] == ["output"]:  # the network alone
+            return filled(_raw_run(session, detect), batch)
+        outputs = ["boxes", "scores", "labels", "mask"]
+        return filled(lambda images: Detections(*session.run(outputs, {image_input.name: images})), batch)
 
-    return certified, filled(run, batch)
+    return session.get_modelmeta().custom_metadata_map.get(CERTIFICATE), with_thresholds
 
 
-def _raw_run(session: Any, certified: Certificate) -> Run:
+def _raw_run(session: Any, detect: DetectConfig) -> Run:
     def run(images_BHW3: np.ndarray) -> Detections:
         images_B3HW = images_BHW3.transpose(0, 3, 1, 2).astype(np.float32)
         (output_BAR,) = session.run(["output"], {"images": images_B3HW})
         box_BA4 = decode(jnp.asarray(output_BAR[..., :4]), make_anchors(images_BHW3.shape[1:3]))
         prob_BAC = output_BAR[..., 4:5] * output_BAR[..., 5:]
-        return select(np.asarray(boxes.cxcywh_to_xyxy(box_BA4)), prob_BAC, certified.detect)
+        return select(np.asarray(boxes.cxcywh_to_xyxy(box_BA4)), prob_BAC, detect)
 
     return run
 
 
-def _open_litert(path: str | Path) -> tuple[Certificate, Run]:
+def _open_litert(path: str | Path) -> Opened:
     try:
         from yolox_jax.inference.export import litert_file
     except ImportError as error:
         raise UserError(
-            f"a LiteRT file needs ai-edge-litert ({error})", "pip install 'ai-edge-litert>=2.1.0'"
+            f"a LiteRT file needs ai-edge-litert ({error})", "pip install 'ai-edge-litert>=2.3.0'"
         ) from error
     try:
         model = Path(path).read_bytes()
@@ -139,17 +160,14 @@ def _open_litert(path: str | Path) -> tuple[Certificate, Run]:
         runner = litert_file.LiteRTRunner(model)
     except Exception as error:  # flatbuffers and the runtime raise errors of many types
         raise UserError(f"{path} cannot be opened by LiteRT ({error})", "export it again") from error
-    if text is None:
-        raise without_certificate(path)
-    certified = certificate.read(text, path)
 
-    def run(images_BHW3: np.ndarray) -> Detections:
-        return select(*runner(images_BHW3), certified.detect)
+    def with_thresholds(detect: DetectConfig) -> Run:
+        return filled(lambda images: select(*runner(images), detect), runner.batch)
 
-    return certified, filled(run, runner.batch)
+    return text, with_thresholds
 
 
-_OPENERS: dict[str, Callable[[str | Path], tuple[Certificate, Run]]] = {
+_OPENERS: dict[str, Callable[[str | Path], Opened]] = {
     exported_file.ENDING: _open_stablehlo,
     ".onnx": _open_onnx,
     ".tflite": _open_litert,

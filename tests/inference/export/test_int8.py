@@ -1,0 +1,153 @@
+"""INT8 files: the plan against plain numbers, and both formats in their runtimes against the float network."""
+
+import numpy as np
+import onnx
+import pytest
+
+from tests.material import golden_shapes, golden_state_dict, material
+from yolox_jax.augment.geometry import letterbox
+from yolox_jax.data import images
+from yolox_jax.data.sources.coco import CocoSource
+from yolox_jax.errors import UserError
+from yolox_jax.evaluation.exported import Evaluation, check_drop, measure
+from yolox_jax.inference import pretrained
+from yolox_jax.inference.export import certificate, int8, runtimes
+from yolox_jax.inference.export.formats import FORMATS, ExportConfig
+from yolox_jax.inference.export.official_network import folded_tensors
+from yolox_jax.inference.predict import DetectConfig
+from yolox_jax.inference.pretrained import Pretrained
+from yolox_jax.models import yolox
+from yolox_jax.types import Detections
+from yolox_jax.weights.official import from_state_dict
+
+
+def test_rounding_has_256_steps_keeps_0_and_clips():
+    values = np.linspace(-3, 9, 10_001, dtype=np.float32)
+    found = np.asarray(int8.rounded(values, -1.0, 4.0))
+    assert len(np.unique(found)) == 256 and 0 in found
+    inside = (values > -1) & (values < 4)
+    assert abs(found - values)[inside].max() <= 5 / 255 / 2 + 1e-5
+    assert found.min() == pytest.approx(-1, abs=0.02) and found.max() == pytest.approx(4, abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("layer", "block"),
+    [
+        ("backbone.backbone.stem.conv.act.gate", "stem"),
+        ("backbone.backbone.stem.0.conv", "stem"),
+        ("backbone.backbone.dark3.1.m.0.conv1.conv", "dark3.1"),
+        ("backbone.lateral_conv0.up", "lateral_conv0"),
+        ("backbone.C3_p4.m.0.conv2.dconv.conv", "C3_p4"),
+        ("head.cls_convs.0.1.conv", "head.cls_convs.0"),
+        ("head.reg_preds.2", "head.reg_preds.2"),
+    ],
+)
+def test_a_layer_belongs_to_a_block(layer, block):
+    assert int8.block_of(layer) == block
+
+
+def test_the_blocks_with_the_largest_errors_stay_in_float_until_the_rest_is_within_the_bound():
+    squares = {"a": 4.0, "b": 9.0, "c": 1.0, "d": 0.25}
+
+    def chosen(most_error):
+        return int8.choose_float_blocks(
+            list(squares), lambda names: sum(squares[name] for name in names) ** 0.5, most_error
+        )
+
+    assert chosen(4.0) == ()
+    assert chosen(2.5) == ("b",)
+    assert chosen(1.2) == ("a", "b")  # in their order, not by error
+    assert chosen(0.0) == ("a", "b", "c", "d")
+
+
+def test_a_file_that_loses_too_much_ap_is_refused():
+    check_drop("nano.onnx", 0.32, 0.31, 0.02)
+    with pytest.raises(UserError, match=r"^INT8 loses 0\.0300 AP, more than --max_drop=0\.02, so nano\.onnx is not"):
+        check_drop("nano.onnx", 0.32, 0.29, 0.02)
+
+
+@pytest.fixture(scope="module")
+def loaded():
+    model = yolox.create("nano")
+    variables = from_state_dict(golden_state_dict(golden_shapes("nano")), model)
+    return Pretrained("nano", model, variables, tuple(f"class {label}" for label in range(80)), (64, 64))
+
+
+@pytest.fixture(scope="module")
+def photographs():
+    return np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def plan(loaded, photographs):
+    return int8.make_plan(folded_tensors(loaded), photographs[:2])
+
+
+@pytest.mark.slow
+def test_a_plan_has_the_ranges_of_the_network(plan, loaded):
+    assert plan.ranges["backbone.backbone.stem.conv.conv.patches"] == (0.0, 255.0)
+    gates = [name for name in plan.ranges if name.endswith(".act.gate")]
+    before = [name.replace(".act.gate", ".conv") for name in gates]
+    assert len(before) > 50 and all(plan.ranges[name][0] >= -6 for name in before)
+    assert all(low <= 0 <= high for low, high in plan.ranges.values())
+    assert not any(map(plan.is_int8, ("head.cls_preds.0", "head.obj_preds.1", "head.reg_preds.2")))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["onnx", "litert"])
+def test_an_int8_file_is_small_has_the_plan_and_finds_nearly_what_the_float_file_finds(
+    form, loaded, photographs, plan, tmp_path
+):
+    if form == "litert":
+        pytest.importorskip("litert_quantizer")
+    ending, write = FORMATS[form]
+    found, sizes, detect = [], [], DetectConfig(conf=0.0)
+    for number, each in enumerate((None, plan)):
+        path = tmp_path / f"{number}{ending}"
+        certified = certificate.make(_nothing, loaded.class_names, (64, 64), detect, certificate.INT8, photographs)
+        write(path, loaded, ExportConfig((64, 64), None, detect, certificate=certified, int8=each))
+        assert len(runtimes.open_exported(path)[0].images) == 3
+        sizes.append(path.stat().st_size)
+        found.append(runtimes.open_run(path, detect)(photographs[2:]))
+    assert sizes[1] < 0.6 * sizes[0]
+    count = 50  # the best, of many that are alike
+    np.testing.assert_allclose(found[1].scores[0, :count], found[0].scores[0, :count], rtol=0.2)
+    assert not np.array_equal(found[1].scores, found[0].scores)
+    in_int8 = {name for name in plan.ranges if name.endswith(".conv") and plan.is_int8(name)}
+    assert _convolutions_in_int8(path) == in_int8 and 30 < len(in_int8)
+
+
+def _nothing(images_BHW3):
+    nothing = np.zeros((1, 0), np.float32)
+    return Detections(nothing[..., None].repeat(4, axis=2), nothing, nothing.astype(np.int32), nothing.astype(bool))
+
+
+def _convolutions_in_int8(path):
+    if path.suffix == ".onnx":
+        model = onnx.load(path)
+        makers = {output: node.op_type for node in model.graph.node for output in node.output}
+        return {
+            node.name
+            for node in model.graph.node
+            if node.op_type == "Conv" and makers.get(node.input[1]) == "DequantizeLinear"
+        }
+    schema = pytest.importorskip("ai_edge_litert.schema_py_generated")
+    tensors = schema.ModelT.InitFromPackedBuf(path.read_bytes()).subgraphs[0].tensors
+    names = {each.name.decode(): each.type for each in tensors if each.name.endswith(b".weight")}
+    return {name.removesuffix(".weight") for name, kind in names.items() if kind == schema.TensorType.INT8}
+
+
+@pytest.mark.slow
+def test_the_official_nano_loses_at_most_0_012_ap_in_int8_calibrated_on_other_images():
+    loaded = pretrained.load(str(material("weights/yolox_nano_coco.pth")), "float32")
+    pytest.importorskip("litert_quantizer")
+    coco, bccd = material("data/coco_val100"), material("data/bccd/images")
+    others = sorted(bccd.iterdir())[:20]
+    images_BHW3 = np.stack([letterbox(images.read(path), loaded.size_hw)[0] for path in others])
+    plan = int8.make_plan(folded_tensors(loaded), images_BHW3)
+    config = ExportConfig(loaded.size_hw, 1, DetectConfig(), int8=plan)
+    files = {form: (form, config) for form in ("onnx", "litert")}
+    source = CocoSource(coco / "annotations.json", coco / "images", "val")
+    for found in measure(files, loaded, images_BHW3[0], Evaluation(source, DetectConfig())).values():
+        assert found.ap is not None and found.ap >= 0.3264 - 0.012
+        assert found.megabytes < 0.5 * 3.75

@@ -1,0 +1,118 @@
+"""Measures exported files by their own runtimes: size, time of an image, and AP."""
+
+import dataclasses
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from yolox_jax.errors import UserError
+from yolox_jax.evaluation.evaluate import evaluate
+from yolox_jax.inference.export import runtimes
+from yolox_jax.inference.export.formats import FORMATS, ExportConfig
+from yolox_jax.inference.predict import DetectConfig
+from yolox_jax.inference.pretrained import Pretrained
+from yolox_jax.types import Detections, Source
+
+_ROUNDS, _WARM_UP = 20, 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Measured:
+    """What a file is like."""
+
+    megabytes: float
+    milliseconds: float  # of an image, one at a time, NMS included: the median of interleaved calls
+    ap: float | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """Images with ground truth, and how AP is computed from them."""
+
+    source: Source
+    detect: DetectConfig  # its thresholds replace those of the files
+    metric: str = "coco"
+
+
+def measure(
+    files: Mapping[str, tuple[str, ExportConfig]],
+    loaded: Pretrained,
+    image_HW3: np.ndarray,
+    evaluation: Evaluation | None,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, Measured]:
+    """Writes each file to a temporary folder and runs it.
+
+    Args:
+      files: by a name of yours, the format (a key of FORMATS) and its settings.
+      loaded: network and weights.
+      image_HW3: what the files are timed with, letterboxed, uint8 BGR.
+      evaluation: for AP; None leaves it out.
+      progress: called with the number of evaluated images, of all files, and how many there will be.
+    """
+    runs, sizes, aps = {}, {}, {}
+    with tempfile.TemporaryDirectory(prefix="yolox_jax_") as folder:
+        for number, (name, (form, config)) in enumerate(files.items()):
+            ending, write = FORMATS[form]
+            path = Path(folder) / f"{number}{ending}"
+            if evaluation is not None:
+                write(path, loaded, _with_thresholds(config, evaluation.detect))
+                aps[name] = _ap(path, config.size_hw, evaluation, number, len(files), progress)
+            write(path, loaded, config)
+            sizes[name] = path.stat().st_size / 1e6
+            runs[name] = runtimes.open_run(path, config.detect or DetectConfig())
+        times = _milliseconds(runs, image_HW3)
+    return {name: Measured(sizes[name], times[name], aps.get(name)) for name in files}
+
+
+def check_drop(path: str | Path, before: float, after: float, max_drop: float) -> None:
+    """Raises UserError if quantizing cost more AP than allowed, so that the file at `path` is not written."""
+    if before - after > max_drop:
+        raise UserError(
+            f"INT8 loses {before - after:.4f} AP, more than --max_drop={max_drop:g}, so {path} is not written",
+            "calibrate with images more like those that the network will see, or raise --max_drop",
+        )
+
+
+def _with_thresholds(config: ExportConfig, detect: DetectConfig) -> ExportConfig:
+    return config if config.detect is None else dataclasses.replace(config, detect=detect, certificate=None)
+
+
+def _ap(
+    path: Path,
+    size_hw: tuple[int, int],
+    evaluation: Evaluation,
+    number: int,
+    num_files: int,
+    progress: Callable[[int, int], None] | None,
+) -> float:
+    run = runtimes.open_run(path, evaluation.detect)
+
+    def predict(_: Any, images_BHW3: Any) -> Detections:
+        return run(np.asarray(images_BHW3))
+
+    def done(num_done: int, num_all: int) -> None:
+        if progress is not None:
+            progress(number * num_all + num_done, num_files * num_all)
+
+    result = evaluate(
+        predict, None, evaluation.source, size_hw=size_hw, batch_size=1, metric=evaluation.metric, progress=done
+    )
+    return float(result.ap.stats["AP"])
+
+
+def _milliseconds(runs: Mapping[str, Callable[[np.ndarray], Detections]], image_HW3: np.ndarray) -> dict[str, float]:
+    """Calls the files in turns, so that a slow moment of the machine affects all."""
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    for turn in range(_WARM_UP + _ROUNDS):
+        for name, run in runs.items():
+            start = time.perf_counter()
+            np.asarray(run(image_HW3[None]).scores)
+            if turn >= _WARM_UP:
+                seconds[name].append(time.perf_counter() - start)
+    return {name: 1e3 * statistics.median(each) for name, each in seconds.items()}
