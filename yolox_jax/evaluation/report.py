@@ -60,7 +60,7 @@ def write_report(path: Path, run: Evaluated, against: Evaluated | None = None) -
     runs = [run] if against is None else [run, against]
     title = " against ".join(each.name for each in runs)
     parts = [
-        f"<h1>{html.escape(title)}</h1>",
+        f"<main><h1>{html.escape(title)}</h1>",
         f"<p>{run.num_images} images, {len(run.diagnosis.class_names)} classes. {_UNITS}</p>",
         '<div class="summary"><div><h2>Average precision</h2>',
         _stats(runs),
@@ -74,7 +74,7 @@ def write_report(path: Path, run: Evaluated, against: Evaluated | None = None) -
     page = (
         f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<style>\n{_STYLE}\n</style></head>\n<body>\n" + "\n".join(parts) + "\n</body></html>\n"
+        f"<style>\n{_STYLE}\n</style></head>\n<body>\n" + "\n".join(parts) + "\n</main></body></html>\n"
     )
     storage.write_bytes(path, page.encode("utf-8", "backslashreplace"))
 
@@ -147,7 +147,7 @@ class _Text(str):
 
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = ["<tr>" + "".join(_cell(each, "th") for each in header) + "</tr>"]
+    lines = ["<tr>" + "".join(_cell(each, "th" if each else "td") for each in header) + "</tr>"]
     lines += ["<tr>" + "".join(map(_cell, row)) + "</tr>" for row in rows]
     return "<table>\n" + "\n".join(lines) + "\n</table>"
 

@@ -8,6 +8,7 @@ import tarfile
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests.browser import npm_registry, serve
 from tests.material import material
@@ -123,8 +124,14 @@ def pages(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def photos():
-    return sorted(material("data/coco_val100/images").glob("*.jpg"))[:3]
+def photos(tmp_path_factory):
+    """Three photographs, and one that its EXIF orientation turns."""
+    *three, fourth = sorted(material("data/coco_val100/images").glob("*.jpg"))[:4]
+    turned = tmp_path_factory.mktemp("turned") / "turned.jpg"
+    orientation = Image.Exif()
+    orientation[0x112] = 6
+    Image.open(fourth).rotate(90, expand=True).save(turned, exif=orientation)
+    return [*three, turned]
 
 
 def _opened(browser, address, **options):

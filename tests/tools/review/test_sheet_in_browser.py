@@ -38,22 +38,22 @@ def test_what_is_ticked_is_exported_and_corrected(browser, labels, records, tmp_
     sheet.write(tmp_path / "index.html", "4 suspicions", "train", records, cards)
     page = browser.new_page()
     page.goto((tmp_path / "index.html").as_uri())
-    articles = page.locator("article")
-    assert articles.count() == 4
+    boxes = page.locator(".card")
+    assert boxes.count() == 4
 
-    articles.nth(0).click()
+    boxes.nth(0).click()
     page.keyboard.press("ArrowRight")  # to the second card
     page.keyboard.press("Space")
     page.keyboard.press("Space")  # and back
     page.keyboard.press("ArrowRight")
     page.keyboard.press("Space")
-    assert [each.get_attribute("aria-checked") for each in articles.all()] == ["true", "false", "true", "false"]
+    assert [each.get_attribute("aria-checked") for each in boxes.all()] == ["true", "false", "true", "false"]
 
     page.locator("#kinds button", has_text="missing 1").click()
-    assert [each.is_visible() for each in articles.all()] == [False, False, False, True]
-    articles.nth(3).click()
+    assert [each.is_visible() for each in boxes.all()] == [False, False, False, True]
+    boxes.nth(3).click()
     page.locator("#kinds button", has_text="all 4").click()
-    assert page.locator("article:visible").count() == 4
+    assert page.locator(".card:visible").count() == 4
 
     page.reload()  # the browser keeps the ticks
     assert page.inner_text("#count") == "3 of 4 ticked"
