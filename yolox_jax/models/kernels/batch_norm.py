@@ -70,6 +70,7 @@ def spread(value_C: jax.Array, x_BHWC: jax.Array) -> jax.Array:
     return (value_C if pixels == 1 else jnp.repeat(value_C, pixels))[None, None, None]
 
 
+@functools.partial(jax.jit, static_argnums=(3, 4, 5, 6), inline=True)
 def _normalize_fwd(
     x_BHWC: jax.Array,
     scale_C: jax.Array,
@@ -93,6 +94,7 @@ def _normalize_fwd(
     return (activation(y), mean_C, var_C), (x_BHWC, scale_C, bias_C, mean_C, per_std_C, y)
 
 
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3), inline=True)
 def _normalize_bwd(
     epsilon: float, axis_name: str | None, dtype: jnp.dtype, activation: Activation, saved: tuple, gradients: tuple
 ) -> tuple[jax.Array, jax.Array, jax.Array]:

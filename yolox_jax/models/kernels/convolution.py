@@ -48,6 +48,7 @@ def _dense_fwd(
     return dense_plain(x, kernel, stride), (x, kernel)
 
 
+@functools.partial(jax.jit, static_argnums=(0, 1), inline=True)
 def _dense_bwd(
     stride: int, cpu_kernels: CpuKernels, saved: tuple[jax.Array, jax.Array], grad: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
@@ -98,6 +99,7 @@ def _pointwise_dense_bwd(saved: tuple[jax.Array, jax.Array], grad: jax.Array) ->
 
 
 @jax.custom_vjp
+@functools.partial(jax.jit, inline=True)
 def pointwise_conv(x_BHWC: jax.Array, kernel_CD: jax.Array) -> jax.Array:
     """Computes `pointwise_plain`: on an NVIDIA GPU as a convolution, elsewhere as a matrix product.
 
@@ -106,6 +108,7 @@ def pointwise_conv(x_BHWC: jax.Array, kernel_CD: jax.Array) -> jax.Array:
     return lax.platform_dependent(x_BHWC, kernel_CD, cuda=pointwise_dense, default=pointwise_plain)
 
 
+@functools.partial(jax.jit, inline=True)
 def _pointwise_bwd(saved: tuple[jax.Array, jax.Array], grad: jax.Array) -> tuple[jax.Array, jax.Array]:
     return lax.platform_dependent(saved, grad, cuda=_pointwise_dense_bwd, default=_product_bwd)
 

@@ -25,6 +25,7 @@ def depthwise_plain(x_BHWC: jax.Array, kernel: jax.Array, stride: int) -> jax.Ar
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+@functools.partial(jax.jit, static_argnums=(2, 3), inline=True)
 def depthwise_conv(x_BHWC: jax.Array, kernel: jax.Array, stride: int, cpu_kernels: CpuKernels = "xla") -> jax.Array:
     """Computes `depthwise_plain`: as it stands on an NVIDIA GPU and for oneDNN, elsewhere as `shifted`."""
     shifted_form, grouped = (functools.partial(form, stride=stride) for form in (shifted, depthwise_plain))
@@ -46,6 +47,7 @@ def _depthwise_fwd(
     return depthwise_conv(x, kernel, stride, cpu_kernels), (x, kernel)
 
 
+@functools.partial(jax.jit, static_argnums=(0, 1), inline=True)
 def _depthwise_bwd(
     stride: int, cpu_kernels: CpuKernels, saved: tuple[jax.Array, jax.Array], grad: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
