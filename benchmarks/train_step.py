@@ -14,7 +14,7 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +28,7 @@ from yolox_jax.detection.losses import LossConfig
 from yolox_jax.detection.simota import SimOtaConfig
 from yolox_jax.mesh import make_mesh, place, platform_of, shard_batch
 from yolox_jax.models import yolox
-from yolox_jax.training import optim, parallel, state
+from yolox_jax.training import halves, optim, parallel, state
 from yolox_jax.training.host_memory import keep_freed_memory
 from yolox_jax.training.schedule import Schedule
 from yolox_jax.training.step import StepConfig, train_step
@@ -63,16 +63,18 @@ def our_step(
     optimizer = optim.create("sgd", momentum=_MOMENTUM, weight_decay=_WEIGHT_DECAY)
     kernels = compiler_options.choose_cpu_kernels(cpu_kernels, platform_of(mesh), _SCHEDULE.total_steps)
     model = yolox.create(name, dtype=dtype, cpu_kernels=kernels)
-    step = functools.partial(train_step, model=model, optimizer=optimizer, config=_CONFIG, size_hw=None)
     train_state = place(state.create(variables, optimizer, dtype), mesh)
     sharded = shard_batch(batch, mesh)
     start = time.perf_counter()
-    lowered = cast(jax.stages.Wrapped, parallel.map_step(step, mesh)).lower(train_state, sharded)
-    traced = time.perf_counter()
-    options = compiler_options.for_training_step(platform_of(mesh), model.cpu_kernels)
-    with compiler_options.uncached(model.cpu_kernels):
-        compiled = lowered.compile(compiler_options=options)
-    took = f"traced in {traced - start:.1f} s, compiled in {time.perf_counter() - traced:.1f} s"
+    if halves.suits(mesh):  # as train.py compiles it
+        both = halves.Halves(model, optimizer, _CONFIG, mesh)
+        compiled: Any = both.joined(
+            both.compile_gradients(train_state, batch, None), update=both.compile_update(train_state)
+        )
+    else:
+        step = functools.partial(train_step, model=model, optimizer=optimizer, config=_CONFIG, size_hw=None)
+        compiled = parallel.compile_step(parallel.map_step(step, mesh), train_state, batch, mesh)
+    took = f"traced and compiled in {time.perf_counter() - start:.1f} s"
     print(f"       cpu_kernels={model.cpu_kernels}: {took}", flush=True)
 
     def run() -> float:

@@ -36,8 +36,34 @@ def test_waiting_can_be_given_up_and_a_running_compilation_is_known():
         raise KeyboardInterrupt  # if no error is raised, leaving the block waits for the compilation
     may_finish.set()
     assert programs.get("slow") is True  # it finishes, and the next one does not start
-    programs._thread.join()
+    programs._threads[0].join()
     assert not compilation.is_compiling()
+
+
+def test_a_program_waits_for_one_of_another_queue_and_not_for_one_that_is_no_longer_compiled():
+    begins, closes = threading.Event(), threading.Event()
+
+    def compile_first():
+        begins.set()
+        closes.wait()
+
+    def compile_both(programs):
+        return "gradients", programs.wait("update")
+
+    def queues(programs):
+        return {"step": lambda: compile_both(programs[0])}, {"first": compile_first, "update": lambda: "update"}
+
+    for closed_early in (False, True):
+        begins.clear(), closes.clear()
+        programs = []
+        programs.append(compilation.Programs(*queues(programs)))
+        with programs[0]:
+            begins.wait()
+            if closed_early:
+                programs[0]._closed = True  # as on leaving the block, which then waits for both threads
+            closes.set()
+            if not closed_early:
+                assert programs[0].get("step") == ("gradients", "update")
 
 
 def test_an_error_of_compiling_is_raised_to_whoever_needs_the_program():
@@ -64,10 +90,12 @@ def test_programs_are_counted_when_they_are_compiled_and_not_when_they_run():
 
 @pytest.fixture
 def jax_cache():
-    """Undoes the change of jax's own setting."""
-    before = jax.config.jax_compilation_cache_dir
+    """Undoes the changes of jax's own settings."""
+    names = "jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs"
+    before = {name: getattr(jax.config, name) for name in names}
     yield
-    jax.config.update("jax_compilation_cache_dir", before)
+    for name, value in before.items():
+        jax.config.update(name, value)
 
 
 def test_the_compilation_cache_is_below_the_cache_folder_unless_jax_has_its_own(jax_cache, monkeypatch, tmp_path):
@@ -80,6 +108,18 @@ def test_the_compilation_cache_is_below_the_cache_folder_unless_jax_has_its_own(
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "/jax")
     compilation.enable_compilation_cache()
     assert jax.config.jax_compilation_cache_dir == str(tmp_path / "programs")
+
+
+def test_small_programs_are_kept_too_unless_the_user_says_otherwise(jax_cache, monkeypatch, tmp_path):
+    monkeypatch.setenv("YOLOX_JAX_HOME", str(tmp_path))
+    for said, expected in ((None, 0.0), ("7", 5.0)):
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 5.0)
+        if said:
+            monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", said)
+        else:
+            monkeypatch.delenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", raising=False)
+        compilation.enable_compilation_cache()
+        assert jax.config.jax_persistent_cache_min_compile_time_secs == expected
 
 
 def test_without_a_home_folder_the_compilation_cache_stays_off_with_a_warning(jax_cache, monkeypatch, caplog):

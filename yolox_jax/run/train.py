@@ -1,6 +1,8 @@
 """Trains a detector. train() is the table of contents: prepare, restore, compile ahead, loop, finish."""
 
 import functools
+from collections.abc import Callable
+from typing import Any
 
 import jax
 from ml_collections import ConfigDict
@@ -16,6 +18,7 @@ from yolox_jax.models.folding import folded_shapes
 from yolox_jax.run.loop import lacks_evaluation, loop
 from yolox_jax.run.prepare import Run, prepare
 from yolox_jax.training import compilation, history, hosts, parallel, resume, state
+from yolox_jax.training.halves import Halves, suits
 from yolox_jax.training.history import History
 from yolox_jax.training.interruption import sigterm_noted
 from yolox_jax.training.open_directory import RunDirectory
@@ -62,7 +65,10 @@ def restore(run: Run) -> tuple[TrainState, History]:
 
 
 def compile_ahead(run: Run, train_state: TrainState, first_step: int) -> compilation.Programs:
-    """Prepares one program per image size and one for evaluation, to be compiled in order of first use by `loop`."""
+    """Prepares the programs of each image size and of evaluation, to be compiled in order of first use by `loop`.
+
+    On a CPU, whose compiler leaves a core idle, two are compiled at a time.
+    """
     config, mesh, total_steps = run.config, run.mesh, run.schedule.total_steps
     sizes = [run.size_hw] if first_step < total_steps else []
     if run.multiscale:
@@ -75,18 +81,35 @@ def compile_ahead(run: Run, train_state: TrainState, first_step: int) -> compila
     like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), train_state)
 
     step = functools.partial(train_step, model=run.model, optimizer=run.optimizer, config=run.step_config)
+    halves = Halves(run.model, run.optimizer, run.step_config, mesh, specs)
+    in_halves = suits(mesh, config.parallel.kind)
 
     def compile_step(size_hw: tuple[int, int]) -> parallel.StepFunction:
+        batch = run.loader.empty_batch()
+        if in_halves:
+            return halves.joined(halves.compile_gradients(like, batch, size_hw), programs.wait("update"))
         mapped = parallel.map_step(functools.partial(step, size_hw=size_hw), mesh, config.parallel.kind, specs)
-        return parallel.compile_step(mapped, like, run.loader.empty_batch(), mesh, run.model.cpu_kernels)
+        return parallel.compile_step(mapped, like, batch, mesh, run.model.cpu_kernels)
 
     predict = make_predict(run.model, mesh, run.detect_config, repeatable=True)
     folded = folded_shapes(run.model, like.ema, platform_of(mesh))
     args = predict, folded, run.size_hw, config.eval.batch_size, run.model.cpu_kernels
-    evaluation: compilation.ByKey = {"predict": functools.partial(prediction.compile_predict, *args)}
+
+    def compile_evaluation() -> Callable[..., Any]:
+        if in_halves and sizes and not evaluates_first:
+            programs.wait(sizes[0])  # two programs that are traced at once delay each other
+        return prediction.compile_predict(*args)
+
+    evaluation: compilation.ByKey = {"predict": compile_evaluation}
     steps: compilation.ByKey = {size: functools.partial(compile_step, size) for size in sizes}
     evaluates_first = lacks_evaluation(run, first_step)
-    return compilation.Programs({**evaluation, **steps} if evaluates_first else {**steps, **evaluation})
+    if in_halves:
+        update: compilation.ByKey = {"update": functools.partial(halves.compile_update, like)} if sizes else {}
+        queues = [{**evaluation, **steps}, update] if evaluates_first else [steps, {**update, **evaluation}]
+    else:
+        queues = [{**evaluation, **steps} if evaluates_first else {**steps, **evaluation}]
+    programs = compilation.Programs(*queues)
+    return programs
 
 
 def finish(run: Run, result: EvalResult) -> None:

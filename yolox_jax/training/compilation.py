@@ -27,31 +27,45 @@ ByKey = Mapping[Hashable, Callable[[], Any]]  # functions that compile a program
 class Programs:
     """Compiles programs one after another while the first ones already run."""
 
-    def __init__(self, compile_by_key: ByKey):
-        """Takes the functions that compile, in the order in which their programs are first used."""
-        self._results: dict[Hashable, futures.Future[Any]] = {key: futures.Future() for key in compile_by_key}
+    def __init__(self, *queues: ByKey):
+        """Takes the functions that compile, in the order in which their programs are first used.
+
+        Each queue has a thread of its own.
+        """
+        self._results: dict[Hashable, futures.Future[Any]] = {
+            key: futures.Future() for queue in queues for key in queue
+        }
         self._passed_barrier: set[Hashable] = set()
         self._closed = False
-        # A daemon: a compilation cannot be interrupted, and a run that is asked to stop must not wait for it.
-        self._thread = threading.Thread(target=self._work, args=(compile_by_key,), name=_THREAD, daemon=True)
+        # Daemons: a compilation cannot be interrupted, and a run that is asked to stop must not wait for it.
+        self._threads = [
+            threading.Thread(target=self._work, args=(queue,), name=_THREAD, daemon=True) for queue in queues
+        ]
 
     def __enter__(self) -> Self:
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         self._closed = True
         if kind is None:  # a finished run can wait, and Python cannot exit during a compilation
-            self._thread.join()
+            for thread in self._threads:
+                thread.join()
 
     def _work(self, compile_by_key: ByKey) -> None:
         for key, compile_one in compile_by_key.items():
             if self._closed:
-                return
+                self._results[key].cancel()  # another queue may wait for it
+                continue
             try:
                 self._results[key].set_result(compile_one())
             except BaseException as error:  # noqa: BLE001  (`get` raises it)
                 self._results[key].set_exception(error)
+
+    def wait(self, key: Hashable) -> Any:
+        """Waits for a compiled program and returns it, for a function of another queue that needs it."""
+        return self._results[key].result()
 
     def get(self, key: Hashable, give_up: Callable[[], bool] = lambda: False) -> Any:
         """Waits for a compiled program and returns it, or None once `give_up` returns True.
@@ -91,8 +105,11 @@ def enable_compilation_cache() -> None:
     """Turns on JAX's compilation cache, in JAX_COMPILATION_CACHE_DIR if set, else in programs/ of cache_folder().
 
     Its files are compressed by zlib, whose checksum finds a flipped bit, and the program is then compiled again. JAX
-    would take zstandard if it is installed, without a checksum: a flipped bit then crashes the process.
+    would take zstandard if it is installed, without a checksum: a flipped bit then crashes the process. Small programs
+    are kept too, which JAX leaves out: a start has dozens of them.
     """
+    if not os.environ.get("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"):
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     for library in ("zstd", "zstandard"):
         if hasattr(compilation_cache, library):
             setattr(compilation_cache, library, None)

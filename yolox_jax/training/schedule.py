@@ -60,9 +60,10 @@ class Schedule:
         after_warmup = jnp.where(step >= self.no_aug_step, min_lr, cosine)
         return jnp.where((step <= warmup_steps) & (warmup_steps > 0), warm, after_warmup)
 
-    def l1_weight(self, step: jax.Array | int) -> jax.Array:
-        """1 in the no-aug epochs, 0 before them."""
-        return (jnp.asarray(step) >= self.no_aug_step).astype(jnp.float32)
+    def l1_weight(self, step: jax.Array | int, no_aug_step: jax.Array | None = None) -> jax.Array:
+        """1 in the no-aug epochs, which begin in `no_aug_step` (None for the schedule's), 0 before them."""
+        begin = self.no_aug_step if no_aug_step is None else no_aug_step
+        return (jnp.asarray(step) >= begin).astype(jnp.float32)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -49,6 +49,14 @@ class StepConfig:
             raise UserError(f"config.clip_grad_norm is {self.clip_grad_norm}", "give a number above 0, or none")
 
 
+class Totals(NamedTuple):
+    """What the images of a step contribute to it, summed over all devices."""
+
+    gradients: Any  # of the undivided loss; with config.shard_state, this device's slices
+    sums: losses.LossSums
+    batch_stats: Any  # the updated BatchNorm statistics
+
+
 def train_step(
     state: TrainState,
     batch: Batch,
@@ -77,11 +85,38 @@ def train_step(
       clipping), and skipped, which is 1 if the step changed nothing. In float16 also loss_scale, that of this step,
       and overflowed, which is 1 if the step was skipped only because the scale was too high.
     """
-    frozen = freezing.frozen_mask({"params": state.params, "batch_stats": state.batch_stats}, config.freeze)
-    forward_backward = functools.partial(_forward_backward, state, frozen, model=model, config=config, size_hw=size_hw)
+    totals = sum_gradients(state, batch, model=model, config=config, size_hw=size_hw)
+    return update(state, totals, optimizer=optimizer, config=config)
+
+
+def sum_gradients(
+    state: TrainState,
+    batch: Batch,
+    *,
+    model: YOLOX,
+    config: StepConfig,
+    size_hw: tuple[int, int] | None = None,
+    no_aug_step: jax.Array | None = None,
+) -> Totals:
+    """The first half of `train_step`: all that depends on the images and their size.
+
+    `no_aug_step`, in which the no-aug epochs begin, may be traced; None for the schedule's, a constant.
+    """
+    l1_weight = config.schedule.l1_weight(state.step, no_aug_step)
+    forward_backward = functools.partial(
+        _forward_backward, state, _frozen_mask(state, config), l1_weight, model=model, config=config, size_hw=size_hw
+    )
     batch_stats, (gradients, sums) = accumulate(forward_backward, config.accumulate_steps)(state.batch_stats, batch)
     num_slices = lax.axis_size(AXIS) if config.shard_state else 1
     gradients, (sums, batch_stats) = zero.sum_over_devices(gradients, (sums, batch_stats), num_slices, AXIS)
+    return Totals(gradients, sums, batch_stats)
+
+
+def update(
+    state: TrainState, totals: Totals, *, optimizer: optax.GradientTransformation, config: StepConfig
+) -> tuple[TrainState, losses.Metrics]:
+    """The second half of `train_step`, the same for every image size: the new state, and the metrics."""
+    gradients, sums, batch_stats = totals
     # The norm is taken before the division, so that the compiler can fuse the division into the update.
     grad_norm = zero.norm(gradients, state.params, AXIS)
     metrics, (gradients, grad_norm) = losses.divide(sums, (gradients, grad_norm))
@@ -90,7 +125,7 @@ def train_step(
     if config.clip_grad_norm is not None:
         gradients = optim.clip_to_norm(gradients, grad_norm, config.clip_grad_norm)
     learning_rate = config.schedule.learning_rate(state.step)
-    new_state = _update(state, gradients, batch_stats, frozen, learning_rate, num_slices, optimizer, config)
+    new_state = _update(state, gradients, batch_stats, learning_rate, optimizer, config)
     loss_is_finite, gradients_are_finite = jnp.isfinite(metrics["loss"]), jnp.isfinite(grad_norm)
     finite = loss_is_finite & gradients_are_finite
     new_state = jax.tree.map(lambda new, old: jnp.where(finite, new, old), new_state, state)
@@ -101,6 +136,10 @@ def train_step(
         new_state = new_state.replace(loss_scale=state.loss_scale.after(overflowed, finite))
         metrics |= {"loss_scale": state.loss_scale.value, "overflowed": overflowed.astype(jnp.float32)}
     return new_state, metrics
+
+
+def _frozen_mask(state: TrainState, config: StepConfig) -> Any:
+    return freezing.frozen_mask({"params": state.params, "batch_stats": state.batch_stats}, config.freeze)
 
 
 def augment(batch: Batch, size_hw: tuple[int, int] | None, hsv_multiplies: bool = False) -> tuple[jax.Array, jax.Array]:
@@ -122,6 +161,7 @@ def augment(batch: Batch, size_hw: tuple[int, int] | None, hsv_multiplies: bool 
 def _forward_backward(
     state: TrainState,
     frozen: Any,
+    l1_weight: jax.Array,
     batch_stats: Any,
     part: Batch,
     *,
@@ -142,7 +182,7 @@ def _forward_backward(
             gt_xyxy_BG4,
             part.gt_labels,
             part.gt_mask,
-            config.schedule.l1_weight(state.step),
+            l1_weight,
             assignment_config=config.assignment,
             loss_config=config.loss,
         )
@@ -162,13 +202,12 @@ def _update(
     state: TrainState,
     gradients: Any,
     batch_stats: Any,
-    frozen: Any,
     learning_rate: jax.Array,
-    num_slices: int,
     optimizer: optax.GradientTransformation,
     config: StepConfig,
 ) -> TrainState:
     """The state after one update. Each device updates its own slices, or everything if nothing is sharded."""
+    frozen, num_slices = _frozen_mask(state, config), lax.axis_size(AXIS) if config.shard_state else 1
     own_params = zero.own_slices(state.params, num_slices, AXIS)
     updates, opt_state = optimizer.update(gradients, state.opt_state, own_params)
     own_params = jax.tree.map(lambda param, update: param - learning_rate * update, own_params, updates)
