@@ -14,7 +14,7 @@ from yolox_jax.augment.multiscale import MultiscaleConfig
 from yolox_jax.augment.occlusion import OcclusionConfig
 from yolox_jax.augment.quality import QualityConfig
 from yolox_jax.augment.warp import ViewConfig
-from yolox_jax.cli.terminal import print_progress
+from yolox_jax.cli.progress import print_progress
 from yolox_jax.compiler_options import CpuKernels, choose_cpu_kernels
 from yolox_jax.data.prefetch import ReadConfig, Shard
 from yolox_jax.data.sources.open import open_split

@@ -1,27 +1,22 @@
-"""Flags, errors, exit codes and progress of the programs: everything between them and a terminal."""
+"""Flags, errors and exit codes of the programs: everything between them and a terminal."""
 
 import atexit
 import contextlib
 import functools
 import io
-import logging
 import os
-import re
 import sys
 import traceback
-import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
-import jax
 from absl import app, flags
-from absl import logging as absl_logging
 from ml_collections import ConfigDict, config_flags
 
 from yolox_jax import interrupts
-from yolox_jax.cli import commands, config_values
+from yolox_jax.cli import commands, config_values, libraries
 from yolox_jax.cli.augment_preset import apply_preset
-from yolox_jax.errors import UserError, too_many_files
+from yolox_jax.errors import UserError
 from yolox_jax.training import compilation, hosts
 from yolox_jax.training.interruption import EXIT_CODE, Stopped
 
@@ -130,32 +125,8 @@ def _wrapped_user_error(error: BaseException | None) -> UserError | None:
 
 
 def quiet_libraries() -> None:
-    """Silences the libraries, which log every checkpoint file and the traceback of errors that they also raise.
-
-    Always shown are the warnings of this package, and those of orbax about a failed or skipped part of its work, which
-    no error follows. --debug shows the other warnings of the libraries too.
-    """
-    absl_logging.set_verbosity(absl_logging.WARNING if _DEBUG.value else absl_logging.FATAL)  # of all libraries
-    logging.getLogger("yolox_jax").setLevel(logging.WARNING)
-    if not _DEBUG.value:
-        orbax = absl_logging.get_absl_logger()
-        orbax.setLevel(logging.WARNING)
-        orbax.addFilter(_is_of_incomplete_work)
-        # A failed save raises one error; its other writers then end in threads of their own, with needless warnings.
-        sys.unraisablehook = _ignore_closed_loops
-        warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
-
-
-def _is_of_incomplete_work(record: logging.LogRecord) -> bool:
-    if record.levelno >= logging.CRITICAL:
-        return True
-    is_incomplete = re.search(r"\b(skip|fail|unable|could not)", record.getMessage(), re.IGNORECASE)
-    return record.levelno == logging.WARNING and "orbax" in record.pathname and is_incomplete is not None
-
-
-def _ignore_closed_loops(unraisable: "sys.UnraisableHookArgs") -> None:
-    if str(unraisable.exc_value) != "Event loop is closed":
-        sys.__unraisablehook__(unraisable)
+    """Silences the libraries to the end of the program (`libraries.quiet_libraries`), as --debug says."""
+    libraries.quiet_libraries(debug=_DEBUG.value)
 
 
 @contextlib.contextmanager
@@ -176,7 +147,7 @@ def user_errors() -> Iterator[None]:
             raise
         _leave_interrupted(error)
     except Exception as error:
-        shown = _out_of_memory(error) or too_many_files(error) or error
+        shown = libraries.as_user_error(error) or error
         if isinstance(shown, UserError) and not _DEBUG.value:
             _leave(f"error: {shown}")
         if (interrupt := _interrupt_behind(error)) and not _DEBUG.value:
@@ -197,16 +168,6 @@ def joined(
     """
     with user_errors(), hosts.joined(coordinator, num_processes, process_id, flags=flags), user_errors():
         yield
-
-
-def _out_of_memory(error: Exception) -> UserError | None:
-    """Returns a UserError if JAX reports that a device is out of memory, or None for any other error."""
-    if not isinstance(error, jax.errors.JaxRuntimeError) or "RESOURCE_EXHAUSTED" not in str(error):
-        return None
-    return UserError(
-        f"the memory of a device is full ({str(error).splitlines()[0]})",
-        "lower config.batch_size or config.input_size, or use more devices with --config.parallel.shard_state=true",
-    )
 
 
 def _interrupt_behind(error: BaseException | None) -> KeyboardInterrupt | None:
@@ -232,15 +193,3 @@ def _leave(code: int | str) -> NoReturn:
             print(code, file=sys.stderr)
         hosts.exit_at_once(code if isinstance(code, int) else 1)
     sys.exit(code)
-
-
-def print_progress(num_done: int, num_all: int | None, what: str = "evaluated", unit: str = "images") -> None:
-    """Prints how many are done: one changing line on a terminal, elsewhere one line at the end.
-
-    `num_all` is None if the number is not known in advance.
-    """
-    line = f"{what} {num_done}{'' if num_all is None else f'/{num_all}'} {unit}"
-    if sys.stdout.isatty():
-        print(f"\r{line}", end="\n" if num_done == num_all else "", flush=True)
-    elif num_done == num_all:
-        print(line, flush=True)

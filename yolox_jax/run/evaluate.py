@@ -3,7 +3,7 @@
 from ml_collections import ConfigDict
 
 from yolox_jax.cli import from_config
-from yolox_jax.cli.terminal import print_progress
+from yolox_jax.cli.progress import print_progress
 from yolox_jax.data.sources.open import check_classes
 from yolox_jax.detection.anchors import check_size
 from yolox_jax.evaluation.evaluate import EvalResult, check_metric, evaluate

@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 import jax
 import numpy as np
 
-from yolox_jax.cli.terminal import print_progress
+from yolox_jax.cli.progress import print_progress
 from yolox_jax.evaluation import evaluate
 from yolox_jax.evaluation.evaluate import EvalResult
 from yolox_jax.mesh import place, platform_of, replicate, shard_batch

@@ -20,7 +20,8 @@ from ml_collections import ConfigDict, config_flags
 
 from yolox_jax import storage
 from yolox_jax.cli.outputs import output_folder
-from yolox_jax.cli.terminal import joined, print_progress, quiet_libraries, run_program
+from yolox_jax.cli.progress import print_progress
+from yolox_jax.cli.terminal import joined, quiet_libraries, run_program
 from yolox_jax.data.prefetch import Shard
 from yolox_jax.data.sources import tfds_writer
 from yolox_jax.data.sources.open import check_classes, open_split

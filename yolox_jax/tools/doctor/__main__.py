@@ -18,7 +18,8 @@ from ml_collections import ConfigDict, config_flags
 
 from yolox_jax import storage
 from yolox_jax.cli.outputs import output_file
-from yolox_jax.cli.terminal import print_progress, quiet_libraries, run_program, user_errors
+from yolox_jax.cli.progress import print_progress
+from yolox_jax.cli.terminal import quiet_libraries, run_program, user_errors
 from yolox_jax.detection.anchors import check_size
 from yolox_jax.tools.doctor import examination, findings_report, hashes
 from yolox_jax.tools.doctor.examination import Report

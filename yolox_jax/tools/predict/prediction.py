@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from yolox_jax.cli.terminal import print_progress
+from yolox_jax.cli.progress import print_progress
 from yolox_jax.data.prefetch import Shard
 from yolox_jax.inference.detections import ImageDetections
 from yolox_jax.inference.detector import Detector

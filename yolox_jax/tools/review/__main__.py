@@ -25,7 +25,8 @@ from ml_collections import config_flags
 from yolox_jax import storage
 from yolox_jax.cli import from_config
 from yolox_jax.cli.outputs import output_folder
-from yolox_jax.cli.terminal import print_progress, quiet_libraries, run_program, user_errors
+from yolox_jax.cli.progress import print_progress
+from yolox_jax.cli.terminal import quiet_libraries, run_program, user_errors
 from yolox_jax.data import images
 from yolox_jax.data.images import ImageError
 from yolox_jax.errors import UserError, writing
