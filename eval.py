@@ -15,6 +15,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from yolox_jax import storage
+from yolox_jax.cli import run_summary
 from yolox_jax.cli.as_trained import as_trained
 from yolox_jax.cli.outputs import output_file, output_folder
 from yolox_jax.cli.same_weights import agreed
@@ -82,8 +83,7 @@ def main() -> None:
 
 def report(result: EvalResult, weights: FoundWeights, output: Path | None, detections: Path | None) -> None:
     """Prints the result and writes the files that are not None; before the plots: an error there then loses nothing."""
-    speed = f", {result.images_per_second:.1f} images/s" if result.images_per_second else ""
-    print(f"\n{result.ap.table()}\n\n{result.num_images} images{speed}")
+    run_summary.print_ap(result)
     if output:
         result.write(output, identify(weights))
     if detections:

@@ -12,6 +12,7 @@ from ml_collections import config_flags
 from yolox_jax import storage
 from yolox_jax.cli import run_summary
 from yolox_jax.cli.terminal import joined, quiet_libraries, run_program
+from yolox_jax.run.callbacks import Callbacks
 from yolox_jax.run.train import train
 from yolox_jax.training import compilation
 from yolox_jax.training.host_memory import keep_freed_memory
@@ -36,7 +37,7 @@ def main() -> None:
         sigterm_ends(),
         opened(storage.resolve(_WORKDIR.value or Path("runs") / Path(config_file).stem), config.resume) as directory,
     ):
-        result = train(config, directory)
+        result = train(config, directory, Callbacks())
     run_summary.print_end(result, directory.address, config_file, config_flags.get_override_values(flag))
 
 

@@ -139,6 +139,12 @@ def test_each_console_command_runs_an_existing_program(distribution, monkeypatch
         ),
         ("commands.predict()", ["--weights=absent.pth", "street.jpg"], "there is no file or folder absent.pth"),
         (
+            "import sys, yolox_jax\ntry:\n  yolox_jax.train('yolox_s', 'run', overrides={'eval.metric': 'best'})\n"
+            "except ValueError as error:\n  sys.exit(str(error))",
+            [],
+            "config.eval.metric is 'best'",
+        ),
+        (
             "import runpy; runpy.run_module('yolox_jax.tools.show_batch', run_name='__main__')",
             ["--config=configs/finetune.py", "--config.data.root=absent"],
             "there is no",

@@ -28,6 +28,10 @@ class UserError(ValueError):
     def __str__(self) -> str:
         return short_lines(f"{self.what}: {self.advice}")
 
+    def _render_traceback_(self) -> list[str]:
+        """Returns what a notebook shows, which asks for this: the message alone."""
+        return [f"{type(self).__name__}: {self}"]
+
 
 class NotFoundError(UserError, FileNotFoundError):
     """A file or folder that the user named does not exist."""

@@ -28,6 +28,13 @@ class Terminated(KeyboardInterrupt):
     """SIGTERM, where a program treats it as Ctrl-C."""
 
 
+class SavedInterrupt(KeyboardInterrupt):
+    """Ctrl-C or SIGTERM, after a run has saved its state. A notebook shows the message alone."""
+
+    def _render_traceback_(self) -> list[str]:
+        return [str(self)]
+
+
 def end_at_ctrl_c() -> None:
     """Lets Ctrl-C end the process at once, until `as_exceptions`: a library may swallow or rename an exception."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # it may be ignored, as under nohup

@@ -5,8 +5,11 @@ configs/ in yolox_jax/programs, where pyproject.toml puts them. --config is a fi
 its path in a checkout or by its name alone (yolox_s).
 """
 
+import contextlib
+import re
 import runpy
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from yolox_jax import interrupts
@@ -72,6 +75,20 @@ def prepare(argv: list[str]) -> list[str]:
     """Makes configs/ importable from any directory, and returns the arguments with the path of the config's file."""
     sys.path.insert(0, str(ROOT))
     return with_found_configs(argv)
+
+
+@contextlib.contextmanager
+def own_configs() -> Iterator[None]:
+    """Makes configs/ importable inside the block only: a user's process may have a module of that name."""
+    others = {name: sys.modules.pop(name) for name in list(sys.modules) if re.match(r"configs(\.|$)", name)}
+    sys.path.insert(0, str(ROOT))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(ROOT))
+        for name in [name for name in sys.modules if re.match(r"configs(\.|$)", name)]:
+            del sys.modules[name]
+        sys.modules.update(others)
 
 
 def how_to_run(program: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""The summaries that train.py prints at the start and at the end of a run."""
+"""The summaries that programs print at the start and at the end."""
 
 import shlex
 from collections.abc import Mapping
@@ -53,16 +53,29 @@ def print_start(
 
 
 def print_end(result: EvalResult, workdir: Location, config_file: str, changed: Mapping[str, Any]) -> None:
-    """Prints AP, what was written and what to do next; `changed` has the config fields that the command line set."""
+    """Prints the result and what to do next; `changed` has the config fields that the command line set."""
+    print_result(result, workdir)
     overrides = [f"--config.{field}={value}" for field, value in changed.items()]
     again = [*how_to_run("eval"), f"--config={config_file}", f"--weights={workdir}", *overrides]
     own = [*how_to_run("train"), "--config=configs/finetune.py", "--workdir=runs/mine", "--config.data.root=DIR"]
     print(
-        f"\n{result.ap.table()}\n\n"
-        f"Written to {workdir}: checkpoints/ ({workdir}/best and {workdir}/last as --weights), metrics.jsonl, "
-        "tensorboard/, pictures/, results.json, predictions.jpg (eight validation images)\n\n"
-        "Evaluate these weights again:\n"
+        "\nEvaluate these weights again:\n"
         f"  {shlex.join(again)}\n"
         "Train on your own data, a COCO JSON file and a folder of images:\n"
         f"  {shlex.join(own)}"
+    )
+
+
+def print_ap(result: EvalResult) -> None:
+    """Prints AP, the number of images and the speed."""
+    speed = f", {result.images_per_second:.1f} images/s" if result.images_per_second else ""
+    print(f"\n{result.ap.table()}\n\n{result.num_images} images{speed}")
+
+
+def print_result(result: EvalResult, workdir: Location) -> None:
+    """Prints AP and what was written."""
+    print(
+        f"\n{result.ap.table()}\n\n"
+        f"Written to {workdir}: checkpoints/ ({workdir}/best and {workdir}/last as weights), metrics.jsonl, "
+        "tensorboard/, pictures/, results.json, predictions.jpg (eight validation images)"
     )

@@ -27,7 +27,7 @@ _PREFETCH = 2  # batches: enough to keep a device busy, little memory at 640 pix
 _METRICS = {"coco": coco_ap.compute_ap, "voc": voc_ap.compute_ap}
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class EvalResult:
     """AP, detections and speed of one evaluation."""
 
@@ -36,6 +36,10 @@ class EvalResult:
     num_images: int
     # Without the first batch, which compiles; padding images count. None if there was only one batch.
     images_per_second: float | None
+
+    def __repr__(self) -> str:  # without the detections, which may be a million
+        stats = self.ap.stats
+        return f"EvalResult(AP {stats['AP']:.4f}, AP50 {stats['AP50']:.4f}, {self.num_images} images)"
 
     def write(self, path: Path, about: Mapping[str, str] | None = None) -> None:
         """Writes results.json: the metric's numbers, each class, the number of images and the speed, and `about`."""

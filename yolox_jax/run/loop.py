@@ -13,6 +13,7 @@ from yolox_jax.evaluation import evaluate
 from yolox_jax.evaluation.evaluate import EvalResult
 from yolox_jax.mesh import place, platform_of, replicate, shard_batch
 from yolox_jax.models.folding import fold_batch_norm
+from yolox_jax.run.callbacks import Callbacks, RunStart
 from yolox_jax.run.prepare import Run
 from yolox_jax.training import compilation, hosts, trackers
 from yolox_jax.training.history import History
@@ -33,6 +34,7 @@ class Session:
     log: RunLog
     programs: compilation.Programs
     stop: StopRequest
+    callbacks: Callbacks
 
 
 def lacks_evaluation(run: Run, step: int) -> bool:
@@ -40,14 +42,17 @@ def lacks_evaluation(run: Run, step: int) -> bool:
     return step > 0 and run.evaluation_due(step - 1) and step not in run.checkpoints.aps()
 
 
-def loop(run: Run, train_state: TrainState, past: History, programs: compilation.Programs) -> EvalResult:
+def loop(
+    run: Run, train_state: TrainState, past: History, programs: compilation.Programs, callbacks: Callbacks
+) -> EvalResult:
     """Trains to the last step, saving and evaluating when due. Returns the last evaluation."""
     config, schedule, checkpoints, first_step = run.config, run.schedule, run.checkpoints, past.num_steps
-    log = open_log(run, past)
+    log = open_log(run, past, prints=not callbacks.replace_lines)
     trace = StepTrace(run.directory.path / "profile", first_step, config.profile)
     result, make_room = None, RoomForSteps(platform_of(run.mesh))
     with stop_request() as stop, programs, run.loader, trace, contextlib.closing(log), contextlib.closing(checkpoints):
-        session = Session(log, programs, stop)
+        session = Session(log, programs, stop, callbacks)
+        callbacks.start(_start(run, past))
         run.save_due.note_save()  # config.checkpoint.every_minutes counts from here
         if lacks_evaluation(run, first_step):
             result = _evaluate_step(run, session, train_state, first_step - 1)
@@ -71,10 +76,13 @@ def loop(run: Run, train_state: TrainState, past: History, programs: compilation
             log.add(step, metrics, loaded.image_ids)
             log.count_dropped_boxes(loaded.num_dropped_boxes, config.data.max_boxes)
             if (step + 1) % config.log_every_steps == 0:
-                log.report()
+                record = log.report()
+                with log.untimed():
+                    callbacks.log(record)
                 trim_memory()
             run.directory.check()
-            stopping = stop.check()  # in every process once a step; a later signal counts at the next one
+            # In every process once a step; a later signal counts at the next one.
+            stopping = stop.check() or callbacks.error is not None
             evaluating = run.evaluation_due(step)
             if stopping:
                 _save_and_stop(run, session, train_state, step + 1)
@@ -85,7 +93,13 @@ def loop(run: Run, train_state: TrainState, past: History, programs: compilation
         return result or _evaluate(run, session, train_state)  # None: nothing was left to train
 
 
-def open_log(run: Run, past: History) -> RunLog:
+def _start(run: Run, past: History) -> RunStart:
+    schedule = run.schedule
+    address, records = str(run.directory.address), tuple(past.records)
+    return RunStart(address, past.num_steps, schedule.total_steps, schedule.steps_per_epoch, records)
+
+
+def open_log(run: Run, past: History, *, prints: bool = True) -> RunLog:
     config, is_primary = run.config, hosts.is_primary()
     return RunLog(
         run.directory.path,
@@ -95,6 +109,7 @@ def open_log(run: Run, past: History) -> RunLog:
         batch_size=config.batch_size,
         max_bad_steps=config.max_bad_steps,
         writes=is_primary,
+        prints=prints,
         tracker=trackers.open_tracker(config.tracker if is_primary else "", run.directory.path, config.to_dict()),
     )
 
@@ -115,6 +130,9 @@ def save(run: Run, session: Session, train_state: TrainState, num_steps: int) ->
 def _save_and_stop(run: Run, session: Session, train_state: TrainState, num_steps: int) -> NoReturn:
     save(run, session, train_state, num_steps)
     where = f"saved at step {num_steps} of {run.directory.address}"
+    if session.callbacks.error is not None:
+        print(f"error of a callback: {where}")
+    session.callbacks.raise_error()
     raise Stopped(f"{session.stop.signal_name}: {where}; the same command resumes from there")
 
 
@@ -127,6 +145,8 @@ def _evaluate_step(run: Run, session: Session, train_state: TrainState, step: in
     log.write({"step": step, "event": "evaluation", **result.ap.stats})
     run.checkpoints.record_ap(step + 1, result.ap.stats["AP"])
     run.directory.copy()
+    with log.untimed():
+        session.callbacks.evaluation(step, result)
     return result
 
 

@@ -15,6 +15,7 @@ from yolox_jax.inference.predict import make_predict
 from yolox_jax.mesh import place, platform_of
 from yolox_jax.models import freezing, yolox
 from yolox_jax.models.folding import folded_shapes
+from yolox_jax.run.callbacks import Callbacks
 from yolox_jax.run.loop import lacks_evaluation, loop
 from yolox_jax.run.prepare import Run, prepare
 from yolox_jax.training import compilation, history, hosts, parallel, resume, state
@@ -29,12 +30,12 @@ from yolox_jax.weights import checkpoint
 from yolox_jax.weights.load import load_weights
 
 
-def train(config: ConfigDict, directory: RunDirectory) -> EvalResult:
+def train(config: ConfigDict, directory: RunDirectory, callbacks: Callbacks) -> EvalResult:
     """Trains as `config` says, resuming the run in `directory` if it holds one. Returns the last evaluation."""
     run = prepare(config, directory)
     train_state, past = restore(run)
     programs = compile_ahead(run, train_state, past.num_steps)
-    result = loop(run, train_state, past, programs)
+    result = loop(run, train_state, past, programs, callbacks)
     with sigterm_noted("the run is finished, and ends once its results are written"):
         finish(run, result)
     return result

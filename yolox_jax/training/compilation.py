@@ -89,6 +89,13 @@ def is_compiling() -> bool:
     return any(thread.name == _THREAD for thread in threading.enumerate())
 
 
+def wait() -> None:
+    """Waits for the compilations that are left of runs that were stopped. Python would crash if it exits meanwhile."""
+    for thread in threading.enumerate():
+        if thread.name == _THREAD:
+            thread.join()
+
+
 class CompileCounter:
     """Counts the programs that this process compiles or reads from the compilation cache."""
 
@@ -117,5 +124,6 @@ def enable_compilation_cache() -> None:
         return
     try:
         jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "programs"))
+        compilation_cache.reset_cache()  # at its first compilation, JAX decides whether there is a cache
     except UserError as error:  # slower starts, but no reason to stop
         logger.warning("the compilation cache is off: %s", error)

@@ -56,8 +56,14 @@ class StopRequest:
 
 @contextlib.contextmanager
 def stop_request() -> Iterator[StopRequest]:
-    """Turns SIGTERM and Ctrl-C into a StopRequest inside the block; a second Ctrl-C is a KeyboardInterrupt as usual."""
+    """Turns SIGTERM and Ctrl-C into a StopRequest inside the block; a second Ctrl-C is a KeyboardInterrupt as usual.
+
+    Python delivers signals to the main thread only: in another thread the request never comes.
+    """
     request = StopRequest()
+    if threading.current_thread() is not threading.main_thread():
+        yield request
+        return
     own_signals = [signal.SIGINT] if jax.process_count() > 1 else [signal.SIGINT, signal.SIGTERM]
     previous = {number: signal.signal(number, request._note) for number in own_signals}
     try:

@@ -47,6 +47,7 @@ class RunLog:
         batch_size: int,
         max_bad_steps: int,
         writes: bool = True,
+        prints: bool = True,
         tracker: Tracker | None = None,
     ):
         """Drops what an earlier process logged besides `history`: these steps run again.
@@ -59,6 +60,7 @@ class RunLog:
           batch_size: images per step, on all devices.
           max_bad_steps: how many steps in a row with a non-finite loss or gradient end the run.
           writes: whether this process writes files; with several processes, one does.
+          prints: whether `report` prints a line of progress.
           tracker: gets the numbers of every record too; `close` closes it.
         Raises:
           UserError: `max_bad_steps` is less than 1.
@@ -75,6 +77,7 @@ class RunLog:
                 self._file = path.open("a")
                 self._events = EventFile(workdir / "tensorboard", kept)
         self._workdir, self._path = workdir, path
+        self._prints = prints
         self._tracker = tracker
         self._total_steps = total_steps
         self._steps_per_epoch = steps_per_epoch
@@ -130,33 +133,37 @@ class RunLog:
             self._checked.append((step, {name: float(value) for name, value in metrics.items()}))
         self._pending.clear()
 
-    def report(self) -> None:
-        """Checks all steps so far, then writes and prints the metrics of the last one. Raises as `check_steps` does."""
+    def report(self) -> dict[str, Any]:
+        """Checks all steps so far, then writes, prints and returns the metrics of the last one.
+
+        Returns nothing if there was no step since the last report. Raises as `check_steps` does.
+        """
         self.check_steps()
         if not self._checked:
-            return
+            return {}
         now = time.perf_counter()
         images_per_second = len(self._checked) * self._batch_size / (now - self._since)
         data_wait = self._seconds_waited / (now - self._since)
         step, last = self._checked[-1]
         self._add_dropped_boxes(step)
         overflows = {"num_overflowed": self._num_overflowed} if "overflowed" in last else {}
-        self.write(
-            {
-                "step": step,
-                **last,
-                "images_per_second": images_per_second,
-                "data_wait": data_wait,
-                "num_skipped": self._num_skipped,
-                **overflows,
-                "num_dropped_boxes": self._num_dropped_boxes,
-                "num_programs": self._programs.num_programs,
-            }
-        )
-        self._print_progress(step, last, images_per_second, data_wait)
+        record = {
+            "step": step,
+            **last,
+            "images_per_second": images_per_second,
+            "data_wait": data_wait,
+            "num_skipped": self._num_skipped,
+            **overflows,
+            "num_dropped_boxes": self._num_dropped_boxes,
+            "num_programs": self._programs.num_programs,
+        }
+        self.write(record)
+        if self._prints:
+            self._print_progress(step, last, images_per_second, data_wait)
         self._checked.clear()
         self._since = now
         self._seconds_waited = 0.0
+        return record
 
     def _add_dropped_boxes(self, step: int) -> None:
         """Adds the boxes that all processes have left out since the last report, and warns of the first ones."""

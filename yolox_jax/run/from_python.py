@@ -1,0 +1,125 @@
+"""yolox_jax.train and yolox_jax.evaluate: what train.py and eval.py do, in a process of the user's own."""
+
+import atexit
+import contextlib
+import os
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from yolox_jax import storage
+from yolox_jax.cli import run_summary
+from yolox_jax.cli.as_trained import as_trained
+from yolox_jax.cli.libraries import as_user_error, quiet_libraries
+from yolox_jax.cli.load_config import load_config
+from yolox_jax.cli.progress import in_notebook
+from yolox_jax.errors import UserError
+from yolox_jax.evaluation.evaluate import EvalResult
+from yolox_jax.interrupts import SavedInterrupt
+from yolox_jax.mesh import make_mesh, platform_of
+from yolox_jax.run import train as whole_run
+from yolox_jax.run.callbacks import Callback, Callbacks
+from yolox_jax.run.evaluate import evaluate_weights
+from yolox_jax.run.notebook import LiveCurves
+from yolox_jax.training import compilation
+from yolox_jax.training.host_memory import keep_freed_memory
+from yolox_jax.training.interruption import Stopped
+from yolox_jax.training.open_directory import opened
+from yolox_jax.weights.load import find_weights
+
+
+def train(
+    config: ConfigDict | str | Path,
+    workdir: str | Path,
+    *,
+    overrides: Mapping[str, Any] | None = None,
+    callbacks: Sequence[Callback] = (),
+) -> EvalResult:
+    """Trains a detector as train.py does, resuming the run in `workdir` if it holds one.
+
+    In a notebook, a bar and curves show the progress. Ctrl-C, the stop button there, and SIGTERM let the run save and
+    end by a KeyboardInterrupt; a second Ctrl-C ends it at once. Outside the main thread, where no signal arrives, only
+    a callback can end it.
+
+    Args:
+      config: a ConfigDict, which is not changed, the path of a config's file, or the name of a config of the project:
+        "finetune" is configs/finetune.py, in an installed package too.
+      workdir: the run directory, a folder or an address like gs://bucket/run.
+      overrides: fields to set: {"data.root": "datasets/mine"} is --config.data.root=datasets/mine.
+      callbacks: objects with any methods of `yolox_jax.run.callbacks.Callback`. An error in one lets the run save and
+        end by that error.
+    Returns:
+      The last evaluation.
+    Raises:
+      UserError: a mistake that the user can correct.
+      KeyboardInterrupt: the run was asked to stop, and has saved; the same call resumes it.
+    """
+    with _as_a_program():
+        loaded = load_config(config, overrides)
+        _check_single(loaded)
+        shown = [LiveCurves()] if in_notebook() else []
+        called = Callbacks([*shown, *callbacks], replace_lines=bool(shown))
+        with opened(storage.resolve(workdir), loaded.resume) as directory:
+            result = whole_run.train(loaded, directory, called)
+        run_summary.print_result(result, directory.address)
+    return result
+
+
+def evaluate(
+    weights: str | Path, config: ConfigDict | str | Path, *, overrides: Mapping[str, Any] | None = None
+) -> EvalResult:
+    """Computes AP on a data set as eval.py does, and prints it.
+
+    Args:
+      weights: a run directory, a checkpoint, an official .pth file, or a name like yolox_s. A run is evaluated with its
+        own network, input size and choice of classes, unless `overrides` has them.
+      config: of the data set, as in `train`.
+      overrides: as in `train`.
+    Raises:
+      UserError: a mistake that the user can correct.
+    """
+    with _as_a_program():
+        loaded = load_config(config, overrides)
+        _check_single(loaded)
+        found = find_weights(os.fspath(weights))
+        result, _ = evaluate_weights(as_trained(loaded, found, overrides or ()), found)
+        run_summary.print_ap(result)
+    return result
+
+
+@contextlib.contextmanager
+def _as_a_program() -> Iterator[None]:
+    """Sets this process up as the programs do, and raises what they show as one message.
+
+    The settings of the libraries' logs are restored at the end. The compilation cache stays on and, on a CPU, so does
+    keeping freed memory. A notebook keeps the last error: the frames of one that is shown as a message are cleared, so
+    that the arrays of its run are not kept too.
+    """
+    if platform_of(make_mesh()) == "cpu":
+        keep_freed_memory()
+    if not jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]  # jax adds it at run time
+        compilation.enable_compilation_cache()
+    atexit.register(compilation.wait)
+    with quiet_libraries():
+        try:
+            yield
+        except Stopped as stopped:
+            traceback.clear_frames(stopped.__traceback__)
+            raise SavedInterrupt(str(stopped)) from None
+        except Exception as error:
+            shown = as_user_error(error) or error
+            if isinstance(shown, UserError):
+                traceback.clear_frames(error.__traceback__)
+            if shown is not error:
+                raise shown from error
+            raise
+
+
+def _check_single(config: ConfigDict) -> None:
+    """Raises UserError if the run is one of several processes, which start and end together: as train.py's."""
+    if config.parallel.coordinator not in ("", "none") or jax.process_count() > 1:
+        raise UserError("a run of several processes is not started from Python", "start train.py in each of them")
