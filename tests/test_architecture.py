@@ -43,6 +43,7 @@ _FENCES = {
     "huggingface_hub": ("yolox_jax/weights/hub.py",),
     "platformdirs": ("yolox_jax/cache_folder.py",),
     "matplotlib": ("yolox_jax/evaluation/plots.py",),
+    "IPython": ("yolox_jax/run/notebook.py",),
     "onnx": ("yolox_jax/inference/export/",),
     "ai_edge_litert": ("yolox_jax/inference/export/",),
     "litert_quantizer": ("yolox_jax/inference/export/",),

@@ -139,8 +139,8 @@ def test_each_console_command_runs_an_existing_program(distribution, monkeypatch
         ),
         ("commands.predict()", ["--weights=absent.pth", "street.jpg"], "there is no file or folder absent.pth"),
         (
-            "import sys, yolox_jax\ntry:\n  yolox_jax.train('yolox_s', 'run', overrides={'eval.metric': 'best'})\n"
-            "except ValueError as error:\n  sys.exit(str(error))",
+            "import sys, yolox_jax as y\ntry: y.train('yolox_s', 'run', overrides={'eval.metric': 'best'})\n"
+            + "except ValueError as error: sys.exit(str(error))",
             [],
             "config.eval.metric is 'best'",
         ),

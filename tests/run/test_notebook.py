@@ -46,6 +46,18 @@ def test_numbers_that_are_not_finite_are_left_out():
     assert _polylines(notebook.chart({"loss": [(1, math.nan)]}, last_step=5)) == []
 
 
+def test_at_the_end_the_last_step_is_shown_however_short_ago_the_last_update_was(shown, monkeypatch):
+    curves = notebook.LiveCurves()
+    curves.close()  # of a run that ended before it began
+    assert shown == []
+    monkeypatch.setattr(notebook, "_SECONDS", 1e9)
+    curves.on_start(RunStart("run", 0, 8, 4, ()))
+    curves.on_log({"step": 0, "loss": 0.5, "images_per_second": 9.0, "data_wait": 0.0})
+    assert len(shown) == 1
+    curves.close()
+    assert "step 1/8" in shown[-1] and len(shown) == 2
+
+
 @pytest.fixture
 def shown(monkeypatch):
     """The pages that a notebook shows, the last one at the end."""

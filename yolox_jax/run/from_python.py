@@ -61,9 +61,10 @@ def train(
     with _as_a_program():
         loaded = load_config(config, overrides)
         _check_single(loaded)
-        shown = [LiveCurves()] if in_notebook() else []
+        live = LiveCurves()
+        shown = [live] if in_notebook() else []
         called = Callbacks([*shown, *callbacks], replace_lines=bool(shown))
-        with opened(storage.resolve(workdir), loaded.resume) as directory:
+        with contextlib.closing(live), opened(storage.resolve(workdir), loaded.resume) as directory:
             result = whole_run.train(loaded, directory, called)
         run_summary.print_result(result, directory.address)
     return result

@@ -27,6 +27,7 @@ class LiveCurves:
         self._aps: dict[str, list[tuple[float, float]]] = {"AP": [], "AP50": []}
         self._last: Mapping[str, Any] = {}
         self._updated = 0.0
+        self._handle: Any = None
 
     def on_start(self, start: RunStart) -> None:
         from IPython.display import HTML, display
@@ -41,12 +42,17 @@ class LiveCurves:
     def on_log(self, record: Mapping[str, Any]) -> None:
         self._last, self._step = record, record["step"] + 1
         self._add(record)
-        if time.perf_counter() - self._updated > _SECONDS or self._step == self._start.total_steps:
+        if time.perf_counter() - self._updated > _SECONDS:
             self._update()
 
     def on_evaluation(self, step: int, result: EvalResult) -> None:
         self._add({"step": step, "event": "evaluation", **result.ap.stats})
         self._update()
+
+    def close(self) -> None:
+        """Shows the last step, also of a run that was stopped."""
+        if self._handle is not None:
+            self._update()
 
     def _add(self, record: Mapping[str, Any]) -> None:
         """Adds a line of metrics.jsonl to the curves."""

@@ -22,7 +22,8 @@ from ml_collections import ConfigDict, config_flags
 from yolox_jax.cli import from_config
 from yolox_jax.cli.as_trained import as_trained
 from yolox_jax.cli.outputs import output_file
-from yolox_jax.cli.terminal import print_progress, quiet_libraries, run_program, user_errors
+from yolox_jax.cli.progress import print_progress
+from yolox_jax.cli.terminal import quiet_libraries, run_program, user_errors
 from yolox_jax.data.eval_loader import eval_loader
 from yolox_jax.data.images import ImageConfig
 from yolox_jax.data.views.selected import FractionSource
