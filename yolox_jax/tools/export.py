@@ -31,7 +31,8 @@ from yolox_jax.augment.geometry import letterbox
 from yolox_jax.cli import from_config
 from yolox_jax.cli.input_size import parse_size
 from yolox_jax.cli.outputs import output_file, output_folder
-from yolox_jax.cli.terminal import parse_flags, print_progress, quiet_libraries, user_errors
+from yolox_jax.cli.progress import print_progress
+from yolox_jax.cli.terminal import parse_flags, quiet_libraries, user_errors
 from yolox_jax.data.sources.class_names import difference
 from yolox_jax.errors import UserError
 from yolox_jax.evaluation.exported import Evaluation, check_drop, measure
