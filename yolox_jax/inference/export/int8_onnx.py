@@ -25,9 +25,10 @@ def quantize(model: onnx.ModelProto, plan: Int8Plan) -> onnx.ModelProto:
         if name in layers
     }
     with tempfile.TemporaryDirectory(prefix="yolox_jax_") as folder:
-        path = Path(folder) / "int8.onnx"
+        given, path = Path(folder) / "float32.onnx", Path(folder) / "int8.onnx"
+        onnx.save(model, given)  # from a model in memory, onnxruntime 1.20 takes the constants away
         quantization.quantize_static(
-            model,
+            given,
             path,
             _OneImage(model.graph.input[0]),
             quant_format=quantization.QuantFormat.QDQ,
