@@ -85,7 +85,7 @@ def test_boxes_are_mapped_back_to_the_pixels_of_each_image(source):
 @pytest.mark.parametrize("batch_size", [1, 2, 4])
 def test_with_tiles_each_image_is_one_row_and_its_boxes_are_in_its_pixels(source, batch_size):
     oracle = Oracle(source)
-    counts = []
+    counts, logged = [], []
 
     def predict(variables, tiles):
         counts.append(tiles.mask.shape)
@@ -93,11 +93,12 @@ def test_with_tiles_each_image_is_one_row_and_its_boxes_are_in_its_pixels(source
         return dataclasses.replace(found, boxes=found.boxes / tiles.ratios[:, :1, None])
 
     tiling = Tiling("40", 0.2)
-    result = evaluate(predict, None, source, size_hw=_SIZE, batch_size=batch_size, tiling=tiling)
+    result = evaluate(predict, None, source, size_hw=_SIZE, batch_size=batch_size, tiling=tiling, log=logged.append)
     assert result.ap.stats["AP"] == pytest.approx(1.0) and result.num_images == 10
     needed = [tiling.count(example.image.shape[:2], _SIZE) for example in source]
     batches = [needed[start : start + batch_size] for start in range(0, 10, batch_size)]
     assert counts == [(batch_size, max(batch)) for batch in batches]
+    assert [int(text.split()[4]) for text in logged] == list(dict.fromkeys(map(max, batches)))
 
 
 @pytest.mark.slow

@@ -208,3 +208,12 @@ def test_weights_that_were_found_are_not_looked_for_again(run, monkeypatch):
     monkeypatch.setattr(checkpoint, "find", lambda path: pytest.fail("looked again"))
     jax.tree.map(np.testing.assert_array_equal, load.load_weights(found, "nano", _SEVEN), run[1])
     assert load.identify(found) == {"weights": str(run[0] / "last")} and found.meta.step == 3
+
+
+@pytest.mark.parametrize("name", ["a.pth", "a.safetensors"])
+def test_weights_that_are_a_pointer_of_git_lfs_are_named_so(tmp_path, name):
+    if name.endswith("safetensors"):
+        pytest.importorskip("safetensors")
+    (tmp_path / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n")
+    with pytest.raises(UserError, match=rf"{name} cannot be read \(it is a pointer of Git LFS; git lfs pull gets"):
+        load.read_weights_file(str(tmp_path / name))

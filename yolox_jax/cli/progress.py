@@ -15,6 +15,11 @@ def print_progress(num_done: int, num_all: int | None, what: str = "evaluated", 
         print(line, flush=True)
 
 
+def print_note(text: str) -> None:
+    """Prints a line, over an unfinished one of `print_progress`."""
+    print(f"\r{text}" if sys.stdout.isatty() or in_notebook() else text, flush=True)
+
+
 def in_notebook() -> bool:
     """Returns whether this process is the kernel of a notebook, such as Jupyter's or Colab's."""
     ipython = sys.modules.get("IPython")

@@ -20,7 +20,7 @@ from yolox_jax.evaluation import coco_ap, voc_ap
 from yolox_jax.evaluation.ap_result import ApResult
 from yolox_jax.inference.predict import Predict
 from yolox_jax.mesh import replicate, shard_batch
-from yolox_jax.types import Source
+from yolox_jax.types import Source, Tiles
 
 _PREFETCH = 2  # batches: enough to keep a device busy, little memory at 640 pixels
 
@@ -67,6 +67,7 @@ def evaluate(
     threads: int = 2,
     tiling: Tiling | None = None,
     progress: Callable[[int, int], None] | None = None,
+    log: Callable[[str], object] = lambda text: None,
 ) -> EvalResult:
     """Detects in every image of the source once and computes AP.
 
@@ -83,6 +84,7 @@ def evaluate(
       threads: threads per process that read images.
       tiling: how images are cut; the same as that of `predict`.
       progress: called with the number of images done and the number of all images.
+      log: called with a message before each number of tiles that compiles another program.
     """
     compute_ap = _METRICS[check_metric(metric)]
     ground_truth = source.ground_truth()
@@ -99,7 +101,11 @@ def evaluate(
     )
     detections: list[dict[str, Any]] = []
     num_done, num_batches, start = 0, 0, 0.0
+    compiled: set[int] = set()
     for batch in batches:
+        if isinstance(batch.images, Tiles) and (num_tiles := batch.images.mask.shape[1]) not in compiled:
+            log(f"compiling for up to {num_tiles} tiles at {size_hw[0]}x{size_hw[1]}, once for images of every size")
+            compiled.add(num_tiles)
         found, ratio_B, mask_B, index_B = _predict_batch(predict, variables, batch, mesh)
         image_ids = [source.image_id(index) for index in index_B.tolist()]
         mask_BD = found.mask & mask_B[:, None]

@@ -3,7 +3,7 @@
 from ml_collections import ConfigDict
 
 from yolox_jax.cli import from_config
-from yolox_jax.cli.progress import print_progress
+from yolox_jax.cli.progress import print_note, print_progress
 from yolox_jax.data.sources.open import check_classes
 from yolox_jax.detection.anchors import check_size
 from yolox_jax.evaluation.evaluate import EvalResult, check_metric, evaluate
@@ -43,6 +43,7 @@ class Evaluator:
             threads=self._config.data.threads,
             tiling=self._detect.tiling,
             progress=print_progress,
+            log=print_note,
         )
 
 

@@ -36,7 +36,7 @@ from yolox_jax.storage.files import (
 )
 from yolox_jax.storage.local_copy import copy_file, copy_folder
 from yolox_jax.storage.locations import BucketPath, Location, is_remote, resolve
-from yolox_jax.storage.regular import RefusedFileError, read_regular
+from yolox_jax.storage.regular import RefusedFileError, check_no_pointer, read_regular
 from yolox_jax.storage.transfers import download, upload
 
 __all__ = [
@@ -47,6 +47,7 @@ __all__ = [
     "RefusedFileError",
     "StorageError",
     "UnreachableError",
+    "check_no_pointer",
     "check_writable",
     "copy_file",
     "copy_folder",

@@ -40,9 +40,19 @@ def read_regular(path: str | Path, most_mb: int | None = None, limit: str = "the
         _check_regular(state, path)
         check_size(state.st_size, path, most_mb, limit)
         content = stream.read(state.st_size)
+    _check_no_pointer(content, path)
+    return content
+
+
+def check_no_pointer(path: str | Path) -> None:
+    """Raises a RefusedFileError if a local file, which something else will read, is a pointer of Git LFS."""
+    with open(path, "rb") as stream:
+        _check_no_pointer(stream.read(len(_LFS_POINTER)), path)
+
+
+def _check_no_pointer(content: bytes, path: str | Path) -> None:
     if content.startswith(_LFS_POINTER):
         raise RefusedFileError(errno.EINVAL, "it is a pointer of Git LFS; git lfs pull gets the file", str(path))
-    return content
 
 
 def check_size(num_bytes: int, path: object, most_mb: int | None, limit: str = "the most that is read") -> None:

@@ -79,6 +79,7 @@ def read_about(path: str | Path) -> About | None:
 def _reading(path: str | Path) -> Iterator[None]:
     """Turns the errors of the block, which reads the file, into UserErrors that name it."""
     try:
+        storage.check_no_pointer(path)
         yield
     except FileNotFoundError as error:
         raise NotFoundError(f"there is no file {path}", "check the path") from error

@@ -16,6 +16,7 @@ from typing import Literal, Self
 
 import numpy as np
 
+from yolox_jax import storage
 from yolox_jax.errors import NotFoundError, UserError
 from yolox_jax.weights.pickle_bounds import check_bounds
 from yolox_jax.weights.torch_pickle import BFLOAT16, STORAGE_DTYPES, Storage, Tensor, Unpickler
@@ -59,6 +60,7 @@ class _Archive:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
+            storage.check_no_pointer(path)
             self._zip = zipfile.ZipFile(path)
         except FileNotFoundError as error:
             raise NotFoundError(f"there is no file {path}", "give a .pth file") from error

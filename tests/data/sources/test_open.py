@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
+from yolox_jax.data.sources import class_names
 from yolox_jax.data.sources.open import check_classes, open_split
 from yolox_jax.data.sources.shapes import ShapesSource
 from yolox_jax.errors import NotFoundError, UserError
@@ -213,6 +214,24 @@ def test_classes_of_one_name_are_an_error_that_names_both_and_are_merged_on_requ
     names = {category["id"]: category["name"] for category in truth["categories"]}
     assert [names[record["category_id"]] for record in truth["annotations"]] == ["cell", "dot", "cell"]
     assert source.problems == []
+
+
+def test_names_that_differ_by_spaces_around_them_are_the_same_name():
+    names, labels = class_names.merge([" cell", "dot", "cell"])
+    assert names == (" cell", "dot") and labels == [0, 1, 0]
+    with pytest.raises(UserError, match="file: the classes 4 and 9 are both called 'cell', but for spaces around it: "):
+        class_names.check_different(["cell", "dot", "cell "], [4, 5, 9], "file", may_be_alike=False)
+
+
+@pytest.mark.parametrize("name", ["", " "])
+def test_a_class_without_a_name_is_an_error_that_names_it(tmp_path, name):
+    categories = [{"id": 1, "name": "cell"}, {"id": 7, "name": name}]
+    (tmp_path / "train.json").write_text(json.dumps({"images": [], "annotations": [], "categories": categories}))
+    with pytest.raises(UserError, match=r"train\.json: category number 1 has no usable 'name' .*'id': 7"):
+        open_split({"kind": "coco", "root": str(tmp_path), "train": "train.json", "train_images": "."}, "train")
+    (tmp_path / "data.yaml").write_text(f"train: images\nnames: [cell, '{name}']\n")
+    with pytest.raises(UserError, match=r"data\.yaml: class 1 of names has an empty name"):
+        open_split({"kind": "yolo_txt", "root": str(tmp_path)}, "train")
 
 
 def test_different_classes_of_two_voc_splits_are_an_error_that_says_what_to_do(voc_dir):

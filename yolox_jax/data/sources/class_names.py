@@ -12,25 +12,32 @@ _NUM_SHOWN, _LONGEST_SHOWN = 5, 100
 
 
 def merge(names: Sequence[str]) -> tuple[tuple[str, ...], list[int]]:
-    """Returns the different names, in the order in which they first occur, and the index among these of each name."""
-    label_of: dict[str, int] = {}
-    labels = [label_of.setdefault(name, len(label_of)) for name in names]
-    return tuple(label_of), labels
+    """Returns the different names, in the order in which they first occur, and the index among these of each name.
+
+    Names that differ only by spaces around them are the same; the first one stays as it is written.
+    """
+    first: dict[str, str] = {}
+    for name in names:
+        first.setdefault(name.strip(), name)
+    label_of = {bare: label for label, bare in enumerate(first)}
+    return tuple(first.values()), [label_of[name.strip()] for name in names]
 
 
 def check_different(names: Sequence[str], ids: Sequence[int], file: str, *, may_be_alike: bool) -> list[Problem]:
     """Checks that no two classes have the same name; if they may, for the doctor, returns a problem for each such name.
 
     Raises:
-      UserError: two have the same name; names both ids.
+      UserError: two have the same name, or names that differ only by spaces around them; names both ids.
     """
     found = []
-    ids_of: dict[str, list[int]] = collections.defaultdict(list)
+    classes: dict[str, list[tuple[int, str]]] = collections.defaultdict(list)
     for id, name in zip(ids, names, strict=True):
-        ids_of[name].append(id)
-    for name, of_name in ids_of.items():
-        if len(of_name) > 1:
-            which = f"{' and '.join(map(str, of_name))} are both called {shortened(name)}"
+        classes[name.strip()].append((id, name))
+    for bare, alike in classes.items():
+        if len(alike) > 1:
+            which = f"{' and '.join(str(id) for id, _ in alike)} are both called {shortened(bare)}"
+            if len({name for _, name in alike}) > 1:
+                which += ", but for spaces around it"
             if not may_be_alike:
                 raise UserError(
                     f"{file}: the classes {which}",

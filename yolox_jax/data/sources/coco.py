@@ -278,7 +278,7 @@ def _is_whole(value: object) -> bool:
 _FIELDS = {
     "category": {
         "id": _is_whole,
-        "name": lambda value: isinstance(value, str),
+        "name": lambda value: isinstance(value, str) and value.strip() != "",
     },
     "image": {
         "id": lambda value: isinstance(value, str) or _is_whole(value),

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from yolox_jax.data.sources import class_names
 from yolox_jax.errors import UserError
 from yolox_jax.types import Example, Problem, Source
 
@@ -147,7 +146,7 @@ def _names(roots: Sequence[str]) -> list[str]:
 
 def _merged(classes: Sequence[tuple[str, tuple[str, ...]]]) -> tuple[str, ...]:
     """Returns the classes of all data sets, each once; warns of those that differ only in upper and lower case."""
-    merged, _ = class_names.merge([name for _, own in classes for name in own])
+    merged = tuple(dict.fromkeys(name for _, own in classes for name in own))
     first: dict[str, str] = {}
     for name in merged:
         if (other := first.setdefault(name.strip().casefold(), name)) != name:

@@ -106,8 +106,10 @@ def _class_names(content: dict[str, Any], file: str) -> tuple[str, ...]:
                 f"use the ids 0 to {len(names) - 1}",
             )
         names = [names[id] for id in ids]
-    if not isinstance(names, list) or not names or not all(isinstance(name, str) and name for name in names):
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
         raise UserError(f"{file}: names is {shortened(names)}", "give the list of the classes' names")
+    if empty := [number for number, name in enumerate(names) if not name.strip()]:
+        raise UserError(f"{file}: class {empty[0]} of names has an empty name", "name every class")
     if "nc" in content and content["nc"] != str(len(names)):
         raise UserError(f"{file}: nc is {shortened(content['nc'])}, but names has {len(names)}", "correct one of them")
     return tuple(names)
