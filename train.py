@@ -13,6 +13,7 @@ from yolox_jax import storage
 from yolox_jax.cli import run_summary
 from yolox_jax.cli.terminal import joined, quiet_libraries, run_program
 from yolox_jax.run.callbacks import Callbacks
+from yolox_jax.run.seeds import train_seeds
 from yolox_jax.run.train import train
 from yolox_jax.training import compilation
 from yolox_jax.training.host_memory import keep_freed_memory
@@ -32,12 +33,12 @@ def main() -> None:
     quiet_libraries()
     compilation.enable_compilation_cache()
     config, where = _CONFIG.value, _CONFIG.value.parallel
-    with (
-        joined(where.coordinator, where.num_processes, where.process_id),
-        sigterm_ends(),
-        opened(storage.resolve(_WORKDIR.value or Path("runs") / Path(config_file).stem), config.resume) as directory,
-    ):
-        result = train(config, directory, Callbacks())
+    workdir = storage.resolve(_WORKDIR.value or Path("runs") / Path(config_file).stem)
+    with joined(where.coordinator, where.num_processes, where.process_id), sigterm_ends():
+        if config.num_runs != 1:
+            return run_summary.print_seeds(train_seeds(config, workdir), workdir)
+        with opened(workdir, config.resume) as directory:
+            result = train(config, directory, Callbacks())
     run_summary.print_end(result, directory.address, config_file, config_flags.get_override_values(flag))
 
 

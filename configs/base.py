@@ -31,6 +31,7 @@ def _head_of_2025() -> ConfigDict:
     config.dtype = "auto"  # the compute dtype: float32, bfloat16, float16, or auto: the one the device is built for
     config.cpu_kernels = "auto"  # on a CPU: "onednn", "xla", or "auto": oneDNN in long runs, if jaxlib has it
     config.seed = 0
+    config.num_runs = 1  # runs with seeds seed, seed + 1, …, trained at once, each on its own part of the devices
     config.init_from = ""  # weights to fine-tune from: a run, a checkpoint, a .pth file or an official name
     config.init_item = "ema"  # which weights of a checkpoint: "ema" (the EMA weights) or "raw"
 
@@ -110,6 +111,7 @@ def _head_of_2025() -> ConfigDict:
     config.multiscale.in_plain_epochs = False
     config.multiscale.min_units = placeholder(int)  # exp.random_size, for models that set it; replaces range_units
     config.multiscale.max_units = placeholder(int)
+    config.multiscale.seed = placeholder(int)  # of the sizes; config.seed if not set (ours)
 
     # Schedule and optimizer
     config.batch_size = 64  # global (the reference's README: tools/train.py -b 64 on 8 GPUs)

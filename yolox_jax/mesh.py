@@ -10,6 +10,7 @@ from jax.sharding import PartitionSpec as P
 from yolox_jax.errors import UserError
 
 AXIS = "data"  # a global batch is split over the devices along it
+RUN_AXIS = "run"  # each run of several has its own devices along it (training/groups.py)
 WHOLE = P()  # replicated on every device
 
 

@@ -59,6 +59,12 @@ def test_sizes_change_every_ten_steps_and_depend_only_on_seed_and_step():
     assert sizes != [config.size_at(step, (640, 640), seed=2) for step in range(2000)]
 
 
+def test_the_sizes_may_have_a_seed_of_their_own():
+    of_seed_1, own = multiscale_config(), multiscale_config(seed=1)
+    sizes = [of_seed_1.size_at(step, (640, 640), seed=1) for step in range(200)]
+    assert [own.size_at(step, (640, 640), seed=2) for step in range(200)] == sizes
+
+
 def test_from_the_end_step_on_the_size_is_the_input_size():
     sizes = [multiscale_config(end_step=995).size_at(step, (640, 640), seed=1) for step in range(1500)]
     assert sizes[:995] == [multiscale_config().size_at(step, (640, 640), seed=1) for step in range(995)]

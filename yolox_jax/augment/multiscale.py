@@ -18,6 +18,7 @@ class MultiscaleConfig:
     min_units: int | None = None  # limits of the height, in units of 32 pixels; if given, they replace the range
     max_units: int | None = None
     end_step: int | None = None  # from this step on, every step has the base size
+    seed: int | None = None  # of the sizes; None: that of the run
 
     def __post_init__(self) -> None:
         for field, value, least in (
@@ -25,6 +26,7 @@ class MultiscaleConfig:
             ("range_units", self.range_units, 0),
             ("min_units", self.min_units, 1),
             ("max_units", self.max_units, 1),
+            ("seed", self.seed, 0),
         ):
             if value is not None and value < least:
                 raise UserError(f"config.multiscale.{field} is {value}", f"give {least} or more")
@@ -32,12 +34,15 @@ class MultiscaleConfig:
             _check_order(self.min_units, self.max_units)
 
     def size_at(self, step: int, base_hw: tuple[int, int], seed: int) -> tuple[int, int]:
-        """Returns a step's size, a pure function of (seed, step). The first `every_steps` steps have the base size."""
+        """Returns a step's size, a pure function of step and seed; `seed` is that of the run.
+
+        The first `every_steps` steps have the base size.
+        """
         round_number = step // self.every_steps
         if round_number == 0 or (self.end_step is not None and step >= self.end_step):
             return base_hw
-        units = self.units(base_hw)
-        return self._size(units[np.random.default_rng((seed, round_number)).integers(len(units))], base_hw)
+        units, own_seed = self.units(base_hw), seed if self.seed is None else self.seed
+        return self._size(units[np.random.default_rng((own_seed, round_number)).integers(len(units))], base_hw)
 
     def first_uses(self, first_step: int, num_steps: int, base_hw: tuple[int, int], seed: int) -> list[tuple[int, int]]:
         """Returns the sizes of steps [first_step, num_steps), each once, in the order of their first use."""

@@ -12,6 +12,7 @@ from yolox_jax.cli.commands import how_to_run
 from yolox_jax.data.sources import several
 from yolox_jax.detection.anchors import check_size
 from yolox_jax.evaluation.evaluate import EvalResult
+from yolox_jax.evaluation.seed_table import seed_table
 from yolox_jax.models import yolox
 from yolox_jax.storage import Location
 from yolox_jax.training.schedule import Schedule
@@ -50,6 +51,13 @@ def print_start(
         f"{num_sizes} image size(s), one program each: the first compiles now, the others in the background",
         flush=True,
     )
+
+
+def print_seeds(results: Mapping[int, EvalResult], workdir: Location) -> None:
+    """Prints the numbers of several runs by seed, their mean and its standard error."""
+    table = seed_table({seed: result.ap for seed, result in results.items()})
+    folders = ", ".join(f"seed_{seed}" for seed in results)
+    print(f"\n{table}\n\nEach run is written to a folder in {workdir}, which --weights takes: {folders}")
 
 
 def print_end(result: EvalResult, workdir: Location, config_file: str, changed: Mapping[str, Any]) -> None:

@@ -86,6 +86,40 @@ def evaluate(
       progress: called with the number of images done and the number of all images.
       log: called with a message before each number of tiles that compiles another program.
     """
+    options: dict[str, Any] = {
+        "size_hw": size_hw,
+        "batch_size": batch_size,
+        "mesh": mesh,
+        "metric": metric,
+        "threads": threads,
+    }
+    (result,) = _evaluate(predict, variables, source, 1, **options, tiling=tiling, progress=progress, log=log)
+    return result
+
+
+def evaluate_runs(predict: Predict, variables: Any, source: Source, num_runs: int, **options: Any) -> list[EvalResult]:
+    """Evaluates several runs at once, as `evaluate`, whose options it takes, each of them: every image is read once.
+
+    `predict` is that of `make_predict_of_runs`, and `variables` are those of all runs.
+    """
+    return _evaluate(predict, variables, source, num_runs, **options)
+
+
+def _evaluate(
+    predict: Predict,
+    variables: Any,
+    source: Source,
+    num_runs: int,
+    *,
+    size_hw: tuple[int, int],
+    batch_size: int,
+    mesh: Mesh | None,
+    metric: str,
+    threads: int,
+    tiling: Tiling | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    log: Callable[[str], object] = lambda text: None,
+) -> list[EvalResult]:
     compute_ap = _METRICS[check_metric(metric)]
     ground_truth = source.ground_truth()
     category_ids = [category["id"] for category in ground_truth["categories"]]
@@ -99,7 +133,7 @@ def evaluate(
         prefetch=_PREFETCH,
         tiling=tiling,
     )
-    detections: list[dict[str, Any]] = []
+    detections: list[list[dict[str, Any]]] = [[] for _ in range(num_runs)]
     num_done, num_batches, start = 0, 0, 0.0
     compiled: set[int] = set()
     for batch in batches:
@@ -108,10 +142,11 @@ def evaluate(
             compiled.add(num_tiles)
         found, ratio_B, mask_B, index_B = _predict_batch(predict, variables, batch, mesh)
         image_ids = [source.image_id(index) for index in index_B.tolist()]
-        mask_BD = found.mask & mask_B[:, None]
-        detections += coco_ap.to_coco(
-            found.boxes, found.scores, found.labels, mask_BD, ratio_B, image_ids, category_ids
-        )
+        for run, listed in enumerate(detections):
+            rows = slice(run * len(mask_B), (run + 1) * len(mask_B))
+            own = jax.tree.map(lambda x, rows=rows: x[rows], found)
+            mask_BD = own.mask & mask_B[:, None]
+            listed += coco_ap.to_coco(own.boxes, own.scores, own.labels, mask_BD, ratio_B, image_ids, category_ids)
         if num_batches == 0:
             start = time.perf_counter()
         num_batches += 1
@@ -119,12 +154,8 @@ def evaluate(
         if progress is not None:
             progress(num_done, len(source))
     seconds = time.perf_counter() - start
-    return EvalResult(
-        ap=compute_ap(ground_truth, detections),
-        detections=detections,
-        num_images=num_done,
-        images_per_second=(num_batches - 1) * batch_size / seconds if num_batches > 1 else None,
-    )
+    speed = (num_batches - 1) * batch_size / seconds if num_batches > 1 else None
+    return [EvalResult(compute_ap(ground_truth, listed), listed, num_done, speed) for listed in detections]
 
 
 def _predict_batch(

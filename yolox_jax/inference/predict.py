@@ -18,7 +18,7 @@ from yolox_jax.detection import tta
 from yolox_jax.detection.anchors import STRIDES, make_anchors
 from yolox_jax.detection.postprocess import detect, detect_in_tiles
 from yolox_jax.errors import UserError
-from yolox_jax.mesh import platform_of
+from yolox_jax.mesh import AXIS, RUN_AXIS, platform_of
 from yolox_jax.models.yolox import YOLOX
 from yolox_jax.types import Anchors, Detections, Predictions, Tiles
 
@@ -125,6 +125,23 @@ def make_predict(model: YOLOX, mesh: Mesh, config: DetectConfig, repeatable: boo
     replicated, sharded = NamedSharding(mesh, P()), NamedSharding(mesh, P(axis))
     options = compiler_options.for_detection(platform_of(mesh), model.cpu_kernels, repeatable)
     return jax.jit(mapped, in_shardings=(replicated, sharded), out_shardings=sharded, compiler_options=options)
+
+
+def make_predict_of_runs(model: YOLOX, mesh: Mesh, config: DetectConfig) -> Predict:
+    """Makes what `make_predict` does, repeatable, for several runs at once, whose mesh is over "run" and "data".
+
+    Variables and detections of the runs are joined along their first axis. Each sees all images, on its own devices.
+    """
+
+    def predict(variables: Any, images: jax.Array) -> Detections:
+        return predict_images(model, variables, images, config)
+
+    in_specs, out_specs = (P(RUN_AXIS), P(AXIS)), P((RUN_AXIS, AXIS))
+    mapped = jax.shard_map(predict, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)
+    in_shardings = tuple(NamedSharding(mesh, spec) for spec in in_specs)
+    options = compiler_options.for_detection(platform_of(mesh), model.cpu_kernels, is_repeatable=True)
+    out_shardings = NamedSharding(mesh, out_specs)
+    return jax.jit(mapped, in_shardings=in_shardings, out_shardings=out_shardings, compiler_options=options)
 
 
 def of_one_image(detect: Callable[[Any], Detections], config: DetectConfig, size_hw: tuple[int, int]) -> Any:

@@ -26,6 +26,8 @@ from yolox_jax.training.state import TrainState
 from yolox_jax.visualize import batch_sheet, sheets
 from yolox_jax.weights import checkpoint
 
+WHILE_EVALUATING = "stopped during an evaluation, after saving; the same command resumes with that evaluation"
+
 
 @dataclasses.dataclass(frozen=True)
 class Session:
@@ -70,7 +72,7 @@ def loop(
             loaded = next(batches)
             if step in (0, schedule.no_aug_step):
                 shown = loaded, run.train_source.class_names, config.hsv.multiplies
-                _keep_picture(run, log, "batch", step, batch_sheet.draw_sheet, *shown)
+                keep_picture(run, log, "batch", step, batch_sheet.draw_sheet, *shown)
             trace.at(step, train_state)
             train_state, metrics = run_step(train_state, shard_batch(loaded.batch, run.mesh))
             log.add(step, metrics, loaded.image_ids)
@@ -99,7 +101,7 @@ def _start(run: Run, past: History) -> RunStart:
     return RunStart(address, past.num_steps, schedule.total_steps, schedule.steps_per_epoch, records)
 
 
-def open_log(run: Run, past: History, *, prints: bool = True) -> RunLog:
+def open_log(run: Run, past: History, *, prints: bool = True, label: str = "") -> RunLog:
     config, is_primary = run.config, hosts.is_primary()
     return RunLog(
         run.directory.path,
@@ -110,6 +112,7 @@ def open_log(run: Run, past: History, *, prints: bool = True) -> RunLog:
         max_bad_steps=config.max_bad_steps,
         writes=is_primary,
         prints=prints,
+        label=label,
         tracker=trackers.open_tracker(config.tracker if is_primary else "", run.directory.path, config.to_dict()),
     )
 
@@ -138,31 +141,34 @@ def _save_and_stop(run: Run, session: Session, train_state: TrainState, num_step
 
 def _evaluate_step(run: Run, session: Session, train_state: TrainState, step: int) -> EvalResult:
     """Evaluates the state after `step`, which is saved already, and records the result."""
-    log = session.log
-    with log.untimed():
+    with session.log.untimed():
         result = _evaluate(run, session, train_state)
-    _keep_picture(run, log, "predictions", step, sheets.predictions_sheet, run.val_source, result.detections)
+    record_evaluation(run, session.log, step, result)
+    with session.log.untimed():
+        session.callbacks.evaluation(step, result)
+    return result
+
+
+def record_evaluation(run: Run, log: RunLog, step: int, result: EvalResult) -> None:
+    """Writes the result of the state after `step` to the log, with a picture, and beside the checkpoint."""
+    keep_picture(run, log, "predictions", step, sheets.predictions_sheet, run.val_source, result.detections)
     log.write({"step": step, "event": "evaluation", **result.ap.stats})
     run.checkpoints.record_ap(step + 1, result.ap.stats["AP"])
     run.directory.copy()
-    with log.untimed():
-        session.callbacks.evaluation(step, result)
-    return result
 
 
 def _evaluate(run: Run, session: Session, train_state: TrainState) -> EvalResult:
     """Evaluates the EMA weights on the validation split. Raises Stopped if a signal arrives meanwhile."""
     config, stop = run.config, session.stop
-    during = "stopped during an evaluation, after saving; the same command resumes with that evaluation"
 
     def progress(num_done: int, num_all: int) -> None:
         print_progress(num_done, num_all)
         if stop.check():
-            raise Stopped(f"{stop.signal_name}: {during}")
+            raise Stopped(f"{stop.signal_name}: {WHILE_EVALUATING}")
 
     predict = session.programs.get("predict", give_up=stop.is_urgent)
     if predict is None:
-        raise Stopped(f"{stop.signal_name}: {during}")
+        raise Stopped(f"{stop.signal_name}: {WHILE_EVALUATING}")
     variables = fold_batch_norm(run.model, replicate(train_state.ema, run.mesh), platform_of(run.mesh))
     result = evaluate.evaluate(
         predict,
@@ -180,7 +186,7 @@ def _evaluate(run: Run, session: Session, train_state: TrainState) -> EvalResult
     return result
 
 
-def _keep_picture(
+def keep_picture(
     run: Run, log: RunLog, name: str, step: int, draw_sheet: Callable[..., np.ndarray], *shown: Any
 ) -> None:
     """Writes `draw_sheet(*shown)` to pictures/<name>_<step>.jpg, and a record of it to the log."""

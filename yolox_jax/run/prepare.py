@@ -13,6 +13,7 @@ from yolox_jax.data.prefetch import Shard
 from yolox_jax.data.sources.open import check_classes
 from yolox_jax.data.train_loader import TrainLoader
 from yolox_jax.detection.anchors import check_size
+from yolox_jax.errors import UserError
 from yolox_jax.evaluation import evaluate
 from yolox_jax.inference.predict import DetectConfig
 from yolox_jax.mesh import check_batch_size, make_mesh
@@ -48,16 +49,31 @@ class Run:
     save_due: SaveDue
 
 
-def prepare(config: ConfigDict, directory: RunDirectory) -> Run:
-    """Checks the config, opens the data, and builds everything that does not depend on a checkpoint."""
+def prepare(
+    config: ConfigDict,
+    directory: RunDirectory,
+    mesh: Mesh | None = None,
+    sources: tuple[Source, Source] | None = None,
+) -> Run:
+    """Checks the config, opens the data, and builds everything that does not depend on a checkpoint.
+
+    By default the mesh is that of all devices; `sources` are the two splits, if they are open already.
+    """
+    if config.num_runs != 1:
+        raise UserError(
+            f"config.num_runs is {config.num_runs}, and this trains one run", "leave it out, or use train.py"
+        )
     download.local_file(config.init_from)  # a bucket that refuses is known before the data set is copied from one
-    mesh = make_mesh()
+    mesh = mesh or make_mesh()
     check_batch_size("batch_size", config.batch_size, mesh, config.accumulate_steps)
     check_batch_size("eval.batch_size", config.eval.batch_size, mesh)
     size_hw = check_size(config.input_size)
     evaluate.check_metric(config.eval.metric)
 
-    train_source, val_source = (from_config.open_source(config, split) for split in ("train", "val"))
+    train_source, val_source = sources or (
+        from_config.open_source(config, "train"),
+        from_config.open_source(config, "val"),
+    )
     class_names = train_source.class_names
     check_classes(config.num_classes, class_names, val_source.class_names)
 

@@ -41,11 +41,14 @@ def train(config: ConfigDict, directory: RunDirectory, callbacks: Callbacks) -> 
     return result
 
 
-def restore(run: Run) -> tuple[TrainState, History]:
-    """Returns the newest checkpoint's state, or a new one, and the log of its steps; the loader starts after them."""
+def restore(run: Run, newest: int | None = None) -> tuple[TrainState, History]:
+    """Returns the newest checkpoint's state, or a new one, and the log of its steps; the loader starts after them.
+
+    With `newest`, checkpoints of later steps do not count.
+    """
     config, directory = run.config, run.directory
     class_names = run.train_source.class_names
-    if config.init_from and checkpoint.find(directory.path) is None:
+    if config.init_from and (newest == 0 or checkpoint.find(directory.path) is None):
         start = {"transfer": True, "seed": config.seed, "item": config.init_item}
         variables = load_weights(same_weights.agreed(config.init_from), config.model, class_names, **start)
     else:
@@ -57,7 +60,7 @@ def restore(run: Run) -> tuple[TrainState, History]:
     def check(meta: checkpoint.Meta) -> None:
         resume.check(meta, config.to_dict(), class_names, run.loader, run.schedule.total_steps, directory.address)
 
-    restored = run.checkpoints.restore_latest(train_state, check)
+    restored = run.checkpoints.restore_latest(train_state, check, newest)
     train_state, meta = (train_state, None) if restored is None else restored
     if meta is not None:
         run.loader.set_state(meta.data_state)

@@ -214,11 +214,13 @@ class Checkpoints:
         """Returns the AP of each step that was evaluated."""
         return self._aps
 
-    def restore_latest(self, like: TrainState, check: Callable[[Meta], None]) -> tuple[TrainState, Meta] | None:
+    def restore_latest(
+        self, like: TrainState, check: Callable[[Meta], None], newest: int | None = None
+    ) -> tuple[TrainState, Meta] | None:
         """Returns the newest readable state, placed on the devices as `like` is, and its meta; None if none was saved.
 
-        Calls `check`, which may raise, with a meta before reading its arrays. Warns of a checkpoint that cannot be
-        read, leaves it in place and falls back to the one before it.
+        Those of steps after `newest` do not count. Calls `check`, which may raise, with a meta before reading its
+        arrays. Warns of a checkpoint that cannot be read, leaves it in place and falls back to the one before it.
 
         A run may change its compute dtype, since it may move to another card: the loss scale of float16 is then that of
         `like`, or left out, and a line reports it.
@@ -227,7 +229,7 @@ class Checkpoints:
           CheckpointError: there are checkpoints, but none can be read.
         """
         bad: list[str] = []
-        steps = self.steps()
+        steps = [step for step in self.steps() if newest is None or step <= newest]
         # Process 0 lists the folder for all: on a network file system the listing of the others may be older.
         while (step := hosts.broadcast_from_primary(steps.pop() if steps else -1)) >= 0:
             path = self._shown / str(step)
@@ -238,10 +240,8 @@ class Checkpoints:
                 if restored is not None:
                     self._forget_aps_after(step)
                     return restored, meta
-            cause = reason.__cause__ if isinstance(reason, CheckpointError) else reason
-            logger.warning(
-                "%s cannot be read (%s); falling back to the checkpoint before it", path, first_line(cause or reason)
-            )
+            cause = (isinstance(reason, CheckpointError) and reason.__cause__) or reason
+            logger.warning("%s cannot be read (%s); falling back to the checkpoint before it", path, first_line(cause))
             bad.append(str(path))
             self._unreadable.add(step)
         if bad:

@@ -54,7 +54,7 @@ def compile_step(
     """
     if not hasattr(step, "lower"):
         return step
-    sharded = NamedSharding(mesh, P(AXIS))
+    sharded = NamedSharding(mesh, P(mesh.axis_names))
     state_shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state)
     batch_shapes = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct((jax.process_count() * len(x), *x.shape[1:]), x.dtype, sharding=sharded), batch

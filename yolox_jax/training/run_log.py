@@ -48,6 +48,7 @@ class RunLog:
         max_bad_steps: int,
         writes: bool = True,
         prints: bool = True,
+        label: str = "",
         tracker: Tracker | None = None,
     ):
         """Drops what an earlier process logged besides `history`: these steps run again.
@@ -61,6 +62,7 @@ class RunLog:
           max_bad_steps: how many steps in a row with a non-finite loss or gradient end the run.
           writes: whether this process writes files; with several processes, one does.
           prints: whether `report` prints a line of progress.
+          label: begins each line on the terminal, if several runs print there.
           tracker: gets the numbers of every record too; `close` closes it.
         Raises:
           UserError: `max_bad_steps` is less than 1.
@@ -78,6 +80,7 @@ class RunLog:
                 self._events = EventFile(workdir / "tensorboard", kept)
         self._workdir, self._path = workdir, path
         self._prints = prints
+        self._label = label
         self._tracker = tracker
         self._total_steps = total_steps
         self._steps_per_epoch = steps_per_epoch
@@ -169,7 +172,7 @@ class RunLog:
         """Adds the boxes that all processes have left out since the last report, and warns of the first ones."""
         num_boxes = hosts.sum_over_all(self._num_dropped_here)
         if num_boxes and not self._num_dropped_boxes:
-            print(
+            self._print(
                 f"up to step {step}: {num_boxes} boxes are left out, since an image has room for {self._num_slots}: "
                 "raise config.data.max_boxes"
             )
@@ -238,7 +241,9 @@ class RunLog:
         if metrics.get("overflowed"):  # float16's range, not a bad step: at most 24 times in a row (loss_scale.py)
             self._num_overflowed += 1
             scale = float(metrics["loss_scale"])
-            print(f"step {step}: the gradients overflow float16: update skipped, loss scale halved to {scale / 2:.0f}")
+            self._print(
+                f"step {step}: the gradients overflow float16: update skipped, loss scale halved to {scale / 2:.0f}"
+            )
             self.write({"step": step, "event": "overflowed", "loss_scale": scale})
             return
         self._num_bad_in_a_row += 1
@@ -250,12 +255,14 @@ class RunLog:
         if "loss_scale" in metrics:
             found += f" at loss scale {metrics['loss_scale']:.0f}"
             advice += ", or train with --config.dtype=float32"
-        print(f"step {step}: {found}: update skipped ({self._num_bad_in_a_row} in a row). Images {list(image_ids)}")
+        self._print(
+            f"step {step}: {found}: update skipped ({self._num_bad_in_a_row} in a row). Images {list(image_ids)}"
+        )
         self.write({"step": step, "event": "skipped", "image_ids": list(image_ids)})
         if self._num_bad_in_a_row >= self._max_bad_steps:
             raise TrainingBrokeDown(
-                f"{self._num_bad_in_a_row} steps in a row up to step {step} had a loss or gradient that is not finite "
-                f"({found})",
+                f"{self._label}{self._num_bad_in_a_row} steps in a row up to step {step} had a loss or gradient that "
+                f"is not finite ({found})",
                 f"{advice} (config.max_bad_steps is the number of such steps that ends a run)",
             )
 
@@ -265,12 +272,14 @@ class RunLog:
         epoch = step // self._steps_per_epoch + 1
         num_epochs = self._total_steps // self._steps_per_epoch
         terms = " ".join(f"{name} {metrics[name]:.3f}" for name in _LOSS_TERMS)
-        print(
+        self._print(
             f"step {done}/{self._total_steps} epoch {epoch}/{num_epochs}  {terms}  lr {metrics['learning_rate']:.2e}  "
             f"{images_per_second:.1f} images/s, {data_wait:.1%} waiting for data  "
-            f"ETA {datetime.timedelta(seconds=int(seconds_left))}",
-            flush=True,
+            f"ETA {datetime.timedelta(seconds=int(seconds_left))}"
         )
+
+    def _print(self, line: str) -> None:
+        print(f"{self._label}{line}", flush=True)
 
 
 def _is_ready(metrics: dict[str, jax.Array]) -> bool:

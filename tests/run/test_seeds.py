@@ -1,0 +1,123 @@
+"""Several seeds at once, on eight simulated devices: each run has the bits of the run alone, checkpoints and AP too."""
+
+import json
+import shutil
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+
+from tests import small
+from yolox_jax.errors import UserError
+from yolox_jax.mesh import make_mesh
+from yolox_jax.run import prepare, seeds, train
+from yolox_jax.run.callbacks import Callbacks
+from yolox_jax.training.open_directory import opened
+
+_STEPS = (3, 6)
+
+
+def _config():
+    config = small.get_config()
+    config.input_size, config.batch_size, config.eval.batch_size = (64, 64), 8, 8
+    config.data.shapes.update({"num_train": 24, "num_val": 10})
+    config.epochs, config.no_aug_epochs, config.warmup_epochs, config.eval.every_epochs = 2, 1, 0, 1
+    config.log_every_steps, config.eval.detect.conf = 1, 1e-4
+    config.seed, config.num_runs = 5, 2
+    return config
+
+
+@pytest.fixture(scope="module")
+def together(tmp_path_factory):
+    """The folder of two runs, and their results by seed."""
+    folder = tmp_path_factory.mktemp("together")
+    return folder, seeds.train_seeds(_config(), folder)
+
+
+def _arrays(run, step):
+    """Everything in a checkpoint but its meta, by item."""
+    restored = {}
+    for item in ("ema", "raw", "train"):
+        with ocp.StandardCheckpointer() as checkpointer:
+            restored[item] = checkpointer.restore(run / "checkpoints" / str(step) / item)
+    return restored
+
+
+def _records(run):
+    by_process = ("time", "images_per_second", "data_wait", "num_programs")
+    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in record.items() if name not in by_process} for record in records]
+
+
+def _meta(run, step):
+    meta = json.loads((run / "checkpoints" / str(step) / "meta" / "metadata").read_text())
+    return {name: value for name, value in meta.items() if name != "log"}  # lengths of the log, with its times
+
+
+@pytest.mark.slow
+def test_each_run_has_the_checkpoints_the_log_and_the_results_of_the_run_alone(together, tmp_path, monkeypatch):
+    folder, results = together
+    assert list(results) == [5, 6]
+    monkeypatch.setattr(prepare, "make_mesh", lambda: make_mesh(4))
+    config = seeds.config_of(_config(), 6)
+    with opened(tmp_path / "alone", resume=True) as directory:
+        alone = train.train(config, directory, Callbacks())
+    assert results[6].ap == alone.ap and results[6].detections == alone.detections != results[5].detections
+    for step in _STEPS:
+        mine, others = _arrays(folder / "seed_6", step), _arrays(tmp_path / "alone", step)
+        jax.tree.map(np.testing.assert_array_equal, mine, others)
+        assert _meta(folder / "seed_6", step) == _meta(tmp_path / "alone", step)
+    assert _records(folder / "seed_6") == _records(tmp_path / "alone")
+    assert _records(folder / "seed_5") != _records(folder / "seed_6")
+
+
+@pytest.mark.slow
+def test_runs_of_which_one_lacks_the_last_checkpoint_resume_from_the_newest_that_all_have(together, tmp_path, capsys):
+    folder, results = together
+    shutil.copytree(folder, tmp_path / "again")
+    shutil.rmtree(tmp_path / "again" / "seed_6" / "checkpoints" / "6")
+    again = seeds.train_seeds(_config(), tmp_path / "again")
+    assert "not all runs have been saved at the same step: all resume from step 3\n" in capsys.readouterr().out
+    for seed, result in again.items():
+        assert result.ap == results[seed].ap
+        own, before = (each / f"seed_{seed}" for each in (tmp_path / "again", folder))
+        assert _records(own) == _records(before)
+        jax.tree.map(np.testing.assert_array_equal, _arrays(own, 6), _arrays(before, 6))
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("num_runs", 3, r"config.num_runs is 3, but 8 device\(s\) cannot be divided"),
+        ("patience", 2, "config.patience is 2, but config.num_runs is 2: leave config.patience out"),
+        ("tracker", "wandb", "config.tracker is 'wandb', but config.num_runs is 2"),
+        ("profile", 2, "config.profile is 2, but config.num_runs is 2"),
+        ("parallel.kind", "pmap", "config.parallel.kind is 'pmap', but config.num_runs is 2: choose shard_map"),
+        ("batch_size", 6, r"config.batch_size is 6, which 4 device\(s\) cannot share evenly"),
+    ],
+)
+def test_what_is_not_for_several_runs_is_one_message(field, value, message, tmp_path):
+    config = _config()
+    config.update_from_flattened_dict({field: value})
+    with pytest.raises(UserError, match=f"^{message}"):
+        seeds.train_seeds(config, tmp_path)
+
+
+def test_a_run_alone_is_refused_if_its_config_has_several(tmp_path):
+    with (
+        opened(tmp_path / "run", resume=True) as directory,
+        pytest.raises(UserError, match="^config.num_runs is 2, and"),
+    ):
+        train.train(_config(), directory, Callbacks())
+
+
+def test_all_runs_have_the_image_sizes_of_the_first_seed_and_are_else_the_config_with_their_own():
+    config = _config()
+    each = {seed: seeds.config_of(config, seed) for seed in (5, 6)}
+    assert {seed: (own.seed, own.num_runs, own.multiscale.seed) for seed, own in each.items()} == {
+        5: (5, 1, 5),
+        6: (6, 1, 5),
+    }
+    config.multiscale.seed = 0
+    assert seeds.config_of(config, 6).multiscale.seed == 0 and (config.seed, config.num_runs) == (5, 2)

@@ -1,0 +1,267 @@
+"""Trains one config with several seeds at once (config.num_runs), each run on its own group of the devices.
+
+Run k has the seed config.seed + k and the directory seed_<seed>. It is, bit for bit, the run that `train` makes of
+`config_of` that seed on as many devices. All runs take their steps in one program (training/groups.py), and are
+evaluated in one.
+"""
+
+import contextlib
+import dataclasses
+import functools
+from collections.abc import Iterator, Sequence
+from typing import Any, NoReturn
+
+import jax
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
+from ml_collections import ConfigDict
+
+from yolox_jax.cli import run_summary
+from yolox_jax.cli.progress import print_progress
+from yolox_jax.errors import UserError
+from yolox_jax.evaluation.evaluate import EvalResult, evaluate_runs
+from yolox_jax.inference.predict import compile_predict, make_predict_of_runs
+from yolox_jax.mesh import AXIS, platform_of, replicate
+from yolox_jax.models.folding import fold_batch_norm, folded_shapes
+from yolox_jax.run import loop
+from yolox_jax.run.callbacks import Callbacks
+from yolox_jax.run.loop import Session, lacks_evaluation
+from yolox_jax.run.prepare import Run, prepare
+from yolox_jax.run.train import finish, restore
+from yolox_jax.storage import Location
+from yolox_jax.training import compilation, groups, parallel
+from yolox_jax.training.history import History
+from yolox_jax.training.host_memory import RoomForSteps, trim_memory
+from yolox_jax.training.interruption import Stopped, StopRequest, sigterm_noted, stop_request
+from yolox_jax.training.open_directory import RunDirectory, opened
+from yolox_jax.training.run_log import RunLog
+from yolox_jax.training.state import TrainState
+from yolox_jax.training.step import train_step
+from yolox_jax.visualize import batch_sheet
+
+
+@dataclasses.dataclass(frozen=True)
+class Seeds:
+    """The runs, by seed; `specs` are those of one run's state on its own mesh."""
+
+    runs: dict[int, Run]
+    mesh: Mesh  # of all runs
+    specs: Any
+
+
+def train_seeds(config: ConfigDict, workdir: Location) -> dict[int, EvalResult]:
+    """Trains or resumes a run for each seed, in a directory of its own in `workdir`. Returns their last evaluations.
+
+    Raises:
+      UserError: the devices cannot be divided among the runs, or the config has a field that is not for several.
+    """
+    groups.check_groups(config.num_runs, jax.device_count())
+    _check_fields(config)
+    with contextlib.ExitStack() as opening:
+        numbers = range(config.seed, config.seed + config.num_runs)
+        directories = {each: opening.enter_context(opened(workdir / f"seed_{each}", config.resume)) for each in numbers}
+        mesh, runs = _prepare(config, directories)
+        states, past = _restore(list(runs.values()))
+        of_first = next(iter(runs.values()))
+        specs = parallel.state_specs(states[0], of_first.mesh, config.parallel.shard_state)
+        seeds = Seeds(runs, mesh, specs)
+        joint = groups.join(states, mesh, specs)
+        programs = _compile_ahead(seeds, states[0], joint, past[0].num_steps, workdir)
+        del states
+        results = _loop(seeds, joint, past, programs)
+        with sigterm_noted("the runs are finished, and end once their results are written"):
+            for run, result in zip(runs.values(), results, strict=True):
+                finish(run, result)
+        return dict(zip(runs, results, strict=True))
+
+
+def _check_fields(config: ConfigDict) -> None:
+    several = f"but config.num_runs is {config.num_runs}"
+    for name in ("patience", "tracker", "profile"):
+        if config[name]:
+            raise UserError(f"config.{name} is {config[name]!r}, {several}", f"leave config.{name} out")
+    if config.parallel.kind != "shard_map":
+        raise UserError(f"config.parallel.kind is {config.parallel.kind!r}, {several}", "choose shard_map")
+
+
+def config_of(config: ConfigDict, seed: int) -> ConfigDict:
+    """Returns the config of one run: with it, `train` makes this run alone.
+
+    All runs have the same image size at a step, so the sizes are those of the first seed in all.
+    """
+    own = config.copy_and_resolve_references()
+    own.num_runs, own.seed = 1, seed
+    own.multiscale.seed = config.seed if config.multiscale.seed is None else config.multiscale.seed
+    return own
+
+
+def _prepare(config: ConfigDict, directories: dict[int, RunDirectory]) -> tuple[Mesh, dict[int, Run]]:
+    mesh, meshes = groups.meshes(len(directories))
+    runs: dict[int, Run] = {}
+    sources = None
+    for (seed, directory), own_mesh in zip(directories.items(), meshes, strict=True):
+        runs[seed] = prepare(config_of(config, seed), directory, own_mesh, sources)
+        sources = runs[seed].train_source, runs[seed].val_source
+    return mesh, runs
+
+
+def _restore(runs: Sequence[Run]) -> tuple[list[TrainState], list[History]]:
+    """Returns state and log of each run, at the newest step that all have saved."""
+    newest = None
+    while True:
+        restored = [restore(run, newest) for run in runs]
+        steps = [past.num_steps for _, past in restored]
+        if len(set(steps)) == 1:
+            return [state for state, _ in restored], [past for _, past in restored]
+        newest = min(steps)
+        print(f"not all runs have been saved at the same step: all resume from step {newest}")
+
+
+def _compile_ahead(
+    seeds: Seeds, state: TrainState, joint: TrainState, first_step: int, workdir: Location
+) -> compilation.Programs:
+    """Prepares what `train.compile_ahead` does, for all runs together."""
+    mesh, runs = seeds.mesh, list(seeds.runs.values())
+    run, num_steps = runs[0], runs[0].schedule.total_steps
+    sizes = [run.size_hw] if first_step < num_steps else []
+    if run.multiscale:
+        sizes = run.multiscale.first_uses(first_step, num_steps, run.size_hw, run.config.seed)
+    sources = run.train_source, run.val_source
+    shown = run.config, workdir, mesh, state, sources, run.schedule, len(sizes), run.model.cpu_kernels
+    run_summary.print_start(*shown)
+    names = ", ".join(f"seed_{seed}" for seed in seeds.runs)
+    print(f"{len(runs)} runs at once on {run.mesh.size} device(s) each: {names}", flush=True)
+    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), joint)
+    batch = _joined_shapes(run.loader.empty_batch(), len(runs))
+    step = functools.partial(train_step, model=run.model, optimizer=run.optimizer, config=run.step_config)
+
+    def compile_step(size_hw: tuple[int, int]) -> parallel.StepFunction:
+        mapped = groups.map_step(functools.partial(step, size_hw=size_hw), mesh, state, seeds.specs)
+        return parallel.compile_step(mapped, like, batch, mesh, run.model.cpu_kernels)
+
+    folded = folded_shapes(run.model, state.ema, platform_of(mesh))
+    predict = make_predict_of_runs(run.model, mesh, run.detect_config)
+    args = predict, _joined_shapes(folded, len(runs)), run.size_hw, run.config.eval.batch_size, run.model.cpu_kernels
+    evaluation: compilation.ByKey = {"predict": functools.partial(compile_predict, *args)}
+    steps: compilation.ByKey = {size: functools.partial(compile_step, size) for size in sizes}
+    evaluates_first = any(lacks_evaluation(each, first_step) for each in runs)
+    return compilation.Programs({**evaluation, **steps} if evaluates_first else {**steps, **evaluation})
+
+
+def _joined_shapes(tree: Any, num_runs: int) -> Any:
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(groups.joined_shape(x.shape, num_runs), x.dtype), tree)
+
+
+def _loop(seeds: Seeds, joint: TrainState, past: Sequence[History], programs: compilation.Programs) -> list[EvalResult]:
+    """Takes the steps of all runs, as `loop.loop` those of one. Returns the last evaluation of each."""
+    runs, first_step = list(seeds.runs.values()), past[0].num_steps
+    first, results = runs[0], None
+    config, make_room = first.config, RoomForSteps(platform_of(seeds.mesh))
+    with contextlib.ExitStack() as opening:
+        stop = opening.enter_context(stop_request())
+        opening.enter_context(programs)
+        logs = []
+        for (seed, run), own_past in zip(seeds.runs.items(), past, strict=True):
+            opening.enter_context(run.loader)
+            logs.append(opening.enter_context(contextlib.closing(loop.open_log(run, own_past, label=f"seed {seed}: "))))
+            opening.enter_context(contextlib.closing(run.checkpoints))
+        sessions = [Session(log, programs, stop, Callbacks()) for log in logs]
+        first.save_due.note_save()
+        if any(lacks_evaluation(run, first_step) for run in runs):
+            results = _evaluate_step(seeds, sessions, joint, first_step - 1)
+        readers = [log.time_waits(run.loader) for run, log in zip(runs, logs, strict=True)]
+        for step in range(first_step, first.schedule.total_steps):
+            size_hw = first.multiscale.size_at(step, first.size_hw, config.seed) if first.multiscale else first.size_hw
+            with _untimed(logs):
+                run_step = programs.get(size_hw, give_up=stop.is_urgent)
+            if run_step is None:  # stopped while it was compiling
+                _save_and_stop(seeds, sessions, joint, step)
+            make_room(run_step)
+            loaded = [next(reader) for reader in readers]
+            if step in (0, first.schedule.no_aug_step):
+                for run, log, own in zip(runs, logs, loaded, strict=True):
+                    shown = own, run.train_source.class_names, config.hsv.multiplies
+                    loop.keep_picture(run, log, "batch", step, batch_sheet.draw_sheet, *shown)
+            joint, metrics = run_step(joint, groups.join([own.batch for own in loaded], seeds.mesh, P(AXIS)))
+            for run, log, own in zip(runs, logs, loaded, strict=True):
+                log.add(step, groups.take(metrics, seeds.mesh, run.mesh), own.image_ids)
+                log.count_dropped_boxes(own.num_dropped_boxes, config.data.max_boxes)
+                if (step + 1) % config.log_every_steps == 0:
+                    log.report()
+                run.directory.check()
+            if (step + 1) % config.log_every_steps == 0:
+                trim_memory()
+            if stop.check():
+                _save_and_stop(seeds, sessions, joint, step + 1)
+            evaluating = first.evaluation_due(step)
+            if evaluating or first.save_due(step):
+                _save(seeds, sessions, joint, step + 1)
+            if evaluating:
+                results = _evaluate_step(seeds, sessions, joint, step)
+        return results or _evaluate(seeds, joint, programs, stop)  # None: nothing was left to train
+
+
+def _save(seeds: Seeds, sessions: Sequence[Session], joint: TrainState, num_steps: int) -> None:
+    for run, session in zip(seeds.runs.values(), sessions, strict=True):
+        loop.save(run, session, groups.take(joint, seeds.mesh, run.mesh), num_steps)
+
+
+def _save_and_stop(seeds: Seeds, sessions: Sequence[Session], joint: TrainState, num_steps: int) -> NoReturn:
+    _save(seeds, sessions, joint, num_steps)
+    where = ", ".join(str(run.directory.address) for run in seeds.runs.values())
+    name = sessions[0].stop.signal_name
+    raise Stopped(f"{name}: saved at step {num_steps} of {where}; the same command resumes from there")
+
+
+def _evaluate_step(seeds: Seeds, sessions: Sequence[Session], joint: TrainState, step: int) -> list[EvalResult]:
+    """Evaluates all runs after `step`, and records the result of each whose evaluation is not recorded yet."""
+    logs = [session.log for session in sessions]
+    with _untimed(logs):
+        results = _evaluate(seeds, joint, sessions[0].programs, sessions[0].stop)
+    for run, log, result in zip(seeds.runs.values(), logs, results, strict=True):
+        if lacks_evaluation(run, step + 1):
+            loop.record_evaluation(run, log, step, result)
+    return results
+
+
+def _evaluate(seeds: Seeds, joint: TrainState, programs: compilation.Programs, stop: StopRequest) -> list[EvalResult]:
+    """Evaluates the EMA weights of all runs at once. Raises Stopped if a signal arrives meanwhile."""
+    runs = list(seeds.runs.values())
+    first = runs[0]
+
+    def progress(num_done: int, num_all: int) -> None:
+        print_progress(num_done, num_all)
+        if stop.check():
+            raise Stopped(f"{stop.signal_name}: {loop.WHILE_EVALUATING}")
+
+    predict = programs.get("predict", give_up=stop.is_urgent)
+    if predict is None:
+        raise Stopped(f"{stop.signal_name}: {loop.WHILE_EVALUATING}")
+    folded = []
+    for run in runs:
+        ema = replicate(groups.take(joint.ema, seeds.mesh, run.mesh), run.mesh)
+        folded.append(fold_batch_norm(run.model, ema, platform_of(run.mesh)))
+    results = evaluate_runs(
+        predict,
+        groups.join(folded, seeds.mesh),
+        first.val_source,
+        len(runs),
+        size_hw=first.size_hw,
+        batch_size=first.config.eval.batch_size,
+        mesh=seeds.mesh,
+        metric=first.config.eval.metric,
+        threads=first.config.data.threads,
+        progress=progress,
+    )
+    for seed, result in zip(seeds.runs, results, strict=True):
+        stats = result.ap.stats
+        print(f"seed {seed}: AP {stats['AP']:.4f}  AP50 {stats['AP50']:.4f} on {result.num_images} images", flush=True)
+    return results
+
+
+@contextlib.contextmanager
+def _untimed(logs: Sequence[RunLog]) -> Iterator[None]:
+    with contextlib.ExitStack() as opening:
+        for log in logs:
+            opening.enter_context(log.untimed())
+        yield
