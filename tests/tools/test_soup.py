@@ -13,7 +13,7 @@ from yolox_jax.errors import UserError
 from yolox_jax.evaluation.ap_result import ApResult
 from yolox_jax.evaluation.evaluate import EvalResult
 from yolox_jax.run.evaluate import Evaluator
-from yolox_jax.tools import soup
+from yolox_jax.tools.soup import averaging
 from yolox_jax.training import optim, state
 from yolox_jax.training.checkpoints import Checkpoints
 from yolox_jax.weights.load import FoundWeights, load_weights
@@ -29,7 +29,7 @@ def _random(seed):
 
 def test_the_average_is_numpys_mean_in_float32():
     each = [_random(seed) for seed in range(3)]
-    averaged = soup.average(each)
+    averaged = averaging.average(each)
     for found, *arrays in (
         [v["params"]["a"]["kernel"] for v in (averaged, *each)],
         [v["batch_stats"]["a"]["bn"]["mean"] for v in (averaged, *each)],
@@ -40,31 +40,33 @@ def test_the_average_is_numpys_mean_in_float32():
 
 def test_only_a_batch_norm_with_equal_statistics_everywhere_was_frozen():
     each = [_random(seed) for seed in range(3)]
-    assert soup.unchanged_statistics(each) == ()  # the variances alone are equal
+    assert averaging.unchanged_statistics(each) == ()  # the variances alone are equal
     for other in each[1:]:
         other["batch_stats"]["a"]["bn"]["mean"] = each[0]["batch_stats"]["a"]["bn"]["mean"].copy()
-    assert soup.unchanged_statistics(each) == ("^a/bn/(mean|var)$",)
+    assert averaging.unchanged_statistics(each) == ("^a/bn/(mean|var)$",)
 
 
 def test_different_networks_are_one_message_that_names_each(monkeypatch):
     networks = {"A": "nano", "B": "tiny"}
-    monkeypatch.setattr(soup, "find_weights", lambda spec: FoundWeights(spec, None, toy.meta(1, model=networks[spec])))
+    monkeypatch.setattr(
+        averaging, "find_weights", lambda spec: FoundWeights(spec, None, toy.meta(1, model=networks[spec]))
+    )
     with pytest.raises(UserError, match="^--weights has different networks: A is a YOLOX-nano, B is a YOLOX-tiny: av"):
-        soup.find_all(["A", "B"], "soup.pth")
-    assert [found.spec for found in soup.find_all(["A", "A"], "soup.pth")] == ["A", "A"]
+        averaging.find_all(["A", "B"], "soup.pth")
+    assert [found.spec for found in averaging.find_all(["A", "A"], "soup.pth")] == ["A", "A"]
 
 
 @pytest.mark.parametrize(
     ("specs", "output", "message"),
     [
         (["A"], "soup.pth", "--weights is A: give two or more, with commas between"),
-        (["A", "B"], "soup.onnx", "--output is soup.onnx: choose a name that ends in .safetensors or .pth"),
+        (["A", "B"], "averaging.onnx", "--output is averaging.onnx: choose a name that ends in .safetensors or .pth"),
         (["absent.pth", "B"], "soup.pth", "there is no file or folder absent.pth"),
     ],
 )
 def test_a_request_that_cannot_be_met_is_one_message(specs, output, message):
     with pytest.raises(UserError, match=f"^{re.escape(message)}"):
-        soup.find_all(specs, output)
+        averaging.find_all(specs, output)
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +84,7 @@ def request_of(tmp_path_factory):
             variables = jax.tree.map(lambda x, step=step: x + 0.01 * step, initial)
             checkpoints.save(state.create(variables, optim.sgd(0.9, 0.0)), meta)
         checkpoints.close()
-    return config, lambda *specs: soup.find_all([f"{folder}/{spec}" for spec in specs], "soup.pth")
+    return config, lambda *specs: averaging.find_all([f"{folder}/{spec}" for spec in specs], "soup.pth")
 
 
 @pytest.mark.slow
@@ -95,13 +97,13 @@ def test_the_better_form_of_the_average_is_taken_and_each_ap_is_printed(
     found = find("mine/checkpoints/1", "mine")
     aps, judged = iter([0.5, 0.3, 0.45, 0.55 if measured_is_better else 0.4]), []
     monkeypatch.setattr(Evaluator, "__call__", lambda _, variables: judged.append(variables) or _with_ap(next(aps)))
-    made = soup.make_soup(config, found, num_batches=2)
+    made = averaging.make_soup(config, found, num_batches=2)
     output = capsys.readouterr().out
     assert f"AP 0.5000  {found[0].spec}\nAP 0.3000  {found[1].spec}\nAP 0.4500  the average of 2, Batch" in output
     assert "measured BatchNorm on 2/2 batches\n" in output  # 16 of 19 images
     gain = "+0.0500 against the best, +0.1500" if measured_is_better else "-0.0500 against the best, +0.0500"
     assert output.endswith(f"the average: {gain} against their mean\n")
-    mean = soup.average([load_weights(each, "pico", _CLASSES) for each in found])
+    mean = averaging.average([load_weights(each, "pico", _CLASSES) for each in found])
     jax.tree.map(np.testing.assert_array_equal, judged[2], mean)
     measured = judged[3]
     jax.tree.map(np.testing.assert_array_equal, measured["params"], mean["params"])
@@ -119,4 +121,4 @@ def _with_ap(ap):
 def test_weights_of_other_classes_are_refused(request_of):
     config, find = request_of
     with pytest.raises(UserError, match="other/checkpoints/2 was trained on the 4 classes ring, square"):
-        soup.make_soup(config, find("mine", "other"), num_batches=1)
+        averaging.make_soup(config, find("mine", "other"), num_batches=1)

@@ -1,11 +1,4 @@
-"""Averages weights of one network, from several runs or several checkpoints of one:
-
-python -m yolox_jax.tools.soup --weights=RUN_A,RUN_B,RUN_C --config=configs/yolox_s.py --output=soup.safetensors
-
-Prints the AP of each and of the average of their EMA weights on the validation split: with the average of the BatchNorm
-statistics, and with statistics measured anew on training images that are letterboxed and not augmented further. Writes
-the better of the two. Network and input size are those of the first weights, as in eval.py.
-"""
+"""Averages the weights of one network and measures BatchNorm statistics of the average anew."""
 
 import functools
 import itertools
@@ -15,38 +8,25 @@ from typing import cast
 
 import jax
 import numpy as np
-from absl import flags
 from flax.traverse_util import flatten_dict
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict
 
 from yolox_jax.cli import from_config
-from yolox_jax.cli.as_trained import as_trained
-from yolox_jax.cli.outputs import output_file
 from yolox_jax.cli.progress import print_progress
-from yolox_jax.cli.terminal import quiet_libraries, run_program, user_errors
 from yolox_jax.data.eval_loader import eval_loader
 from yolox_jax.data.images import ImageConfig
 from yolox_jax.data.views.selected import FractionSource
 from yolox_jax.detection.anchors import check_size
 from yolox_jax.errors import UserError
-from yolox_jax.inference.export.formats import FORMATS, ExportConfig
+from yolox_jax.inference.export.formats import FORMATS
 from yolox_jax.inference.pretrained import Pretrained
 from yolox_jax.models import measured_statistics
 from yolox_jax.run.evaluate import Evaluator
-from yolox_jax.training import compilation
 from yolox_jax.weights import safetensors_file
 from yolox_jax.weights.load import FoundWeights, find_weights, load_weights, read_about, read_official
 from yolox_jax.weights.official import Variables, variant_of
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "The config of model and data set.", lock_config=True)
-_WEIGHTS = flags.DEFINE_list(
-    "weights", None, "Two or more runs, checkpoints (RUN/checkpoints/STEP, RUN/best) or files, with commas between."
-)
-_OUTPUT = flags.DEFINE_string("output", "soup.safetensors", "The file to write: .safetensors or .pth.")
-_BATCHES = flags.DEFINE_integer(
-    "batches", 50, "Batches of config.eval.batch_size training images to measure statistics on; 0: do not.", 0
-)
-_WRITERS = {FORMATS[name][0]: FORMATS[name][1] for name in ("safetensors", "pth")}  # by the file's ending
+WRITERS = {FORMATS[name][0]: FORMATS[name][1] for name in ("safetensors", "pth")}  # by the file's ending
 _PREFETCH = 2  # batches
 
 
@@ -71,8 +51,8 @@ def find_all(specs: Sequence[str], output: str) -> list[FoundWeights]:
     """
     if len(specs) < 2:
         raise UserError(f"--weights is {', '.join(specs) or 'empty'}", "give two or more, with commas between")
-    if Path(output).suffix not in _WRITERS:
-        raise UserError(f"--output is {output}", f"choose a name that ends in {' or '.join(_WRITERS)}")
+    if Path(output).suffix not in WRITERS:
+        raise UserError(f"--output is {output}", f"choose a name that ends in {' or '.join(WRITERS)}")
     if Path(output).suffix == safetensors_file.ENDING:
         safetensors_file.check_installed()
     found = [find_weights(spec) for spec in specs]
@@ -127,20 +107,3 @@ def make_soup(config: ConfigDict, found: Sequence[FoundWeights], num_batches: in
     print(f"the average: {best - max(aps):+.4f} against the best, {best - sum(aps) / len(aps):+.4f} against their mean")
     reads = ImageConfig(sixteen_bit=config.data.sixteen_bit)
     return Pretrained(config.model, model, soup, class_names, evaluator.size_hw, reads)
-
-
-def main() -> None:
-    quiet_libraries()
-    compilation.enable_compilation_cache()
-    with user_errors(), output_file(_OUTPUT.value) as output:
-        found = find_all(_WEIGHTS.value or [], _OUTPUT.value)
-        config = as_trained(_CONFIG.value, found[0], config_flags.get_override_values(flags.FLAGS["config"]))
-        soup = make_soup(config, found, _BATCHES.value)
-        path = cast(Path, output)
-        _WRITERS[path.suffix](path, soup, ExportConfig(soup.size_hw, batch=None, detect=None))
-        print(f"{_OUTPUT.value} is written: give it to --weights or config.init_from")
-
-
-if __name__ == "__main__":
-    flags.mark_flags_as_required(["config", "weights"])
-    run_program(main)
