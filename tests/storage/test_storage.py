@@ -241,7 +241,7 @@ def test_credentials_are_not_in_messages():
 def test_a_missing_package_is_named_with_its_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "gcsfs", None)
     monkeypatch.setattr(client, "_connect", client._connect.__wrapped__)
-    with pytest.raises(UserError, match=r"gs:// needs a package .*pip install 'yolox_jax\[gcs\]'"):
+    with pytest.raises(UserError, match=r"gs:// needs a package .*: pip install gcsfs, .* checkout .*'\.\[gcs\]'"):
         storage.read_bytes(storage.resolve("gs://bucket/x"))
 
 
