@@ -31,6 +31,7 @@ _WIDTH, _HEIGHT = 2000, 1500
 _SIDES = (160, 320)  # of a pasted photograph's longer side
 _CELL = 340  # each photograph has a cell of its own, and lies anywhere in it
 _JPEG_QUALITY = 95
+_NEEDED = {"make": ("photographs", "output"), "time": ("weights", "image")}  # arguments by action
 
 
 def make(photographs: Path, output: Path, canvases: int, seed: int) -> None:
@@ -112,8 +113,11 @@ def main() -> None:
     parser.add_argument("--image", type=Path)
     parser.add_argument("--slices", default="3x3")
     parser.add_argument("--rounds", type=int, default=7)
-    is_timed = sys.argv[1:2] == ["time"]
+    is_timed = "time" in sys.argv[1:]
     given = machine.parse_quiet(parser) if is_timed else parser.parse_args()
+    for name in _NEEDED[given.action]:
+        if getattr(given, name) is None:
+            parser.error(f"{given.action} needs --{name}")
     if given.action == "make":
         make(given.photographs, given.output, given.canvases, given.seed)
     else:

@@ -22,6 +22,7 @@ from yolox_jax.boxes import pairwise_intersection_and_union, xywh_to_xyxy
 _KINDS = ("removed", "shifted", "class")
 _SHIFT = (0.25, 0.5)  # of the box's sides
 _MIN_IOU = 0.5
+_NEEDED = {"spoil": ("labels", "output"), "judge": ("spoiled", "review")}  # arguments by action
 
 
 def spoil(truth: dict[str, Any], share: float, seed: int) -> dict[str, Any]:
@@ -92,6 +93,9 @@ def main() -> None:
     parser.add_argument("--review", type=Path)
     parser.add_argument("--first", type=int, default=50)
     given = parser.parse_args()
+    for name in _NEEDED[given.action]:
+        if getattr(given, name) is None:
+            parser.error(f"{given.action} needs --{name}")
     machine.describe()
     if given.action == "spoil":
         content = spoil(json.loads(given.labels.read_text()), given.share, given.seed)
