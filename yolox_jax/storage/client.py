@@ -126,7 +126,7 @@ def _connect(scheme: str, endpoint: str, pid: int) -> Any:
                 return _amazon()
         return importlib.import_module("fsspec").filesystem(scheme, use_listings_cache=False)
     except ImportError as error:
-        advice = f"pip install {package}, or in a checkout pip install '.[{extra}]'" if extra else "install what it names"
+        advice = f"pip install {package}, or in a checkout '.[{extra}]'" if extra else "install what it names"
         raise UserError(f"{scheme}:// needs a package that is not installed ({error})", advice) from error
     except ValueError as error:
         raise UserError(f"{scheme}:// is no kind of address that fsspec knows", "use gs:// or s3://") from error

@@ -59,7 +59,7 @@ def check(source: Source, split: str) -> None:
         problems.logger.warning("%s: the %d images have no annotations, so AP is undefined", split, len(source))
     elif num_used < num_left_out:
         found = f"{num_used} are used, {num_left_out} are not ({_reasons(left_out)})"
-        few = Problem(problems.FEW_USABLE, left_out[0].file, split, found, "training goes on with these")
+        few = Problem(problems.FEW_USABLE, left_out[0].file, split, found, "training continues with these")
         source.problems.append(few)
         problems.logger.warning("%s", few)
 
