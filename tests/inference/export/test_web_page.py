@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import shutil
 import tarfile
 
 import cv2
@@ -233,6 +234,18 @@ def test_what_goes_wrong_is_said_on_the_page(page_and_detector, tmp_path):
     page.locator("#message", has_text="dropped.txt is not a picture").wait_for()
     page.locator(".camera:visible").click()
     page.locator("#message", has_text="The camera was not allowed").wait_for()
+
+
+@pytest.mark.slow
+def test_a_worker_that_cannot_be_loaded_is_said_on_the_page(browser, tmp_path):
+    shutil.copytree(web_page.PAGE, tmp_path / "web")
+    (tmp_path / "web" / "worker.js").unlink()
+    (tmp_path / "web" / web_page.MODEL).write_bytes(b"a model")
+    with serve(tmp_path / "web") as address, browser.new_page() as page:
+        page.goto(address)
+        page.locator("#message", has_text="The file worker.js cannot be loaded: it is not on the server").wait_for()
+        assert page.inner_text("#status") == "The model cannot be started"
+        assert not page.locator("#progress").is_visible()
 
 
 @pytest.mark.slow

@@ -1,9 +1,12 @@
 // The network as the page sees it: loads the model, chooses GPU or CPU, and detects.
 
+const NOT_LOADED = "the file worker.js cannot be loaded: it is not on the server, is blocked, or this browser is too old"
+
 export class Detector {
   #worker = new Worker(new URL("worker.js", import.meta.url), { type: "module" })
   #waiting = new Map() // from the number of a call to the functions that settle its promise
   #calls = 0
+  #failure = null // why the worker cannot answer
 
   constructor() {
     this.#worker.onmessage = ({ data: { id, result, error } }) => {
@@ -12,7 +15,9 @@ export class Detector {
       error === undefined ? resolve(result) : reject(new Error(error))
     }
     this.#worker.onerror = event => {
-      for (const { reject } of this.#waiting.values()) reject(new Error(event.message || "worker.js cannot be loaded"))
+      // An error of loading comes without a message, and before or after the first call.
+      this.#failure = new Error(event.message || NOT_LOADED)
+      for (const { reject } of this.#waiting.values()) reject(this.#failure)
       this.#waiting.clear()
     }
   }
@@ -48,6 +53,7 @@ export class Detector {
   }
 
   #call(method, args, transferred = []) {
+    if (this.#failure) return Promise.reject(this.#failure)
     const id = this.#calls++
     return new Promise((resolve, reject) => {
       this.#waiting.set(id, { resolve, reject })

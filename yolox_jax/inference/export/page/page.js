@@ -34,18 +34,24 @@ async function start() {
     await startBackend("")
     document.querySelectorAll("button:disabled").forEach(button => { button.disabled = false })
   } catch (error) {
-    say("The model cannot be started")
-    warn(capitalized(error.message))
+    reportNoStart(error)
+  } finally {
     byId("progress").hidden = true
   }
+}
+
+function reportNoStart(error) {
+  say("The model cannot be started")
+  warn(capitalized(error.message))
 }
 
 async function startBackend(wanted) {
   say("Starting …")
   byId("progress").removeAttribute("value") // it moves without an end
   byId("progress").hidden = false
-  const { backend, threads, difference, reason } = await detector.start(wanted)
-  byId("progress").hidden = true
+  const { backend, threads, difference, reason } = await detector.start(wanted).finally(() => {
+    byId("progress").hidden = true
+  })
   byId("backend").value = backend
   state.backend = backend === "webgpu" ? "WebGPU" : threads > 1 ? `CPU, ${threads} threads` : "CPU, 1 thread"
   say("Ready", state.backend)
@@ -288,7 +294,7 @@ function warn(text) {
   byId("message").hidden = !text
 }
 
-const capitalized = text => text[0].toUpperCase() + text.slice(1)
+const capitalized = text => text.charAt(0).toUpperCase() + text.slice(1)
 
 // --- what the user does
 
@@ -307,7 +313,7 @@ byId("backend").onchange = async event => {
     await queued(() => startBackend(event.target.value))
     if (state.image && !camera.isOn) await detect()
   } catch (error) {
-    warn(capitalized(error.message))
+    reportNoStart(error)
   }
 }
 byId("cameras").onchange = event => openCamera(event.target.value)
