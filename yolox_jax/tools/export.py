@@ -166,7 +166,7 @@ def _export(output: Path, card: Path | None) -> None:
     ending, write = FORMATS[str(_FORMAT.value)]
     path = output if _OUTPUT.value else output.with_name(f"yolox_{loaded.name}{ending}")
     if _FORMAT.value == "web":
-        web_page.prepare(path)
+        web_page.prepare(storage.resolve(_OUTPUT.value) if _OUTPUT.value else path)  # a bucket's, not its local copy
         detect = dataclasses.replace(detect, conf=min(detect.conf, web_page.LEAST_CONF))
     is_weights_alone = _FORMAT.value in _WEIGHTS_ALONE
     is_certified = _CERTIFICATE.value and _FORMAT.value in _CERTIFIED_FORMATS

@@ -13,6 +13,7 @@ from PIL import Image
 
 from tests.browser import npm_registry, serve
 from tests.material import material
+from yolox_jax import storage
 from yolox_jax.augment import geometry
 from yolox_jax.errors import UserError
 from yolox_jax.inference import pretrained
@@ -63,14 +64,45 @@ def test_the_folder_has_page_runtime_and_model_and_can_be_written_again(package,
     assert (tmp_path / "web" / web_page.RUNTIME[0]).read_text() == web_page.RUNTIME[0]
 
 
-def test_a_folder_with_other_files_is_left_alone(package, tmp_path):
-    (tmp_path / "web").mkdir()
-    (tmp_path / "web" / "index.html").write_text("mine")
+@pytest.mark.parametrize("other", [("index.html", "model.onnx"), ("model.onnx",), ("ort.wasm.min.mjs", "notes/a.txt")])
+def test_a_folder_with_other_files_is_left_alone(package, tmp_path, other):
+    for name in other:
+        (tmp_path / "web" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "web" / name).write_text("mine")
     with pytest.raises(UserError, match="web has other files: give a new folder"):
         _write(tmp_path / "web")
-    assert (tmp_path / "web" / "index.html").read_text() == "mine"
-    with pytest.raises(UserError, match="index.html cannot be written"):
-        _write(tmp_path / "web" / "index.html")
+    assert all((tmp_path / "web" / name).read_text() == "mine" for name in other)
+    with pytest.raises(UserError, match="cannot be written"):
+        _write(tmp_path / "web" / other[0])
+
+
+@pytest.mark.parametrize("num_written", [0, 1, len(web_page.RUNTIME) + 1, len(web_page.RUNTIME) + len(_PAGE)])
+def test_an_interrupted_export_can_be_repeated(package, tmp_path, monkeypatch, num_written):
+    write_bytes, written = storage.write_bytes, []
+
+    def write_some(path, data):
+        if len(written) == num_written:
+            path.with_name(f".{path.name}.0123abcd.unfinished").write_bytes(data[:1])  # what a killed process leaves
+            raise KeyboardInterrupt
+        written.append(path)
+        write_bytes(path, data)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(storage, "write_bytes", write_some)
+        _write(tmp_path / "web")
+    assert not (tmp_path / "web" / "index.html").exists()
+    _write(tmp_path / "web")
+    assert (tmp_path / "web" / "index.html").exists()
+
+
+def test_a_site_in_a_bucket_is_left_alone_and_a_page_there_replaced(package, gs_bucket):
+    site = storage.resolve(f"{gs_bucket.address}/site")
+    web_page.prepare(site, log=lambda text: None)
+    storage.write_bytes(site / "index.html", b"mine")
+    with pytest.raises(UserError, match="gs://.*/site has other files: give a new folder"):
+        web_page.prepare(site, log=lambda text: None)
+    storage.write_bytes(site / "index.html", (web_page.PAGE / "index.html").read_bytes())
+    web_page.prepare(site, log=lambda text: None)
 
 
 def test_a_runtime_that_is_not_the_expected_one_is_refused(package, tmp_path):

@@ -50,8 +50,8 @@ def open_run(path: str | Path, detect: DetectConfig) -> Run:
 
 
 def _open(path: str | Path) -> Opened:
-    if web_page.is_page(path):
-        path = Path(path) / web_page.MODEL
+    if Path(path, web_page.MODEL).is_file():  # the folder of a page
+        path = Path(path, web_page.MODEL)
     name = str(path)
     ending = exported_file.ENDING if exported_file.is_exported(path) else next(filter(name.endswith, _OPENERS), None)
     if ending is None:

@@ -13,10 +13,13 @@ from pathlib import Path
 
 from yolox_jax import storage
 from yolox_jax.errors import UserError, writing
+from yolox_jax.storage import Location
 from yolox_jax.weights import download
 
 PAGE = importlib.resources.files(__package__) / "page"
 MODEL = "model.onnx"
+_INDEX = "index.html"
+_GENERATOR = b'<meta name="generator" content="yolox_jax">'  # of our index.html, by which it is known
 LEAST_CONF = 0.05  # of the model, unless a lower one is asked for: the slider of the page begins here
 
 VERSION = "1.30.0"
@@ -33,23 +36,28 @@ RUNTIME = (
 )
 
 
-def is_page(path: str | Path) -> bool:
-    """Returns whether a path is a folder that `write` wrote."""
-    return all(Path(path, name).is_file() for name in (MODEL, "index.html"))
-
-
-def prepare(folder: Path, log: Callable[[str], object] = print) -> None:
+def prepare(folder: Location, log: Callable[[str], object] = print) -> None:
     """Checks the folder and downloads the runtime, so that what can fail does so before the work.
 
     Raises:
       UserError: the folder has other files, or cannot be written.
       DownloadError: the runtime cannot be downloaded.
     """
-    if folder.is_dir() and any(folder.iterdir()) and not is_page(folder):
+    if not _may_replace(folder):
         raise UserError(f"{folder} has other files", "give a new folder, or that of a page to replace")
     _runtime_package(log)
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+    if isinstance(folder, Path):
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+
+
+def _may_replace(folder: Location) -> bool:
+    """Returns whether a folder is empty, a page of ours, or what an interrupted `write` left."""
+    names = {name for name in storage.list_names(folder) if not name.endswith(".unfinished")}
+    if _INDEX in names:
+        return _GENERATOR in storage.read_bytes(folder / _INDEX)
+    ours = {*RUNTIME, MODEL, *(each.name for each in PAGE.iterdir())}
+    return not names or (names <= ours and not names.isdisjoint(RUNTIME))  # model.onnx alone may be the user's
 
 
 def about_model(title: str, size_hw: tuple[int, int], conf: float, least_conf: float) -> dict[str, str]:
@@ -72,7 +80,7 @@ def write(folder: Path, model: bytes, log: Callable[[str], object] = print) -> N
             assert file is not None  # the package has the expected hash
             storage.write_bytes(folder / name, file.read())
     storage.write_bytes(folder / MODEL, model)
-    for each in sorted(PAGE.iterdir(), key=lambda each: each.name == "index.html"):
+    for each in sorted(PAGE.iterdir(), key=lambda each: each.name == _INDEX):
         storage.write_bytes(folder / each.name, each.read_bytes())
 
 

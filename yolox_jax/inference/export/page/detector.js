@@ -1,6 +1,6 @@
 // The network as the page sees it: loads the model, chooses GPU or CPU, and detects.
 
-const NOT_LOADED = "the file worker.js cannot be loaded: it is not on the server, is blocked, or this browser is too old"
+const NOT_LOADED = "the file worker.js cannot be loaded: it is not on the server, or is blocked, or the browser is too old"
 
 export class Detector {
   #worker = new Worker(new URL("worker.js", import.meta.url), { type: "module" })
