@@ -135,7 +135,10 @@ def _own_model(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory):
-    """Two pages: the official nano, certified; and one of own classes, without certificate and WebGPU's file."""
+    """Two pages: the official nano; and one of own classes, with a certificate in whose image nothing is found.
+
+    The second lacks the file for WebGPU.
+    """
     pytest.importorskip("safetensors")
     sources = {"coco": material("weights/yolox_nano_coco.pth"), "own": _own_model(tmp_path_factory)}
     found = {}
@@ -148,7 +151,9 @@ def pages(tmp_path_factory):
             predict = pretrained.make_detect(loaded, detect)
             run = of_one_image(predict, detect, loaded.size_hw)
             parts = run, loaded.class_names, loaded.size_hw, detect, certificate.FLOAT32
-            certified = certificate.make(*parts) if name == "coco" else None
+            gray = [np.full((*loaded.size_hw, 3), 114, np.uint8)]
+            certified = certificate.make(*parts, pictures=None if name == "coco" else gray)
+            assert bool(certified.num_detections) == (name == "coco")
             folder = tmp_path_factory.mktemp(name) / "web"
             FORMATS["web"][1](folder, loaded, ExportConfig(loaded.size_hw, None, detect, certificate=certified))
             found[name] = folder, Detector(predict, loaded.class_names, loaded.size_hw, (1,), log=lambda text: None)
@@ -268,6 +273,14 @@ def test_what_goes_wrong_is_said_on_the_page(page_and_detector, tmp_path):
     page.locator("#message", has_text="The camera was not allowed").wait_for()
 
 
+@pytest.fixture(scope="module")
+def detector_page(browser):
+    """An empty page beside detector.js."""
+    with serve(web_page.PAGE) as address, browser.new_page() as page:
+        page.goto(f"{address}/icon.svg")
+        yield page
+
+
 @pytest.mark.slow
 def test_a_worker_that_cannot_be_loaded_is_said_on_the_page(browser, tmp_path):
     shutil.copytree(web_page.PAGE, tmp_path / "web")
@@ -278,6 +291,38 @@ def test_a_worker_that_cannot_be_loaded_is_said_on_the_page(browser, tmp_path):
         page.locator("#message", has_text="The file worker.js cannot be loaded: it is not on the server").wait_for()
         assert page.inner_text("#status") == "The model cannot be started"
         assert not page.locator("#progress").is_visible()
+
+
+_START = """async ([model, differences]) => {
+    const started = []
+    window.Worker = class {
+        postMessage({ id, method, args: [backend] }) {
+            started.push(backend)
+            const result = { backend, difference: differences[backend] }
+            queueMicrotask(() => this.onmessage({ data: { id, result } }))
+        }
+    }
+    const { Detector } = await import("./detector.js")
+    const detector = Object.assign(new Detector(), { model })
+    return [(await detector.start("")).backend, (await detector.start("webgpu")).backend, started]
+}"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("can_check", "gpu", "chosen", "forced"),
+    [
+        (True, {"isWithin": True}, "webgpu", "webgpu"),
+        (True, {"isWithin": False}, "wasm", "wasm"),
+        (True, None, "wasm", "webgpu"),
+        (False, None, "wasm", "webgpu"),
+    ],
+)
+def test_a_gpu_is_the_default_only_if_a_test_image_confirms_it(detector_page, can_check, gpu, chosen, forced):
+    model = {"hasGpu": True, "isSlowGpu": False, "canCheck": can_check}
+    backends = detector_page.evaluate(_START, [model, {"webgpu": gpu}])
+    assert backends[:2] == [chosen, forced]
+    assert ("webgpu" == backends[2][0]) == can_check
 
 
 @pytest.mark.slow
@@ -335,7 +380,6 @@ def test_letterboxing_and_colors_are_those_of_the_package(page_and_detector):
 
 @pytest.mark.slow
 def test_the_certificate_of_the_folder_is_its_model_s(pages):
-    certified, run = runtimes.open_exported(pages["coco"][0])
-    assert certificate.compare(certified, run).is_within(certified.bound)
-    with pytest.raises(UserError, match="model.onnx has no certificate"):
-        runtimes.open_exported(pages["own"][0])
+    for folder, _ in pages.values():
+        certified, run = runtimes.open_exported(folder)
+        assert certificate.compare(certified, run).is_within(certified.bound)

@@ -1,6 +1,6 @@
 // The network as the page sees it: loads the model, chooses GPU or CPU, and detects.
 
-const NOT_LOADED = "the file worker.js cannot be loaded: it is not on the server, or is blocked, or the browser is too old"
+const NOT_LOADED = "the file worker.js cannot be loaded: it is not on the server, is blocked, or the browser is too old"
 
 export class Detector {
   #worker = new Worker(new URL("worker.js", import.meta.url), { type: "module" })
@@ -30,15 +30,17 @@ export class Detector {
   }
 
   /**
-   * Starts on a GPU if there is one that finds what the run found, else on the CPU; `wanted` forces "webgpu" or "wasm".
+   * Starts on a GPU if there is one that is shown to find what the run found, else on the CPU. `wanted` is "webgpu",
+   * which a test image may refute but need not confirm, or "wasm".
    * Returns the backend, its threads, how it compares with the run, and why the GPU is not used if it failed.
    */
   async start(wanted) {
     let reason = ""
-    if (wanted === "webgpu" || (!wanted && this.model.hasGpu && !this.model.isSlowGpu)) {
+    const { hasGpu, isSlowGpu, canCheck } = this.model
+    if (wanted === "webgpu" || (!wanted && hasGpu && !isSlowGpu && canCheck)) {
       try {
         const started = await this.#call("start", ["webgpu"])
-        if (started.difference?.isWithin ?? true) return { ...started, reason }
+        if (started.difference?.isWithin ?? Boolean(wanted)) return { ...started, reason }
         reason = "it does not find what the run found"
       } catch (error) {
         reason = error.message

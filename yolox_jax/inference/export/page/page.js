@@ -56,9 +56,9 @@ async function startBackend(wanted) {
   state.backend = backend === "webgpu" ? "WebGPU" : threads > 1 ? `CPU, ${threads} threads` : "CPU, 1 thread"
   say("Ready", state.backend)
   warn(reason && `WebGPU failed, so the CPU is used: ${reason}`)
+  byId("certificate").hidden = !difference?.isWithin
   if (!difference) return
   const { pairs, onlyInOne, boxPixels, isWithin } = difference
-  byId("certificate").hidden = !isWithin
   byId("certificate").textContent = `Checked: this browser finds what the weights find in a test image (${pairs} ` +
     `${pairs === 1 ? "object" : "objects"}, boxes within ${boxPixels.toPrecision(1)} pixels).`
   if (!isWithin) {
