@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -32,9 +33,13 @@ def browser():
 
 
 def serve(folder: Path, **headers: str) -> contextlib.AbstractContextManager[str]:
-    """Serves a folder as any static server does, with further headers; gives its address."""
+    """Serves a folder as nginx does, which does not know the type of .mjs; with further headers. Gives its address."""
 
     class Handler(http.server.SimpleHTTPRequestHandler):
+        extensions_map: ClassVar = http.server.SimpleHTTPRequestHandler.extensions_map | {
+            ".mjs": "application/octet-stream"
+        }
+
         def end_headers(self):
             for name, value in headers.items():
                 self.send_header(name, value)

@@ -25,15 +25,16 @@ LEAST_CONF = 0.05  # of the model, unless a lower one is asked for: the slider o
 VERSION = "1.30.0"
 SHA256 = "d2228df7e4616bc3348bf504ee888f3bec43789a273f0a63f3e68d203ce3bf71"  # of npm's sha512-q0y+JrrtukXSzsBWEMcc…
 _REGISTRY = "https://registry.npmjs.org"
-# The page loads the first three, or, if there is a GPU, the others.
-RUNTIME = (
-    "ort.wasm.min.mjs",
-    "ort-wasm-simd-threaded.mjs",
-    "ort-wasm-simd-threaded.wasm",
-    "ort.webgpu.min.mjs",
-    "ort-wasm-simd-threaded.asyncify.mjs",
-    "ort-wasm-simd-threaded.asyncify.wasm",
-)
+# From names in the folder to those in the package. The page loads the first three, or, if there is a GPU, the others.
+# Servers that do not know .mjs, such as nginx, send it as a type that browsers refuse to run.
+RUNTIME = {
+    "ort.wasm.min.js": "ort.wasm.min.mjs",
+    "ort-wasm-simd-threaded.js": "ort-wasm-simd-threaded.mjs",
+    "ort-wasm-simd-threaded.wasm": "ort-wasm-simd-threaded.wasm",
+    "ort.webgpu.min.js": "ort.webgpu.min.mjs",
+    "ort-wasm-simd-threaded.asyncify.js": "ort-wasm-simd-threaded.asyncify.mjs",
+    "ort-wasm-simd-threaded.asyncify.wasm": "ort-wasm-simd-threaded.asyncify.wasm",
+}
 
 
 def prepare(folder: Location, log: Callable[[str], object] = print) -> None:
@@ -75,8 +76,8 @@ def about_model(title: str, size_hw: tuple[int, int], conf: float, least_conf: f
 def write(folder: Path, model: bytes, log: Callable[[str], object] = print) -> None:
     """Writes the folder. Its own files are replaced, index.html last."""
     with tarfile.open(_runtime_package(log)) as package:
-        for name in RUNTIME:
-            file = package.extractfile(f"package/dist/{name}")
+        for name, packed in RUNTIME.items():
+            file = package.extractfile(f"package/dist/{packed}")
             assert file is not None  # the package has the expected hash
             storage.write_bytes(folder / name, file.read())
     storage.write_bytes(folder / MODEL, model)

@@ -29,9 +29,11 @@ const methods = {
 
   /** Opens the model with "webgpu" or "wasm", and compares what it finds in a test image with the run. */
   async start(backend) {
-    const name = backend === "webgpu" ? "ort.webgpu.min.mjs" : "ort.wasm.min.mjs"
-    ort = await import(`./${name}`)
+    const isGpu = backend === "webgpu"
+    ort = await import(isGpu ? "./ort.webgpu.min.js" : "./ort.wasm.min.js")
     ort.env.logLevel = "error"
+    const binary = new URL(`ort-wasm-simd-threaded${isGpu ? ".asyncify" : ""}`, import.meta.url).href
+    ort.env.wasm.wasmPaths = { mjs: `${binary}.js`, wasm: `${binary}.wasm` } // it would ask for .mjs
     // Threads need memory that they share, which browsers give to pages with the headers COOP and COEP alone.
     ort.env.wasm.numThreads = self.crossOriginIsolated ? Math.min(4, navigator.hardwareConcurrency || 1) : 1
     await session?.release()
