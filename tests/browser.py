@@ -15,8 +15,12 @@ import pytest
 from tests.material import ROOT
 from tests.storage_servers import HOST, serving
 
-# A camera that shows a moving pie, and a GPU that the CPU imitates.
-_ARGUMENTS = ("--use-fake-device-for-media-stream", "--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader")
+# Two cameras that show a moving pie, and a GPU that the CPU imitates.
+_ARGUMENTS = (
+    "--use-fake-device-for-media-stream=device-count=2",
+    "--enable-unsafe-webgpu",
+    "--use-webgpu-adapter=swiftshader",
+)
 
 
 @pytest.fixture(scope="module")

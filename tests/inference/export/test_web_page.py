@@ -339,6 +339,49 @@ def test_a_camera_is_detected_in_until_it_is_stopped(browser, pages):
 
 
 @pytest.mark.slow
+def test_cameras_can_be_changed_and_may_stop(browser, pages):
+    with serve(pages["own"][0]) as address:
+        page = _opened(browser, address, permissions=["camera"], bypass_csp=True)  # for wait_for_function
+        page.evaluate(
+            """() => {
+                // A loop takes a frame, and asks for the next at the end: so many loops are between the two.
+                Object.assign(window, { loops: 0, mostLoops: 0, rounds: 0, streams: [] })
+                const { createImageBitmap, requestAnimationFrame } = window
+                window.createImageBitmap = (...args) => {
+                    mostLoops = Math.max(mostLoops, ++loops)
+                    return createImageBitmap(...args)
+                }
+                window.requestAnimationFrame = callback => {
+                    loops--
+                    rounds++
+                    return requestAnimationFrame(callback)
+                }
+                const devices = navigator.mediaDevices, getUserMedia = devices.getUserMedia.bind(devices)
+                devices.getUserMedia = async wanted => {
+                    const stream = await getUserMedia(wanted)
+                    streams.push(stream)
+                    return stream
+                }
+            }"""
+        )
+        page.locator("#empty .camera").click()
+        page.locator("#status", has_text="per second").wait_for()
+        page.locator("#cameras").select_option(index=1)
+        page.locator("#cameras").select_option(index=0)  # before the other is open
+        page.wait_for_function("streams.length == 3", polling=50)
+        for _ in range(2):  # the first may have frames of the other camera
+            page.evaluate("rounds = mostLoops = 0")
+            page.wait_for_function("rounds >= 4", polling=50)
+        assert page.evaluate("mostLoops") == 1
+        assert page.evaluate("streams.filter(each => each.active).length") == 1
+        page.evaluate("streams.find(each => each.active).getTracks()[0].dispatchEvent(new Event('ended'))")
+        page.locator("#message", has_text="The camera has stopped").wait_for()
+        page.locator("#actions .camera", has_text="Camera").wait_for()
+        assert not page.evaluate("streams.some(each => each.active)")
+        page.context.close()
+
+
+@pytest.mark.slow
 def test_threads_are_used_where_the_server_allows_them_and_the_cpu_if_webgpu_fails(browser, pages):
     isolated = {"Cross-Origin-Opener-Policy": "same-origin", "Cross-Origin-Embedder-Policy": "require-corp"}
     with serve(pages["own"][0], **isolated) as address:

@@ -9,28 +9,48 @@ const WHY = {
 
 export class Camera {
   #video = Object.assign(document.createElement("video"), { muted: true, playsInline: true })
+  #closed = 0 // how often `close` was called
+  onEnded = () => {} // called if the camera stops by itself
 
   get isOn() {
-    return Boolean(this.#video.srcObject)
+    return Boolean(this.stream)
   }
 
-  /** Opens a camera by its id; without one, the one at the back of a phone. */
+  /** The open camera, or null. */
+  get stream() {
+    return this.#video.srcObject
+  }
+
+  /**
+   * Opens a camera by its id; without one, the one at the back of a phone. Returns its stream, or null if it was closed
+   * or another was opened meanwhile.
+   */
   async open(id) {
     if (!navigator.mediaDevices) throw new Error("browsers give the camera to https and localhost pages alone")
     this.close()
+    const closed = this.#closed
     const which = id ? { deviceId: { exact: id } } : { facingMode: "environment" }
     const video = { ...which, width: { ideal: 1280 }, height: { ideal: 720 } }
     try {
-      this.#video.srcObject = await navigator.mediaDevices.getUserMedia({ video })
+      const stream = await navigator.mediaDevices.getUserMedia({ video })
+      if (closed !== this.#closed) {
+        stop(stream)
+        return null
+      }
+      this.#video.srcObject = stream
+      stream.getVideoTracks()[0].onended = () => stream === this.stream && this.onEnded()
       await this.#video.play()
+      return stream
     } catch (error) {
+      if (closed !== this.#closed) return null
       this.close()
       throw new Error(WHY[error.name] ?? `the camera cannot be opened (${error.message})`)
     }
   }
 
   close() {
-    this.#video.srcObject?.getTracks().forEach(track => track.stop())
+    this.#closed++
+    if (this.stream) stop(this.stream)
     this.#video.srcObject = null
   }
 
@@ -42,8 +62,10 @@ export class Camera {
   /** Lists the cameras as { id, name }, and which one is on. Their names are known once one was allowed. */
   async list() {
     const devices = (await navigator.mediaDevices.enumerateDevices()).filter(each => each.kind === "videoinput")
-    const on = this.#video.srcObject?.getVideoTracks()[0].getSettings().deviceId
+    const on = this.stream?.getVideoTracks()[0].getSettings().deviceId
     const described = ({ deviceId: id, label }, i) => ({ id, name: label || `Camera ${i + 1}`, isOn: id === on })
     return devices.map(described)
   }
 }
+
+const stop = stream => stream.getTracks().forEach(track => track.stop())

@@ -131,22 +131,31 @@ function show(image, name, { detections, resizeMs, networkMs }) {
 // --- camera
 
 async function openCamera(id) {
+  let stream
+  const isOpen = () => stream && camera.stream === stream // and neither closed nor changed
   try {
     warn("")
-    await camera.open(id)
+    stream = await camera.open(id)
     const cameras = await camera.list()
+    if (!isOpen()) return
     byId("cameras").replaceChildren(...cameras.map(each => new Option(each.name, each.id, each.isOn, each.isOn)))
     byId("cameras").hidden = cameras.length < 2
+    setCameraButtons("Stop camera")
+    while (isOpen()) {
+      const frame = await camera.frame()
+      if (frame && isOpen()) await detect(frame, "camera")
+      await new Promise(requestAnimationFrame) // a hidden page rests here
+    }
   } catch (error) {
+    if (stream && !isOpen()) return // there are no frames of a camera that was closed
     closeCamera()
-    return warn(capitalized(error.message))
+    warn(capitalized(error.message))
   }
-  setCameraButtons("Stop camera")
-  while (camera.isOn) {
-    const frame = await camera.frame()
-    if (frame) await detect(frame, "camera")
-    await new Promise(requestAnimationFrame) // a hidden page rests here
-  }
+}
+
+camera.onEnded = () => {
+  closeCamera()
+  warn("The camera has stopped: it was unplugged, or is not allowed any more.")
 }
 
 function closeCamera() {
