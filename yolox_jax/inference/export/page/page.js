@@ -132,10 +132,11 @@ function show(image, name, { detections, resizeMs, networkMs }) {
 
 async function openCamera(id) {
   let stream
-  const isOpen = () => stream && camera.stream === stream // and neither closed nor changed
+  const isOpen = () => camera.stream === stream // and neither closed nor changed
   try {
     warn("")
     stream = await camera.open(id)
+    if (!stream) return
     const cameras = await camera.list()
     if (!isOpen()) return
     byId("cameras").replaceChildren(...cameras.map(each => new Option(each.name, each.id, each.isOn, each.isOn)))
