@@ -59,17 +59,53 @@ def _meta(run, step):
 def test_each_run_has_the_checkpoints_the_log_and_the_results_of_the_run_alone(together, tmp_path, monkeypatch):
     folder, results = together
     assert list(results) == [5, 6]
-    monkeypatch.setattr(prepare, "make_mesh", lambda: make_mesh(4))
-    config = seeds.config_of(_config(), 6)
-    with opened(tmp_path / "alone", resume=True) as directory:
-        alone = train.train(config, directory, Callbacks())
+    _check_is_as_alone(folder, results, _config(), 4, tmp_path / "alone", monkeypatch)
+
+
+def _check_is_as_alone(folder, results, config, num_devices, alone_folder, monkeypatch):
+    """Trains the run with seed 6 alone, in halves, and compares everything."""
+    monkeypatch.setattr(prepare, "make_mesh", lambda: make_mesh(num_devices))
+    with opened(alone_folder, resume=True) as directory:
+        alone = train.train(seeds.config_of(config, 6), directory, Callbacks())
     assert results[6].ap == alone.ap and results[6].detections == alone.detections != results[5].detections
     for step in _STEPS:
-        mine, others = _arrays(folder / "seed_6", step), _arrays(tmp_path / "alone", step)
+        mine, others = _arrays(folder / "seed_6", step), _arrays(alone_folder, step)
         jax.tree.map(np.testing.assert_array_equal, mine, others)
-        assert _meta(folder / "seed_6", step) == _meta(tmp_path / "alone", step)
-    assert _records(folder / "seed_6") == _records(tmp_path / "alone")
+        assert _meta(folder / "seed_6", step) == _meta(alone_folder, step)
+    assert _records(folder / "seed_6") == _records(alone_folder)
     assert _records(folder / "seed_5") != _records(folder / "seed_6")
+
+
+def _files(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != ".lock"}
+
+
+@pytest.mark.slow
+def test_more_seeds_than_were_trained_are_refused_and_no_file_is_changed(together, tmp_path):
+    shutil.copytree(together[0], tmp_path / "more")
+    before = _files(tmp_path / "more")
+    config = _config()
+    config.num_runs = 4
+    steps = "seed_5: 3, 6; seed_6: 3, 6; seed_7: none; seed_8: none"
+    with pytest.raises(
+        UserError, match=f"for each seed; the steps are {steps}: give another --workdir, or config.seed"
+    ):
+        seeds.train_seeds(config, tmp_path / "more")
+    assert _files(tmp_path / "more") == before
+
+
+@pytest.mark.slow
+def test_a_step_that_cannot_be_read_of_one_run_is_left_out_for_all(together, tmp_path, capsys):
+    shutil.copytree(together[0], tmp_path / "damaged")
+    (tmp_path / "damaged" / "seed_6" / "checkpoints" / "6" / "meta" / "metadata").write_text("{")
+    (tmp_path / "damaged" / "seed_5" / "checkpoints" / "3").rename(tmp_path / "3")
+    before = _files(tmp_path / "damaged")
+    with pytest.raises(UserError, match="the steps are seed_5: 6; seed_6: 3, 6: give another"):
+        seeds.train_seeds(_config(), tmp_path / "damaged")
+    assert _files(tmp_path / "damaged").keys() == before.keys()
+    (tmp_path / "3").rename(tmp_path / "damaged" / "seed_5" / "checkpoints" / "3")
+    assert seeds.train_seeds(_config(), tmp_path / "damaged").keys() == {5, 6}
+    assert "all resume from step 3, and the checkpoints seed_5/6, seed_6/6 are" in capsys.readouterr().out
 
 
 @pytest.mark.slow
@@ -78,7 +114,10 @@ def test_runs_of_which_one_lacks_the_last_checkpoint_resume_from_the_newest_that
     shutil.copytree(folder, tmp_path / "again")
     shutil.rmtree(tmp_path / "again" / "seed_6" / "checkpoints" / "6")
     again = seeds.train_seeds(_config(), tmp_path / "again")
-    assert "not all runs have been saved at the same step: all resume from step 3\n" in capsys.readouterr().out
+    line = "not all runs have been saved at the same step: all resume from step 3, and the checkpoints seed_5/6 are set"
+    assert f"{line} aside as STEP.ahead-N\n" in capsys.readouterr().out
+    folders = {seed: {path.name for path in tmp_path.glob(f"again/seed_{seed}/checkpoints/*/")} for seed in (5, 6)}
+    assert folders == {5: {"3", "6", "6.ahead-1"}, 6: {"3", "6"}}
     for seed, result in again.items():
         assert result.ap == results[seed].ap
         own, before = (each / f"seed_{seed}" for each in (tmp_path / "again", folder))

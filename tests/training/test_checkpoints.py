@@ -147,6 +147,23 @@ def test_after_a_fallback_the_aps_of_the_steps_that_run_again_are_dropped(run):
     assert sorted(Checkpoints(workdir).aps()) == [1, 2, 3]
 
 
+def test_a_run_that_resumes_before_its_newest_checkpoint_keeps_what_it_saves_from_then_on(run):
+    workdir, state = run
+    assert Checkpoints(workdir).steps()[-2:] == [3, 4]
+    checkpoints = Checkpoints(workdir, keep_last=2)
+    _, found = checkpoints.restore_latest(toy.create_state(), _accept, newest=2)
+    assert found.step == 2
+    checkpoints.set_aside_after(2)
+    assert checkpoint.find(workdir / "last").name == "2"
+    for step in (3, 4):
+        checkpoints.save(state, toy.meta(step))
+        checkpoints.wait()
+        assert checkpoints.steps()[-1] == step
+    checkpoints.close()
+    assert checkpoints.steps() == [2, 3, 4]  # the best, and the last two
+    assert _table(workdir).count("set aside: the other seeds lacked this step") == 2
+
+
 def test_if_all_checkpoints_are_damaged_all_are_named(run):
     workdir, _ = run
     for step in (2, 3, 4):

@@ -61,13 +61,12 @@ def train_seeds(config: ConfigDict, workdir: Location) -> dict[int, EvalResult]:
         numbers = range(config.seed, config.seed + config.num_runs)
         directories = {each: opening.enter_context(opened(workdir / f"seed_{each}", config.resume)) for each in numbers}
         mesh, runs = _prepare(config, directories)
-        states, past = _restore(list(runs.values()))
-        of_first = next(iter(runs.values()))
-        specs = parallel.state_specs(states[0], of_first.mesh, config.parallel.shard_state)
+        states, past = _restore(runs, workdir)
+        of_first, like = next(iter(runs.values())), states[0]
+        specs = parallel.state_specs(like, of_first.mesh, config.parallel.shard_state)
         seeds = Seeds(runs, mesh, specs)
         joint = groups.join(states, mesh, specs)
-        programs = _compile_ahead(seeds, states[0], joint, past[0].num_steps, workdir)
-        del states
+        programs = _compile_ahead(seeds, like, joint, past[0].num_steps, workdir)
         results = _loop(seeds, joint, past, programs)
         with sigterm_noted("the runs are finished, and end once their results are written"):
             for run, result in zip(runs.values(), results, strict=True):
@@ -105,16 +104,41 @@ def _prepare(config: ConfigDict, directories: dict[int, RunDirectory]) -> tuple[
     return mesh, runs
 
 
-def _restore(runs: Sequence[Run]) -> tuple[list[TrainState], list[History]]:
-    """Returns state and log of each run, at the newest step that all have saved."""
-    newest = None
-    while True:
-        restored = [restore(run, newest) for run in runs]
-        steps = [past.num_steps for _, past in restored]
-        if len(set(steps)) == 1:
+def _restore(runs: dict[int, Run], workdir: Location) -> tuple[list[TrainState], list[History]]:
+    """Returns state and log of each run, at the newest step that all have saved, or anew if none has saved any.
+
+    Raises:
+      UserError: there are checkpoints, but there is no step that all runs have saved and that can be read of all.
+    """
+    saved = {seed: run.checkpoints.steps() for seed, run in runs.items()}
+    common = set.intersection(*map(set, saved.values()))
+    newest = max(common, default=None)
+    while common or not any(saved.values()):
+        restored = [restore(run, newest) for run in runs.values()]
+        if all(past.num_steps == (newest or 0) for _, past in restored):
+            if newest is not None:
+                _set_aside_after(newest, runs, saved)
             return [state for state, _ in restored], [past for _, past in restored]
-        newest = min(steps)
-        print(f"not all runs have been saved at the same step: all resume from step {newest}")
+        common = {step for step in common if step != newest}  # it cannot be read of all
+        newest = max(common, default=None)
+    there = "; ".join(f"seed_{seed}: {', '.join(map(str, steps)) or 'none'}" for seed, steps in saved.items())
+    raise UserError(
+        f"{workdir} has no checkpoint of the same step, which can be read, for each seed; the steps are {there}",
+        "give another --workdir, or config.seed and config.num_runs of the seeds that are there, or start over with "
+        "--config.resume=false, which moves what is there to a folder",
+    )
+
+
+def _set_aside_after(newest: int, runs: dict[int, Run], saved: dict[int, list[int]]) -> None:
+    """Renames the checkpoints of the steps that run again: they would count as the newest of their run."""
+    if later := [f"seed_{seed}/{step}" for seed, steps in saved.items() for step in steps if step > newest]:
+        print(
+            f"not all runs have been saved at the same step: all resume from step {newest}, and the checkpoints "
+            f"{', '.join(later)} are set aside as STEP.ahead-N"
+        )
+    for run in runs.values():
+        run.checkpoints.set_aside_after(newest)
+        run.directory.copy()
 
 
 def _compile_ahead(

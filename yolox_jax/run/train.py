@@ -44,11 +44,11 @@ def train(config: ConfigDict, directory: RunDirectory, callbacks: Callbacks) -> 
 def restore(run: Run, newest: int | None = None) -> tuple[TrainState, History]:
     """Returns the newest checkpoint's state, or a new one, and the log of its steps; the loader starts after them.
 
-    With `newest`, checkpoints of later steps do not count.
+    With `newest`, checkpoints of later steps are not read here; `Checkpoints.set_aside_after` makes them count nowhere.
     """
     config, directory = run.config, run.directory
     class_names = run.train_source.class_names
-    if config.init_from and (newest == 0 or checkpoint.find(directory.path) is None):
+    if config.init_from and checkpoint.find(directory.path) is None:
         start = {"transfer": True, "seed": config.seed, "item": config.init_item}
         variables = load_weights(same_weights.agreed(config.init_from), config.model, class_names, **start)
     else:

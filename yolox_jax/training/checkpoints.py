@@ -12,7 +12,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
@@ -32,8 +32,6 @@ from yolox_jax.weights.checkpoint import FOLDER, complete_steps, explained, firs
 from yolox_jax.weights.meta import CheckpointError, Meta, OtherFormatError
 
 logger = logging.getLogger("yolox_jax.training")
-
-_T = TypeVar("_T")
 
 _ARRAY_ITEMS = ("ema", "raw", "train")
 # With fewer a save fails, and with 16 only after orbax has waited five minutes for its own threads.
@@ -111,7 +109,7 @@ class Checkpoints:
         # folders of other names and without content.
         is_saved = hosts.broadcast_from_primary(meta.step not in self._unreadable and meta.step in self.steps())
         if not is_saved and hosts.broadcast_from_primary(os.path.lexists(self.path(meta.step))):
-            self._set_aside(meta.step)
+            self._set_aside(meta.step, "unreadable")
         arrays = {name: ocp.args.StandardSave(item) for name, item in _items(state).items()}
         items = ocp.args.Composite(**arrays, meta=ocp.args.JsonSave(meta.to_json()))
         with self._write_errors():
@@ -164,13 +162,18 @@ class Checkpoints:
         meta_item.read(unfinished)  # what could not be read again is no checkpoint
         manifest.write(unfinished, self._saving)
 
-    def _set_aside(self, step: int) -> None:
-        """Renames the folder of an unreadable checkpoint."""
+    def set_aside_after(self, newest: int) -> None:
+        """Renames the checkpoints of later steps, which run again."""
+        for step in [step for step in self.steps() if step > newest]:
+            self._set_aside(step, "unreadable" if step in self._unreadable else "ahead")
+
+    def _set_aside(self, step: int, kind: str) -> None:
+        """Renames the folder of a checkpoint; `kind` is one of SET_ASIDE."""
         self.close()
         if hosts.is_primary() or self._slices is not None:
-            number = 1 + len(list(self._directory.glob(f"{step}.unreadable-*")))
+            number = 1 + len(list(self._directory.glob(f"{step}.{kind}-*")))
             with writing(self._directory), contextlib.suppress(FileNotFoundError):  # on a disk of its own
-                self.path(step).rename(self._directory / f"{step}.unreadable-{number}")
+                self.path(step).rename(self._directory / f"{step}.{kind}-{number}")
         hosts.all_true(True)  # a barrier: no process lists the folder before this
         self._unreadable.discard(step)
 
@@ -180,9 +183,7 @@ class Checkpoints:
         Raises:
           CheckpointError: the save failed.
         """
-        if self._manager is not None:
-            with self._write_errors():
-                self._manager.wait_until_finished()
+        self.wait()
         self._aps[step] = ap
         self._write_aps()
 
@@ -219,7 +220,7 @@ class Checkpoints:
     ) -> tuple[TrainState, Meta] | None:
         """Returns the newest readable state, placed on the devices as `like` is, and its meta; None if none was saved.
 
-        Those of steps after `newest` do not count. Calls `check`, which may raise, with a meta before reading its
+        Those of steps after `newest` are not read. Calls `check`, which may raise, with a meta before reading its
         arrays. Warns of a checkpoint that cannot be read, leaves it in place and falls back to the one before it.
 
         A run may change its compute dtype, since it may move to another card: the loss scale of float16 is then that of
@@ -233,10 +234,10 @@ class Checkpoints:
         # Process 0 lists the folder for all: on a network file system the listing of the others may be older.
         while (step := hosts.broadcast_from_primary(steps.pop() if steps else -1)) >= 0:
             path = self._shown / str(step)
-            meta, reason = _try_on_all(functools.partial(_verified_meta, self.path(step)))
+            meta, reason = hosts.try_on_all(functools.partial(_verified_meta, self.path(step)), OtherFormatError)
             if meta is not None:
                 check(meta)
-                restored, reason = _try_on_all(functools.partial(self._restore, step, like))
+                restored, reason = hosts.try_on_all(functools.partial(self._restore, step, like), OtherFormatError)
                 if restored is not None:
                     self._forget_aps_after(step)
                     return restored, meta
@@ -254,9 +255,8 @@ class Checkpoints:
 
     def _forget_aps_after(self, step: int) -> None:
         """Drops the APs of steps that run again: one that is saved and then killed must not count as evaluated."""
-        if later := [each for each in self._aps if each > step]:
-            for each in later:
-                del self._aps[each]
+        if any(each > step for each in self._aps):
+            self._aps = {each: ap for each, ap in self._aps.items() if each <= step}
             self._write_aps()
 
     def _restore(self, step: int, like: TrainState) -> TrainState:
@@ -273,6 +273,12 @@ class Checkpoints:
         if like.loss_scale is not None and not is_scaled:
             print("the run was not in float16 until now: it begins with a new loss scale")
         return TrainState(ema=found["ema"], **found["raw"], **found["train"], loss_scale=loss_scale)
+
+    def wait(self) -> None:
+        """Waits until the last save is complete. Raises CheckpointError if it failed."""
+        if self._manager is not None:
+            with self._write_errors():
+                self._manager.wait_until_finished()
 
     def close(self) -> None:
         """Waits until everything is written. Raises CheckpointError if that fails."""
@@ -324,8 +330,7 @@ def _items(state: TrainState) -> dict[str, Any]:
         "raw": {"params": state.params, "batch_stats": state.batch_stats},
         "train": {"step": state.step, "opt_state": state.opt_state},
     }
-    if state.loss_scale is not None:
-        scale = state.loss_scale
+    if (scale := state.loss_scale) is not None:
         items[_LOSS_SCALE] = {"value": scale.value, "num_updates": scale.num_updates}
     return items
 
@@ -334,16 +339,3 @@ def _verified_meta(path: Path) -> Meta:
     if hosts.is_primary():  # one process reads every file; the others learn of its result
         verify(path)
     return read_meta(path)
-
-
-def _try_on_all(read: Callable[[], _T]) -> tuple[_T | None, Exception]:
-    """Reads in every process. Returns None and the error if any process fails; raises only an OtherFormatError."""
-    found: _T | None = None
-    reason = Exception("another process could not read its part")
-    try:
-        found = read()
-    except OtherFormatError:
-        raise
-    except Exception as error:  # noqa: BLE001  (orbax and its libraries raise all kinds)
-        reason = error
-    return (found if hosts.all_true(found is not None) else None), reason

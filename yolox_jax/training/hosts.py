@@ -7,8 +7,8 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Iterator
-from typing import NoReturn
+from collections.abc import Callable, Iterator
+from typing import NoReturn, TypeVar
 
 import jax
 import numpy as np
@@ -17,6 +17,8 @@ from jax.experimental import multihost_utils
 
 from yolox_jax.errors import UserError
 from yolox_jax.training.interruption import EXIT_CODE
+
+_T = TypeVar("_T")
 
 TPU_FILES = ("/dev/accel[0-9]*", "/dev/vfio/[0-9]*")  # the device files of a TPU VM
 _SINGLE_PROCESS = "none"  # as config.parallel.coordinator: one process, even on a cluster
@@ -93,6 +95,19 @@ def all_true(value: bool) -> bool:
     if jax.process_count() == 1:
         return value
     return bool(np.all(multihost_utils.process_allgather(np.array(value))))
+
+
+def try_on_all(read: Callable[[], _T], raised: type[Exception]) -> tuple[_T | None, Exception]:
+    """Reads in every process. Returns None and the error if any process fails; an error of type `raised` is raised."""
+    found: _T | None = None
+    reason = Exception("another process could not read its part")
+    try:
+        found = read()
+    except raised:
+        raise
+    except Exception as error:  # noqa: BLE001  (orbax and its libraries raise all kinds)
+        reason = error
+    return (found if all_true(found is not None) else None), reason
 
 
 def sum_over_all(value: int) -> int:

@@ -24,7 +24,7 @@ from yolox_jax.training.bucket_claim import REFUSED_SECONDS, BucketClaim
 from yolox_jax.training.run_directory import WRITTEN
 from yolox_jax.weights import bucket_copy, manifest
 from yolox_jax.weights.aps import read_aps
-from yolox_jax.weights.checkpoint import FOLDER, complete_steps, read_meta
+from yolox_jax.weights.checkpoint import FOLDER, SET_ASIDE, complete_steps, read_meta
 from yolox_jax.weights.meta import CheckpointError, LogMark, Meta
 
 logger = logging.getLogger("yolox_jax.training")
@@ -220,7 +220,8 @@ class Mirror:
     def _changed_files(self) -> Iterator[str]:
         tops = [self._local / name for name in WRITTEN if name not in (FOLDER, *_NOT_COPIED)]
         # Nothing else in the folder of checkpoints is walked: it has folders that vanish meanwhile.
-        for top in sorted([*tops, *(self._local / FOLDER).glob("*.unreadable-*")]):
+        aside = [path for kind in SET_ASIDE for path in (self._local / FOLDER).glob(f"*.{kind}-*")]
+        for top in sorted([*tops, *aside]):
             for path in sorted(top.rglob("*")) if top.is_dir() else [top]:
                 if path.is_file() and ".unfinished" not in path.name:
                     yield path.relative_to(self._local).as_posix()

@@ -30,6 +30,8 @@ logger = logging.getLogger("yolox_jax.weights")
 
 FOLDER = "checkpoints"
 _ITEMS = ("ema", "raw", "train", "meta")
+# Why a checkpoint was renamed to <step>.<kind>-1, by kind.
+SET_ASIDE = {"unreadable": "cannot be read", "ahead": "the other seeds lacked this step"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,8 +76,8 @@ def list_checkpoints(run: Location, verify: bool = False) -> list[Listed]:
 
 def _describe(path: Location, local: Path, rest: str, verify: bool) -> tuple[str, str, bool]:
     """Mesh, condition and whether it is damaged, of a checkpoint whose folder's name ends in `rest` after the step."""
-    if rest.startswith("unreadable"):
-        return "", "set aside: cannot be read", False
+    if (kind := rest.partition("-")[0]) in SET_ASIDE:
+        return "", f"set aside: {SET_ASIDE[kind]}", False
     if rest or (path != local and not (local / "meta").is_dir()):  # orbax writes to <step>.orbax-checkpoint-tmp…
         return "", "half-written", False
     mesh = ""
