@@ -129,10 +129,12 @@ def test_runs_of_which_one_lacks_the_last_checkpoint_resume_from_the_newest_that
     ("field", "value", "message"),
     [
         ("num_runs", 3, r"config.num_runs is 3, but 8 device\(s\) cannot be divided"),
+        ("patience", 0, "config.patience is 0, but config.num_runs is 2: leave config.patience out"),
         ("patience", 2, "config.patience is 2, but config.num_runs is 2: leave config.patience out"),
         ("tracker", "wandb", "config.tracker is 'wandb', but config.num_runs is 2"),
         ("profile", 2, "config.profile is 2, but config.num_runs is 2"),
         ("parallel.kind", "pmap", "config.parallel.kind is 'pmap', but config.num_runs is 2: choose shard_map"),
+        ("checkpoint.keep_last", 1, "config.checkpoint.keep_last is 1, but .* ahead of the others: give 2 or more"),
         ("batch_size", 6, r"config.batch_size is 6, which 4 device\(s\) cannot share evenly"),
     ],
 )

@@ -76,11 +76,14 @@ def train_seeds(config: ConfigDict, workdir: Location) -> dict[int, EvalResult]:
 
 def _check_fields(config: ConfigDict) -> None:
     several = f"but config.num_runs is {config.num_runs}"
-    for name in ("patience", "tracker", "profile"):
-        if config[name]:
+    for name, unused in (("patience", None), ("tracker", ""), ("profile", 0)):
+        if config[name] != unused:
             raise UserError(f"config.{name} is {config[name]!r}, {several}", f"leave config.{name} out")
     if config.parallel.kind != "shard_map":
         raise UserError(f"config.parallel.kind is {config.parallel.kind!r}, {several}", "choose shard_map")
+    if (keep_last := config.checkpoint.keep_last) < 2:
+        what = f"config.checkpoint.keep_last is {keep_last}, {several}, and each may be one save ahead of the others"
+        raise UserError(what, "give 2 or more")
 
 
 def config_of(config: ConfigDict, seed: int) -> ConfigDict:
@@ -226,6 +229,8 @@ def _loop(seeds: Seeds, joint: TrainState, past: Sequence[History], programs: co
 
 
 def _save(seeds: Seeds, sessions: Sequence[Session], joint: TrainState, num_steps: int) -> None:
+    for run in seeds.runs.values():
+        run.checkpoints.wait()  # so that no run is two saves ahead of another
     for run, session in zip(seeds.runs.values(), sessions, strict=True):
         loop.save(run, session, groups.take(joint, seeds.mesh, run.mesh), num_steps)
 
