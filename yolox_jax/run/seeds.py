@@ -62,10 +62,11 @@ def train_seeds(config: ConfigDict, workdir: Location) -> dict[int, EvalResult]:
         directories = {each: opening.enter_context(opened(workdir / f"seed_{each}", config.resume)) for each in numbers}
         mesh, runs = _prepare(config, directories)
         states, past = _restore(runs, workdir)
-        of_first, like = next(iter(runs.values())), states[0]
+        of_first, like = next(iter(runs.values())), _shapes(states[0])
         specs = parallel.state_specs(like, of_first.mesh, config.parallel.shard_state)
         seeds = Seeds(runs, mesh, specs)
         joint = groups.join(states, mesh, specs)
+        del states  # programs keep `like`, which has no arrays
         programs = _compile_ahead(seeds, like, joint, past[0].num_steps, workdir)
         results = _loop(seeds, joint, past, programs)
         with sigterm_noted("the runs are finished, and end once their results are written"):
@@ -158,7 +159,7 @@ def _compile_ahead(
     run_summary.print_start(*shown)
     names = ", ".join(f"seed_{seed}" for seed in seeds.runs)
     print(f"{len(runs)} runs at once on {run.mesh.size} device(s) each: {names}", flush=True)
-    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), joint)
+    like = _shapes(joint)
     batch = _joined_shapes(run.loader.empty_batch(), len(runs))
     step = functools.partial(train_step, model=run.model, optimizer=run.optimizer, config=run.step_config)
 
@@ -173,6 +174,10 @@ def _compile_ahead(
     steps: compilation.ByKey = {size: functools.partial(compile_step, size) for size in sizes}
     evaluates_first = any(lacks_evaluation(each, first_step) for each in runs)
     return compilation.Programs({**evaluation, **steps} if evaluates_first else {**steps, **evaluation})
+
+
+def _shapes(tree: Any) -> Any:
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), tree)
 
 
 def _joined_shapes(tree: Any, num_runs: int) -> Any:
