@@ -14,6 +14,7 @@ from yolox_jax.mesh import make_mesh
 from yolox_jax.run import prepare, seeds, train
 from yolox_jax.run.callbacks import Callbacks
 from yolox_jax.training.open_directory import opened
+from yolox_jax.training.run_log import TrainingBrokeDown
 
 _STEPS = (3, 6)
 
@@ -106,6 +107,18 @@ def test_a_step_that_cannot_be_read_of_one_run_is_left_out_for_all(together, tmp
     (tmp_path / "3").rename(tmp_path / "damaged" / "seed_5" / "checkpoints" / "3")
     assert seeds.train_seeds(_config(), tmp_path / "damaged").keys() == {5, 6}
     assert "all resume from step 3, and the checkpoints seed_5/6, seed_6/6 are" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_the_error_of_a_run_that_broke_down_says_how_the_others_go_on(tmp_path, monkeypatch):
+    def break_down(*_):
+        raise TrainingBrokeDown("seed 6: 10 steps in a row", "lower config.lr_per_image")
+
+    monkeypatch.setattr(seeds, "_compile_ahead", lambda *_: None)
+    monkeypatch.setattr(seeds, "_loop", break_down)
+    alone = f"--config.seed=K --config.multiscale.seed=5 --workdir={tmp_path}/seed_K"
+    with pytest.raises(TrainingBrokeDown, match=f"^seed 6: 10 .* a row: lower .*; every other run .* with {alone}$"):
+        seeds.train_seeds(_config(), tmp_path)
 
 
 @pytest.mark.slow

@@ -34,7 +34,7 @@ from yolox_jax.training.history import History
 from yolox_jax.training.host_memory import RoomForSteps, trim_memory
 from yolox_jax.training.interruption import Stopped, StopRequest, sigterm_noted, stop_request
 from yolox_jax.training.open_directory import RunDirectory, opened
-from yolox_jax.training.run_log import RunLog
+from yolox_jax.training.run_log import RunLog, TrainingBrokeDown
 from yolox_jax.training.state import TrainState
 from yolox_jax.training.step import train_step
 from yolox_jax.visualize import batch_sheet
@@ -68,7 +68,8 @@ def train_seeds(config: ConfigDict, workdir: Location) -> dict[int, EvalResult]:
         joint = groups.join(states, mesh, specs)
         del states  # programs keep `like`, which has no arrays
         programs = _compile_ahead(seeds, like, joint, past[0].num_steps, workdir)
-        results = _loop(seeds, joint, past, programs)
+        with _others_named(of_first, workdir):
+            results = _loop(seeds, joint, past, programs)
         with sigterm_noted("the runs are finished, and end once their results are written"):
             for run, result in zip(runs.values(), results, strict=True):
                 finish(run, result)
@@ -143,6 +144,18 @@ def _set_aside_after(newest: int, runs: dict[int, Run], saved: dict[int, list[in
     for run in runs.values():
         run.checkpoints.set_aside_after(newest)
         run.directory.copy()
+
+
+@contextlib.contextmanager
+def _others_named(first: Run, workdir: Location) -> Iterator[None]:
+    """Adds to the error of a run that broke down how the others go on without it."""
+    try:
+        yield
+    except TrainingBrokeDown as error:
+        alone = f"--config.seed=K --config.multiscale.seed={first.config.multiscale.seed} --workdir={workdir}/seed_K"
+        raise TrainingBrokeDown(
+            error.what, f"{error.advice}; every other run goes on alone from its last checkpoint, with {alone}"
+        ) from error
 
 
 def _compile_ahead(
