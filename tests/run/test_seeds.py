@@ -77,6 +77,16 @@ def _check_is_as_alone(folder, results, config, num_devices, alone_folder, monke
     assert _records(folder / "seed_5") != _records(folder / "seed_6")
 
 
+@pytest.mark.slow
+def test_runs_on_one_device_each_have_the_bits_of_the_run_alone(tmp_path, monkeypatch):
+    devices = jax.devices()[:2]
+    monkeypatch.setattr(jax, "devices", lambda *_: devices)
+    monkeypatch.setattr(jax, "device_count", lambda: 2)
+    config = _config()
+    results = seeds.train_seeds(config, tmp_path)
+    _check_is_as_alone(tmp_path, results, config, 1, tmp_path / "alone", monkeypatch)
+
+
 def _files(folder):
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != ".lock"}
 

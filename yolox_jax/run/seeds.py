@@ -1,8 +1,8 @@
 """Trains one config with several seeds at once (config.num_runs), each run on its own group of the devices.
 
 Run k has the seed config.seed + k and the directory seed_<seed>. It is, bit for bit, the run that `train` makes of
-`config_of` that seed on as many devices. All runs take their steps in one program (training/groups.py), and are
-evaluated in one.
+`config_of` that seed on as many devices; this is tested on simulated CPU devices. All runs take their steps in one
+program (training/groups.py), and are evaluated in one.
 """
 
 import contextlib
