@@ -87,6 +87,17 @@ def test_runs_on_one_device_each_have_the_bits_of_the_run_alone(tmp_path, monkey
     _check_is_as_alone(tmp_path, results, config, 1, tmp_path / "alone", monkeypatch)
 
 
+@pytest.fixture
+def breaks_down(monkeypatch):
+    """Instead of the first step, a run breaks down."""
+
+    def break_down(*_):
+        raise TrainingBrokeDown("seed 6: 10 steps in a row", "lower config.lr_per_image")
+
+    monkeypatch.setattr(seeds, "_compile_ahead", lambda *_: None)
+    monkeypatch.setattr(seeds, "_loop", break_down)
+
+
 def _files(folder):
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != ".lock"}
 
@@ -106,7 +117,7 @@ def test_more_seeds_than_were_trained_are_refused_and_no_file_is_changed(togethe
 
 
 @pytest.mark.slow
-def test_a_step_that_cannot_be_read_of_one_run_is_left_out_for_all(together, tmp_path, capsys):
+def test_a_step_that_cannot_be_read_of_one_run_is_left_out_for_all(together, breaks_down, tmp_path, capsys):
     shutil.copytree(together[0], tmp_path / "damaged")
     (tmp_path / "damaged" / "seed_6" / "checkpoints" / "6" / "meta" / "metadata").write_text("{")
     (tmp_path / "damaged" / "seed_5" / "checkpoints" / "3").rename(tmp_path / "3")
@@ -115,17 +126,14 @@ def test_a_step_that_cannot_be_read_of_one_run_is_left_out_for_all(together, tmp
         seeds.train_seeds(_config(), tmp_path / "damaged")
     assert _files(tmp_path / "damaged").keys() == before.keys()
     (tmp_path / "3").rename(tmp_path / "damaged" / "seed_5" / "checkpoints" / "3")
-    assert seeds.train_seeds(_config(), tmp_path / "damaged").keys() == {5, 6}
+    with pytest.raises(TrainingBrokeDown):
+        seeds.train_seeds(_config(), tmp_path / "damaged")
     assert "all resume from step 3, and the checkpoints seed_5/6, seed_6/6 are" in capsys.readouterr().out
+    assert (tmp_path / "damaged" / "seed_6" / "checkpoints" / "6.unreadable-1").is_dir()
 
 
 @pytest.mark.slow
-def test_the_error_of_a_run_that_broke_down_says_how_the_others_go_on(tmp_path, monkeypatch):
-    def break_down(*_):
-        raise TrainingBrokeDown("seed 6: 10 steps in a row", "lower config.lr_per_image")
-
-    monkeypatch.setattr(seeds, "_compile_ahead", lambda *_: None)
-    monkeypatch.setattr(seeds, "_loop", break_down)
+def test_the_error_of_a_run_that_broke_down_says_how_the_others_go_on(breaks_down, tmp_path):
     alone = f"--config.seed=K --config.multiscale.seed=5 --workdir={tmp_path}/seed_K"
     with pytest.raises(TrainingBrokeDown, match=f"^seed 6: 10 .* a row: lower .*; every other run .* with {alone}$"):
         seeds.train_seeds(_config(), tmp_path)

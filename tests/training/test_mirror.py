@@ -215,6 +215,20 @@ def test_what_is_half_written_counts_as_absent_and_what_is_damaged_is_saved_agai
     assert (address / "checkpoints" / "4.unreadable-1" / "meta" / "metadata").read_text() == "{"
 
 
+def test_a_checkpoint_that_is_set_aside_is_set_aside_in_the_bucket_too(tmp_path):
+    address = tmp_path / "bucket"
+    run = _Run(tmp_path / "local", address)
+    run.train(4)
+    run.end()
+    resumed = _Run(tmp_path / "new", address)
+    resumed.checkpoints.restore_latest(toy.create_state(), lambda meta: None, newest=2)
+    resumed.checkpoints.set_aside_after(2)
+    resumed.mirror.request()
+    resumed.end()
+    assert checkpoint.locate(address / "last").name == "2" and checkpoint.read_aps(address / "checkpoints") == {}
+    assert manifest.verify(address / "checkpoints" / "4.ahead-1", items=("meta",))
+
+
 def test_only_files_that_differ_are_copied_to_a_folder_that_is_there(tmp_path, monkeypatch):
     run = _Run(tmp_path / "local", tmp_path / "bucket")
     run.train(4)
