@@ -5,7 +5,6 @@ Fields hold plain values; anything derived from them is computed once --config.f
 have names, which follow the file: --config=configs/yolox_s.py:release, or :large_batch.
 """
 
-import os
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -62,9 +61,10 @@ def _head_of_2025() -> ConfigDict:
     # Images of 16 bits: "full": 0..65535 becomes 0..255; "range": the levels of each image do, for 12 bits in 16.
     config.data.sixteen_bit = "full"
     config.data.mosaic_window = 256  # mosaic partners come from the last 256 images in shuffled order; 0: any image
-    # Threads that decode and augment, per process. Beyond 16, worker processes gain more.
-    config.data.threads = min(os.cpu_count() or 1, 16)
-    # Worker processes, each with as many threads and its own cache; 0: threads in the main process. Several workers
+    # Threads that decode and augment, per process; if not set, the cores of this process divided among data.workers, at
+    # most 16: beyond, worker processes gain more.
+    config.data.threads = placeholder(int)
+    # Worker processes, each with these threads and its own cache; 0: threads in the main process. Several workers
     # decode an image more than once: 1.9 times with two, 2.9 times with four.
     config.data.workers = 0
     config.data.prefetch = 4  # batches prefetched

@@ -3,6 +3,7 @@
 import dataclasses
 import importlib
 import inspect
+import os
 from pathlib import Path
 from typing import Any
 
@@ -176,6 +177,19 @@ _NAMES_OF_THINGS = (
     "data.bad_images",
     "eval.metric",
 )
+
+
+@pytest.mark.parametrize(
+    ("cores", "workers", "threads"), [(1, 0, 1), (6, 0, 6), (64, 0, 16), (16, 1, 16), (16, 4, 4), (7, 3, 2), (2, 8, 1)]
+)
+def test_the_cores_of_the_process_are_divided_among_the_workers(monkeypatch, cores, workers, threads):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: range(cores), raising=False)
+    config = base.get_config()
+    config.data.workers = workers
+    assert from_config.read_config(config).threads == threads
+    assert from_config.num_threads(config) == min(cores, 16)  # of an evaluation, which has no workers
+    config.data.threads = 3
+    assert from_config.read_config(config).threads == 3
 
 
 def test_a_correct_config_can_be_built(tmp_path):

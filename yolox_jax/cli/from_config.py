@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import logging
 import math
+import os
 from typing import Any
 
 from jax.sharding import Mesh
@@ -34,6 +35,8 @@ from yolox_jax.training.step import StepConfig
 from yolox_jax.types import Source
 
 logger = logging.getLogger("yolox_jax.training")
+
+_MOST_THREADS = 16  # that config.data.threads is by itself; beyond, worker processes gain more
 
 
 def multiscale(config: ConfigDict, size_hw: tuple[int, int], schedule: Schedule) -> MultiscaleConfig | None:
@@ -68,7 +71,7 @@ def open_source(config: ConfigDict, split: str) -> Source:
         classes=tuple(name.strip() for name in config.data.classes.split(",") if name.strip()),
         single_class=config.data.single_class,
         fraction=config.data.fraction if split == "train" else 1.0,
-        threads=config.data.threads,
+        threads=num_threads(config),
         progress=progress,
     )
 
@@ -158,10 +161,20 @@ def loader_config(config: ConfigDict, size_hw: tuple[int, int], schedule: Schedu
     )
 
 
+def num_threads(config: ConfigDict, workers: int = 0) -> int:
+    """Threads that read images, in this process or each of its workers: config.data.threads; if not set, by cores."""
+    if config.data.threads is not None:
+        return config.data.threads
+    # A container or a scheduler may leave this process few of the machine's cores.
+    num_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(_MOST_THREADS, max(1, num_cores // max(1, workers)))
+
+
 def read_config(config: ConfigDict) -> ReadConfig:
     """Threads, worker processes and memory that prefetch the batches."""
     data = config.data
-    return ReadConfig(data.threads, data.workers, data.prefetch, cache_bytes=data.cache_mb << 20)
+    threads = num_threads(config, data.workers)
+    return ReadConfig(threads, data.workers, data.prefetch, cache_bytes=data.cache_mb << 20)
 
 
 def train_loader(config: ConfigDict, source: Source, schedule: Schedule, shard: Shard = Shard()) -> TrainLoader:

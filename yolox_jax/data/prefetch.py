@@ -70,6 +70,7 @@ def batches(
         _check_shared_memory()
         if not flags.FLAGS.is_parsed():  # grain's worker processes read absl's flags, even if no absl program runs
             flags.FLAGS.mark_as_parsed()
+        # Each thread makes a whole batch: a buffer of fewer batches would leave threads idle.
         options = grain.ReadOptions(num_threads=read.threads, prefetch_buffer_size=read.threads)
         multiprocessing = grain.multiprocessing.MultiprocessingOptions(
             num_workers=read.workers, per_worker_buffer_size=max(1, read.prefetch // read.workers)

@@ -40,7 +40,7 @@ class Evaluator:
             batch_size=self._mesh.size if self._detect.tiling else self._config.eval.batch_size,
             mesh=self._mesh,
             metric=self._metric,
-            threads=self._config.data.threads,
+            threads=from_config.num_threads(self._config),
             tiling=self._detect.tiling,
             progress=print_progress,
             log=print_note,

@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 import jax
 import numpy as np
 
+from yolox_jax.cli import from_config
 from yolox_jax.cli.progress import print_progress
 from yolox_jax.evaluation import evaluate
 from yolox_jax.evaluation.evaluate import EvalResult
@@ -178,7 +179,7 @@ def _evaluate(run: Run, session: Session, train_state: TrainState) -> EvalResult
         batch_size=config.eval.batch_size,
         mesh=run.mesh,
         metric=config.eval.metric,
-        threads=config.data.threads,
+        threads=from_config.num_threads(config),
         progress=progress,
     )
     stats = result.ap.stats

@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 from ml_collections import ConfigDict
 
-from yolox_jax.cli import run_summary
+from yolox_jax.cli import from_config, run_summary
 from yolox_jax.cli.progress import print_progress
 from yolox_jax.errors import UserError
 from yolox_jax.evaluation.evaluate import EvalResult, evaluate_runs
@@ -297,7 +297,7 @@ def _evaluate(seeds: Seeds, joint: TrainState, programs: compilation.Programs, s
         batch_size=first.config.eval.batch_size,
         mesh=seeds.mesh,
         metric=first.config.eval.metric,
-        threads=first.config.data.threads,
+        threads=from_config.num_threads(first.config),
         progress=progress,
     )
     for seed, result in zip(seeds.runs, results, strict=True):

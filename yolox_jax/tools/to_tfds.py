@@ -19,6 +19,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from yolox_jax import storage
+from yolox_jax.cli import from_config
 from yolox_jax.cli.outputs import output_folder
 from yolox_jax.cli.progress import print_progress
 from yolox_jax.cli.terminal import joined, quiet_libraries, run_program
@@ -47,7 +48,7 @@ def run(config: ConfigDict, output: Path, name: str, max_side: int | None = None
         output,
         name,
         max_side=max_side,
-        threads=config.data.threads,
+        threads=from_config.num_threads(config),
         progress=functools.partial(print_progress, what="read"),
         shard=Shard(jax.process_index(), jax.process_count()),
         exchange=functools.partial(_exchange, itertools.count()),

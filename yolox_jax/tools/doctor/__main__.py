@@ -17,6 +17,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from yolox_jax import storage
+from yolox_jax.cli import from_config
 from yolox_jax.cli.outputs import output_file
 from yolox_jax.cli.progress import print_progress
 from yolox_jax.cli.terminal import quiet_libraries, run_program, user_errors
@@ -43,7 +44,7 @@ def examine(config: ConfigDict, strict: bool = False) -> Report:
         size_hw=check_size(config.input_size),
         max_boxes=config.data.max_boxes,
         num_classes=config.num_classes,
-        threads=config.data.threads,
+        threads=from_config.num_threads(config),
         strict=strict,
         progress=lambda split, num_done, num_all: print_progress(num_done, num_all, f"{split}: read"),
     )
@@ -59,12 +60,13 @@ def main() -> None:
     ):
         record = Path(_CHECK_HASHES.value) if _CHECK_HASHES.value else None
         expected = hashes.read(record) if record else {}
-        data = _CONFIG.value.data
-        root = hashes.root_of(data) if record or hash_file else None
-        report = examine(_CONFIG.value, _STRICT.value)
+        config = _CONFIG.value
+        threads = from_config.num_threads(config)
+        root = hashes.root_of(config.data) if record or hash_file else None
+        report = examine(config, _STRICT.value)
         progress = functools.partial(print_progress, what="hashed", unit="files")
         if root and record:
-            report = report.with_findings(hashes.check(expected, root, record, data.threads, progress))
+            report = report.with_findings(hashes.check(expected, root, record, threads, progress))
         print(f"\n{findings_report.text(report)}")
         if json_file:
             storage.write_bytes(json_file, f"{json.dumps(report.as_dict(), indent=2)}\n".encode())
@@ -72,7 +74,7 @@ def main() -> None:
             sheets.write_picture(sheet_file, findings_report.contact_sheet(report))
         if root and hash_file:
             used = [file for split in report.splits.values() for file in split.annotations.files]
-            text = hashes.to_json(hashes.compute(root, used, hash_file, data.threads, progress))
+            text = hashes.to_json(hashes.compute(root, used, hash_file, threads, progress))
             storage.write_bytes(hash_file, text.encode())
     sys.exit(1 if report.count("error") else 0)
 

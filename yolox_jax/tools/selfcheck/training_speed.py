@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import functools
 import json
-import os
 import time
 from typing import Any, cast
 
@@ -110,7 +109,7 @@ def _prepare(setting: Setting, name: str) -> _Training:
     if not folder.exists():
         pictures.write(folder, _NUM_IMAGES)
     config = setting.config(f"yolox_{name}")
-    config.data.update({"root": str(folder), "threads": os.cpu_count() or 1})
+    config.data.root = str(folder)
     config.data.update({"train": "all.json", "train_images": "images", "val": "all.json", "val_images": "images"})
     config.multiscale.enabled = False
     config.batch_size = setting.size.first_batch
@@ -222,7 +221,8 @@ def _waiting(setting: Setting, training: _Training, name: str, trial: _Trial) ->
                 log.report()
                 break
     last = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])
-    figures = {key: last[key] for key in ("images_per_second", "data_wait")} | {"threads": config.data.threads}
+    figures = {key: last[key] for key in ("images_per_second", "data_wait")}
+    figures["threads"] = from_config.num_threads(config)
     text = (
         f"{figures['data_wait']:.1%} of the time waits for data, at {figures['images_per_second']:.1f} images/s with "
         f"samples from {figures['threads']} threads"

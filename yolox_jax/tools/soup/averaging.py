@@ -78,8 +78,8 @@ def training_batches(config: ConfigDict, num_batches: int) -> tuple[Iterator[np.
     source = from_config.open_source(config, "train")
     chosen = FractionSource(source, min(1.0, num_batches * config.eval.batch_size / len(source)))
     batch = min(config.eval.batch_size, len(chosen))
-    size_hw = check_size(config.input_size)
-    batches = eval_loader(chosen, size_hw=size_hw, batch=batch, threads=config.data.threads, prefetch=_PREFETCH)
+    size_hw, threads = check_size(config.input_size), from_config.num_threads(config)
+    batches = eval_loader(chosen, size_hw=size_hw, batch=batch, threads=threads, prefetch=_PREFETCH)
     count = len(chosen) // batch  # what is left over is padded in the last batch, which is not used
     return (cast(np.ndarray, each.images) for each in itertools.islice(batches, count)), count
 
