@@ -7,13 +7,13 @@ from yolox_jax.run.callbacks import Callbacks
 
 
 class _Notes:
-    def __init__(self, fails_at=None):
-        self.notes, self._fails_at = [], fails_at
+    def __init__(self, fails_at=None, error=ZeroDivisionError):
+        self.notes, self._fails_at, self._error = [], fails_at, error
 
     def on_log(self, record):
         self.notes.append(record)
         if record == self._fails_at:
-            raise ZeroDivisionError
+            raise self._error
 
 
 def test_each_callback_gets_the_events_it_has_a_method_for():
@@ -29,14 +29,20 @@ def test_each_callback_gets_the_events_it_has_a_method_for():
     assert notes.notes == [{"step": 0}] and of_start.start == "start"
 
 
-def test_after_an_error_no_callback_is_called_until_it_is_raised():
-    first, second = _Notes(fails_at=1), _Notes()
+@pytest.mark.parametrize("error", [ZeroDivisionError, SystemExit])
+def test_after_an_error_no_callback_is_called_until_it_is_raised(error):
+    first, second = _Notes(fails_at=1, error=error), _Notes()
     callbacks = Callbacks([first, second])
     for record in range(3):
         callbacks.log(record)
     assert first.notes == [0, 1] and second.notes == [0]
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(error):
         callbacks.raise_error()
+
+
+def test_an_interruption_is_raised_at_once():
+    with pytest.raises(KeyboardInterrupt):
+        Callbacks([_Notes(fails_at=0, error=KeyboardInterrupt)]).log(0)
 
 
 def test_an_error_at_the_start_or_after_an_evaluation_is_raised_at_once():
@@ -62,3 +68,5 @@ def test_an_object_without_a_known_method_is_refused():
     for wrong, found in ((Misspelt(), "Misspelt .* has on_evalutaion"), (print, "has no method of a callback")):
         with pytest.raises(UserError, match=f"{found}: give an object with any of on_start, on_log, on_evaluation"):
             Callbacks([wrong])
+    with pytest.raises(UserError, match=r"the class Misspelt is among the callbacks: give an object: Misspelt\(\)"):
+        Callbacks([Misspelt])

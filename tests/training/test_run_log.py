@@ -45,6 +45,13 @@ def test_a_report_has_the_last_step_with_its_losses_speed_and_time_left(log, tmp
         assert part in line
 
 
+def test_a_report_returns_the_line_that_it_writes_with_its_time_and_a_text_for_what_is_not_finite(log, tmp_path):
+    _add(log, 0, bad=True)
+    record = log.report()
+    assert json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1]) == record
+    assert record["loss"] == "nan" and record["time"] > 0
+
+
 def test_a_skipped_step_is_reported_with_its_images(log, tmp_path, capsys):
     _add(log, 0)
     _add(log, 1, bad=True)

@@ -22,14 +22,15 @@ class RunStart:
 class Callback(Protocol):
     """The methods that a callback may have; one that it lacks is not called.
 
-    They run in the thread of the training, between two steps, and get plain numbers and text.
+    They run in the thread of the training, between two steps, and get plain numbers and text. An error in one, or a
+    SystemExit, lets the run save and end by it; a KeyboardInterrupt ends the run without a save.
     """
 
     def on_start(self, start: RunStart) -> None:
         """Called before the first step."""
 
     def on_log(self, record: Mapping[str, Any]) -> None:
-        """Called every config.log_every_steps steps, with the line of metrics.jsonl: step, loss, learning_rate, …"""
+        """Called every config.log_every_steps steps, with the record that metrics.jsonl gets: step, loss, time, …"""
 
     def on_evaluation(self, step: int, result: EvalResult) -> None:
         """Called after each evaluation, which is that of the state after this step."""
@@ -45,12 +46,15 @@ class Callbacks:
         """Takes the callbacks. With `replace_lines` they show the progress, and the run prints no line of it.
 
         Raises:
-          UserError: an object has none of the methods of `Callback`, or another that begins with on_.
+          UserError: one is a class, has none of the methods of `Callback`, or has another that begins with on_.
         """
         self._callbacks = tuple(callbacks)
         self.replace_lines = replace_lines
-        self.error: Exception | None = None
+        self.error: Exception | SystemExit | None = None
         for callback in self._callbacks:
+            if isinstance(callback, type):
+                name = callback.__name__
+                raise UserError(f"the class {name} is among the callbacks", f"give an object: {name}()")
             own = {name for name in dir(callback) if name.startswith("on_")}
             if not own or own - set(_METHODS):
                 found = ", ".join(sorted(own - set(_METHODS))) or "no method of a callback"
@@ -83,5 +87,5 @@ class Callbacks:
             for callback in self._callbacks:
                 if hasattr(callback, method):
                     getattr(callback, method)(*arguments)
-        except Exception as error:  # noqa: BLE001  (it is raised once the run is saved)
+        except (Exception, SystemExit) as error:  # noqa: BLE001  (it is raised once the run is saved)
             self.error = error

@@ -137,7 +137,7 @@ class RunLog:
         self._pending.clear()
 
     def report(self) -> dict[str, Any]:
-        """Checks all steps so far, then writes, prints and returns the metrics of the last one.
+        """Checks all steps so far, then writes, prints and returns the record of the last one, as `write` does.
 
         Returns nothing if there was no step since the last report. Raises as `check_steps` does.
         """
@@ -160,13 +160,13 @@ class RunLog:
             "num_dropped_boxes": self._num_dropped_boxes,
             "num_programs": self._programs.num_programs,
         }
-        self.write(record)
+        written = self.write(record)
         if self._prints:
             self._print_progress(step, last, images_per_second, data_wait)
         self._checked.clear()
         self._since = now
         self._seconds_waited = 0.0
-        return record
+        return written
 
     def _add_dropped_boxes(self, step: int) -> None:
         """Adds the boxes that all processes have left out since the last report, and warns of the first ones."""
@@ -186,18 +186,18 @@ class RunLog:
         yield
         self._since += time.perf_counter() - start
 
-    def write(self, record: dict[str, Any]) -> None:
-        """Writes one record to metrics.jsonl, TensorBoard and the tracker.
+    def write(self, record: dict[str, Any]) -> dict[str, Any]:
+        """Writes one record to metrics.jsonl, TensorBoard and the tracker. Returns it as it is written.
 
-        JSON has no NaN: a number that is not finite becomes a string.
+        It gets the time. JSON has no NaN: a number that is not finite becomes a string.
 
         Raises:
           RunDirectoryError: the disk is full.
         """
-        if self._file is None or self._events is None:
-            return
         record = {**record, "time": time.time()}
         record = {k: str(v) if isinstance(v, float) and not math.isfinite(v) else v for k, v in record.items()}
+        if self._file is None or self._events is None:
+            return record
         line = json.dumps(record) + "\n"
         with writing(self._workdir):
             if not self._path.exists():  # what is written to the open file would be lost
@@ -210,6 +210,7 @@ class RunLog:
             self._events.add(record)
         self._mark = self._mark.after(line.encode())
         self._call_tracker(lambda tracker: tracker.add(numbers_of(record), record["step"]))
+        return record
 
     @property
     def mark(self) -> LogMark:
