@@ -102,11 +102,32 @@ def test_a_full_device_is_a_user_error_and_a_bug_keeps_its_type(fails_by, tmp_pa
     assert _settings_of_the_process() == before
 
 
+def test_an_error_of_the_user_holds_the_variables_of_the_user_and_none_of_the_package(monkeypatch, tmp_path):
+    package, states = {"__name__": "yolox_jax.made"}, []
+    exec("def step(state, callback):\n    callback()", package)  # noqa: S102
+
+    def callback():
+        own = "of the user"
+        try:
+            package["step"](state := _State(), lambda: 1 / 0)
+        finally:
+            states.append(weakref.ref(state))
+            del state
+            assert own
+
+    monkeypatch.setattr(from_python.whole_run, "train", lambda *arguments: package["step"](None, callback))
+    with pytest.raises(ZeroDivisionError) as caught:
+        yolox_jax.train("finetune", tmp_path / "run", overrides=_SMALL)
+    assert [state() for state in states] == [None]
+    assert [entry.frame.f_locals["own"] for entry in caught.traceback if entry.name == "callback"] == ["of the user"]
+
+
 def test_a_mistake_is_found_before_the_run_directory_is_made(tmp_path):
     workdir = tmp_path / "run"
     for wrong, message in (
         ({"overrides": {"batch_sise": 3}}, "no field batch_sise"),
         ({"overrides": {"parallel.coordinator": "host:1234"}}, "start train.py in each of them"),
+        ({"overrides": {"num_runs": 3}}, "config.num_runs is 3, and yolox_jax.train makes one run"),
         ({"callbacks": [print]}, "no method of a callback"),
     ):
         with pytest.raises(UserError, match=message):
@@ -194,7 +215,7 @@ def test_runs_in_one_process_end_resume_and_evaluate_as_those_of_programs(exampl
 
     with pytest.raises(SavedInterrupt, match="SIGINT: saved at step 2 of .*ended; the same"):
         train(_Ends(interrupts_at=1))
-    with pytest.raises(ZeroDivisionError, match="of the user"):
+    with pytest.raises(ZeroDivisionError, match="of the user") as caught:  # held to the end, as a notebook does
         train(failing := _Ends(fails_at=3))
     last = _Ends()
     assert train(last).ap == result.ap
@@ -206,6 +227,7 @@ def test_runs_in_one_process_end_resume_and_evaluate_as_those_of_programs(exampl
     assert [record["step"] for record in third.records if "loss" in record] == [0, 1, 2, 3]
     gc.collect()
     assert len(jax.live_arrays()) == num_arrays
+    assert "record" in caught.traceback[-1].frame.f_locals  # the user's own frames are whole
     assert _settings_of_the_process() == before
 
 

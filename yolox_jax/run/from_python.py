@@ -61,6 +61,9 @@ def train(
     with _as_a_program():
         loaded = load_config(config, overrides)
         _check_single(loaded)
+        if loaded.num_runs != 1:
+            what = f"config.num_runs is {loaded.num_runs}, and yolox_jax.train makes one run"
+            raise UserError(what, "leave it out, or use train.py")
         live = LiveCurves()
         shown = [live] if in_notebook() else []
         called = Callbacks([*shown, *callbacks], replace_lines=bool(shown))
@@ -97,8 +100,8 @@ def _as_a_program() -> Iterator[None]:
     """Sets this process up as the programs do, and raises what they show as one message.
 
     The settings of the libraries' logs are restored at the end. The compilation cache stays on and, on a CPU, so does
-    keeping freed memory. A notebook keeps the last error: the frames of one that is shown as a message are cleared, so
-    that the arrays of its run are not kept too.
+    keeping freed memory. A notebook keeps the last error: frames of its traceback are cleared, so that the arrays of
+    the run are not kept too; all of them if it is shown as a message, otherwise those of this package.
     """
     if platform_of(make_mesh()) == "cpu":
         keep_freed_memory()
@@ -109,15 +112,31 @@ def _as_a_program() -> Iterator[None]:
         try:
             yield
         except Stopped as stopped:
-            traceback.clear_frames(stopped.__traceback__)
+            _clear_frames(stopped)
             raise SavedInterrupt(str(stopped)) from None
-        except Exception as error:
-            shown = as_user_error(error) or error
-            if isinstance(shown, UserError):
-                traceback.clear_frames(error.__traceback__)
-            if shown is not error:
+        except BaseException as error:
+            shown = as_user_error(error) if isinstance(error, Exception) else None
+            is_message = shown is not None or isinstance(error, UserError)
+            _clear_frames(error, "" if is_message else "yolox_jax.")
+            if shown is not None:
                 raise shown from error
             raise
+
+
+def _clear_frames(error: BaseException, module: str = "") -> None:
+    """Clears the variables in the tracebacks of an error and of those that led to it: in modules of such a name."""
+    left: list[BaseException | None] = [error]
+    seen: set[int] = set()
+    while left:
+        each = left.pop()
+        if each is None or id(each) in seen:
+            continue
+        seen.add(id(each))
+        left += [each.__cause__, each.__context__]
+        for frame, _ in traceback.walk_tb(each.__traceback__):
+            if frame.f_globals.get("__name__", "").startswith(module):
+                with contextlib.suppress(RuntimeError):  # that of the caller still runs
+                    frame.clear()
 
 
 def _check_single(config: ConfigDict) -> None:

@@ -13,7 +13,6 @@ from yolox_jax.data.prefetch import Shard
 from yolox_jax.data.sources.open import check_classes
 from yolox_jax.data.train_loader import TrainLoader
 from yolox_jax.detection.anchors import check_size
-from yolox_jax.errors import UserError
 from yolox_jax.evaluation import evaluate
 from yolox_jax.inference.predict import DetectConfig
 from yolox_jax.mesh import check_batch_size, make_mesh
@@ -59,10 +58,6 @@ def prepare(
 
     By default the mesh is that of all devices; `sources` are the two splits, if they are open already.
     """
-    if config.num_runs != 1:
-        raise UserError(
-            f"config.num_runs is {config.num_runs}, and this trains one run", "leave it out, or use train.py"
-        )
     download.local_file(config.init_from)  # a bucket that refuses is known before the data set is copied from one
     mesh = mesh or make_mesh()
     check_batch_size("batch_size", config.batch_size, mesh, config.accumulate_steps)
