@@ -27,16 +27,17 @@ def test_a_curve_is_linear_in_steps_and_values_with_its_highest_point_at_the_top
     assert (y1 - y0) == pytest.approx(3 * (y3 - y2), abs=0.3)
 
 
-@pytest.mark.parametrize("num_points", [0, 1, 2, 300, 301, 5000])
-def test_a_long_curve_is_thinned_and_keeps_its_first_and_last_point(num_points):
-    points = [(step + 1, 1.0 + step % 7) for step in range(num_points)]
-    lines = _polylines(notebook.chart({"loss": points}, last_step=5000))
-    if num_points < 2:
-        assert lines == []
-        return
-    ((first, *_, last),) = lines
-    (ends,) = _polylines(notebook.chart({"loss": [points[0], points[-1]]}, last_step=5000))
-    assert (first[0], last[0]) == (ends[0][0], ends[1][0]) and len(lines[0]) <= 301
+@pytest.mark.parametrize("num_points", [0, 1, 2, 300, 301, 302, 303, 601, 602, 5000])
+def test_a_long_curve_is_thinned_evenly_and_keeps_its_first_and_last_point(num_points):
+    curve, points = notebook.Curve(), [(step + 1, 1.0 + step % 7) for step in range(num_points)]
+    for point in points:
+        curve.add(*point)
+    stride = next(stride for stride in (1, 2, 4, 8, 16, 32) if len(points[::stride]) <= 300)
+    last = points[-1:] if (num_points - 1) % stride else []
+    assert list(curve.points) == [*points[::stride], *last]
+    assert [len(line) for line in _polylines(notebook.chart({"loss": curve.points}, last_step=5000))] == (
+        [len(curve.points)] if num_points > 1 else []
+    )
 
 
 def test_numbers_that_are_not_finite_are_left_out():
@@ -67,6 +68,28 @@ def shown(monkeypatch):
     monkeypatch.setitem(sys.modules, "IPython.display", fake)
     monkeypatch.setattr(notebook, "_SECONDS", -1.0)
     return pages
+
+
+def test_an_error_of_the_display_is_one_warning_and_ends_no_run(shown, caplog):
+    def fail(page):
+        raise OSError("the connection is closed")
+
+    curves = notebook.LiveCurves()
+    curves.on_start(RunStart("run", 0, 8, 4, ()))
+    curves._handle.update = fail
+    for step in range(3):
+        curves.on_log({"step": step, "loss": 0.5, "images_per_second": 9.0, "data_wait": 0.0})
+    curves.on_evaluation(3, EvalResult(ApResult({"AP": 0.2, "AP50": 0.4}, ()), [], 3, None))
+    curves.close()
+    assert caplog.messages == ["curves disabled after an error: the connection is closed (metrics.jsonl is complete)"]
+    assert len(shown) == 1
+
+
+def test_a_loss_that_is_not_finite_is_shown_as_the_text_that_the_log_has(shown):
+    curves = notebook.LiveCurves()
+    curves.on_start(RunStart("run", 0, 8, 4, ()))
+    curves.on_log({"step": 0, "loss": "nan", "loss_iou": "nan", "images_per_second": 9.0, "data_wait": 0.0})
+    assert "loss_iou nan" in shown[-1] and _polylines(shown[-1]) == []
 
 
 def test_a_resumed_run_shows_the_curves_from_its_beginning(shown):

@@ -1,7 +1,9 @@
 """The progress of a run in a notebook: a bar, and curves of loss and AP, drawn anew as the run goes on."""
 
+import dataclasses
 import datetime
 import html
+import logging
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -10,60 +12,95 @@ from typing import Any
 from yolox_jax.evaluation.evaluate import EvalResult
 from yolox_jax.run.callbacks import RunStart
 
+logger = logging.getLogger("yolox_jax.training")
+
 Points = Sequence[tuple[float, float]]
 
 _SECONDS = 0.5  # between two updates
-_MOST_POINTS = 300  # of a curve
+_MOST_POINTS = 300  # of a curve; even
 _WIDTH, _HEIGHT, _LEFT, _TOP, _BOTTOM = 420, 170, 46, 24, 20
 _COLORS = ("#3b7dd8", "#d9822b")  # visible on white and on black
 _NUMBERS = ("loss_iou", "loss_obj", "loss_cls", "loss_l1", "num_fg_per_gt")
 
 
-class LiveCurves:
-    """A callback that shows a run in the output of a notebook's cell."""
+class Curve:
+    """A curve of a run of any length: every k-th point of it, and the last one."""
 
     def __init__(self) -> None:
-        self._loss: list[tuple[float, float]] = []
-        self._aps: dict[str, list[tuple[float, float]]] = {"AP": [], "AP50": []}
+        self._kept: list[tuple[float, float]] = []
+        self._last = (0.0, 0.0)
+        self._count, self._stride = 0, 1  # all points so far; k
+
+    def add(self, x: float, y: float) -> None:
+        """Adds the next point."""
+        self._last = x, y
+        if self._count % self._stride == 0:
+            self._kept.append(self._last)
+        if len(self._kept) > _MOST_POINTS:  # the last one of this odd number stays
+            self._kept, self._stride = self._kept[::2], 2 * self._stride
+        self._count += 1
+
+    @property
+    def points(self) -> Points:
+        """The points to draw."""
+        return [*self._kept, self._last] if (self._count - 1) % self._stride else self._kept
+
+
+class LiveCurves:
+    """A callback that shows a run in the output of a notebook's cell. Its first error ends that, not the run."""
+
+    def __init__(self) -> None:
+        self._loss = Curve()
+        self._aps = {"AP": Curve(), "AP50": Curve()}
         self._last: Mapping[str, Any] = {}
         self._updated = 0.0
         self._handle: Any = None
+        self._has_failed = False
 
     def on_start(self, start: RunStart) -> None:
-        from IPython.display import HTML, display
-
-        self._start = start
         for record in start.records:
             self._add(record)
+        self._start = dataclasses.replace(start, records=())
         self._step, self._since = start.first_step, time.perf_counter()
-        self._as_html = HTML
-        self._handle = display(HTML(self._page()), display_id=True)
+        self._show()
 
     def on_log(self, record: Mapping[str, Any]) -> None:
         self._last, self._step = record, record["step"] + 1
         self._add(record)
         if time.perf_counter() - self._updated > _SECONDS:
-            self._update()
+            self._show()
 
     def on_evaluation(self, step: int, result: EvalResult) -> None:
         self._add({"step": step, "event": "evaluation", **result.ap.stats})
-        self._update()
+        self._show()
 
     def close(self) -> None:
         """Shows the last step, also of a run that was stopped."""
         if self._handle is not None:
-            self._update()
+            self._show()
 
     def _add(self, record: Mapping[str, Any]) -> None:
         """Adds a line of metrics.jsonl to the curves."""
         if "loss" in record:
-            self._loss.append((record["step"] + 1, record["loss"]))
+            self._loss.add(record["step"] + 1, record["loss"])
         elif record.get("event") == "evaluation":
-            for name, points in self._aps.items():
-                points.append((record["step"] + 1, record[name]))
+            for name, curve in self._aps.items():
+                curve.add(record["step"] + 1, record[name])
 
-    def _update(self) -> None:
-        self._handle.update(self._as_html(self._page()))
+    def _show(self) -> None:
+        if self._has_failed:
+            return
+        try:
+            from IPython.display import HTML, display
+
+            page = HTML(self._page())
+            if self._handle is None:
+                self._handle = display(page, display_id=True)
+            else:
+                self._handle.update(page)
+        except Exception as error:  # noqa: BLE001  (the display has errors of its own)
+            logger.warning("curves disabled after an error: %s (metrics.jsonl is complete)", error)
+            self._has_failed = True
         self._updated = time.perf_counter()
 
     def _page(self) -> str:
@@ -73,10 +110,11 @@ class LiveCurves:
         if self._last:
             here = max(1, done - start.first_step)
             seconds = (time.perf_counter() - self._since) / here * (start.total_steps - done)
-            terms = "  ".join(f"{name} {self._last[name]:.3f}" for name in _NUMBERS if name in self._last)
+            terms = "  ".join(f"{name} {_rounded(self._last[name])}" for name in _NUMBERS if name in self._last)
             text += f", {self._last['images_per_second']:.1f} images/s, {self._last['data_wait']:.1%} waiting for data"
             text += f", about {datetime.timedelta(seconds=int(seconds))} left\n{terms}"
-        charts = chart({"loss": self._loss}, start.total_steps) + chart(self._aps, start.total_steps)
+        aps = {name: curve.points for name, curve in self._aps.items()}
+        charts = chart({"loss": self._loss.points}, start.total_steps) + chart(aps, start.total_steps)
         return (
             '<div style="font: 13px sans-serif; max-width: 860px">'
             f'<progress style="width: 100%" max="{start.total_steps}" value="{done}"></progress>'
@@ -107,7 +145,7 @@ def chart(curves: Mapping[str, Points], last_step: int) -> str:
         color, x = _COLORS[number], left + 8 + 130 * number
         shown = f"{name} {points[-1][1]:.4g}" if points else f"{name}: none yet"
         parts.append(f'<text x="{x:.1f}" y="13" fill="{color}" font-weight="bold">{shown}</text>')
-        places = [f"{x:.1f},{y:.1f}" for x, y in map(place, _thinned(points))]
+        places = [f"{x:.1f},{y:.1f}" for x, y in map(place, points)]
         if len(places) == 1:
             center = 'cx="{}" cy="{}"'.format(*places[0].split(","))
             parts.append(f'<circle {center} r="3" fill="{color}"/>')
@@ -116,10 +154,8 @@ def chart(curves: Mapping[str, Points], last_step: int) -> str:
     return "".join([*parts, "</svg>"])
 
 
-def _thinned(points: Points) -> Points:
-    """Returns every k-th point, and the last one."""
-    stride = -(-len(points) // _MOST_POINTS) or 1
-    return [*points[:-1:stride], *points[-1:]]
+def _rounded(value: float | str) -> str:
+    return value if isinstance(value, str) else f"{value:.3f}"
 
 
 def _is_finite(value: Any) -> bool:
