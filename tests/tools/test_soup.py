@@ -8,6 +8,7 @@ import pytest
 
 from tests import small
 from tests.training import toy
+from yolox_jax.augment import geometry
 from yolox_jax.cli import from_config
 from yolox_jax.errors import UserError
 from yolox_jax.evaluation.ap_result import ApResult
@@ -53,7 +54,28 @@ def test_different_networks_are_one_message_that_names_each(monkeypatch):
     )
     with pytest.raises(UserError, match="^--weights has different networks: A is a YOLOX-nano, B is a YOLOX-tiny: av"):
         averaging.find_all(["A", "B"], "soup.pth")
-    assert [found.spec for found in averaging.find_all(["A", "A"], "soup.pth")] == ["A", "A"]
+
+
+def test_one_checkpoint_by_two_names_is_one_message_that_has_both(monkeypatch, tmp_path):
+    steps = {"run/best": "2", "run/last": "2", "run/checkpoints/1": "1"}
+    found = {spec: FoundWeights(spec, tmp_path / step, toy.meta(1)) for spec, step in steps.items()}
+    monkeypatch.setattr(averaging, "find_weights", found.__getitem__)
+    with pytest.raises(UserError, match="^run/best and run/last are the same weights: leave one of them out"):
+        averaging.find_all(list(found), "soup.pth")
+    assert [each.spec for each in averaging.find_all(list(found)[1:], "soup.pth")] == list(found)[1:]
+
+
+@pytest.mark.parametrize("num_batches", [2, 9])
+def test_the_images_that_statistics_are_measured_on_are_mixed(num_batches):
+    config = small.get_config()
+    config.input_size, config.eval.batch_size = (64, 64), 8
+    config.data.shapes.num_train = 19
+    batches, count = averaging.training_batches(config, num_batches)
+    source = from_config.open_source(config, "train")
+    order = np.random.Generator(np.random.Philox(0)).permutation(19)
+    expected = [geometry.letterbox(source[int(index)].image, (64, 64))[0] for index in order[:16]]
+    np.testing.assert_array_equal(np.concatenate(list(batches)), np.stack(expected))
+    assert count == 2 and not np.all(np.diff(order) > 0)
 
 
 @pytest.mark.parametrize(

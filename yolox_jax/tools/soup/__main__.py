@@ -20,6 +20,7 @@ from yolox_jax.cli.terminal import run_program, user_errors
 from yolox_jax.inference.export.formats import ExportConfig
 from yolox_jax.tools.soup import averaging
 from yolox_jax.training import compilation
+from yolox_jax.training.host_memory import keep_freed_memory
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The config of model and data set.", lock_config=True)
 _WEIGHTS = flags.DEFINE_list(
@@ -32,6 +33,7 @@ _BATCHES = flags.DEFINE_integer(
 
 
 def main() -> None:
+    keep_freed_memory()
     quiet_libraries()
     compilation.enable_compilation_cache()
     with user_errors(), output_file(_OUTPUT.value) as output:

@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import cast
@@ -15,7 +16,7 @@ from yolox_jax.cli import from_config
 from yolox_jax.cli.progress import print_progress
 from yolox_jax.data.eval_loader import eval_loader
 from yolox_jax.data.images import ImageConfig
-from yolox_jax.data.views.selected import FractionSource
+from yolox_jax.data.views.selected import SelectedSource
 from yolox_jax.detection.anchors import check_size
 from yolox_jax.errors import UserError
 from yolox_jax.inference.export.formats import FORMATS
@@ -44,10 +45,11 @@ def unchanged_statistics(all_variables: Sequence[Variables]) -> tuple[str, ...]:
 
 
 def find_all(specs: Sequence[str], output: str) -> list[FoundWeights]:
-    """Finds the weights, before anything large is read.
+    """Finds the weights, and checks that they can be averaged. Copies checkpoints from a bucket and reads .pth files.
 
     Raises:
-      UserError: they are fewer than two, cannot be found or are of different networks, or `output` cannot hold them.
+      UserError: they are fewer than two, cannot be found, are the same twice or are of different networks, or `output`
+        cannot hold them.
     """
     if len(specs) < 2:
         raise UserError(f"--weights is {', '.join(specs) or 'empty'}", "give two or more, with commas between")
@@ -56,6 +58,12 @@ def find_all(specs: Sequence[str], output: str) -> list[FoundWeights]:
     if Path(output).suffix == safetensors_file.ENDING:
         safetensors_file.check_installed()
     found = [find_weights(spec) for spec in specs]
+    first_at: dict[str, FoundWeights] = {}
+    for each in found:  # the best checkpoint of a run is often its last one
+        place = os.path.realpath(each.checkpoint or each.spec)
+        if place in first_at:
+            raise UserError(f"{first_at[place].spec} and {each.spec} are the same weights", "leave one of them out")
+        first_at[place] = each
     names = [_network_of(each) for each in found]
     if len(set(names)) > 1:
         listed = ", ".join(f"{each.spec} is a YOLOX-{name}" for each, name in zip(found, names, strict=True))
@@ -73,10 +81,12 @@ def _network_of(weights: FoundWeights) -> str:
 def training_batches(config: ConfigDict, num_batches: int) -> tuple[Iterator[np.ndarray], int]:
     """Returns batches of training images as evaluation letterboxes them, and their number: fewer in a small data set.
 
-    They are chosen at random, the same ones each time.
+    They are chosen and mixed at random, the same way each time: neighbors in a data set are often alike, and a batch of
+    them has too small a variance.
     """
     source = from_config.open_source(config, "train")
-    chosen = FractionSource(source, min(1.0, num_batches * config.eval.batch_size / len(source)))
+    mixed = np.random.Generator(np.random.Philox(0)).permutation(len(source))
+    chosen = SelectedSource(source, mixed[: num_batches * config.eval.batch_size])
     batch = min(config.eval.batch_size, len(chosen))
     size_hw, threads = check_size(config.input_size), from_config.num_threads(config)
     batches = eval_loader(chosen, size_hw=size_hw, batch=batch, threads=threads, prefetch=_PREFETCH)
