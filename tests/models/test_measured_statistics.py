@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from yolox_jax.errors import UserError
 from yolox_jax.models import measured_statistics
 from yolox_jax.models.layers import BN_EPSILON, BatchNorm
 
@@ -64,3 +65,14 @@ def test_statistics_that_stay_are_those_by_which_their_layer_normalizes_meanwhil
     expected = np.array([mean, var, *_naive(batches, mean, var)[2:]])
     np.testing.assert_allclose(_as_array(measured), expected, rtol=2e-5, atol=2e-5)
     np.testing.assert_array_equal(_as_array(measured)[:2], [mean, var])
+
+
+def test_statistics_of_another_layer_are_refused(batches):
+    class Other(nn.Module):
+        @nn.compact
+        def __call__(self, x_BHWC: jax.Array, train: bool = False) -> jax.Array:
+            return nn.BatchNorm(use_running_average=not train, name="own")(BatchNorm(name="first")(x_BHWC, train))
+
+    variables = Other().init(jax.random.key(0), batches[0].astype(np.float32))
+    with pytest.raises(UserError, match="the statistic own/mean is not of a BatchNorm of yolox_jax/models/layers.py"):
+        measured_statistics.measure(Other(), variables, batches)

@@ -1,14 +1,18 @@
 """Measures the BatchNorm statistics of a network on images, as after its weights were averaged."""
 
+import functools
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.traverse_util import flatten_dict
 
+from yolox_jax.errors import UserError
 from yolox_jax.models.freezing import frozen_mask, frozen_statistics, keep_frozen
-from yolox_jax.models.layers import BN_KEEP
+from yolox_jax.models.layers import BN_KEEP, BatchNorm
 
 
 def measure(
@@ -29,6 +33,8 @@ def measure(
       keep: regular expressions of the paths of statistics that stay, since the network was trained with them as they
         are (config.freeze); meanwhile, these layers normalize by them.
       progress: called with the number of batches done.
+    Raises:
+      UserError: a statistic is not of a BatchNorm of models/layers.py, whose update alone is known.
     """
     kept, old = frozen_mask(variables, keep)["batch_stats"], variables["batch_stats"]
     start = keep_frozen(kept, jax.tree.map(jnp.zeros_like, old), old)
@@ -36,8 +42,10 @@ def measure(
     @jax.jit
     def add(total: Any, params: Any, images_BHW3: jax.Array) -> Any:
         before = {"params": params, "batch_stats": start}
-        with frozen_statistics(keep):
+        layers: set[str] = set()
+        with frozen_statistics(keep), nn.intercept_methods(functools.partial(_note_batch_norm, layers)):
             _, after = model.apply(before, images_BHW3.astype(jnp.float32), train=True, mutable=["batch_stats"])
+        _check_known(after["batch_stats"], layers)
         # From zeros, an update leaves the share of the new batch.
         return jax.tree.map(lambda total, new: total + new / (1 - BN_KEEP), total, after["batch_stats"])
 
@@ -48,3 +56,16 @@ def measure(
             progress(count)
     mean = jax.tree.map(lambda total: total / count, total)
     return {**variables, "batch_stats": keep_frozen(kept, mean, old)}
+
+
+def _note_batch_norm(layers: set[str], call: Any, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
+    if isinstance(context.module, BatchNorm):
+        layers.add("/".join(context.module.path))
+    return call(*args, **kwargs)
+
+
+def _check_known(batch_stats: Any, layers: set[str]) -> None:
+    for path in flatten_dict(batch_stats, sep="/"):
+        if path.rpartition("/")[0] not in layers:
+            what = f"the statistic {path} is not of a BatchNorm of yolox_jax/models/layers.py"
+            raise UserError(what, "use that layer, or measure nothing: --batches=0")
