@@ -48,7 +48,7 @@ def print_start(
         f"{len(train_source.class_names)} classes: {names}\n"
         f"{schedule.total_steps} steps of {config.batch_size} images{parts}, {schedule.epochs} epochs; "
         f"the run directory is {workdir}\n"
-        f"{num_sizes} image size(s), one program each: the first compiles now, the others in the background",
+        f"{num_sizes} image size(s), each with a program: the first compiles now, the others in the background",
         flush=True,
     )
 

@@ -1,4 +1,4 @@
-"""Compiles programs ahead of their first use on a background thread, and counts every compilation."""
+"""Compiles programs ahead of their first use in the background, and counts every compilation."""
 
 import logging
 import os
