@@ -7,6 +7,7 @@ import re
 import signal
 import sys
 import threading
+import traceback
 import weakref
 
 import jax
@@ -88,6 +89,22 @@ def test_a_run_that_was_stopped_raises_a_keyboard_interrupt_that_holds_nothing_o
     assert [state() for state in states] == [None]  # a notebook keeps the error
     assert caught.value._render_traceback_() == ["SIGINT: saved at step 3"]
     assert _settings_of_the_process() == before
+
+
+def test_an_error_that_the_caller_is_handling_keeps_its_variables(fails_by, tmp_path):
+    states = fails_by(UserError("what", "advice"))
+
+    def fail():
+        own = "of the user"
+        raise KeyError(own)
+
+    try:
+        fail()
+    except KeyError as earlier:
+        with pytest.raises(UserError):
+            yolox_jax.train("finetune", tmp_path / "run", overrides=_SMALL)
+        *_, (frame, _) = traceback.walk_tb(earlier.__traceback__)
+    assert frame.f_locals == {"own": "of the user"} and states[0]() is None
 
 
 def test_a_full_device_is_a_user_error_and_a_bug_keeps_its_type(fails_by, tmp_path):

@@ -3,6 +3,7 @@
 import atexit
 import contextlib
 import os
+import sys
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -108,33 +109,34 @@ def _as_a_program() -> Iterator[None]:
     if not jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]  # jax adds it at run time
         compilation.enable_compilation_cache()
     atexit.register(compilation.wait)
+    earlier = sys.exception()  # that the caller is handling; its frames are the caller's
     with quiet_libraries():
         try:
             yield
         except Stopped as stopped:
-            _clear_frames(stopped)
+            _clear_frames(stopped, earlier)
             raise SavedInterrupt(str(stopped)) from None
         except BaseException as error:
             shown = as_user_error(error) if isinstance(error, Exception) else None
             is_message = shown is not None or isinstance(error, UserError)
-            _clear_frames(error, "" if is_message else "yolox_jax.")
+            _clear_frames(error, earlier, "" if is_message else "yolox_jax.")
             if shown is not None:
                 raise shown from error
             raise
 
 
-def _clear_frames(error: BaseException, module: str = "") -> None:
-    """Clears the variables in the tracebacks of an error and of those that led to it: in modules of such a name."""
-    left: list[BaseException | None] = [error]
-    seen: set[int] = set()
+def _clear_frames(error: BaseException, earlier: BaseException | None, module: str = "") -> None:
+    """Clears the variables of modules whose name begins so, in the tracebacks of an error and those that led to it.
+
+    Leaves out an `earlier` error, and what led to that.
+    """
+    left, seen = [error], [earlier]
     while left:
         each = left.pop()
-        if each is None or id(each) in seen:
-            continue
-        seen.add(id(each))
-        left += [each.__cause__, each.__context__]
+        seen.append(each)
+        left += [cause for cause in (each.__cause__, each.__context__) if cause is not None and cause not in seen]
         for frame, _ in traceback.walk_tb(each.__traceback__):
-            if frame.f_globals.get("__name__", "").startswith(module):
+            if str(frame.f_globals.get("__name__")).startswith(module):
                 with contextlib.suppress(RuntimeError):  # that of the caller still runs
                     frame.clear()
 
