@@ -86,26 +86,24 @@ def evaluate(
       progress: called with the number of images done and the number of all images.
       log: called with a message before each number of tiles that compiles another program.
     """
-    options: dict[str, Any] = {
-        "size_hw": size_hw,
-        "batch_size": batch_size,
-        "mesh": mesh,
-        "metric": metric,
-        "threads": threads,
-    }
-    (result,) = _evaluate(predict, variables, source, 1, **options, tiling=tiling, progress=progress, log=log)
+    (result,) = evaluate_runs(
+        predict,
+        variables,
+        source,
+        num_runs=1,
+        size_hw=size_hw,
+        batch_size=batch_size,
+        mesh=mesh,
+        metric=metric,
+        threads=threads,
+        tiling=tiling,
+        progress=progress,
+        log=log,
+    )
     return result
 
 
-def evaluate_runs(predict: Predict, variables: Any, source: Source, num_runs: int, **options: Any) -> list[EvalResult]:
-    """Evaluates several runs at once, as `evaluate`, whose options it takes, each of them: every image is read once.
-
-    `predict` is that of `make_predict_of_runs`, and `variables` are those of all runs.
-    """
-    return _evaluate(predict, variables, source, num_runs, **options)
-
-
-def _evaluate(
+def evaluate_runs(
     predict: Predict,
     variables: Any,
     source: Source,
@@ -120,6 +118,10 @@ def _evaluate(
     progress: Callable[[int, int], None] | None = None,
     log: Callable[[str], object] = lambda text: None,
 ) -> list[EvalResult]:
+    """Evaluates several runs at once, each as `evaluate` does, whose options it takes: every image is read once.
+
+    `predict` is that of `make_predict_of_runs`, and `variables` are those of all runs.
+    """
     compute_ap = _METRICS[check_metric(metric)]
     ground_truth = source.ground_truth()
     category_ids = [category["id"] for category in ground_truth["categories"]]
