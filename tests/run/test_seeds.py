@@ -176,14 +176,6 @@ def test_what_is_not_for_several_runs_is_one_message(field, value, message, tmp_
         seeds.train_seeds(config, tmp_path)
 
 
-def test_a_run_alone_is_refused_if_its_config_has_several(tmp_path):
-    with (
-        opened(tmp_path / "run", resume=True) as directory,
-        pytest.raises(UserError, match="^config.num_runs is 2, and"),
-    ):
-        train.train(_config(), directory, Callbacks())
-
-
 def test_all_runs_have_the_image_sizes_of_the_first_seed_and_are_else_the_config_with_their_own():
     config = _config()
     each = {seed: seeds.config_of(config, seed) for seed in (5, 6)}
