@@ -1,5 +1,7 @@
 """INT8 files: the plan against plain numbers, and both formats in their runtimes against the float network."""
 
+import importlib
+
 import numpy as np
 import onnx
 import pytest
@@ -115,6 +117,38 @@ def test_an_int8_file_is_small_has_the_plan_and_finds_nearly_what_the_float_file
     assert not np.array_equal(found[1].scores, found[0].scores)
     in_int8 = {name for name in plan.ranges if name.endswith(".conv") and plan.is_int8(name)}
     assert _convolutions_in_int8(path) == in_int8 and 30 < len(in_int8)
+
+
+@pytest.fixture(scope="module")
+def narrow_darknet53():
+    """Its layers with a sixteenth of their channels."""
+    rng, state_dict = np.random.default_rng(0), {}
+    for name, whole in golden_shapes("darknet53").items():
+        if len(whole) == 4:
+            out, channels, *size = whole
+            shape = (out if "_preds" in name else out // 16, channels // 16 or channels, *size)
+            gain = 0.2 if ".layer2." in name or "_preds" in name else 1.4  # so that values keep their size
+            state_dict[name] = rng.normal(0, gain / np.sqrt(np.prod(shape[1:])), shape).astype(np.float32)
+            state_dict[name.removesuffix("weight") + "bias"] = rng.normal(0, 0.1, shape[0]).astype(np.float32)
+    state_dict["backbone.backbone.stem.0.conv.weight"] /= 128
+    return state_dict
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["onnx", "litert"])
+def test_a_network_whose_first_convolution_takes_the_images_is_quantized_too(
+    form, narrow_darknet53, photographs, tmp_path, monkeypatch
+):
+    if form == "litert":
+        pytest.importorskip("litert_quantizer")
+    plan = int8.make_plan(narrow_darknet53, photographs[:1], most_error=1e9)
+    writer = importlib.import_module(f"yolox_jax.inference.export.{form}_file")
+    monkeypatch.setattr(writer, "folded_tensors", lambda loaded: narrow_darknet53)
+    loaded = Pretrained("darknet53", None, {}, tuple(f"class {label}" for label in range(80)), (64, 64))
+    ending, write = FORMATS[form]
+    path = tmp_path / f"darknet53{ending}"
+    write(path, loaded, ExportConfig((64, 64), 1, DetectConfig(), int8=plan))
+    assert "backbone.backbone.stem.0.conv" in _convolutions_in_int8(path)
 
 
 def _nothing(images_BHW3):

@@ -20,6 +20,7 @@ from yolox_jax.inference.export.official_network import HeadLevel, OfficialNetwo
 
 Range = tuple[float, float]
 
+PIXELS: Range = (0.0, 255.0)
 MOST_ERROR = 0.6  # root mean square over the raw outputs (logits, and boxes in strides) of the best anchors
 _STEPS = 255
 _NUM_BEST = 100  # anchors of an image
@@ -30,13 +31,14 @@ _SILU_START = -6.0
 _BLOCK = re.compile(r"(?:backbone\.)*((?:head\.\w+|dark\d)\.\d+|\w+)")
 _PREDICTION = "_preds."
 _PATCHES = ".patches"  # the image, rearranged
+_IMAGES = "images"
 
 
 @dataclasses.dataclass(frozen=True)
 class Int8Plan:
     """What a format needs to quantize a network."""
 
-    ranges: dict[str, Range]  # of each layer's output, by its name
+    ranges: dict[str, Range]  # of each layer's output, by its name; without that of the images, which is PIXELS
     float_blocks: tuple[str, ...]
 
     def is_int8(self, layer: str) -> bool:
@@ -63,13 +65,13 @@ def make_plan(
     @jax.jit
     def observe(image_1HW3: jax.Array) -> dict[str, tuple[jax.Array, jax.Array]]:
         layers = _Layers(tensors)
-        OfficialNetwork(layers, tensors).head_levels(_Value("images", image_1HW3.astype(jnp.float32)))
+        OfficialNetwork(layers, tensors).head_levels(_Value(_IMAGES, image_1HW3.astype(jnp.float32)))
         return layers.observed
 
     @jax.jit
     def raw_outputs(image_1HW3: jax.Array, ranges: dict[str, Range], rounded: dict[str, bool]) -> jax.Array:
         layers = _Layers(tensors, ranges, rounded)
-        return _joined(OfficialNetwork(layers, tensors).head_levels(_Value("images", image_1HW3.astype(jnp.float32))))
+        return _joined(OfficialNetwork(layers, tensors).head_levels(_Value(_IMAGES, image_1HW3.astype(jnp.float32))))
 
     observed = [jax.device_get(observe(image_HW3[None])) for image_HW3 in images_BHW3]
     lows, highs = ({name: [float(each[name][end]) for each in observed] for name in observed[0]} for end in (0, 1))
@@ -145,7 +147,7 @@ class _Layers:
         is_rounded: Mapping[str, bool] | None = None,
     ):
         self._tensors = tensors
-        self._ranges = ranges
+        self._ranges = None if ranges is None else {_IMAGES: PIXELS, **ranges}
         self._is_rounded = is_rounded or {}
         self.observed: dict[str, tuple[jax.Array, jax.Array]] = {}  # extremes of each layer's output
 

@@ -11,11 +11,10 @@ from ai_edge_litert import schema_py_generated as schema
 from litert_quantizer import quantizer
 from litert_quantizer.qtyping import TFLOperationName
 
-from yolox_jax.inference.export.int8 import Int8Plan, Range
+from yolox_jax.inference.export.int8 import PIXELS, Int8Plan, Range
 from yolox_jax.inference.export.litert_graph import pack
 from yolox_jax.inference.export.litert_network import PADDED
 
-_PIXELS: Range = (0.0, 255.0)
 _UNUSED: Range = (0.0, 1.0)  # of tensors after the prediction layers, which the quantizer asks for all the same
 
 
@@ -24,7 +23,7 @@ def quantize(model: bytes, plan: Int8Plan) -> bytes:
     graph = schema.ModelT.InitFromPackedBuf(model).subgraphs[0]
     names = [each.name.decode() for each in graph.tensors]
     made = quantizer.Quantizer(model)
-    ranges = {names[graph.inputs[0]]: _PIXELS}
+    ranges = {names[graph.inputs[0]]: PIXELS}
     for operator in graph.operators:
         source, output = names[operator.inputs[0]], names[operator.outputs[0]]
         ranges[output] = plan.ranges.get(output) or ranges.get(source, _UNUSED)  # padding leaves the range

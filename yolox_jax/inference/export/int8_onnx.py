@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 from onnxruntime import quantization
 
-from yolox_jax.inference.export.int8 import Int8Plan
+from yolox_jax.inference.export.int8 import PIXELS, Int8Plan
 
 
 def quantize(model: onnx.ModelProto, plan: Int8Plan) -> onnx.ModelProto:
@@ -19,10 +19,11 @@ def quantize(model: onnx.ModelProto, plan: Int8Plan) -> onnx.ModelProto:
     # Says that the graph is optimized already; otherwise ONNX Runtime advises to do so.
     mark = model.metadata_props.add(key="onnx.quant.pre_process", value="onnxruntime.quant")
     layers = {node.name for node in model.graph.node if node.name in plan.ranges}
+    first = next(node for node in model.graph.node if node.op_type == "Conv").input[0]  # the images, or a layer's
     ranges = {
         name: [{"rmin": np.float32(low), "rmax": np.float32(high)}]
-        for name, (low, high) in plan.ranges.items()
-        if name in layers
+        for name, (low, high) in ({first: PIXELS} | plan.ranges).items()
+        if name in layers | {first}
     }
     with tempfile.TemporaryDirectory(prefix="yolox_jax_") as folder:
         given, path = Path(folder) / "float32.onnx", Path(folder) / "int8.onnx"
