@@ -19,7 +19,7 @@ from benchmarks.inference import open_weights, read_images
 from yolox_jax.data.sources.coco import CocoSource
 from yolox_jax.evaluation.exported import Evaluation, measure
 from yolox_jax.inference import pretrained
-from yolox_jax.inference.export.formats import ExportConfig
+from yolox_jax.inference.export.formats import ExportConfig, check_int8_packages
 from yolox_jax.inference.export.int8 import make_plan
 from yolox_jax.inference.export.official_network import folded_tensors
 from yolox_jax.inference.predict import DetectConfig
@@ -47,6 +47,8 @@ def main() -> None:
     arguments = machine.parse_quiet(parser)
     if (arguments.annotations is None) != (arguments.images is None):
         parser.error("--annotations and --images go together")
+    for form in ("onnx", "litert"):
+        check_int8_packages(form)
     loaded = pretrained.load(arguments.weights, "float32") if arguments.weights else None
     loaded = loaded or _random(arguments.model, arguments.calibrate)
     height, width = loaded.size_hw

@@ -39,7 +39,7 @@ from yolox_jax.evaluation.exported import Evaluation, check_drop, measure
 from yolox_jax.inference import pretrained
 from yolox_jax.inference.export import certificate, model_card, runtimes, web_page
 from yolox_jax.inference.export.certificate import Certificate
-from yolox_jax.inference.export.formats import FORMATS, ExportConfig
+from yolox_jax.inference.export.formats import FORMATS, ExportConfig, check_int8_packages
 from yolox_jax.inference.export.int8 import make_plan
 from yolox_jax.inference.export.official_network import folded_tensors
 from yolox_jax.inference.predict import DetectConfig, of_one_image
@@ -146,6 +146,8 @@ def main(argv: list[str]) -> None:
 
 def _export(output: Path, card: Path | None) -> None:
     """Writes the file, named after the network without --output, and prints a line."""
+    if _INT8.value:
+        check_int8_packages(str(_FORMAT.value))
     loaded = pretrained.load(str(_WEIGHTS.value), _DTYPE.value)
     if loaded.image_config.sixteen_bit != "full":
         _log.warning(

@@ -1,11 +1,13 @@
 """INT8 files: the plan against plain numbers, and both formats in their runtimes against the float network."""
 
 import importlib
+import sys
 
 import numpy as np
 import onnx
 import pytest
 
+from tests import programs
 from tests.material import golden_shapes, golden_state_dict, material
 from yolox_jax.augment.geometry import letterbox
 from yolox_jax.data import images
@@ -14,7 +16,7 @@ from yolox_jax.errors import UserError
 from yolox_jax.evaluation.exported import Evaluation, check_drop, measure
 from yolox_jax.inference import pretrained
 from yolox_jax.inference.export import certificate, int8, runtimes
-from yolox_jax.inference.export.formats import FORMATS, ExportConfig
+from yolox_jax.inference.export.formats import FORMATS, ExportConfig, check_int8_packages
 from yolox_jax.inference.export.official_network import folded_tensors
 from yolox_jax.inference.predict import DetectConfig
 from yolox_jax.inference.pretrained import Pretrained
@@ -66,6 +68,29 @@ def test_a_file_that_loses_too_much_ap_is_refused():
     check_drop("nano.onnx", 0.32, 0.31, 0.02)
     with pytest.raises(UserError, match=r"^INT8 loses 0\.0300 AP, more than --max_drop=0\.02, so nano\.onnx is not"):
         check_drop("nano.onnx", 0.32, 0.29, 0.02)
+
+
+@pytest.mark.parametrize(
+    ("form", "module", "extra"),
+    [
+        ("onnx", "onnxruntime", "onnx"),
+        ("litert", "litert_quantizer", "litert-int8"),
+        ("litert", "ai_edge_litert", "litert-int8"),
+    ],
+)
+def test_a_package_that_int8_needs_and_is_missing_is_named(form, module, extra, monkeypatch):
+    monkeypatch.delitem(sys.modules, f"yolox_jax.inference.export.int8_{form}", raising=False)
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(UserError, match=rf"^--format={form} --int8 needs a package \(.*'yolox_jax\[{extra}\]'$"):
+        check_int8_packages(form)
+
+
+@pytest.mark.slow
+def test_the_program_looks_for_the_packages_before_it_reads_weights(tmp_path):
+    (tmp_path / "onnxruntime.py").write_text("raise ImportError('not here')\n")
+    arguments = ["--weights=no_such_file", "--format=onnx", "--int8", "--calibrate=photos"]
+    result = programs.run("-m yolox_jax.tools.export", arguments, tmp_path, 1)
+    assert result.stderr.startswith("error: --format=onnx --int8 needs a package (not here): pip install")
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import importlib
 import io
 from collections.abc import Callable
 from pathlib import Path
@@ -32,6 +33,20 @@ class ExportConfig:
     certificate: Certificate | None = None  # goes into the file, for tools/export --verify
     first_conf: float = DETECTOR_CONFIG.conf  # web: the threshold that the page begins with
     int8: Int8Plan | None = None  # quantizes the network; for ONNX and LiteRT only
+
+
+def check_int8_packages(form: str) -> None:
+    """Raises UserError if INT8 of a format, onnx or litert, needs a package that is not installed.
+
+    Calibration and evaluation may take hours: call this before them.
+    """
+    try:
+        importlib.import_module(f"yolox_jax.inference.export.int8_{form}")  # imports the quantizer and the runtime
+    except ImportError as error:
+        extra = {"onnx": "onnx", "litert": "litert-int8"}[form]
+        raise UserError(
+            f"--format={form} --int8 needs a package ({error})", f"pip install 'yolox_jax[{extra}]'"
+        ) from error
 
 
 def _write_stablehlo(path: Path, loaded: Pretrained, config: ExportConfig) -> None:
@@ -69,10 +84,9 @@ def _onnx_model(name: str, loaded: Pretrained, config: ExportConfig, **metadata:
     else:
         model = onnx_file.detecting_model(loaded, config.size_hw, config.batch, config.detect)
     if config.int8 is not None:
-        try:
-            from yolox_jax.inference.export import int8_onnx
-        except ImportError as error:
-            raise UserError(f"--int8 needs ONNX Runtime ({error})", "pip install 'onnxruntime>=1.20'") from error
+        check_int8_packages("onnx")
+        from yolox_jax.inference.export import int8_onnx
+
         model = int8_onnx.quantize(model, config.int8)
     if config.certificate is not None:
         metadata[CERTIFICATE] = config.certificate.to_json()
@@ -93,12 +107,9 @@ def _write_litert(path: Path, loaded: Pretrained, config: ExportConfig) -> None:
     metadata = {} if config.certificate is None else {CERTIFICATE: config.certificate.to_json()}
     model = litert_file.detecting_model(loaded, config.size_hw, config.batch or 1, config.input_dtype, **metadata)
     if config.int8 is not None:
-        try:
-            from yolox_jax.inference.export import int8_litert
-        except ImportError as error:
-            raise UserError(
-                f"--int8 needs the package litert-quantizer ({error})", "pip install 'litert-quantizer>=0.11'"
-            ) from error
+        check_int8_packages("litert")
+        from yolox_jax.inference.export import int8_litert
+
         model = int8_litert.quantize(model, config.int8)
     storage.write_bytes(path, model)
 
