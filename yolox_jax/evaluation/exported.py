@@ -71,7 +71,12 @@ def measure(
 
 
 def check_drop(path: str | Path, before: float, after: float, max_drop: float) -> None:
-    """Raises UserError if quantizing cost more AP than allowed, so that the file at `path` is not written."""
+    """Raises UserError if quantizing cost more AP than allowed, or AP cannot say it: then `path` is not written."""
+    if not before > 0:  # without ground truth it is -1
+        raise UserError(
+            f"the AP of float32 is {before:.4f}, which says nothing about INT8, so {path} is not written",
+            "give a --config whose validation images have boxes that the weights find",
+        )
     if before - after > max_drop:
         raise UserError(
             f"INT8 loses {before - after:.4f} AP, more than --max_drop={max_drop:g}, so {path} is not written",

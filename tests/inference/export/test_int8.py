@@ -12,6 +12,7 @@ from tests.material import golden_shapes, golden_state_dict, material
 from yolox_jax.augment.geometry import letterbox
 from yolox_jax.data import images
 from yolox_jax.data.sources.coco import CocoSource
+from yolox_jax.data.sources.shapes import ShapesSource
 from yolox_jax.errors import UserError
 from yolox_jax.evaluation.exported import Evaluation, check_drop, measure
 from yolox_jax.inference import pretrained
@@ -22,7 +23,9 @@ from yolox_jax.inference.predict import DetectConfig
 from yolox_jax.inference.pretrained import Pretrained
 from yolox_jax.models import yolox
 from yolox_jax.types import Detections
+from yolox_jax.weights import safetensors_file
 from yolox_jax.weights.official import from_state_dict
+from yolox_jax.weights.safetensors_file import About
 
 
 def test_rounding_has_256_steps_keeps_0_and_clips():
@@ -68,6 +71,28 @@ def test_a_file_that_loses_too_much_ap_is_refused():
     check_drop("nano.onnx", 0.32, 0.31, 0.02)
     with pytest.raises(UserError, match=r"^INT8 loses 0\.0300 AP, more than --max_drop=0\.02, so nano\.onnx is not"):
         check_drop("nano.onnx", 0.32, 0.29, 0.02)
+
+
+@pytest.mark.parametrize("ap", [-1.0, 0.0, float("nan")])
+def test_an_ap_that_says_nothing_is_refused(ap):
+    with pytest.raises(UserError, match=r"^the AP of float32 is -?[\dna.]+, which says nothing about INT8, so nano"):
+        check_drop("nano.onnx", ap, ap, 1.0)
+
+
+@pytest.mark.slow
+def test_a_refused_file_does_not_replace_the_one_that_is_there(tmp_path):
+    programs.make_data_set(tmp_path)
+    (tmp_path / "nano.onnx").write_bytes(b"before")
+    shapes, names = golden_shapes("nano"), ShapesSource(1, seed=0).class_names
+    shapes = {name: (len(names), *shape[1:]) if "cls_preds" in name else shape for name, shape in shapes.items()}
+    weights = tmp_path / "nano.safetensors"
+    safetensors_file.save(weights, golden_state_dict(shapes), About("nano", names, (64, 64), "full"))
+    arguments = [f"--weights={weights}", "--format=onnx", "--int8", "--calibrate=images", "--output=nano.onnx"]
+    arguments += ["--evaluate", *programs.arguments(tmp_path), "--config.eval.detect.conf=0.9"]
+    result = programs.run("-m yolox_jax.tools.export", arguments, tmp_path, 1)
+    assert "error: the AP of float32 is 0.0000, which says nothing about INT8, so nano.onnx is not" in result.stderr
+    assert (tmp_path / "nano.onnx").read_bytes() == b"before"
+    assert {each.name for each in tmp_path.iterdir()} == {"all.json", "images", "nano.onnx", "nano.safetensors"}
 
 
 @pytest.mark.parametrize(
