@@ -15,7 +15,10 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import machine
-from benchmarks.inference import open_weights, read_images
+from benchmarks.inference import open_weights
+from yolox_jax.augment.geometry import letterbox
+from yolox_jax.data import images
+from yolox_jax.data.sources.class_names import difference
 from yolox_jax.data.sources.coco import CocoSource
 from yolox_jax.evaluation.exported import Evaluation, measure
 from yolox_jax.inference import pretrained
@@ -32,8 +35,16 @@ _MOST_CALIBRATING = 100
 
 def _random(name: str, calibrate: Path) -> Pretrained:
     size = 416 if name in ("nano", "tiny") else 640
-    variables = open_weights(name, None, read_images(calibrate, size, 1))
+    variables = open_weights(name, None, _read(calibrate, (size, size), 1))
     return Pretrained(name, yolox.create(name), variables, COCO_NAMES, (size, size))
+
+
+def _read(folder: Path, size_hw: tuple[int, int], most: int) -> np.ndarray:
+    """Reads the folder's first images, letterboxed, whatever other files it has."""
+    paths = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in images.SUFFIXES]
+    if not paths:
+        raise SystemExit(f"--calibrate={folder} has no images: give a folder with some")
+    return np.stack([letterbox(images.read(path), size_hw)[0] for path in paths[:most]])
 
 
 def main() -> None:
@@ -51,16 +62,15 @@ def main() -> None:
         check_int8_packages(form)
     loaded = pretrained.load(arguments.weights, "float32") if arguments.weights else None
     loaded = loaded or _random(arguments.model, arguments.calibrate)
-    height, width = loaded.size_hw
-    if height != width:
-        parser.error("the network's input is not square")
-    num_images = min(_MOST_CALIBRATING, len(list(arguments.calibrate.iterdir())))
-    images_BHW3 = read_images(arguments.calibrate, height, num_images)
-    plan = make_plan(folded_tensors(loaded), images_BHW3)
     evaluation = None
     if arguments.annotations:
         source = CocoSource(arguments.annotations, arguments.images, "val")
+        if source.class_names != loaded.class_names:
+            what = difference(loaded.class_names, source.class_names, "weights", "annotations")
+            parser.error(f"the classes of weights and annotations differ ({what})")
         evaluation = Evaluation(source, DetectConfig())
+    images_BHW3 = _read(arguments.calibrate, loaded.size_hw, _MOST_CALIBRATING)
+    plan = make_plan(folded_tensors(loaded), images_BHW3)
     config = ExportConfig(loaded.size_hw, 1, DETECTOR_CONFIG)
     int8 = dataclasses.replace(config, int8=plan)
     files = {
@@ -70,7 +80,7 @@ def main() -> None:
         "LiteRT": ("litert", config),
         "LiteRT, INT8": ("litert", int8),
     }
-    found = measure(files, loaded, np.asarray(images_BHW3[0]), evaluation)
+    found = measure(files, loaded, images_BHW3[0], evaluation)
     print(f"{loaded.describe(loaded.size_hw)}; in INT8, {', '.join(plan.float_blocks)} stay in float32")
     print("\n| file | MB | ms | AP |\n|---|---|---|---|")
     for name, each in found.items():

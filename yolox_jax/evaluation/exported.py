@@ -26,7 +26,7 @@ class Measured:
     """What a file is like."""
 
     megabytes: float
-    milliseconds: float  # of an image, one at a time, NMS included: the median of interleaved calls
+    milliseconds: float  # of an image, NMS included: the median of interleaved calls, over the images of a call
     ap: float | None
 
 
@@ -67,7 +67,10 @@ def measure(
             sizes[name] = path.stat().st_size / 1e6
             runs[name] = runtimes.open_run(path, config.detect or DetectConfig())
         times = _milliseconds(runs, image_HW3)
-    return {name: Measured(sizes[name], times[name], aps.get(name)) for name in files}
+    return {
+        name: Measured(sizes[name], times[name] / (config.batch or 1), aps.get(name))
+        for name, (_, config) in files.items()
+    }
 
 
 def check_drop(path: str | Path, before: float, after: float, max_drop: float) -> None:

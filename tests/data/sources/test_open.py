@@ -179,6 +179,7 @@ def test_a_voc_folder_without_a_named_object_is_an_error_that_names_it(voc_dir):
         (tuple("abcdefg"), tuple("abcdegf"), "class 5 is f in train and g in val"),
         (tuple("abcdefg"), tuple("abcdefh"), "only in train: g; only in val: h"),
         (tuple("abc"), tuple("ab"), r"\(only in train: c\)"),
+        (("cat", "dog"), ("cat ", "dog"), r"\(only in train: cat; only in val: 'cat '\)"),
         (tuple("abcdefghij"), ("a",), "only in train: b, c, d, e, f and 4 more"),
     ],
 )

@@ -14,6 +14,7 @@ from yolox_jax.data import images
 from yolox_jax.data.sources.coco import CocoSource
 from yolox_jax.data.sources.shapes import ShapesSource
 from yolox_jax.errors import UserError
+from yolox_jax.evaluation import exported
 from yolox_jax.evaluation.exported import Evaluation, check_drop, measure
 from yolox_jax.inference import pretrained
 from yolox_jax.inference.export import certificate, int8, runtimes
@@ -79,6 +80,16 @@ def test_an_ap_that_says_nothing_is_refused(ap):
         check_drop("nano.onnx", ap, ap, 1.0)
 
 
+def test_the_time_of_an_image_is_that_of_a_call_over_its_images(monkeypatch):
+    monkeypatch.setitem(FORMATS, "made", (".made", lambda path, loaded, config: path.write_bytes(bytes(2_000_000))))
+    monkeypatch.setattr(runtimes, "open_run", lambda path, detect: None)
+    monkeypatch.setattr(exported, "_milliseconds", lambda runs, image_HW3: dict.fromkeys(runs, 80.0))
+    files = {str(batch): ("made", ExportConfig((64, 64), batch, None)) for batch in (None, 1, 8)}
+    found = measure(files, Pretrained("nano", None, {}, ("a",), (64, 64)), np.zeros((64, 64, 3), np.uint8), None)
+    assert {name: each.milliseconds for name, each in found.items()} == {"None": 80, "1": 80, "8": 10}
+    assert all(each.megabytes == 2 and each.ap is None for each in found.values())
+
+
 @pytest.mark.slow
 def test_a_refused_file_does_not_replace_the_one_that_is_there(tmp_path):
     programs.make_data_set(tmp_path)
@@ -87,7 +98,7 @@ def test_a_refused_file_does_not_replace_the_one_that_is_there(tmp_path):
     shapes = {name: (len(names), *shape[1:]) if "cls_preds" in name else shape for name, shape in shapes.items()}
     weights = tmp_path / "nano.safetensors"
     safetensors_file.save(weights, golden_state_dict(shapes), About("nano", names, (64, 64), "full"))
-    arguments = [f"--weights={weights}", "--format=onnx", "--int8", "--calibrate=images", "--output=nano.onnx"]
+    arguments = [f"--weights={weights}", "--format=onnx", "--int8", "--calibrate=images/1.png", "--output=nano.onnx"]
     arguments += ["--evaluate", *programs.arguments(tmp_path), "--config.eval.detect.conf=0.9"]
     result = programs.run("-m yolox_jax.tools.export", arguments, tmp_path, 1)
     assert "error: the AP of float32 is 0.0000, which says nothing about INT8, so nano.onnx is not" in result.stderr

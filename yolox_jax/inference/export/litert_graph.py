@@ -1,7 +1,6 @@
 """Builds a LiteRT (TFLite) graph operator by operator, with the classes that ai-edge-litert has for its schema."""
 
-import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import flatbuffers
@@ -29,14 +28,6 @@ class Graph:
         self._operators: list[Any] = []
         self._tensors: list[Any] = []
         self._inputs: dict[str, Tensor] = {}
-        self._scope = ""
-
-    @contextlib.contextmanager
-    def scope(self, name: str) -> Iterator[None]:
-        """Prefixes the names of what the block adds with `name`/; a quantizer selects tensors by it."""
-        self._scope, outer = f"{name}/", self._scope
-        yield
-        self._scope = outer
 
     def input(self, name: str, dtype: type[np.generic], shape: tuple[int, ...]) -> Tensor:
         """Adds an input."""
@@ -116,7 +107,7 @@ class Graph:
     ) -> Tensor:
         index = len(self._tensors)
         if numbered:
-            name = f"{self._scope}{name}_{index}"
+            name = f"{name}_{index}"
         self._tensors.append(schema.TensorT(shape, _TYPES[dtype], buffer, name))
         return Tensor(index, shape)
 

@@ -10,7 +10,6 @@ from yolox_jax.inference.export.litert_graph import Graph, Tensor
 from yolox_jax.inference.export.official_network import HeadLevel, OfficialNetwork
 from yolox_jax.types import Anchors
 
-DECODING = "decode"  # begins the names of everything after the prediction layers
 PADDED = ".padded"  # ends the name of a convolution's padded input
 _SAME, _VALID = schema.Padding.SAME, schema.Padding.VALID
 
@@ -23,8 +22,7 @@ def add_network(
     Float BGR images in 0..255 -> boxes [B, A, 4] xyxy in input pixels, scores [B, A, C]: objectness times class.
     """
     levels = OfficialNetwork(_LiteRTLayers(graph, state_dict), state_dict).head_levels(images_BHW3)
-    with graph.scope(DECODING):
-        return _boxes(graph, levels, anchors), _scores(graph, levels)
+    return _boxes(graph, levels, anchors), _scores(graph, levels)
 
 
 def _boxes(graph: Graph, levels: list[HeadLevel[Tensor]], anchors: Anchors) -> Tensor:
