@@ -102,7 +102,7 @@ def _write_litert(path: Path, loaded: Pretrained, config: ExportConfig) -> None:
         from yolox_jax.inference.export import litert_file
     except ImportError as error:
         raise UserError(
-            f"--format=litert needs the package ai-edge-litert ({error})", "pip install 'ai-edge-litert>=2.3.0'"
+            f"--format=litert needs the package ai-edge-litert ({error})", "pip install 'ai-edge-litert>=2.1.0'"
         ) from error
     metadata = {} if config.certificate is None else {CERTIFICATE: config.certificate.to_json()}
     model = litert_file.detecting_model(loaded, config.size_hw, config.batch or 1, config.input_dtype, **metadata)

@@ -152,7 +152,7 @@ def _open_litert(path: str | Path) -> Opened:
         from yolox_jax.inference.export import litert_file
     except ImportError as error:
         raise UserError(
-            f"a LiteRT file needs ai-edge-litert ({error})", "pip install 'ai-edge-litert>=2.3.0'"
+            f"a LiteRT file needs ai-edge-litert ({error})", "pip install 'ai-edge-litert>=2.1.0'"
         ) from error
     try:
         model = Path(path).read_bytes()
