@@ -66,8 +66,8 @@ def main() -> None:
     if arguments.annotations:
         source = CocoSource(arguments.annotations, arguments.images, "val")
         if source.class_names != loaded.class_names:
-            what = difference(loaded.class_names, source.class_names, "weights", "annotations")
-            parser.error(f"the classes of weights and annotations differ ({what})")
+            how = difference(loaded.class_names, source.class_names, "weights", "annotations")
+            parser.error(f"the classes of weights and annotations differ ({how})")
         evaluation = Evaluation(source, DetectConfig())
     images_BHW3 = _read(arguments.calibrate, loaded.size_hw, _MOST_CALIBRATING)
     plan = make_plan(folded_tensors(loaded), images_BHW3)

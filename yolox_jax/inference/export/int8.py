@@ -1,9 +1,9 @@
 """Plans the INT8 form of a network on a few images: the range of each tensor, and the blocks that stay in float32.
 
 A tensor's range is that of its values on the images. Some blocks lose more by 256 steps than others, above all the
-first, whose channels have very different ranges. Each block is rounded alone, as INT8 rounds it, and the raw outputs of
-the network are compared with those of float32: the blocks that change them most stay in float32, until the rest
-together is within a bound. The prediction layers and decoding always stay.
+first, whose channels have very different ranges. Each block is rounded alone to 8 bits (the weights of ONNX files have
+7 in the end), and the raw outputs of the network are compared with those of float32: the blocks that change them most
+stay in float32, until the rest together is within a bound. The prediction layers and decoding always stay.
 """
 
 import dataclasses
