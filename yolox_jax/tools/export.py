@@ -20,7 +20,7 @@ import dataclasses
 import logging
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from absl import app, flags
@@ -28,14 +28,12 @@ from ml_collections import config_flags
 
 from yolox_jax import storage
 from yolox_jax.augment.geometry import letterbox
-from yolox_jax.cli import from_config
 from yolox_jax.cli.input_size import parse_size
 from yolox_jax.cli.outputs import output_file, output_folder
 from yolox_jax.cli.progress import print_progress
 from yolox_jax.cli.terminal import parse_flags, quiet_libraries, user_errors
 from yolox_jax.data.sources.class_names import difference
 from yolox_jax.errors import UserError
-from yolox_jax.evaluation.exported import Evaluation, check_drop, measure
 from yolox_jax.inference import pretrained
 from yolox_jax.inference.export import certificate, model_card, runtimes, web_page
 from yolox_jax.inference.export.certificate import Certificate
@@ -48,6 +46,9 @@ from yolox_jax.models import yolox
 from yolox_jax.tools.predict import media
 from yolox_jax.weights import checkpoint
 from yolox_jax.weights.load import WHAT_WEIGHTS_ARE, find_weights
+
+if TYPE_CHECKING:
+    from yolox_jax.evaluation.exported import Evaluation
 
 _log = logging.getLogger("yolox_jax.inference")
 
@@ -192,6 +193,8 @@ def _quantize(path: Path, loaded: Pretrained, config: ExportConfig) -> ExportCon
     Raises:
       UserError: INT8 loses too much AP.
     """
+    from yolox_jax.evaluation.exported import check_drop, measure  # the loaders, which only INT8 needs, with grain
+
     source = None if _CONFIG.value is None else _evaluation(loaded)  # its faults are known before the work begins
     pictures = _pictures(cast(list[str], _CALIBRATE.value), loaded, _MOST_CALIBRATING)
     images_BHW3 = np.stack([letterbox(each, config.size_hw)[0] for each in pictures])
@@ -213,8 +216,11 @@ def _quantize(path: Path, loaded: Pretrained, config: ExportConfig) -> ExportCon
     return quantized
 
 
-def _evaluation(loaded: Pretrained) -> Evaluation:
+def _evaluation(loaded: Pretrained) -> "Evaluation":
     """Opens the data set of --config, whose classes must be those of the weights."""
+    from yolox_jax.cli import from_config
+    from yolox_jax.evaluation.exported import Evaluation
+
     config = _CONFIG.value.copy_and_resolve_references()
     config.data.sixteen_bit = loaded.image_config.sixteen_bit
     source = from_config.open_source(config, "val")
