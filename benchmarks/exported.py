@@ -23,14 +23,12 @@ from yolox_jax.data.sources.coco import CocoSource
 from yolox_jax.evaluation.exported import Evaluation, measure
 from yolox_jax.inference import pretrained
 from yolox_jax.inference.export.formats import ExportConfig, check_int8_packages
-from yolox_jax.inference.export.int8 import make_plan
+from yolox_jax.inference.export.int8 import MOST_IMAGES, make_plan
 from yolox_jax.inference.export.official_network import folded_tensors
 from yolox_jax.inference.predict import DetectConfig
 from yolox_jax.inference.pretrained import DETECTOR_CONFIG, Pretrained
 from yolox_jax.models import yolox
 from yolox_jax.weights.coco_names import COCO_NAMES
-
-_MOST_CALIBRATING = 100
 
 
 def _random(name: str, calibrate: Path) -> Pretrained:
@@ -69,7 +67,7 @@ def main() -> None:
             how = difference(loaded.class_names, source.class_names, "weights", "annotations")
             parser.error(f"the classes of weights and annotations differ ({how})")
         evaluation = Evaluation(source, DetectConfig())
-    images_BHW3 = _read(arguments.calibrate, loaded.size_hw, _MOST_CALIBRATING)
+    images_BHW3 = _read(arguments.calibrate, loaded.size_hw, MOST_IMAGES)
     plan = make_plan(folded_tensors(loaded), images_BHW3)
     config = ExportConfig(loaded.size_hw, 1, DETECTOR_CONFIG)
     int8 = dataclasses.replace(config, int8=plan)

@@ -4,6 +4,7 @@ import argparse
 import os
 import platform
 import time
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 
@@ -28,6 +29,15 @@ def parse_quiet(parser: argparse.ArgumentParser) -> argparse.Namespace:
             "end them, or give --despite-load"
         )
     return arguments
+
+
+def check_given(
+    parser: argparse.ArgumentParser, given: argparse.Namespace, needed: Mapping[str, Sequence[str]]
+) -> None:
+    """Ends the program if an argument is missing that `given.action` needs; `needed` has their names by action."""
+    for name in needed[given.action]:
+        if getattr(given, name) is None:
+            parser.error(f"{given.action} needs --{name}")
 
 
 def describe() -> float | None:

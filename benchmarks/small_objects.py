@@ -115,9 +115,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     is_timed = "time" in sys.argv[1:]
     given = machine.parse_quiet(parser) if is_timed else parser.parse_args()
-    for name in _NEEDED[given.action]:
-        if getattr(given, name) is None:
-            parser.error(f"{given.action} needs --{name}")
+    machine.check_given(parser, given, _NEEDED)
     if given.action == "make":
         make(given.photographs, given.output, given.canvases, given.seed)
     else:

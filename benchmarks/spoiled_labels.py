@@ -93,9 +93,7 @@ def main() -> None:
     parser.add_argument("--review", type=Path)
     parser.add_argument("--first", type=int, default=50)
     given = parser.parse_args()
-    for name in _NEEDED[given.action]:
-        if getattr(given, name) is None:
-            parser.error(f"{given.action} needs --{name}")
+    machine.check_given(parser, given, _NEEDED)
     machine.describe()
     if given.action == "spoil":
         content = spoil(json.loads(given.labels.read_text()), given.share, given.seed)

@@ -32,14 +32,31 @@ def platform_of(mesh: Mesh) -> str:
 
 def place(tree: Any, mesh: Mesh, specs: Any = WHOLE) -> Any:
     """Places a pytree that every process holds in full on the mesh: replicated, or sharded by `specs`."""
-    if isinstance(specs, P):
-        specs = jax.tree.map(lambda _: specs, tree)
 
     def put(x: Any, spec: P) -> jax.Array:
         x = np.asarray(x)
         return jax.make_array_from_callback(x.shape, NamedSharding(mesh, spec), lambda index: x[index])
 
-    return jax.tree.map(put, tree, specs)
+    return jax.tree.map(put, tree, spec_for_each(tree, specs))
+
+
+def spec_for_each(tree: Any, specs: Any) -> Any:
+    """Returns the spec of each array of a pytree; one spec is that of all."""
+    return jax.tree.map(lambda _: specs, tree) if isinstance(specs, P) else specs
+
+
+def shapes_of(tree: Any) -> Any:
+    """Returns the shapes of a pytree of arrays on a mesh, with dtypes and shardings. They do not keep the arrays."""
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), tree)
+
+
+def placed_shapes(tree: Any, mesh: Mesh, specs: Any = WHOLE) -> Any:
+    """Returns what `shapes_of` would of a pytree of arrays or shapes, once it is placed as `place` does."""
+
+    def shape(x: Any, spec: P) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=NamedSharding(mesh, spec))
+
+    return jax.tree.map(shape, tree, spec_for_each(tree, specs))
 
 
 def shard_batch(batch: Any, mesh: Mesh) -> Any:

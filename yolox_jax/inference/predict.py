@@ -116,15 +116,8 @@ def make_predict(model: YOLOX, mesh: Mesh, config: DetectConfig, repeatable: boo
     for evaluation, a GPU is asked for the same bits at every call. That may be slower.
     """
 
-    def predict(variables: Any, images: jax.Array | Tiles) -> Detections:
-        return predict_images(model, variables, images, config)
-
     axis = mesh.axis_names[0]
-    # shard_map instead of automatic partitioning: each device's NMS loop ends when its own images are done.
-    mapped = jax.shard_map(predict, mesh=mesh, in_specs=(P(), P(axis)), out_specs=P(axis), check_vma=False)
-    replicated, sharded = NamedSharding(mesh, P()), NamedSharding(mesh, P(axis))
-    options = compiler_options.for_detection(platform_of(mesh), model.cpu_kernels, repeatable)
-    return jax.jit(mapped, in_shardings=(replicated, sharded), out_shardings=sharded, compiler_options=options)
+    return _mapped(model, mesh, config, (P(), P(axis)), P(axis), repeatable)
 
 
 def make_predict_of_runs(model: YOLOX, mesh: Mesh, config: DetectConfig) -> Predict:
@@ -132,16 +125,22 @@ def make_predict_of_runs(model: YOLOX, mesh: Mesh, config: DetectConfig) -> Pred
 
     Variables and detections of the runs are joined along their first axis. Each sees all images, on its own devices.
     """
+    return _mapped(model, mesh, config, (P(RUN_AXIS), P(AXIS)), P((RUN_AXIS, AXIS)), repeatable=True)
 
-    def predict(variables: Any, images: jax.Array) -> Detections:
+
+def _mapped(
+    model: YOLOX, mesh: Mesh, config: DetectConfig, in_specs: tuple[P, P], out_specs: P, repeatable: bool
+) -> Predict:
+    """The jitted `predict_images`; `in_specs` are of variables and images."""
+
+    def predict(variables: Any, images: jax.Array | Tiles) -> Detections:
         return predict_images(model, variables, images, config)
 
-    in_specs, out_specs = (P(RUN_AXIS), P(AXIS)), P((RUN_AXIS, AXIS))
+    # shard_map instead of automatic partitioning: each device's NMS loop ends when its own images are done.
     mapped = jax.shard_map(predict, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)
-    in_shardings = tuple(NamedSharding(mesh, spec) for spec in in_specs)
-    options = compiler_options.for_detection(platform_of(mesh), model.cpu_kernels, is_repeatable=True)
-    out_shardings = NamedSharding(mesh, out_specs)
-    return jax.jit(mapped, in_shardings=in_shardings, out_shardings=out_shardings, compiler_options=options)
+    placed = tuple(NamedSharding(mesh, spec) for spec in in_specs), NamedSharding(mesh, out_specs)
+    options = compiler_options.for_detection(platform_of(mesh), model.cpu_kernels, repeatable)
+    return jax.jit(mapped, in_shardings=placed[0], out_shardings=placed[1], compiler_options=options)
 
 
 def of_one_image(detect: Callable[[Any], Detections], config: DetectConfig, size_hw: tuple[int, int]) -> Any:

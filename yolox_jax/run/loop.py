@@ -27,8 +27,6 @@ from yolox_jax.training.state import TrainState
 from yolox_jax.visualize import batch_sheet, sheets
 from yolox_jax.weights import checkpoint
 
-WHILE_EVALUATING = "stopped during an evaluation, after saving; the same command resumes with that evaluation"
-
 
 @dataclasses.dataclass(frozen=True)
 class Session:
@@ -38,6 +36,23 @@ class Session:
     programs: compilation.Programs
     stop: StopRequest
     callbacks: Callbacks
+
+    def evaluation_program(self) -> Any:
+        """Waits for the compiled program of evaluation. Raises Stopped if a signal arrives meanwhile."""
+        predict = self.programs.get("predict", give_up=self.stop.is_urgent)
+        if predict is None:
+            self._stop_evaluating()
+        return predict
+
+    def show_evaluated(self, num_done: int, num_all: int) -> None:
+        """Prints how many images are evaluated. Raises Stopped if a signal arrived."""
+        print_progress(num_done, num_all)
+        if self.stop.check():
+            self._stop_evaluating()
+
+    def _stop_evaluating(self) -> NoReturn:
+        during = "stopped during an evaluation, after saving; the same command resumes with that evaluation"
+        raise Stopped(f"{self.stop.signal_name}: {during}")
 
 
 def lacks_evaluation(run: Run, step: int) -> bool:
@@ -64,9 +79,8 @@ def loop(
             if has_stalled(checkpoints.aps(), config.patience, step):
                 print(f"no better AP in the last {config.patience} evaluations: training ends at step {step}")
                 break
-            size_hw = run.multiscale.size_at(step, run.size_hw, config.seed) if run.multiscale else run.size_hw
             with log.untimed():
-                run_step = programs.get(size_hw, give_up=stop.is_urgent)
+                run_step = programs.get(run.size_at(step), give_up=stop.is_urgent)
             if run_step is None:  # stopped while it was compiling
                 _save_and_stop(run, session, train_state, step)
             make_room(run_step)
@@ -160,16 +174,7 @@ def record_evaluation(run: Run, log: RunLog, step: int, result: EvalResult) -> N
 
 def _evaluate(run: Run, session: Session, train_state: TrainState) -> EvalResult:
     """Evaluates the EMA weights on the validation split. Raises Stopped if a signal arrives meanwhile."""
-    config, stop = run.config, session.stop
-
-    def progress(num_done: int, num_all: int) -> None:
-        print_progress(num_done, num_all)
-        if stop.check():
-            raise Stopped(f"{stop.signal_name}: {WHILE_EVALUATING}")
-
-    predict = session.programs.get("predict", give_up=stop.is_urgent)
-    if predict is None:
-        raise Stopped(f"{stop.signal_name}: {WHILE_EVALUATING}")
+    config, predict = run.config, session.evaluation_program()
     variables = fold_batch_norm(run.model, replicate(train_state.ema, run.mesh), platform_of(run.mesh))
     result = evaluate.evaluate(
         predict,
@@ -180,7 +185,7 @@ def _evaluate(run: Run, session: Session, train_state: TrainState) -> EvalResult
         mesh=run.mesh,
         metric=config.eval.metric,
         threads=from_config.num_threads(config),
-        progress=progress,
+        progress=session.show_evaluated,
     )
     stats = result.ap.stats
     print(f"AP {stats['AP']:.4f}  AP50 {stats['AP50']:.4f} on {result.num_images} images", flush=True)

@@ -47,6 +47,17 @@ class Run:
     checkpoints: Checkpoints
     save_due: SaveDue
 
+    def size_at(self, step: int) -> tuple[int, int]:
+        """Returns the image size of a step."""
+        return self.multiscale.size_at(step, self.size_hw, self.config.seed) if self.multiscale else self.size_hw
+
+    def sizes_from(self, first_step: int) -> list[tuple[int, int]]:
+        """Returns the image sizes of all steps from `first_step` on, in the order of their first use."""
+        total_steps = self.schedule.total_steps
+        if self.multiscale:
+            return self.multiscale.first_uses(first_step, total_steps, self.size_hw, self.config.seed)
+        return [self.size_hw] if first_step < total_steps else []
+
 
 def prepare(
     config: ConfigDict,

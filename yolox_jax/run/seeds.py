@@ -17,11 +17,10 @@ from jax.sharding import PartitionSpec as P
 from ml_collections import ConfigDict
 
 from yolox_jax.cli import from_config, run_summary
-from yolox_jax.cli.progress import print_progress
 from yolox_jax.errors import UserError
 from yolox_jax.evaluation.evaluate import EvalResult, evaluate_runs
 from yolox_jax.inference.predict import compile_predict, make_predict_of_runs
-from yolox_jax.mesh import AXIS, platform_of, replicate
+from yolox_jax.mesh import AXIS, platform_of, replicate, shapes_of
 from yolox_jax.models.folding import fold_batch_norm, folded_shapes
 from yolox_jax.run import loop
 from yolox_jax.run.callbacks import Callbacks
@@ -32,7 +31,7 @@ from yolox_jax.storage import Location
 from yolox_jax.training import compilation, groups, parallel
 from yolox_jax.training.history import History
 from yolox_jax.training.host_memory import RoomForSteps, trim_memory
-from yolox_jax.training.interruption import Stopped, StopRequest, sigterm_noted, stop_request
+from yolox_jax.training.interruption import Stopped, sigterm_noted, stop_request
 from yolox_jax.training.open_directory import RunDirectory, opened
 from yolox_jax.training.run_log import RunLog, TrainingBrokeDown
 from yolox_jax.training.state import TrainState
@@ -62,7 +61,7 @@ def train_seeds(config: ConfigDict, workdir: Location) -> dict[int, EvalResult]:
         directories = {each: opening.enter_context(opened(workdir / f"seed_{each}", config.resume)) for each in numbers}
         mesh, runs = _prepare(config, directories)
         states, past = _restore(runs, workdir)
-        of_first, like = next(iter(runs.values())), _shapes(states[0])
+        of_first, like = next(iter(runs.values())), shapes_of(states[0])
         specs = parallel.state_specs(like, of_first.mesh, config.parallel.shard_state)
         seeds = Seeds(runs, mesh, specs)
         joint = groups.join(states, mesh, specs)
@@ -163,16 +162,13 @@ def _compile_ahead(
 ) -> compilation.Programs:
     """Prepares what `train.compile_ahead` does, for all runs together."""
     mesh, runs = seeds.mesh, list(seeds.runs.values())
-    run, num_steps = runs[0], runs[0].schedule.total_steps
-    sizes = [run.size_hw] if first_step < num_steps else []
-    if run.multiscale:
-        sizes = run.multiscale.first_uses(first_step, num_steps, run.size_hw, run.config.seed)
+    run, sizes = runs[0], runs[0].sizes_from(first_step)
     sources = run.train_source, run.val_source
     shown = run.config, workdir, mesh, state, sources, run.schedule, len(sizes), run.model.cpu_kernels
     run_summary.print_start(*shown)
     names = ", ".join(f"seed_{seed}" for seed in seeds.runs)
     print(f"{len(runs)} runs at once on {run.mesh.size} device(s) each: {names}", flush=True)
-    like = _shapes(joint)
+    like = shapes_of(joint)
     batch = _joined_shapes(run.loader.empty_batch(), len(runs))
     step = functools.partial(train_step, model=run.model, optimizer=run.optimizer, config=run.step_config)
 
@@ -187,10 +183,6 @@ def _compile_ahead(
     steps: compilation.ByKey = {size: functools.partial(compile_step, size) for size in sizes}
     evaluates_first = any(lacks_evaluation(each, first_step) for each in runs)
     return compilation.Programs({**evaluation, **steps} if evaluates_first else {**steps, **evaluation})
-
-
-def _shapes(tree: Any) -> Any:
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), tree)
 
 
 def _joined_shapes(tree: Any, num_runs: int) -> Any:
@@ -216,9 +208,8 @@ def _loop(seeds: Seeds, joint: TrainState, past: Sequence[History], programs: co
             results = _evaluate_step(seeds, sessions, joint, first_step - 1)
         readers = [log.time_waits(run.loader) for run, log in zip(runs, logs, strict=True)]
         for step in range(first_step, first.schedule.total_steps):
-            size_hw = first.multiscale.size_at(step, first.size_hw, config.seed) if first.multiscale else first.size_hw
             with _untimed(logs):
-                run_step = programs.get(size_hw, give_up=stop.is_urgent)
+                run_step = programs.get(first.size_at(step), give_up=stop.is_urgent)
             if run_step is None:  # stopped while it was compiling
                 _save_and_stop(seeds, sessions, joint, step)
             make_room(run_step)
@@ -243,7 +234,7 @@ def _loop(seeds: Seeds, joint: TrainState, past: Sequence[History], programs: co
                 _save(seeds, sessions, joint, step + 1)
             if evaluating:
                 results = _evaluate_step(seeds, sessions, joint, step)
-        return results or _evaluate(seeds, joint, programs, stop)  # None: nothing was left to train
+        return results or _evaluate(seeds, joint, sessions[0])  # None: nothing was left to train
 
 
 def _save(seeds: Seeds, sessions: Sequence[Session], joint: TrainState, num_steps: int) -> None:
@@ -264,27 +255,17 @@ def _evaluate_step(seeds: Seeds, sessions: Sequence[Session], joint: TrainState,
     """Evaluates all runs after `step`, and records the result of each whose evaluation is not recorded yet."""
     logs = [session.log for session in sessions]
     with _untimed(logs):
-        results = _evaluate(seeds, joint, sessions[0].programs, sessions[0].stop)
+        results = _evaluate(seeds, joint, sessions[0])
     for run, log, result in zip(seeds.runs.values(), logs, results, strict=True):
         if lacks_evaluation(run, step + 1):
             loop.record_evaluation(run, log, step, result)
     return results
 
 
-def _evaluate(seeds: Seeds, joint: TrainState, programs: compilation.Programs, stop: StopRequest) -> list[EvalResult]:
+def _evaluate(seeds: Seeds, joint: TrainState, session: Session) -> list[EvalResult]:
     """Evaluates the EMA weights of all runs at once. Raises Stopped if a signal arrives meanwhile."""
-    runs = list(seeds.runs.values())
-    first = runs[0]
-
-    def progress(num_done: int, num_all: int) -> None:
-        print_progress(num_done, num_all)
-        if stop.check():
-            raise Stopped(f"{stop.signal_name}: {loop.WHILE_EVALUATING}")
-
-    predict = programs.get("predict", give_up=stop.is_urgent)
-    if predict is None:
-        raise Stopped(f"{stop.signal_name}: {loop.WHILE_EVALUATING}")
-    folded = []
+    runs, predict = list(seeds.runs.values()), session.evaluation_program()
+    first, folded = runs[0], []
     for run in runs:
         ema = replicate(groups.take(joint.ema, seeds.mesh, run.mesh), run.mesh)
         folded.append(fold_batch_norm(run.model, ema, platform_of(run.mesh)))
@@ -298,7 +279,7 @@ def _evaluate(seeds: Seeds, joint: TrainState, programs: compilation.Programs, s
         mesh=seeds.mesh,
         metric=first.config.eval.metric,
         threads=from_config.num_threads(first.config),
-        progress=progress,
+        progress=session.show_evaluated,
     )
     for seed, result in zip(seeds.runs, results, strict=True):
         stats = result.ap.stats

@@ -4,7 +4,6 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-import jax
 from ml_collections import ConfigDict
 
 from yolox_jax.cli import run_summary, same_weights
@@ -12,7 +11,7 @@ from yolox_jax.data.sources import usable
 from yolox_jax.evaluation.evaluate import EvalResult
 from yolox_jax.inference import predict as prediction
 from yolox_jax.inference.predict import make_predict
-from yolox_jax.mesh import place, platform_of
+from yolox_jax.mesh import place, platform_of, shapes_of
 from yolox_jax.models import freezing, yolox
 from yolox_jax.models.folding import folded_shapes
 from yolox_jax.run.callbacks import Callbacks
@@ -73,16 +72,13 @@ def compile_ahead(run: Run, train_state: TrainState, first_step: int) -> compila
 
     On a CPU, whose compiler leaves a core idle, two are compiled at a time.
     """
-    config, mesh, total_steps = run.config, run.mesh, run.schedule.total_steps
-    sizes = [run.size_hw] if first_step < total_steps else []
-    if run.multiscale:
-        sizes = run.multiscale.first_uses(first_step, total_steps, run.size_hw, config.seed)
+    config, mesh, sizes = run.config, run.mesh, run.sizes_from(first_step)
     sources = run.train_source, run.val_source
     shown = config, run.directory.address, mesh, train_state, sources, run.schedule, len(sizes), run.model.cpu_kernels
     run_summary.print_start(*shown)
     specs = parallel.state_specs(train_state, mesh, config.parallel.shard_state)
     # Shapes only: the loop donates the arrays of the state while programs still compile.
-    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), train_state)
+    like = shapes_of(train_state)
 
     step = functools.partial(train_step, model=run.model, optimizer=run.optimizer, config=run.step_config)
     halves = Halves(run.model, run.optimizer, run.step_config, mesh, specs)

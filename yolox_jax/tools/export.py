@@ -38,7 +38,7 @@ from yolox_jax.inference import pretrained
 from yolox_jax.inference.export import certificate, model_card, runtimes, web_page
 from yolox_jax.inference.export.certificate import Certificate
 from yolox_jax.inference.export.formats import FORMATS, ExportConfig, check_int8_packages
-from yolox_jax.inference.export.int8 import make_plan
+from yolox_jax.inference.export.int8 import MOST_IMAGES, make_plan
 from yolox_jax.inference.export.official_network import folded_tensors
 from yolox_jax.inference.predict import DetectConfig, of_one_image
 from yolox_jax.inference.pretrained import DETECTOR_CONFIG, Pretrained
@@ -96,7 +96,6 @@ _EVALUATING: tuple[flags.FlagHolder, ...] = (_CONFIG, _MAX_DROP)
 _WRITING = (_WEIGHTS, _FORMAT, _OUTPUT, *_NETWORK, *_CERTIFIED, _CARD, _INT8, *_QUANTIZING, *_EVALUATING)
 _CERTIFIED_FORMATS = ("onnx", "stablehlo", "litert", "web")
 _WEIGHTS_ALONE = ("pth", "safetensors")
-_MOST_CALIBRATING = 100  # images
 
 
 def _check_flags() -> None:
@@ -196,7 +195,7 @@ def _quantize(path: Path, loaded: Pretrained, config: ExportConfig) -> ExportCon
     from yolox_jax.evaluation.exported import check_drop, measure  # the loaders, which only INT8 needs, with grain
 
     source = None if _CONFIG.value is None else _evaluation(loaded)  # its faults are known before the work begins
-    pictures = _pictures(cast(list[str], _CALIBRATE.value), loaded, _MOST_CALIBRATING)
+    pictures = _pictures(cast(list[str], _CALIBRATE.value), loaded, MOST_IMAGES)
     images_BHW3 = np.stack([letterbox(each, config.size_hw)[0] for each in pictures])
     plan = make_plan(folded_tensors(loaded), images_BHW3)
     stay = ", ".join((*plan.float_blocks, "the prediction layers"))

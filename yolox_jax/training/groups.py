@@ -14,7 +14,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from yolox_jax.errors import UserError
-from yolox_jax.mesh import AXIS, RUN_AXIS, WHOLE
+from yolox_jax.mesh import AXIS, RUN_AXIS, WHOLE, spec_for_each
 from yolox_jax.training.parallel import StepFunction
 
 
@@ -69,7 +69,7 @@ def join(trees: Sequence[Any], mesh: Mesh, specs: Any = WHOLE) -> Any:
         shape = joined_shape(np.shape(leaves[0]), len(leaves))
         return jax.make_array_from_single_device_arrays(shape, sharding, parts)
 
-    return jax.tree.map(joined, _for_each(trees[0], specs), shardings, *trees)
+    return jax.tree.map(joined, spec_for_each(trees[0], specs), shardings, *trees)
 
 
 def joined_shape(shape: tuple[int, ...], num_runs: int) -> tuple[int, ...]:
@@ -101,9 +101,4 @@ def _joined_specs(tree: Any, specs: Any) -> Any:
         first, *rest = tuple(spec) or (None,)
         return P(RUN_AXIS if first is None else (RUN_AXIS, first), *rest)
 
-    return jax.tree.map(joined, tree, _for_each(tree, specs))
-
-
-def _for_each(tree: Any, specs: Any) -> Any:
-    """The spec of each array; one spec is that of all."""
-    return jax.tree.map(lambda _: specs, tree) if isinstance(specs, P) else specs
+    return jax.tree.map(joined, tree, spec_for_each(tree, specs))

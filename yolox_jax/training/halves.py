@@ -14,15 +14,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
-from yolox_jax import compiler_options
 from yolox_jax.detection import losses
 from yolox_jax.detection.anchors import make_anchors
-from yolox_jax.mesh import AXIS, WHOLE, place, platform_of
+from yolox_jax.mesh import AXIS, WHOLE, place, placed_shapes, platform_of, shapes_of
 from yolox_jax.models.yolox import YOLOX
 from yolox_jax.training import step
+from yolox_jax.training.parallel import compile_lowered
 from yolox_jax.training.state import TrainState
 from yolox_jax.training.step import StepConfig, Totals
 from yolox_jax.types import Batch, Predictions
@@ -64,7 +64,7 @@ class Halves:
             out_specs=self._specs_of_totals(),
             check_vma=False,  # as in parallel.map_step
         )
-        shapes = _shapes(_read_by_gradients(state)), self._placed(batch, P(AXIS)), self._placed(np.int32(0), WHOLE)
+        shapes = shapes_of(_read_by_gradients(state)), self._placed(batch, P(AXIS)), self._placed(np.int32(0), WHOLE)
         return self._compile(jax.jit(mapped).lower(*shapes))
 
     def compile_update(self, state: TrainState) -> Any:
@@ -83,7 +83,7 @@ class Halves:
             self._placed(jax.eval_shape(_sums_of_nothing), WHOLE),
             self._placed(state.batch_stats, WHOLE),
         )
-        return self._compile(jax.jit(mapped, donate_argnums=0).lower(_shapes(state), totals))
+        return self._compile(jax.jit(mapped, donate_argnums=0).lower(shapes_of(state), totals))
 
     def joined(self, sum_gradients: Any, update: Any) -> StepInHalves:
         """The step of two compiled halves."""
@@ -95,19 +95,10 @@ class Halves:
         return Totals(gradients, whole, whole)
 
     def _placed(self, tree: Any, specs: Any) -> Any:
-        """Shapes of global arrays on the mesh."""
-        specs = jax.tree.map(lambda _: specs, tree) if isinstance(specs, P) else specs
-
-        def shape(x: Any, spec: P) -> jax.ShapeDtypeStruct:
-            return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=NamedSharding(self.mesh, spec))
-
-        return jax.tree.map(shape, tree, specs)
+        return placed_shapes(tree, self.mesh, specs)
 
     def _compile(self, lowered: jax.stages.Lowered) -> Any:
-        kernels = self.model.cpu_kernels
-        with compiler_options.uncached(kernels):
-            options = compiler_options.for_training_step(platform_of(self.mesh), kernels)
-            return lowered.compile(compiler_options=options)
+        return compile_lowered(lowered, self.mesh, self.model.cpu_kernels)
 
 
 def suits(mesh: Mesh, kind: str = "shard_map") -> bool:
@@ -117,10 +108,6 @@ def suits(mesh: Mesh, kind: str = "shard_map") -> bool:
 
 def _read_by_gradients(state: TrainState) -> TrainState:
     return TrainState(state.step, state.params, state.batch_stats, None, (), state.loss_scale)
-
-
-def _shapes(tree: Any) -> Any:
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), tree)
 
 
 def _sums_of_nothing() -> losses.LossSums:

@@ -10,7 +10,7 @@ from jax.sharding import PartitionSpec as P
 from yolox_jax import compiler_options
 from yolox_jax.compiler_options import CpuKernels
 from yolox_jax.errors import UserError
-from yolox_jax.mesh import AXIS, WHOLE, platform_of
+from yolox_jax.mesh import AXIS, WHOLE, platform_of, shapes_of
 from yolox_jax.training import zero
 from yolox_jax.training.state import TrainState
 
@@ -55,13 +55,17 @@ def compile_step(
     if not hasattr(step, "lower"):
         return step
     sharded = NamedSharding(mesh, P(mesh.axis_names))
-    state_shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state)
     batch_shapes = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct((jax.process_count() * len(x), *x.shape[1:]), x.dtype, sharding=sharded), batch
     )
+    return compile_lowered(step.lower(shapes_of(state), batch_shapes), mesh, cpu_kernels)
+
+
+def compile_lowered(lowered: jax.stages.Lowered, mesh: Mesh, cpu_kernels: CpuKernels) -> Any:
+    """Compiles a training step, or a part of one, that was lowered for the mesh and for such kernels on a CPU."""
     options = compiler_options.for_training_step(platform_of(mesh), cpu_kernels)
     with compiler_options.uncached(cpu_kernels):
-        return step.lower(state_shapes, batch_shapes).compile(compiler_options=options)
+        return lowered.compile(compiler_options=options)
 
 
 def _by_shard_map(step: StepFunction, mesh: Mesh, state_specs: Any) -> StepFunction:

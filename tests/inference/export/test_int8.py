@@ -141,6 +141,14 @@ def photographs():
     return np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), dtype=np.uint8)
 
 
+@pytest.fixture(params=["onnx", "litert"])
+def form(request):
+    """A format whose quantizer is installed."""
+    if request.param == "litert":
+        pytest.importorskip("litert_quantizer")
+    return request.param
+
+
 @pytest.fixture(scope="module")
 def plan(loaded, photographs):
     return int8.make_plan(folded_tensors(loaded), photographs[:2])
@@ -157,12 +165,9 @@ def test_a_plan_has_the_ranges_of_the_network(plan, loaded):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("form", ["onnx", "litert"])
 def test_an_int8_file_is_small_has_the_plan_and_finds_nearly_what_the_float_file_finds(
     form, loaded, photographs, plan, tmp_path
 ):
-    if form == "litert":
-        pytest.importorskip("litert_quantizer")
     ending, write = FORMATS[form]
     found, sizes, detect = [], [], DetectConfig(conf=0.0)
     for number, each in enumerate((None, plan)):
@@ -196,12 +201,9 @@ def narrow_darknet53():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("form", ["onnx", "litert"])
 def test_a_network_whose_first_convolution_takes_the_images_is_quantized_too(
     form, narrow_darknet53, photographs, tmp_path, monkeypatch
 ):
-    if form == "litert":
-        pytest.importorskip("litert_quantizer")
     plan = int8.make_plan(narrow_darknet53, photographs[:1], most_error=1e9)
     writer = importlib.import_module(f"yolox_jax.inference.export.{form}_file")
     monkeypatch.setattr(writer, "folded_tensors", lambda loaded: narrow_darknet53)

@@ -18,6 +18,8 @@ from jax import lax
 
 from yolox_jax.inference.export.official_network import HeadLevel, OfficialNetwork
 
+MOST_IMAGES = 100  # that a network is calibrated with
+
 Range = tuple[float, float]
 
 PIXELS: Range = (0.0, 255.0)

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 from ml_collections import ConfigDict
 
@@ -16,7 +16,7 @@ from yolox_jax.cli import from_config
 from yolox_jax.compiler_options import Options
 from yolox_jax.detection.anchors import check_size
 from yolox_jax.inference.predict import make_predict
-from yolox_jax.mesh import AXIS, check_batch_size, platform_of
+from yolox_jax.mesh import AXIS, check_batch_size, placed_shapes, platform_of
 from yolox_jax.models import yolox
 from yolox_jax.models.folding import folded_shapes
 from yolox_jax.training import parallel, state
@@ -52,7 +52,7 @@ def train_program(config: ConfigDict, mesh: Mesh, batch_per_chip: int, dtype: st
     specs = parallel.state_specs(train_state, mesh, config.parallel.shard_state)
     # map_step is typed as returning a plain function; with shard_map, the default, it is a jitted one.
     mapped = cast(jax.stages.Wrapped, parallel.map_step(step, mesh, state_specs=specs))
-    train_state, batch = _with_shardings(train_state, mesh, specs), _with_shardings(batch, mesh, P(AXIS))
+    train_state, batch = placed_shapes(train_state, mesh, specs), placed_shapes(batch, mesh, P(AXIS))
     lowered = mapped.lower(train_state, batch)
     return Program(
         lowered,
@@ -72,7 +72,7 @@ def predict_program(config: ConfigDict, mesh: Mesh, batch_per_chip: int, dtype: 
     predict = make_predict(model, mesh, from_config.detect_config(config))
     variables = folded_shapes(model, abstract_variables(model), platform_of(mesh))
     images = jax.ShapeDtypeStruct((batch_per_chip * mesh.size, height, width, 3), jnp.uint8)
-    variables, images = _with_shardings(variables, mesh, P()), _with_shardings(images, mesh, P(AXIS))
+    variables, images = placed_shapes(variables, mesh, P()), placed_shapes(images, mesh, P(AXIS))
     lowered = cast(jax.stages.Wrapped, predict).lower(variables, images)
     sizes = {"parameters": _num_bytes(variables), "batch": _num_bytes(images)}
     return Program(lowered, sizes, compiler_options.repeatable(platform_of(mesh)))
@@ -99,16 +99,7 @@ def _batch(num_images: int, size_hw: tuple[int, int], num_slots: int, has_hsv: b
     )
 
 
-def _with_shardings(tree: Any, mesh: Mesh, specs: Any) -> Any:
-    """Adds shardings on the mesh to the shapes of a tree, from one spec or a tree of specs."""
-    if isinstance(specs, P):
-        specs = jax.tree.map(lambda _: specs, tree)
-    return jax.tree.map(
-        lambda x, spec: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=NamedSharding(mesh, spec)), tree, specs
-    )
-
-
 def _num_bytes(placed: Any) -> int:
-    """Size of one device's part of a tree from `_with_shardings`."""
+    """Size of one device's part of a tree from `placed_shapes`."""
     leaves = jax.tree.leaves(placed)
     return sum(math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize for leaf in leaves)
