@@ -86,6 +86,12 @@ def test_a_wheel_has_the_version_the_requirements_and_the_extras(distribution):
     }
 
 
+def test_every_folder_of_the_package_is_named():
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    folders = {path.parent.relative_to(ROOT).as_posix().replace("/", ".") for path in ROOT.glob("yolox_jax/**/*.py")}
+    assert set(listed) == folders | {"yolox_jax.programs", "yolox_jax.programs.configs"}
+
+
 def test_the_extra_dev_is_requirements_dev():
     extra = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]["dev"]
     runtime, *lines = (ROOT / "requirements-dev.txt").read_text().splitlines()
