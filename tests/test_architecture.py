@@ -1,11 +1,13 @@
-"""The rules of docs/architecture.md on imports and on the size of files and functions, read from the source."""
+"""The rules of docs/architecture.md on imports and on the size of files and functions, read from the source.
+
+Each test lists the faults of all files: with a test for each file, pytest would take longer than the checks.
+"""
 
 import ast
+import functools
 import subprocess
 import sys
 from pathlib import Path
-
-import pytest
 
 from tests.material import ROOT
 
@@ -72,51 +74,70 @@ _MAY_NAME_THE_PLATFORM = {
 _REASON = "Long because"  # a docstring with these words gives the reason why its function is longer
 
 
-def _imports(file: str) -> set[str]:
+@functools.cache
+def _lines(file: str) -> list[str]:
+    return (ROOT / file).read_text().splitlines()
+
+
+@functools.cache
+def _tree(file: str) -> ast.Module:
+    return ast.parse((ROOT / file).read_text())
+
+
+@functools.cache
+def _imports(file: str) -> frozenset[str]:
     names = set()
-    for node in ast.walk(ast.parse((ROOT / file).read_text())):
+    for node in ast.walk(_tree(file)):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{file} has a relative import: write the whole path"
             names |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return names
+    return frozenset(names)
+
+
+def _imports_of(files: list[str]) -> list[tuple[str, str]]:
+    """Each file with each name that it imports."""
+    return [(file, name) for file in files for name in sorted(_imports(file))]
 
 
 def _within(name: str, module: str) -> bool:
     return name == module or name.startswith(f"{module}.")
 
 
-@pytest.mark.parametrize("file", [file for file in _SOURCES if file.startswith("yolox_jax/")])
-def test_imports_point_down(file):
-    part = file.split("/")[1].removesuffix(".py")
-    if part == "__init__":
-        return
-    assert part in _LAYER_OF, f"{file}: put {part} into a layer of this test"
-    for name in _imports(file):
-        assert not _within(name, "train") and not _within(name, "eval"), f"{file} imports {name}, a program"
-        if _within(name, "yolox_jax"):
-            other = (name.split(".") + [""])[1]
-            is_below = other in _LAYER_OF and _LAYER_OF[other] < _LAYER_OF[part]
-            assert other == part or is_below, f"{file} imports {name}: {part} may not import {other}"
+def test_imports_point_down():
+    files = {file: file.split("/")[1].removesuffix(".py") for file in _SOURCES if file.startswith("yolox_jax/")}
+    parts = set(files.values()) - {"__init__"}
+    assert parts <= _LAYER_OF.keys(), "put these parts into a layer of this test"
+    faults = []
+    for file, name in _imports_of([file for file, part in files.items() if part != "__init__"]):
+        part, other = files[file], (name.split(".") + [""])[1]
+        if _within(name, "train") or _within(name, "eval"):
+            faults.append(f"{file} imports {name}, a program")
+        elif _within(name, "yolox_jax") and other != part and _LAYER_OF.get(other, len(_LAYERS)) >= _LAYER_OF[part]:
+            faults.append(f"{file} imports {name}: {part} may not import {other}")
+    assert not faults, "\n".join(faults)
 
 
-@pytest.mark.parametrize("file", _SOURCES)
-def test_fenced_libraries_stay_behind_their_fences(file):
-    for name in _imports(file):
-        assert name != "flax", f"{file} imports all of flax: import its part, so that the fence of linen can be checked"
+def test_fenced_libraries_stay_behind_their_fences():
+    faults = []
+    for file, name in _imports_of(_SOURCES):
+        if name == "flax":
+            faults.append(f"{file} imports all of flax: import its part, so that the fence of linen can be checked")
         for library, places in _FENCES.items():
-            if _within(name, library):
-                assert file.startswith(places), f"{file} imports {name}: only {', '.join(places)} may"
+            if _within(name, library) and not file.startswith(places):
+                faults.append(f"{file} imports {name}: only {', '.join(places)} may")
+    assert not faults, "\n".join(faults)
 
 
-@pytest.mark.parametrize("file", [file for file in _SOURCES if file.startswith(("yolox_jax/", "configs/"))])
-def test_only_programs_and_tools_import_configs_and_flags(file):
-    if not file.startswith(("configs/", "yolox_jax/cli/", "yolox_jax/tools/")):
-        for name in _imports(file):
-            # grain's worker processes need parsed flags, even outside a program.
-            assert not _within(name, "absl") or file == "yolox_jax/data/prefetch.py", f"{file} imports {name}"
-            assert not _within(name, "configs"), f"{file} imports {name}"
+def test_only_programs_and_tools_import_configs_and_flags():
+    may = ("train.py", "eval.py", "configs/", "yolox_jax/cli/", "yolox_jax/tools/")
+    found = _imports_of([file for file in _SOURCES if not file.startswith(may)])
+    # grain's worker processes need parsed flags, even outside a program.
+    may_have_flags = {"yolox_jax/data/prefetch.py"}
+    faults = [f"{file} imports {name}" for file, name in found if _within(name, "configs")]
+    faults += [f"{file} imports {name}" for file, name in found if _within(name, "absl") and file not in may_have_flags]
+    assert not faults, "\n".join(faults)
 
 
 def test_importing_the_package_alone_imports_no_library():
@@ -130,30 +151,36 @@ def test_no_file_has_a_name_that_fits_anything():
     assert not names & {"utils", "util", "common", "helpers", "misc"}
 
 
-@pytest.mark.parametrize("file", [*_ALL_CODE, *_PAGES])
-def test_a_file_has_350_lines_at_most(file):
-    assert len((ROOT / file).read_text().splitlines()) <= _MOST_LINES
+def test_a_file_has_350_lines_at_most():
+    lengths = {file: len(_lines(file)) for file in [*_ALL_CODE, *_PAGES]}
+    faults = [f"{file} has {length} lines" for file, length in lengths.items() if length > _MOST_LINES]
+    assert not faults, "\n".join(faults)
 
 
-@pytest.mark.parametrize("file", [*_ALL_CODE, *_PAGES, *_SETTINGS])
-def test_a_line_has_120_columns_at_most(file):  # those of the documents are in tests/test_docs.py
-    lines = enumerate((ROOT / file).read_text().splitlines(), start=1)
-    assert [(number, line) for number, line in lines if len(line) > _MOST_COLUMNS] == []
+def test_a_line_has_120_columns_at_most():  # those of the documents are in tests/test_docs.py
+    files = [*_ALL_CODE, *_PAGES, *_SETTINGS]
+    lines = [(f"{file}:{number}", line) for file in files for number, line in enumerate(_lines(file), start=1)]
+    faults = [place for place, line in lines if len(line) > _MOST_COLUMNS]
+    assert not faults, "\n".join(faults)
 
 
-@pytest.mark.parametrize("file", _ALL_CODE)
-def test_a_function_has_60_lines_at_most_or_its_docstring_gives_the_reason(file):
-    for node in ast.walk(ast.parse((ROOT / file).read_text())):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            docstring = ast.get_docstring(node, clean=False) or ""
-            num_lines = node.end_lineno - node.lineno + 1 - len(docstring.splitlines())
-            is_short = num_lines <= _MOST_LINES_OF_A_FUNCTION
-            assert is_short or _REASON in docstring, f"{file}: {node.name} has {num_lines} lines"
+def test_a_function_has_60_lines_at_most_or_its_docstring_gives_the_reason():
+    faults = []
+    for file in _ALL_CODE:
+        for node in ast.walk(_tree(file)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                docstring = ast.get_docstring(node, clean=False) or ""
+                num_lines = node.end_lineno - node.lineno + 1 - len(docstring.splitlines())
+                if num_lines > _MOST_LINES_OF_A_FUNCTION and _REASON not in docstring:
+                    faults.append(f"{file}: {node.name} has {num_lines} lines")
+    assert not faults, "\n".join(faults)
 
 
-@pytest.mark.parametrize("file", [file for file in _SOURCES if "/kernels/" not in file])
-def test_only_kernels_ask_for_the_platform_or_replace_gradients(file):
-    names = {node.attr for node in ast.walk(ast.parse((ROOT / file).read_text())) if isinstance(node, ast.Attribute)}
-    names |= {name.rsplit(".", 1)[-1] for name in _imports(file)}
-    allowed = {"default_backend"} if file in _MAY_NAME_THE_PLATFORM else set()
-    assert not names & _PLATFORM_TUNING - allowed
+def test_only_kernels_ask_for_the_platform_or_replace_gradients():
+    faults = []
+    for file in (file for file in _SOURCES if "/kernels/" not in file):
+        names = {node.attr for node in ast.walk(_tree(file)) if isinstance(node, ast.Attribute)}
+        names |= {name.rsplit(".", 1)[-1] for name in _imports(file)}
+        allowed = {"default_backend"} if file in _MAY_NAME_THE_PLATFORM else set()
+        faults += [f"{file} uses {name}" for name in sorted(names & _PLATFORM_TUNING - allowed)]
+    assert not faults, "\n".join(faults)

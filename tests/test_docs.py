@@ -1,6 +1,8 @@
 """Every field, file and program that a document names exists, and the official programs are covered completely."""
 
 import re
+from collections.abc import Callable, Iterable
+from pathlib import Path
 
 import pytest
 from ml_collections import ConfigDict
@@ -86,53 +88,76 @@ _ELSEWHERE = {
 }
 
 
-@pytest.mark.parametrize("document", _DOCUMENTS, ids=lambda path: path.name)
-def test_every_field_that_a_document_names_is_one(document):
-    named = re.findall(r"\bconfig\.((?:[a-z_0-9]+\.)*[a-z_0-9]+)", document.read_text())
-    placeholders = {"name", "field", "x"}  # --config.field=value
-    assert set(named) - placeholders <= _fields(base.get_config())
+def _check(documents: list[Path], find: Callable[[Path], Iterable[object]]) -> None:
+    """Asserts that `find` finds nothing in any document; the message lists all that it finds."""
+    faults = [f"{document.relative_to(ROOT)}: {fault}" for document in documents for fault in find(document)]
+    assert not faults, "\n".join(faults)
 
 
-@pytest.mark.parametrize("document", [*_DOCUMENTS, *_NOTES], ids=lambda path: path.name)
-def test_every_file_and_program_that_a_document_names_is_there(document):
-    text = document.read_text()
-    for target in re.findall(r"\]\((?!https?://)([^)#]+)(?:#[^)]*)?\)", text):
-        assert (document.parent / target).exists(), target
-    for tool in re.findall(r"\byolox_jax\.tools\.([a-z_]+)", text):
-        assert _is_program(f"yolox_jax/tools/{tool}"), tool
-    for module in re.findall(r"-m ((?:benchmarks|tests)[a-z_.]*)", text):
-        assert _is_program(module.replace(".", "/")), module
-    for file in re.findall(r"(?<![\w/])((?:configs|tests|benchmarks)/[\w/]+\.(?:py|npz|json|md))", text):
-        assert (ROOT / file).is_file(), file
+def test_every_field_that_a_document_names_is_one():
+    known = _fields(base.get_config()) | {"name", "field", "x"}  # --config.field=value
+
+    def unknown(document):
+        return set(re.findall(r"\bconfig\.((?:[a-z_0-9]+\.)*[a-z_0-9]+)", document.read_text())) - known
+
+    _check(_DOCUMENTS, unknown)
 
 
-@pytest.mark.parametrize("document", _DOCUMENTS, ids=lambda path: path.name)
-def test_every_path_in_code_that_a_document_names_is_there(document):
-    assert not {name for name in _named_paths(document.read_text()) - _ELSEWHERE if not _is_there(name)}
+def test_every_file_and_program_that_a_document_names_is_there():
+    def missing(document):
+        text = document.read_text()
+        for target in re.findall(r"\]\((?!https?://)([^)#]+)(?:#[^)]*)?\)", text):
+            if not (document.parent / target).exists():
+                yield target
+        for tool in re.findall(r"\byolox_jax\.tools\.([a-z_]+)", text):
+            if not _is_program(f"yolox_jax/tools/{tool}"):
+                yield tool
+        for module in re.findall(r"-m ((?:benchmarks|tests)[a-z_.]*)", text):
+            if not _is_program(module.replace(".", "/")):
+                yield module
+        for file in re.findall(r"(?<![\w/])((?:configs|tests|benchmarks)/[\w/]+\.(?:py|npz|json|md))", text):
+            if not (ROOT / file).is_file():
+                yield file
+
+    _check([*_DOCUMENTS, *_NOTES], missing)
 
 
-@pytest.mark.parametrize("document", _DOCUMENTS, ids=lambda path: path.name)
-def test_links_into_a_page_find_their_heading(document):
-    for target, anchor in re.findall(r"\]\((?!https?://)([^)#]*)#([^)]+)\)", document.read_text()):
-        page = document.parent / target if target else document
-        headings = re.findall(r"^#+ (.+)$", page.read_text(), flags=re.MULTILINE)
-        anchors = {re.sub(r"[^\w\- ]", "", heading).strip().lower().replace(" ", "-") for heading in headings}
-        assert anchor in anchors, anchor
+def test_every_path_in_code_that_a_document_names_is_there():
+    def missing(document):
+        return (name for name in _named_paths(document.read_text()) - _ELSEWHERE if not _is_there(name))
+
+    _check(_DOCUMENTS, missing)
 
 
-@pytest.mark.parametrize("document", _DOCUMENTS, ids=lambda path: path.name)
+def test_links_into_a_page_find_their_heading():
+    def missing(document):
+        for target, anchor in re.findall(r"\]\((?!https?://)([^)#]*)#([^)]+)\)", document.read_text()):
+            page = document.parent / target if target else document
+            headings = re.findall(r"^#+ (.+)$", page.read_text(), flags=re.MULTILINE)
+            anchors = {re.sub(r"[^\w\- ]", "", heading).strip().lower().replace(" ", "-") for heading in headings}
+            if anchor not in anchors:
+                yield anchor
+
+    _check(_DOCUMENTS, missing)
+
+
 @pytest.mark.parametrize("pattern", _HISTORY)
-def test_a_document_has_no_history(document, pattern):
-    text = re.sub(r"https?://\S+", "", document.read_text())
-    assert re.search(pattern, text, flags=re.IGNORECASE) is None
+def test_a_document_has_no_history(pattern):
+    def history(document):
+        text = re.sub(r"https?://\S+", "", document.read_text())
+        return (found[0] for found in re.finditer(pattern, text, flags=re.IGNORECASE))
+
+    _check(_DOCUMENTS, history)
 
 
-@pytest.mark.parametrize("document", [*_DOCUMENTS, *_NOTES], ids=lambda path: path.name)
-def test_a_line_has_120_columns_at_most(document):
-    # A row of a table cannot be wrapped, which the laboratory's notes may need.
-    lines = enumerate(document.read_text().splitlines(), start=1)
-    is_exempt = document in _NOTES
-    assert [(n, line) for n, line in lines if len(line) > 120 and not (is_exempt and line.startswith("|"))] == []
+def test_a_line_has_120_columns_at_most():
+    def too_long(document):
+        # A row of a table cannot be wrapped, which the laboratory's notes may need.
+        is_exempt = document in _NOTES
+        lines = enumerate(document.read_text().splitlines(), start=1)
+        return ((n, line) for n, line in lines if len(line) > 120 and not (is_exempt and line.startswith("|")))
+
+    _check([*_DOCUMENTS, *_NOTES], too_long)
 
 
 def _section(page: str, heading: str) -> str:
