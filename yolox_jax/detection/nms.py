@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from yolox_jax.boxes import pairwise_iou
+from yolox_jax.detection.kernels.leading_part import of_leading_part
 
 _TINY = 1e-9  # square pixels
 
@@ -22,6 +23,17 @@ def keep_mask(
     For a box in `cut_N`, which may show only part of its object, overlap is the intersection's share of its own area,
     not IoU.
     """
+
+    def keep(arrays: tuple[jax.Array, jax.Array, jax.Array, jax.Array | None]) -> jax.Array:
+        return _keep_mask(*arrays, iou)
+
+    return of_leading_part(keep, (boxes_xyxy_N4, label_N, mask_N, cut_N), mask_N)
+
+
+def _keep_mask(
+    boxes_xyxy_N4: jax.Array, label_N: jax.Array, mask_N: jax.Array, cut_N: jax.Array | None, iou: float
+) -> jax.Array:
+    """Computes `keep_mask` with every box as a row and a column."""
     iou_NN = pairwise_iou(boxes_xyxy_N4, boxes_xyxy_N4)
     if cut_N is not None:
         area_N = (boxes_xyxy_N4[:, 2:] - boxes_xyxy_N4[:, :2]).prod(axis=1)
