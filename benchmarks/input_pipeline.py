@@ -1,11 +1,13 @@
 """Measures how many training samples per second one core makes, with mosaic and mixup, and the share of each stage.
 
-python -m benchmarks.input_pipeline --annotations=train.json --images=DIR [--peer=PATH | --epochs=N]
+python -m benchmarks.input_pipeline --annotations=train.json --images=DIR [--peer=PATH | --epochs=N | --reduced=N]
 
 Each size is measured in three modes. "cold": the beginning of a run, with an empty cache and the files dropped from
 the page cache. "jpeg": every sample decodes its own image, since the cache holds only the mosaic window. "ram": every
 image is in memory: resized to fit the input in our cache, decoded for the peer. --peer also measures the official
 PyTorch YOLOX, from a checkout, in interleaved rounds in the same process and on the same core; it needs PyTorch.
+
+--reduced compares config.data.reduced_decoding with decoding the whole, in mode "jpeg" and in interleaved rounds.
 """
 
 import argparse
@@ -14,6 +16,7 @@ import contextlib
 import dataclasses
 import functools
 import importlib.util
+import json
 import os
 import random
 import statistics
@@ -32,6 +35,8 @@ from benchmarks import machine
 from configs import base
 from yolox_jax.augment import sample
 from yolox_jax.cli import from_config
+from yolox_jax.data import images
+from yolox_jax.data.images import ImageConfig
 from yolox_jax.data.prefetch import ReadConfig
 from yolox_jax.data.sources import coco
 from yolox_jax.data.train_loader import LoaderConfig, TrainLoader
@@ -164,6 +169,38 @@ def measure(source: coco.CocoSource, size: int, num: int, rounds: int, peer: Any
             print("             " + ", ".join(f"{stage} {share:.0%}" for stage, share in shares.items()))
 
 
+def enlarge(source: coco.CocoSource, times: int, folder: Path) -> Path:
+    """Writes the images with so many times their sides as JPEGs into a folder. Returns their json."""
+    truth = source.ground_truth()
+    for image in truth["images"]:
+        pixels = cv2.resize(images.read(image["file_name"]), None, fx=times, fy=times, interpolation=cv2.INTER_CUBIC)
+        name = f"{image['id']}.jpg"
+        cv2.imwrite(str(folder / name), pixels)
+        image |= {"file_name": name, "width": pixels.shape[1], "height": pixels.shape[0]}
+    for annotation in truth["annotations"]:
+        annotation["bbox"] = [times * value for value in annotation["bbox"]]
+    annotations = folder / "enlarged.json"
+    annotations.write_text(json.dumps(truth))
+    return annotations
+
+
+def compare_reduced(annotations: Path, folder: Path, num: int, rounds: int) -> None:
+    """Prints the samples a second with images decoded whole, and at a reduced scale."""
+    print(" size  whole/s  reduced/s  ratio")
+    for size in _SIZES:
+        with contextlib.ExitStack() as opened:
+            make = []
+            for fit_hw in (None, (size, size)):
+                source = coco.CocoSource(annotations, folder, image_config=ImageConfig(fit_hw=fit_hw))
+                make.append(functools.partial(next, opened.enter_context(loader(source, size, _WINDOW + _BATCH))))
+                samples_per_second(make[-1], _WINDOW, _BATCH)  # warms up
+            rates = [[samples_per_second(each, num, _BATCH) for each in make] for _ in range(rounds)]
+        whole, reduced = map(statistics.median, zip(*rates, strict=True))
+        ratios = [reduced_rate / whole_rate for whole_rate, reduced_rate in rates]
+        spread = f"({min(ratios):.2f} to {max(ratios):.2f})"
+        print(f"{size:>5}  {whole:>7.0f}  {reduced:>9.0f}  {statistics.median(ratios):>5.2f}  {spread}", flush=True)
+
+
 def watch_memory(source: coco.CocoSource, epochs: int) -> None:
     """Prints this process's memory after each epoch of the default loader."""
     steps = -(-len(source) // _BATCH)
@@ -184,6 +221,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=160, help="samples per measurement")
     parser.add_argument("--rounds", type=int, default=5, help="measurements; the medians are printed")
     parser.add_argument("--epochs", type=int, help="instead prints the memory after each of this many epochs")
+    parser.add_argument("--reduced", type=int, metavar="N", help="compares, with the images enlarged N times; 1: as is")
     arguments = machine.parse_quiet(parser)
     if not arguments.annotations.is_file():
         parser.error(f"there is no file {arguments.annotations}: give --annotations and --images")
@@ -195,8 +233,15 @@ def main() -> None:
     os.sched_setaffinity(0, {core})
     cv2.setNumThreads(0)
     source = coco.CocoSource(arguments.annotations, arguments.images)
-    peer = open_peer(arguments.peer, arguments.annotations, arguments.images) if arguments.peer else None
     print(f"{len(source)} images, one core ({core}), OpenCV without threads")
+    if arguments.reduced:
+        with tempfile.TemporaryDirectory(prefix="yolox-enlarged-") as temporary:
+            annotations, folder = arguments.annotations, arguments.images
+            if arguments.reduced > 1:
+                annotations, folder = enlarge(source, arguments.reduced, Path(temporary)), Path(temporary)
+            compare_reduced(annotations, folder, arguments.samples, arguments.rounds)
+        return
+    peer = open_peer(arguments.peer, arguments.annotations, arguments.images) if arguments.peer else None
     print(" size  mode     ours/s" + ("    peer/s  ratio" if peer else ""))
     for size in _SIZES:
         measure(source, size, arguments.samples, arguments.rounds, peer)

@@ -60,12 +60,15 @@ def multiscale(config: ConfigDict, size_hw: tuple[int, int], schedule: Schedule)
     return sizes
 
 
-def open_source(config: ConfigDict, split: str) -> Source:
+def open_source(config: ConfigDict, split: str, *, to_train: bool = False) -> Source:
     """Opens the split "train" or "val", with its classes, the policy for bad images and, in training, a fraction of the
-    images and repeat-factor sampling."""
+    images and repeat-factor sampling.
+
+    Only `to_train`, for a source that is read by `train_loader`, does config.data.reduced_decoding apply.
+    """
     progress = functools.partial(print_progress, what=f"{split}: checked")
     return chain.as_configured(
-        open_split(config.data, split),
+        open_split(config.data, split, check_size(config.input_size) if to_train else None),
         bad_images=config.data.bad_images,
         repeat_threshold=config.data.repeat_threshold if split == "train" else 0.0,
         classes=tuple(name.strip() for name in config.data.classes.split(",") if name.strip()),
@@ -185,7 +188,7 @@ def train_loader(config: ConfigDict, source: Source, schedule: Schedule, shard: 
 
 def load_batch(config: ConfigDict, step: int) -> tuple[LoadedBatch, tuple[str, ...]]:
     """The training batch of one step, before the color shift, which the device applies, and the class names."""
-    source = open_source(config, "train")
+    source = open_source(config, "train", to_train=True)
     batches = loader_config(config, check_size(config.input_size), schedule(config, len(source)))
     with TrainLoader(source, batches, step + 1, start_step=step, read=read_config(config)) as loader:
         return next(loader), source.class_names

@@ -2,12 +2,14 @@
 
 import re
 import struct
+from collections.abc import Iterator
 from typing import NamedTuple
 
 # No markers: 0xff followed by 0x00 is scan data, by 0xd0 to 0xd7 a restart inside a scan, by 0xff padding.
 JPEG_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 JPEG_START, PNG_START = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
 _JPEG_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
+_JPEG_EXIF, _EXIF_START, _ORIENTATION_TAG = 0xE1, b"Exif\0\0", 274
 _TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _WIDTH_TAG, _HEIGHT_TAG, _BITS_TAG = 256, 257, 258
 _NUMBERS = {3: "H", 4: "I", 16: "Q"}  # TIFF's kinds of whole numbers, as struct writes them
@@ -32,13 +34,19 @@ def _of_png(data: bytes) -> tuple[int, int]:
 
 
 def _of_jpeg(data: bytes) -> tuple[int, int] | None:
+    for kind, content in _jpeg_segments(data):
+        if kind in _JPEG_FRAMES:
+            height, width = struct.unpack_from(">HH", content, 1)
+            return width, height
+    return None
+
+
+def _jpeg_segments(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yields the second byte of the marker of each segment, and the segment's content."""
     position = len(JPEG_START) - 1
     while (marker := JPEG_MARKER.search(data, position)) is not None:
-        if marker[0][1] in _JPEG_FRAMES:
-            height, width = struct.unpack_from(">HH", data, marker.end() + 3)
-            return width, height
         position = marker.end() + int.from_bytes(data[marker.end() : marker.end() + 2], "big")
-    return None
+        yield marker[0][1], data[marker.end() + 2 : position]
 
 
 def _of_webp(data: bytes) -> tuple[int, int] | None:
@@ -90,6 +98,18 @@ def bits(data: bytes) -> int:
         return tiff_tags(data)[_BITS_TAG] if is_tiff(data) else 8
     except (struct.error, LookupError):
         return 8
+
+
+def jpeg_orientation(data: bytes) -> int:
+    """Returns the EXIF orientation of a JPEG, 1 to 8; 1 if there is none."""
+    try:
+        for marker, content in _jpeg_segments(data):
+            if marker == _JPEG_EXIF and content.startswith(_EXIF_START):
+                orientation = tiff_tags(content[len(_EXIF_START) :]).get(_ORIENTATION_TAG, 1)
+                return orientation if 1 <= orientation <= 8 else 1
+    except (struct.error, LookupError):  # damaged
+        pass
+    return 1
 
 
 def avif_orientation(data: bytes) -> tuple[int, str]:

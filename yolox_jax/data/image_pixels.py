@@ -9,20 +9,26 @@ from yolox_jax.data import image_header
 
 _PHOTOMETRIC, _EXTRA_SAMPLES, _SAMPLES, _CIELAB = 262, 338, 277, 8  # TIFF's tags, and the value of one
 _ASSOCIATED, _UNASSOCIATED = 1, 2  # alpha that the colors are multiplied by, or not
+_BY_DIVISOR = {
+    1: cv2.IMREAD_COLOR,
+    2: cv2.IMREAD_REDUCED_COLOR_2,
+    4: cv2.IMREAD_REDUCED_COLOR_4,
+    8: cv2.IMREAD_REDUCED_COLOR_8,
+}
 
 
 class UnknownRangeError(ValueError):
     """The levels of an image have no known range or colors. The message follows the image's name."""
 
 
-def to_bgr(data: bytes, sixteen_bit: str, ignore_orientation: bool) -> np.ndarray | None:
-    """Decodes to [h, w, 3] uint8 BGR; None if OpenCV cannot.
+def to_bgr(data: bytes, sixteen_bit: str, ignore_orientation: bool, divisor: int = 1) -> np.ndarray | None:
+    """Decodes to [h, w, 3] uint8 BGR, with the sides divided by 1, 2, 4 or 8; None if OpenCV cannot.
 
     Raises:
       UnknownRangeError: the levels are floating-point numbers, or beyond 16 bits, or the colors are CIELab.
       cv2.error: the image has more than OpenCV's 2^30 pixels.
     """
-    flags = cv2.IMREAD_COLOR | (cv2.IMREAD_IGNORE_ORIENTATION if ignore_orientation else 0)
+    flags = _BY_DIVISOR[divisor] | (cv2.IMREAD_IGNORE_ORIENTATION if ignore_orientation else 0)
     flags |= cv2.IMREAD_ANYDEPTH if sixteen_bit == "range" else 0
     if image_header.is_tiff(data):
         pixels = _tiff(data, flags, sixteen_bit)

@@ -77,7 +77,7 @@ def prepare(
     evaluate.check_metric(config.eval.metric)
 
     train_source, val_source = sources or (
-        from_config.open_source(config, "train"),
+        from_config.open_source(config, "train", to_train=True),
         from_config.open_source(config, "val"),
     )
     class_names = train_source.class_names

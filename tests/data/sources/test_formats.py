@@ -123,3 +123,16 @@ def test_every_format_gives_the_same_ground_truth(source):
         np.testing.assert_allclose(record["bbox"], [x1, y1, x2 - x1, y2 - y1], rtol=1e-6, atol=1e-5)
         np.testing.assert_allclose(record["area"], (x2 - x1) * (y2 - y1), rtol=1e-6)
     assert [record["id"] for record in truth["annotations"]] == list(range(1, len(expected) + 1))
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_every_format_is_reduced_with_its_boxes_and_keeps_its_ground_truth(kind, tmp_path):
+    data = WRITERS[kind](tmp_path) | {"reduced_decoding": True}
+    whole, reduced = open_split(data, "train"), open_split(data, "train", fit_hw=(16, 16))
+    divisors = (4, 2, 4, 1)
+    for index, (divisor, (jpeg, *_)) in enumerate(zip(divisors, PICTURES.values(), strict=True)):
+        flag = getattr(cv2, f"IMREAD_REDUCED_COLOR_{divisor}", cv2.IMREAD_COLOR)
+        np.testing.assert_array_equal(reduced[index].image, cv2.imdecode(np.frombuffer(jpeg, np.uint8), flag))
+        np.testing.assert_array_equal(reduced[index].boxes_xyxy, whole[index].boxes_xyxy / divisor)
+        np.testing.assert_array_equal(reduced[index].labels, whole[index].labels)
+    assert reduced.ground_truth() == whole.ground_truth()

@@ -101,8 +101,8 @@ class CocoSource:
         annotations = annotations[~annotations["iscrowd"]]
         boxes_xyxy = clip_xyxy(xywh_to_xyxy(annotations["xywh"]), (image.height, image.width)).astype(np.float32)
         stated = image.width, image.height, f"image {image.id}", "the json"
-        pixels = images.read_annotated(image.path, *stated, self._image_config)
-        return Example(pixels, boxes_xyxy, annotations["label"].copy(), image.id)
+        decoded = images.read_annotated(image.path, *stated, self._image_config)
+        return Example(decoded.pixels, decoded.boxes(boxes_xyxy), annotations["label"].copy(), image.id)
 
     def image_id(self, index: int) -> int | str:
         return self._images[index].id

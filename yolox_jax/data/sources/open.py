@@ -22,10 +22,11 @@ from yolox_jax.types import Source
 _SPLITS = ("train", "val")
 
 
-def open_split(data: Mapping[str, Any], split: str) -> Source:
+def open_split(data: Mapping[str, Any], split: str, fit_hw: tuple[int, int] | None = None) -> Source:
     """Opens the split "train" or "val" of `data`, a config's data section, and checks that it has boxes to learn.
 
-    `data` may name more data sets in its field `also` (data/sources/several.py); each is checked.
+    `data` may name more data sets in its field `also` (data/sources/several.py); each is checked. The field
+    `reduced_decoding` is for a caller that fits the images to a size next, `fit_hw`; for others it changes nothing.
 
     Raises:
       UserError: a field is wrong, or the files are not a data set of this kind; names the field or the file. Or
@@ -33,7 +34,7 @@ def open_split(data: Mapping[str, Any], split: str) -> Source:
     """
 
     def open_one(section: Mapping[str, Any], split: str) -> Source:
-        source = _open(section, split, {})
+        source = _open(section, split, {}, fit_hw if section.get("reduced_decoding") else None)
         usable.check(source, split)
         return source
 
@@ -45,7 +46,9 @@ def open_unchecked(data: Mapping[str, Any], split: str) -> Source:
     return several.opened(data, split, lambda section, split: _open(section, split, {"may_be_unusable": True}))
 
 
-def _open(data: Mapping[str, Any], split: str, options: Mapping[str, Any]) -> Source:
+def _open(
+    data: Mapping[str, Any], split: str, options: Mapping[str, Any], fit_hw: tuple[int, int] | None = None
+) -> Source:
     """Opens a split without checking it.
 
     Each kind reads these fields. Relative paths start at root, and a relative root at the working directory.
@@ -68,7 +71,7 @@ def _open(data: Mapping[str, Any], split: str, options: Mapping[str, Any]) -> So
     if kind not in _OPENERS:
         raise UserError(f"config.data.kind is {kind!r}", f"choose one of {', '.join(sorted(_OPENERS))}")
     limits = {field.name: data[field.name] for field in dataclasses.fields(ImageConfig) if field.name in data}
-    options = {"image_config": ImageConfig(**limits), **options}
+    options = {"image_config": ImageConfig(**limits, fit_hw=fit_hw), **options}
     root = storage.resolve(str(data.get("root") or ""))
     if isinstance(root, BucketPath) and kind != "shapes":
         return _open_copy(data, split, options, root)

@@ -70,12 +70,11 @@ class TfdsSource:
 
     def __getitem__(self, index: int) -> Example:
         record = self._record(index)
-        image = self._decode(index, record)
-        height, width = image.shape[:2]
-        objects = self._objects(index, record, (height, width))
+        decoded = self._decode(index, record)
+        objects = self._objects(index, record, decoded.whole_hw)
         objects = objects[~objects["iscrowd"]]
-        boxes_xyxy = clip_xyxy(xywh_to_xyxy(objects["xywh"]), (height, width)).astype(np.float32)
-        return Example(image, boxes_xyxy, objects["label"].copy(), self._id(index, record))
+        boxes_xyxy = clip_xyxy(xywh_to_xyxy(objects["xywh"]), decoded.whole_hw).astype(np.float32)
+        return Example(decoded.pixels, decoded.boxes(boxes_xyxy), objects["label"].copy(), self._id(index, record))
 
     def image_id(self, index: int) -> int | str:
         """Returns the image's id, or its index if the record cannot be read."""
@@ -151,10 +150,10 @@ class TfdsSource:
                 f"{self._record_name(index)} cannot be read ({error})", "copy or write the data set again"
             ) from error
 
-    def _decode(self, index: int, record: dict[str, Any]) -> np.ndarray:
-        image = images.decode(record[self._names.image], self._record_name(index), self._arguments[3])
-        self._sizes_hw[index] = image.shape[:2]
-        return image
+    def _decode(self, index: int, record: dict[str, Any]) -> images.Decoded:
+        decoded = images.decode_to_fit(record[self._names.image], self._record_name(index), self._arguments[3])
+        self._sizes_hw[index] = decoded.whole_hw
+        return decoded
 
     def _id(self, index: int, record: dict[str, Any]) -> int | str:
         name = self._names.image_id

@@ -97,8 +97,8 @@ class VocSource:
         boxes = self._boxes[self._starts[index] : self._starts[index + 1]]
         boxes_xyxy = clip_xyxy(xywh_to_xyxy(boxes["xywh"]), (image.height, image.width)).astype(np.float32)
         stated = image.width, image.height, f"image {image.id}", "its xml"
-        pixels = images.read_annotated(image.path, *stated, self._image_config)
-        return Example(pixels, boxes_xyxy, boxes["label"].copy(), image.id)
+        decoded = images.read_annotated(image.path, *stated, self._image_config)
+        return Example(decoded.pixels, decoded.boxes(boxes_xyxy), boxes["label"].copy(), image.id)
 
     def image_id(self, index: int) -> str:
         return self._images[index].id

@@ -100,11 +100,11 @@ class YoloTxtSource:
     def __getitem__(self, index: int) -> Example:
         if not 0 <= index < len(self):
             raise IndexError(f"image {index} of {len(self)}")
-        pixels = images.read(self._paths[index], self._image_config)
-        image_hw = self._sizes_hw[index] = pixels.shape[:2]
+        decoded = self._decode(index)
         boxes = self._boxes[self._starts[index] : self._starts[index + 1]]
-        boxes_xyxy = clip_xyxy(norm_xyxy_to_xyxy(boxes["norm_xyxy"], image_hw), image_hw)
-        return Example(pixels, boxes_xyxy.astype(np.float32), boxes["label"].copy(), self._ids[index])
+        boxes_xyxy = clip_xyxy(norm_xyxy_to_xyxy(boxes["norm_xyxy"], decoded.whole_hw), decoded.whole_hw)
+        boxes_xyxy = decoded.boxes(boxes_xyxy.astype(np.float32))
+        return Example(decoded.pixels, boxes_xyxy, boxes["label"].copy(), self._ids[index])
 
     def image_id(self, index: int) -> str:
         return self._ids[index]
@@ -139,10 +139,16 @@ class YoloTxtSource:
             (coco_format.ListedBox(*row, iscrowd=False) for row in zip(*columns, strict=True)),
         )
 
+    def _decode(self, index: int) -> images.Decoded:
+        path = self._paths[index]
+        decoded = images.decode_to_fit(images.read_bytes(path, self._image_config), path, self._image_config)
+        self._sizes_hw[index] = decoded.whole_hw
+        return decoded
+
     def _size_hw(self, index: int) -> tuple[int, int]:
         if not self._sizes_hw[index].any():
             try:
-                self._sizes_hw[index] = images.read(self._paths[index], self._image_config).shape[:2]
+                self._decode(index)
             except images.ImageError as error:
                 problems.logger.warning("%s, so its boxes will count as missed: %s", error.what, error.advice)
                 self._sizes_hw[index] = _UNKNOWN_SIZE_HW
