@@ -25,9 +25,9 @@ _SILENCE = 600  # seconds without output after which a program counts as hanging
 _started: list["Program"] = []
 
 
-def make_data_set(root: Path) -> None:
+def make_data_set(root: Path, num_images: int = NUM_IMAGES) -> None:
     """Writes all.json, a COCO json, and a folder of images."""
-    source = ShapesSource(num_images=NUM_IMAGES, seed=0)
+    source = ShapesSource(num_images=num_images, seed=0)
     (root / "images").mkdir(parents=True)
     for index in range(len(source)):
         cv2.imwrite(str(root / "images" / f"{source.image_id(index)}.png"), source[index].image)
@@ -41,7 +41,7 @@ def make_data_set(root: Path) -> None:
     (root / "all.json").write_text(json.dumps(truth))
 
 
-def arguments(data: Path, size: str = "(64, 64)") -> list[str]:
+def arguments(data: Path | str, size: str = "(64, 64)") -> list[str]:
     """Arguments for a small network on that data set, shortened to six steps."""
     return [
         f"--config={ROOT / 'tests' / 'small.py'}",

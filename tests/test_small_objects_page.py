@@ -1,30 +1,36 @@
-"""Every command of docs/small_objects_wrong_labels.md for a run of one's own, of a network that has learned nothing."""
+"""Every command of docs/small_objects_wrong_labels.md, of a network that has learned nothing."""
 
 import json
 import re
 import shlex
 import shutil
+import sys
 
 import pytest
 
+from benchmarks import small_objects, spoiled_labels
 from tests import programs, small
 from tests.material import ROOT
 from tests.training import toy
 from yolox_jax.cli import from_config
+from yolox_jax.data.images import read
 from yolox_jax.training import optim, state
 from yolox_jax.training.checkpoints import Checkpoints
 
 _CLASSES = ("circle", "square", "triangle", "star")
 _PAGE = ROOT / "docs" / "small_objects_wrong_labels.md"
-_MEASUREMENTS = ("-m benchmarks.", "--weights=yolox_nano")  # need photographs of COCO and official weights
+_BENCHMARKS = {"benchmarks.small_objects": small_objects, "benchmarks.spoiled_labels": spoiled_labels}
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """What the page supposes: a data set DIR, a run runs/mine, and photographs."""
+    """What the page supposes: a data set DIR, a run runs/mine, photographs, and some with COCO boxes."""
     folder = tmp_path_factory.mktemp("page")
     programs.make_data_set(folder / "DIR")
+    shutil.copy(folder / "DIR" / "all.json", folder / "DIR" / "train.json")
     shutil.copytree(folder / "DIR" / "images", folder / "photos")
+    programs.make_data_set(folder / "coco_val100", num_images=20)  # as many as a canvas takes
+    shutil.move(folder / "coco_val100" / "all.json", folder / "coco_val100" / "annotations.json")
     config = small.get_config()
     model = from_config.model(config, len(_CLASSES))
     checkpoints = Checkpoints(folder / "runs" / "mine")
@@ -42,21 +48,39 @@ def folder(tmp_path_factory):
 def _commands() -> list[list[str]]:
     blocks = re.findall(r"^```\n(.*?)^```", _PAGE.read_text(), flags=re.MULTILINE | re.DOTALL)
     lines = "".join(blocks).replace("\\\n", " ").splitlines()
-    commands = [line for line in lines if line.startswith("python ")]
-    return [shlex.split(line) for line in commands if not any(part in line for part in _MEASUREMENTS)]
+    return [shlex.split(line)[1:] for line in lines]
+
+
+def _run(words: list[str], folder) -> None:
+    """Runs a program in `folder`, with a small network in place of those of the page."""
+    program, rest = (f"-m tests.small {words[1]}", words[2:]) if words[0] == "-m" else (words[0], words[1:])
+    if any(each.startswith("--config=") for each in rest):
+        given = dict(each.split("=", 1) for each in rest)
+        known = [each for each in programs.arguments(given["--config.data.root"]) if "epochs" not in each]
+        del given["--config"]
+        rest = [each for each in known if each.partition("=")[0] not in given]
+        rest += [f"{name}={value}" for name, value in given.items()]
+    programs.run(program, rest, folder, 0)
+
+
+def _run_benchmark(name: str, arguments: list[str], monkeypatch) -> None:
+    """Runs it in this process, which has imported everything it needs; one canvas, one round."""
+    more = {"make": ["--canvases=1"], "time": ["--rounds=1", "--despite-load"]}.get(arguments[0], [])
+    monkeypatch.setattr(sys, "argv", [name, *arguments, *more])
+    _BENCHMARKS[name].main()
 
 
 @pytest.mark.slow
-def test_every_command_of_the_page_runs_in_its_order(folder):
+def test_every_command_of_the_page_runs_in_its_order(folder, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
     commands = _commands()
-    assert len(commands) == 7
-    for _, *words in commands:
-        program, rest = (f"-m tests.small {words[1]}", words[2:]) if words[0] == "-m" else (words[0], words[1:])
-        if "--config=configs/finetune.py" in rest:
-            known = [each for each in programs.arguments(folder / "DIR") if "epochs" not in each]
-            own = {each.partition("=")[0] for each in known}
-            rest = known + [each for each in rest if each.partition("=")[0] not in own]
-        programs.run(program, rest, folder, 0)
+    assert len(commands) == 12
+    for words in commands:
+        words = ["--weights=runs/mine" if each == "--weights=yolox_nano" else each for each in words]
+        if words[1] in _BENCHMARKS:
+            _run_benchmark(words[1], words[2:], monkeypatch)
+        else:
+            _run(words, folder)
     entries = json.loads((folder / "predictions" / "predictions.json").read_text())
     assert len(entries["images"]) == programs.NUM_IMAGES and entries["is_complete"]
     truth = json.loads((folder / "DIR" / "all.json").read_text())
@@ -65,3 +89,6 @@ def test_every_command_of_the_page_runs_in_its_order(folder):
     assert len(mended["annotations"]) == all_ - 1 and first not in mended["annotations"]
     assert len(json.loads((folder / "labels" / "labels.json").read_text())["images"]) == programs.NUM_IMAGES
     assert len((folder / "labels" / "next.txt").read_text().splitlines()) == programs.NUM_IMAGES
+    assert len(read(folder / "small" / "images" / "0.jpg")) == 1500
+    printed = capsys.readouterr().out
+    assert "10 tiles with the whole image" in printed and "first " in printed
