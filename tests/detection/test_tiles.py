@@ -5,9 +5,11 @@ import numpy as np
 import pytest
 
 from tests.evaluation.test_evaluate import SeesWhite
+from tests.training import toy
 from yolox_jax.data import tiling
 from yolox_jax.data.tiling import Tiling
 from yolox_jax.detection import nms
+from yolox_jax.inference import predict
 from yolox_jax.inference.predict import DetectConfig, predict_images
 
 _SIZE = (64, 96)
@@ -61,3 +63,22 @@ def test_a_cut_box_is_suppressed_by_what_covers_it_and_suppresses_no_whole_box()
     cut = np.array([False, False, True, True])
     np.testing.assert_array_equal(nms.keep_mask(boxes_xyxy, labels, mask, 0.5, cut), [True, True, False, True])
     np.testing.assert_array_equal(nms.keep_mask(boxes_xyxy, np.arange(4), mask, 0.5, cut), [True] * 4)
+
+
+@pytest.mark.slow
+def test_the_network_sees_tiles_one_after_another_as_it_sees_them_in_one_batch(monkeypatch):
+    model, variables = toy.MODEL, toy.create_variables()
+    rng = np.random.default_rng(0)
+    images = [rng.integers(0, 256, (*image_hw, 3), np.uint8) for image_hw in ((64, 100), (64, 64))]
+    tiles = jax.tree.map(lambda *x: np.stack(x), *(Tiling("auto", 0.2).cut(image, (64, 64), 5) for image in images))
+    assert tiles.mask.sum(axis=1).tolist() == [3, 1]
+    monkeypatch.setattr(predict, "detect_in_tiles", lambda predictions, anchors, tiles, **options: predictions)
+
+    def see():
+        return jax.jit(lambda tiles: predict_images(model, variables, tiles, _CONFIG))(tiles)
+
+    one_by_one = see()
+    monkeypatch.setattr(predict, "over_tiles", lambda function, tiles, mask: function(tiles))
+    for one, other in zip(jax.tree.leaves(one_by_one), jax.tree.leaves(see()), strict=True):
+        np.testing.assert_allclose(one[tiles.mask], other[tiles.mask], rtol=1e-5, atol=1e-5)
+        assert np.asarray(one)[~tiles.mask].any() == 0  # a CPU skips padding

@@ -29,8 +29,8 @@ def boxes():
 
 def test_boxes_of_the_mirrored_image_come_back(boxes):
     mirrored = boxes * np.array([-1, 1, 1, 1]) + np.array([_SIZE[1], 0, 0, 0])
-    predictions, anchors = tta.unmirror(*_oracle(mirrored, _SIZE), width=_SIZE[1])
-    found = decode(predictions.box_deltas, anchors)[0]
+    predictions, anchors = _oracle(mirrored, _SIZE)
+    found = decode(tta.unmirror(predictions).box_deltas, tta.unmirror_anchors(anchors, _SIZE[1]))[0]
     np.testing.assert_allclose(found[:7], boxes, rtol=1e-5, atol=1e-4)
 
 
@@ -42,7 +42,8 @@ def test_boxes_of_the_resized_image_come_back(boxes):
 
 def test_joined_views_keep_each_box_with_its_scores(boxes):
     first, second = _oracle(boxes, _SIZE), _oracle(boxes[::-1], (64, 64))
-    predictions, anchors = tta.join([first, second])
+    both = zip(first, second, strict=True)
+    predictions, anchors = tta.join(next(both)), tta.join_anchors(next(both))
     num_first = len(first[1].strides)
     assert predictions.obj_logits.shape == predictions.box_deltas.shape[:2] == (1, len(anchors.strides))
     for part, (alone, own) in ((slice(num_first), first), (slice(num_first, None), second)):

@@ -90,7 +90,7 @@ class Detector:
           multi_label: report a box for each class that reaches `conf`, not only for its best one; off by default.
           tta: test-time augmentation: detect in four views of each image (as it is, mirrored, smaller, larger); off by
             default.
-          slices: for small objects in large images: detect in overlapping tiles too, all of an image in one batch with
+          slices: for small objects in large images: detect in overlapping tiles too, all of an image in one call with
             one NMS: "auto", rows x columns such as "2x3", or the longer side of a tile in pixels. Images go one at a
             time. Off by default.
           overlap: of neighboring tiles, as a share of a tile's side; 0.2 by default.

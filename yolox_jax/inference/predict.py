@@ -1,7 +1,8 @@
 """Detects in a batch of images: network, optional test-time augmentation, decoding and NMS in one compiled program."""
 
 import dataclasses
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, cast
 
 import jax
@@ -16,6 +17,7 @@ from yolox_jax.compiler_options import CpuKernels
 from yolox_jax.data.tiling import Tiling, tiling_of
 from yolox_jax.detection import tta
 from yolox_jax.detection.anchors import STRIDES, make_anchors
+from yolox_jax.detection.kernels.map_images import over_tiles
 from yolox_jax.detection.postprocess import detect, detect_in_tiles
 from yolox_jax.errors import UserError
 from yolox_jax.mesh import AXIS, RUN_AXIS, platform_of
@@ -66,6 +68,10 @@ class _View(NamedTuple):
     scale: float
     mirrored: bool
 
+    def scaled_hw(self, size_hw: tuple[int, ...]) -> tuple[int, int]:
+        """Returns the size of the view of an image, before padding."""
+        return round(size_hw[0] * self.scale), round(size_hw[1] * self.scale)
+
 
 _PLAIN_VIEW = _View(1.0, mirrored=False)
 # Scales are n/32, so that a scaled input side, a multiple of 32 before, is a whole number of pixels.
@@ -75,38 +81,49 @@ _TTA_VIEWS = (_PLAIN_VIEW, _View(1.0, mirrored=True), _View(27 / 32, mirrored=Tr
 def predict_images(model: YOLOX, variables: Any, images: jax.Array | Tiles, config: DetectConfig) -> Detections:
     """Detects in images [B, H, W, 3] uint8 BGR; the boxes are in pixels of these images.
 
-    Of images that are cut into tiles, the network sees all tiles as one batch; the boxes are in pixels of the images.
+    Of images that are cut into tiles, the network sees all tiles as one batch, on a CPU one after another; the boxes
+    are in pixels of the images.
     """
     options: dict[str, Any] = {
         name: getattr(config, name) for name in ("conf", "iou", "max_detections", "num_candidates", "multi_label")
     }
+    views = _TTA_VIEWS if config.tta else (_PLAIN_VIEW,)
+    see = functools.partial(_predict_views, model, variables, views)
     if not isinstance(images, Tiles):
-        return detect(*_predict_views(model, variables, images, config.tta), **options)
-    pixels_BTHW3 = images.images
-    flat = pixels_BTHW3.reshape(-1, *pixels_BTHW3.shape[2:])
-    predictions, anchors = _predict_views(model, variables, flat, config.tta)
-    per_image = jax.tree.map(lambda x: x.reshape(*pixels_BTHW3.shape[:2], *x.shape[1:]), predictions)
-    return detect_in_tiles(per_image, anchors, images, **options)
+        return detect(see(images), _view_anchors(views, images.shape[1:3]), **options)
+    num_images, num_tiles, height, width, _ = images.images.shape
+    pixels_NHW3, mask_N = (x.reshape(-1, *x.shape[2:]) for x in (images.images, images.mask))
+    predictions = over_tiles(see, pixels_NHW3, mask_N)
+    per_image = jax.tree.map(lambda x: x.reshape(num_images, num_tiles, *x.shape[1:]), predictions)
+    return detect_in_tiles(per_image, _view_anchors(views, (height, width)), images, **options)
 
 
-def _predict_views(model: YOLOX, variables: Any, images_BHW3: jax.Array, with_tta: bool) -> tuple[Predictions, Anchors]:
-    views = _TTA_VIEWS if with_tta else (_PLAIN_VIEW,)
-    return tta.join([_predict_view(model, variables, images_BHW3.astype(jnp.float32), view) for view in views])
+def _predict_views(model: YOLOX, variables: Any, views: Sequence[_View], images_BHW3: jax.Array) -> Predictions:
+    """Returns raw predictions for all views, at the anchors of `_view_anchors`."""
+    return tta.join([_predict_view(model, variables, view, images_BHW3.astype(jnp.float32)) for view in views])
 
 
-def _predict_view(model: YOLOX, variables: Any, images_BHW3: jax.Array, view: _View) -> tuple[Predictions, Anchors]:
-    """Returns raw predictions for one view, and the anchors that map them back to the original images."""
-    height, width = images_BHW3.shape[1:3]
+def _predict_view(model: YOLOX, variables: Any, view: _View, images_BHW3: jax.Array) -> Predictions:
     seen_BHW3 = images_BHW3[:, :, ::-1] if view.mirrored else images_BHW3
     if view.scale != 1:
-        scaled_hw = round(height * view.scale), round(width * view.scale)
+        scaled_hw = view.scaled_hw(images_BHW3.shape[1:3])
         no_boxes_B04 = jnp.zeros((seen_BHW3.shape[0], 0, 4))
         seen_BHW3, _ = multiscale.resize(seen_BHW3, no_boxes_B04, scaled_hw)
         padding = [(0, -side % STRIDES[-1]) for side in scaled_hw]  # right and bottom, as letterboxing pads
         seen_BHW3 = jnp.pad(seen_BHW3, ((0, 0), *padding, (0, 0)), constant_values=PAD_VALUE)
     predictions = cast(Predictions, model.apply(variables, seen_BHW3, train=False))
-    anchors = tta.unscale(make_anchors(seen_BHW3.shape[1:3]), view.scale)
-    return tta.unmirror(predictions, anchors, width) if view.mirrored else (predictions, anchors)
+    return tta.unmirror(predictions) if view.mirrored else predictions
+
+
+def _view_anchors(views: Sequence[_View], size_hw: tuple[int, ...]) -> Anchors:
+    """Returns the anchors that map the predictions of all views back to the original images of this size."""
+
+    def of_view(view: _View) -> Anchors:
+        padded_hw = [side + -side % STRIDES[-1] for side in view.scaled_hw(size_hw)]
+        anchors = tta.unscale(make_anchors(padded_hw), view.scale)
+        return tta.unmirror_anchors(anchors, size_hw[1]) if view.mirrored else anchors
+
+    return tta.join_anchors([of_view(view) for view in views])
 
 
 def make_predict(model: YOLOX, mesh: Mesh, config: DetectConfig, repeatable: bool = False) -> Predict:
