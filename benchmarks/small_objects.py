@@ -13,6 +13,7 @@ python eval.py --config=configs/yolox_nano.py --weights=yolox_nano --config.data
 import argparse
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,10 @@ from benchmarks import machine, turns
 from yolox_jax.data import images
 from yolox_jax.data.tiling import Tiling
 from yolox_jax.detection import nms
+from yolox_jax.detection.kernels.map_images import over_tiles
 from yolox_jax.inference import pretrained
 from yolox_jax.inference.detector import Detector
+from yolox_jax.models.folding import fold_batch_norm
 
 _WIDTH, _HEIGHT = 2000, 1500
 _SIDES = (160, 320)  # of a pasted photograph's longer side
@@ -75,7 +78,10 @@ def _noise(rng: np.random.Generator) -> np.ndarray:
 
 
 def time_tiles(weights: str, path: Path, slices: str, rounds: int) -> None:
-    """Times one call for all tiles beside a call for each tile with one NMS after them, as slicing libraries do."""
+    """Times one call for all tiles beside a call for each tile with one NMS after them, as slicing libraries do.
+
+    Both go from the decoded image to boxes. Then the parts of ours: cutting, and the network alone, in both forms.
+    """
     image, tiling = images.read(path), Tiling(slices, 0.2)
     in_one = Detector.from_pretrained(weights, slices=slices, log=lambda text: None)
     alone = Detector.from_pretrained(weights, log=lambda text: None)
@@ -95,11 +101,37 @@ def time_tiles(weights: str, path: Path, slices: str, rounds: int) -> None:
         padded = [np.pad(each, [(0, room)] + [(0, 0)] * (each.ndim - 1)) for each in joined]
         return int(np.asarray(keep(*padded, np.arange(1000) < len(order))).sum())
 
-    contenders = {turns.OURS: lambda: len(in_one.detect_bgr([image])[0]), "tile by tile": one_by_one}
+    contenders: dict[str, Callable[[], Any]] = {
+        turns.OURS: lambda: len(in_one.detect_bgr([image])[0]),
+        "tile by tile": one_by_one,
+    }
     num_tiles = len(tiling.regions(image.shape[:2], alone.size_hw))
     counts = {name: run() for name, run in contenders.items()}
+    contenders |= {"cutting": lambda: tiling.cut(image, alone.size_hw), **_network_alone(weights, image, tiling)}
     print(f"{num_tiles} tiles with the whole image; objects found: {counts}")
     turns.print_times(f"{slices} of {image.shape[1]}x{image.shape[0]}", turns.take_turns(contenders, rounds), images=1)
+
+
+def _network_alone(weights: str, image: np.ndarray, tiling: Tiling) -> dict[str, Callable[[], Any]]:
+    """Returns runs of the network on the tiles of an image, which lie on the device: in one program, and in calls."""
+    loaded = pretrained.load(weights)
+    variables = jax.device_put(fold_batch_norm(loaded.model, loaded.variables, jax.default_backend()))
+    tiles = tiling.cut(image, loaded.size_hw)
+    on_device = jax.device_put((tiles.images, tiles.mask))
+    singles = [jax.device_put(each[None]) for each in tiles.images[tiles.mask]]
+
+    @jax.jit
+    def see(variables: Any, pixels: jax.Array) -> Any:
+        return loaded.model.apply(variables, pixels.astype(np.float32), train=False)
+
+    @jax.jit
+    def see_all(variables: Any, pixels: jax.Array, mask: jax.Array) -> Any:
+        return over_tiles(lambda pixels: see(variables, pixels), pixels, mask)
+
+    return {
+        "network": lambda: jax.block_until_ready(see_all(variables, *on_device)),
+        "network by tile": lambda: [jax.block_until_ready(see(variables, pixels)) for pixels in singles],
+    }
 
 
 def main() -> None:
