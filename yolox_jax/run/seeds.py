@@ -238,8 +238,9 @@ def _loop(seeds: Seeds, joint: TrainState, past: Sequence[History], programs: co
 
 
 def _save(seeds: Seeds, sessions: Sequence[Session], joint: TrainState, num_steps: int) -> None:
-    for run in seeds.runs.values():
-        run.checkpoints.wait()  # so that no run is two saves ahead of another
+    for run in seeds.runs.values():  # so that no run is two saves ahead of another, in its bucket neither
+        run.checkpoints.wait()
+        run.directory.wait_for_save()
     for run, session in zip(seeds.runs.values(), sessions, strict=True):
         loop.save(run, session, groups.take(joint, seeds.mesh, run.mesh), num_steps)
 

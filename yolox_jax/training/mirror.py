@@ -144,6 +144,12 @@ class Mirror:
             self._awaited = saving
         self._asked.set()
 
+    def wait_for_save(self) -> None:
+        """Waits until the checkpoint of the last save, which is complete here, is copied. Raises as `check` does."""
+        while self._awaited is not None and self._awaited not in self._saved:
+            self.check()
+            time.sleep(_POLL_SECONDS)
+
     def check(self) -> None:
         """Raises an error of the thread, or that of a lost claim."""
         self._claim.check()

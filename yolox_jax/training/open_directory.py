@@ -43,6 +43,11 @@ class RunDirectory:
         if self.mirror is not None:
             self.mirror.request(saving)
 
+    def wait_for_save(self) -> None:
+        """Waits until the checkpoint of the last save, which is complete in `path`, is at `address` too."""
+        if self.mirror is not None:
+            self.mirror.wait_for_save()
+
     def check(self) -> None:
         """Raises a UserError if copying failed, another run took the directory over, or it was deleted or moved."""
         run_directory.check_there(self.path, self.address)
