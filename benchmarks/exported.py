@@ -10,6 +10,7 @@ With --model the weights are random, so there is no AP.
 
 import argparse
 import dataclasses
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -78,7 +79,8 @@ def main() -> None:
         "LiteRT": ("litert", config),
         "LiteRT, INT8": ("litert", int8),
     }
-    found = measure(files, loaded, images_BHW3[0], evaluation)
+    with tempfile.TemporaryDirectory() as folder:
+        found = measure(files, loaded, images_BHW3[0], evaluation, Path(folder))
     print(f"{loaded.describe(loaded.size_hw)}; in INT8, {', '.join(plan.float_blocks)} stay in float32")
     print("\n| file | MB | ms | AP |\n|---|---|---|---|")
     for name, each in found.items():

@@ -2,7 +2,6 @@
 
 import dataclasses
 import statistics
-import tempfile
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 from yolox_jax.errors import UserError
 from yolox_jax.evaluation.evaluate import evaluate
 from yolox_jax.inference.export import runtimes
+from yolox_jax.inference.export.certificate import Run
 from yolox_jax.inference.export.formats import FORMATS, ExportConfig
 from yolox_jax.inference.predict import DetectConfig
 from yolox_jax.inference.pretrained import Pretrained
@@ -25,6 +25,7 @@ _ROUNDS, _WARM_UP = 20, 3
 class Measured:
     """What a file is like."""
 
+    path: Path
     megabytes: float
     milliseconds: float  # of an image, NMS included: the median of interleaved calls, over the images of a call
     ap: float | None
@@ -44,31 +45,31 @@ def measure(
     loaded: Pretrained,
     image_HW3: np.ndarray,
     evaluation: Evaluation | None,
+    folder: Path,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Measured]:
-    """Writes each file to a temporary folder and runs it.
+    """Writes each file to a folder and runs it.
 
     Args:
       files: by a name of yours, the format (a key of FORMATS) and its settings.
       loaded: network and weights.
       image_HW3: what the files are timed with, letterboxed, uint8 BGR.
       evaluation: for AP; None leaves it out.
+      folder: an empty one.
       progress: called with the number of evaluated images, of all files, and how many there will be.
     """
-    runs, sizes, aps = {}, {}, {}
-    with tempfile.TemporaryDirectory(prefix="yolox_jax_") as folder:
-        for number, (name, (form, config)) in enumerate(files.items()):
-            ending, write = FORMATS[form]
-            path = Path(folder) / f"{number}{ending}"
-            if evaluation is not None:
-                write(path, loaded, _with_thresholds(config, evaluation.detect))
-                aps[name] = _ap(path, config.size_hw, evaluation, number, len(files), progress)
-            write(path, loaded, config)
-            sizes[name] = path.stat().st_size / 1e6
-            runs[name] = runtimes.open_run(path, config.detect or DetectConfig())
-        times = _milliseconds(runs, image_HW3)
+    paths, runs, aps = {}, {}, {}
+    for number, (name, (form, config)) in enumerate(files.items()):
+        ending, write = FORMATS[form]
+        paths[name] = path = folder / f"{number}{ending}"
+        write(path, loaded, config)
+        if evaluation is not None:
+            judged = _open_judged(path, form, loaded, config, evaluation.detect)
+            aps[name] = _ap(judged, config.size_hw, evaluation, number, len(files), progress)
+        runs[name] = runtimes.open_run(path, config.detect or DetectConfig())
+    times = _milliseconds(runs, image_HW3)
     return {
-        name: Measured(sizes[name], times[name] / (config.batch or 1), aps.get(name))
+        name: Measured(paths[name], paths[name].stat().st_size / 1e6, times[name] / (config.batch or 1), aps.get(name))
         for name, (_, config) in files.items()
     }
 
@@ -87,20 +88,24 @@ def check_drop(path: str | Path, before: float, after: float, max_drop: float) -
         )
 
 
-def _with_thresholds(config: ExportConfig, detect: DetectConfig) -> ExportConfig:
-    return config if config.detect is None else dataclasses.replace(config, detect=detect, certificate=None)
+def _open_judged(path: Path, form: str, loaded: Pretrained, config: ExportConfig, detect: DetectConfig) -> Run:
+    """Opens a file with the thresholds of the evaluation. Those of StableHLO are compiled in: it is written again."""
+    if form != "stablehlo":
+        return runtimes.open_network(path, detect)
+    _, write = FORMATS[form]
+    judged = path.with_name(f"judged_{path.name}")
+    write(judged, loaded, dataclasses.replace(config, detect=detect, certificate=None))
+    return runtimes.open_run(judged, detect)
 
 
 def _ap(
-    path: Path,
+    run: Run,
     size_hw: tuple[int, int],
     evaluation: Evaluation,
     number: int,
     num_files: int,
     progress: Callable[[int, int], None] | None,
 ) -> float:
-    run = runtimes.open_run(path, evaluation.detect)
-
     def predict(_: Any, images_BHW3: Any) -> Detections:
         return run(np.asarray(images_BHW3))
 
@@ -114,7 +119,7 @@ def _ap(
     return float(result.ap.stats["AP"])
 
 
-def _milliseconds(runs: Mapping[str, Callable[[np.ndarray], Detections]], image_HW3: np.ndarray) -> dict[str, float]:
+def _milliseconds(runs: Mapping[str, Run], image_HW3: np.ndarray) -> dict[str, float]:
     """Calls the files in turns, so that a slow moment of the machine affects all."""
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for turn in range(_WARM_UP + _ROUNDS):

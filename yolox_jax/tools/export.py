@@ -10,7 +10,7 @@ safetensors  the same, with class names and input size in the file
 
 ONNX, StableHLO and LiteRT files, and the model of a page, carry a certificate: test images and what the weights detect
 in them. --verify=FILE, or the folder of a page, runs it with its own runtime on them, prints the largest differences,
-and exits with 1 if they exceed the bound.
+and exits with 1 if they exceed the bound. The export does so itself, but for StableHLO, and then writes nothing.
 --int8 --calibrate=DIR quantizes an ONNX or LiteRT file. With --evaluate --config=CONFIG its AP and that of the float32
 file are computed on the validation images of a data set, and nothing is written if INT8 loses more than --max_drop.
 --card=README.md writes a model card beside weights, from the run's results.json.
@@ -18,10 +18,12 @@ file are computed on the validation images of a data set, and nothing is written
 
 import dataclasses
 import logging
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+import jax
 import numpy as np
 from absl import app, flags
 from ml_collections import config_flags
@@ -167,6 +169,7 @@ def _export(output: Path, card: Path | None) -> None:
     size_hw = loaded.size_hw if _SIZE.value is None else parse_size(_SIZE.value)
     ending, write = FORMATS[str(_FORMAT.value)]
     path = output if _OUTPUT.value else output.with_name(f"yolox_{loaded.name}{ending}")
+    name = str(_OUTPUT.value or path)
     if _FORMAT.value == "web":
         web_page.prepare(storage.resolve(_OUTPUT.value) if _OUTPUT.value else path)  # a bucket's, not its local copy
         detect = dataclasses.replace(detect, conf=min(detect.conf, web_page.LEAST_CONF))
@@ -175,22 +178,36 @@ def _export(output: Path, card: Path | None) -> None:
     certified = _certify(loaded, size_hw, detect) if is_certified else None
     raw_or_not = None if _RAW.value else detect
     config = ExportConfig(size_hw, _BATCH.value, raw_or_not, _INPUT_DTYPE.value, certified, _CONF.value)
-    if _INT8.value:
-        config = _quantize(path, loaded, config)
-    write(path, loaded, config)
-    files = [each for each in (path, *path.glob("*")) if each.is_file()]  # one, or those of a folder
-    size = f"{sum(each.stat().st_size for each in files) / 1e6:.1f} MB"
+    with tempfile.TemporaryDirectory(prefix="yolox_jax_") as folder:
+        if _INT8.value:
+            written = _write_int8(Path(folder), loaded, config, name)
+        else:
+            written = Path(folder) / f"exported{ending}"
+            write(written, loaded, config)
+        if certified is not None and _FORMAT.value != "stablehlo":  # the run's own program, as long to compile again
+            advice = "calibrate with images more like those that the network will see" if _INT8.value else "report this"
+            runtimes.check(written, name, f"{advice}; --nocertificate writes it all the same")
+        size = f"{_place(written, path) / 1e6:.1f} MB"
     network = f"YOLOX-{loaded.name}" if is_weights_alone else loaded.describe(size_hw)
-    print(f"{_OUTPUT.value or path}: {network}, {len(loaded.class_names)} classes, {size}")
+    print(f"{name}: {network}, {len(loaded.class_names)} classes, {size}")
     if card is not None:
-        _write_card(card, loaded, Path(_OUTPUT.value or path).name)
+        _write_card(card, loaded, Path(name).name)
 
 
-def _quantize(path: Path, loaded: Pretrained, config: ExportConfig) -> ExportConfig:
-    """Plans INT8, and prints how it compares with float32. Returns the settings of the INT8 file.
+def _place(written: Path, path: Path) -> int:
+    """Copies what was written to where the user wants it, a page's index.html last. Returns the number of bytes."""
+    if written.is_file():
+        storage.write_bytes(path, written.read_bytes())
+        return written.stat().st_size
+    files = sorted(written.iterdir(), key=lambda each: each.name == web_page.INDEX)
+    return sum(_place(each, path / each.name) for each in files)
+
+
+def _write_int8(folder: Path, loaded: Pretrained, config: ExportConfig, name: str) -> Path:
+    """Writes an INT8 file and a float32 file beside it, and prints how they compare. Returns the path of the first.
 
     Raises:
-      UserError: INT8 loses too much AP.
+      UserError: INT8 loses too much AP; `name` is where the file would go.
     """
     from yolox_jax.evaluation.exported import check_drop, measure  # the loaders, which only INT8 needs, with grain
 
@@ -200,19 +217,18 @@ def _quantize(path: Path, loaded: Pretrained, config: ExportConfig) -> ExportCon
     plan = make_plan(folded_tensors(loaded), images_BHW3)
     stay = ", ".join((*plan.float_blocks, "the prediction layers"))
     print(f"INT8 calibrated with {len(images_BHW3)} images; {stay} stay in float32")
-    quantized = dataclasses.replace(config, int8=plan)
     form = str(_FORMAT.value)
-    files = {"float32": (form, config), "INT8": (form, quantized)}
-    found = measure(files, loaded, images_BHW3[0], source, print_progress)
-    for name, each in found.items():
+    files = {"float32": (form, config), "INT8": (form, dataclasses.replace(config, int8=plan))}
+    found = measure(files, loaded, images_BHW3[0], source, folder, print_progress)
+    for kind, each in found.items():
         ap = "" if each.ap is None else f", AP {each.ap:.4f}"
-        print(f"{name:<8} {each.megabytes:6.2f} MB {each.milliseconds:7.1f} ms{ap}")
+        print(f"{kind:<8} {each.megabytes:6.2f} MB {each.milliseconds:7.1f} ms{ap}")
     before, after = found["float32"].ap, found["INT8"].ap
     if before is None or after is None:
         _log.warning("the AP of INT8 is not known: give --evaluate and the --config of a data set with boxes")
     else:
-        check_drop(_OUTPUT.value or path, before, after, _MAX_DROP.value)
-    return quantized
+        check_drop(name, before, after, _MAX_DROP.value)
+    return found["INT8"].path
 
 
 def _evaluation(loaded: Pretrained) -> "Evaluation":
@@ -244,7 +260,10 @@ def _write_card(card: Path, loaded: Pretrained, file: str) -> None:
 
 
 def _certify(loaded: Pretrained, size_hw: tuple[int, int], detect: DetectConfig) -> Certificate:
-    """Makes the certificate: what the weights detect in float32, whatever the dtype of the file."""
+    """Makes the certificate: what the weights detect in float32, whatever the dtype of the file.
+
+    TPUs and GPUs would compute float32 with fewer bits, and runtimes on a CPU do not.
+    """
     float32 = dataclasses.replace(loaded, model=yolox.create(loaded.name, len(loaded.class_names)))
     run = of_one_image(pretrained.make_detect(float32, detect), detect, size_hw)
     if _INT8.value:
@@ -252,7 +271,8 @@ def _certify(loaded: Pretrained, size_hw: tuple[int, int], detect: DetectConfig)
     else:
         bound = certificate.FLOAT32 if _DTYPE.value == "float32" else certificate.SIXTEEN_BITS
     pictures = None if _IMAGES.value is None else _pictures(_IMAGES.value, loaded)
-    certified = certificate.make(run, loaded.class_names, size_hw, detect, bound, pictures)
+    with jax.default_matmul_precision("highest"):
+        certified = certificate.make(run, loaded.class_names, size_hw, detect, bound, pictures)
     if not certified.num_detections:
         _log.warning(
             "nothing is detected in the test images, so --verify can only find what should not be there: give "
@@ -280,13 +300,7 @@ def _verify(path: str) -> None:
     given: dict[str, Any] = {"box_pixels": _BOX_BOUND.value, "score": _SCORE_BOUND.value}
     bound = dataclasses.replace(certified.bound, **{name: value for name, value in given.items() if value is not None})
     found = certificate.compare(certified, run, bound)
-    print(
-        f"{path}: {found.num_detections} of {certified.num_detections} detections in {len(certified.images)} test "
-        f"images; largest difference of boxes {found.box_pixels:.2g} pixels (bound {bound.box_pixels:g}), "
-        f"of scores {found.score:.2g} (bound {bound.score:g})"
-    )
-    for line in found.only_in_one:
-        print(line)
+    print(f"{path}: {found.describe(certified, bound)}")
     if not found.is_within(bound):
         raise UserError(
             f"{path} does not find what its weights find",

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import re
+import sys
 
 import jax.numpy as jnp
 import numpy as np
@@ -206,6 +208,23 @@ def test_what_cannot_be_verified_is_one_message(tmp_path):
         runtimes.open_exported(tmp_path / "a.onnx")
 
 
+def test_a_file_that_was_written_is_compared_before_it_gets_its_place(monkeypatch):
+    lines, runs = [], iter([_run(shift=0.01), _run(shift=1.0)])
+    monkeypatch.setattr(runtimes, "open_exported", lambda path, on_cpu: (_make(2), next(runs)))
+    runtimes.check("a.onnx", "mine", "why", lines.append)
+    with pytest.raises(UserError, match="^mine would not find what its weights find, so it is not written: why"):
+        runtimes.check("a.onnx", "mine", "why", lines.append)
+    assert all(line.startswith("mine: 2 of 2 detections in 1 test images; largest difference") for line in lines)
+
+
+def test_without_the_runtime_of_a_file_there_is_a_warning(monkeypatch, tmp_path, caplog):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    (tmp_path / "a.onnx").touch()
+    runtimes.check(tmp_path / "a.onnx", "mine.onnx", "")
+    (warning,) = caplog.messages
+    assert warning.startswith("mine.onnx is not compared with its certificate: an ONNX file needs ONNX Runtime (")
+
+
 @pytest.mark.slow
 def test_the_program_verifies_what_it_exported_and_refuses_a_changed_file(tmp_path):
     """Random weights have low scores: without a threshold, all boxes that NMS leaves are compared."""
@@ -216,7 +235,9 @@ def test_the_program_verifies_what_it_exported_and_refuses_a_changed_file(tmp_pa
         ("raw.onnx", ["--format=onnx", "--raw", "--batch=2"]),
     ):
         thresholds = [] if "raw" in file else ["--conf=0", "--max_detections=84"]
-        programs.run(export, ["--weights=nano.pth", f"--output={file}", "--size=64", *more, *thresholds], tmp_path, 0)
+        arguments = ["--weights=nano.pth", f"--output={file}", "--size=64", *more, *thresholds]
+        printed = programs.run(export, arguments, tmp_path, 0).stdout
+        assert re.search(rf"^{file}: \d+ of \d+ detections in 3 test images; ", printed, re.MULTILINE)
         certified, run = runtimes.open_exported(tmp_path / file)
         assert certificate.compare(certified, run).is_within(certified.bound)
         assert certified.num_detections > 3 or "raw" in file

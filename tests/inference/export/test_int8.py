@@ -1,5 +1,6 @@
 """INT8 files: the plan against plain numbers, and both formats in their runtimes against the float network."""
 
+import dataclasses
 import importlib
 import sys
 
@@ -80,12 +81,13 @@ def test_an_ap_that_says_nothing_is_refused(ap):
         check_drop("nano.onnx", ap, ap, 1.0)
 
 
-def test_the_time_of_an_image_is_that_of_a_call_over_its_images(monkeypatch):
+def test_the_time_of_an_image_is_that_of_a_call_over_its_images(monkeypatch, tmp_path):
     monkeypatch.setitem(FORMATS, "made", (".made", lambda path, loaded, config: path.write_bytes(bytes(2_000_000))))
     monkeypatch.setattr(runtimes, "open_run", lambda path, detect: None)
     monkeypatch.setattr(exported, "_milliseconds", lambda runs, image_HW3: dict.fromkeys(runs, 80.0))
     files = {str(batch): ("made", ExportConfig((64, 64), batch, None)) for batch in (None, 1, 8)}
-    found = measure(files, Pretrained("nano", None, {}, ("a",), (64, 64)), np.zeros((64, 64, 3), np.uint8), None)
+    loaded = Pretrained("nano", None, {}, ("a",), (64, 64))
+    found = measure(files, loaded, np.zeros((64, 64, 3), np.uint8), None, tmp_path)
     assert {name: each.milliseconds for name, each in found.items()} == {"None": 80, "1": 80, "8": 10}
     assert all(each.megabytes == 2 and each.ap is None for each in found.values())
 
@@ -177,6 +179,10 @@ def test_an_int8_file_is_small_has_the_plan_and_finds_nearly_what_the_float_file
         assert len(runtimes.open_exported(path)[0].images) == 3
         sizes.append(path.stat().st_size)
         found.append(runtimes.open_run(path, detect)(photographs[2:]))
+        fewer = runtimes.open_network(path, dataclasses.replace(detect, max_detections=9))(photographs[2:])
+        assert fewer.mask.sum() == 9
+        same = runtimes.open_network(path, detect)(photographs[2:])
+        np.testing.assert_allclose(same.scores[same.mask], found[-1].scores[found[-1].mask], rtol=1e-5)
     assert sizes[1] < 0.6 * sizes[0]
     count = 50  # the best, of many that are alike
     np.testing.assert_allclose(found[1].scores[0, :count], found[0].scores[0, :count], rtol=0.2)
@@ -235,7 +241,7 @@ def _convolutions_in_int8(path):
 
 
 @pytest.mark.slow
-def test_the_official_nano_loses_at_most_0_012_ap_in_int8_calibrated_on_other_images():
+def test_the_official_nano_loses_at_most_0_012_ap_in_int8_calibrated_on_other_images(tmp_path):
     loaded = pretrained.load(str(material("weights/yolox_nano_coco.pth")), "float32")
     pytest.importorskip("litert_quantizer")
     coco, bccd = material("data/coco_val100"), material("data/bccd/images")
@@ -245,6 +251,6 @@ def test_the_official_nano_loses_at_most_0_012_ap_in_int8_calibrated_on_other_im
     config = ExportConfig(loaded.size_hw, 1, DetectConfig(), int8=plan)
     files = {form: (form, config) for form in ("onnx", "litert")}
     source = CocoSource(coco / "annotations.json", coco / "images", "val")
-    for found in measure(files, loaded, images_BHW3[0], Evaluation(source, DetectConfig())).values():
+    for found in measure(files, loaded, images_BHW3[0], Evaluation(source, DetectConfig()), tmp_path).values():
         assert found.ap is not None and found.ap >= 0.3264 - 0.012
         assert found.megabytes < 0.5 * 3.75

@@ -115,6 +115,15 @@ class Difference:
         """Returns whether the file finds what the run found."""
         return not self.only_in_one and self.box_pixels <= bound.box_pixels and self.score <= bound.score
 
+    def describe(self, certificate: Certificate, bound: Bound) -> str:
+        """Returns a line with the largest differences, and one for each detection that only one has."""
+        largest = (
+            f"{self.num_detections} of {certificate.num_detections} detections in {len(certificate.images)} test "
+            f"images; largest difference of boxes {self.box_pixels:.2g} pixels (bound {bound.box_pixels:g}), "
+            f"of scores {self.score:.2g} (bound {bound.score:g})"
+        )
+        return "\n".join((largest, *self.only_in_one))
+
 
 def make(
     run: Run,

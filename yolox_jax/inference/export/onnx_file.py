@@ -1,16 +1,18 @@
 """Builds a detector as an ONNX model, with or without decoding and NMS."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx.utils
 
 from yolox_jax.detection.anchors import make_anchors
 from yolox_jax.errors import UserError
 from yolox_jax.inference.export.official_network import folded_tensors
 from yolox_jax.inference.export.onnx_detections import add_detections
 from yolox_jax.inference.export.onnx_graph import Dims, Graph
-from yolox_jax.inference.export.onnx_network import OnnxNetwork
+from yolox_jax.inference.export.onnx_network import OUTPUT, OnnxNetwork
 from yolox_jax.inference.predict import DetectConfig
 from yolox_jax.inference.pretrained import Pretrained
 
@@ -62,6 +64,12 @@ def detecting_model(
     for value, (name, dtype, last_dims) in zip(found, outputs, strict=True):
         graph.output(name, value, dtype, [dims, num_slots, *last_dims])
     return graph.model(class_names=json.dumps(loaded.class_names))
+
+
+def extract_network(path: Path, network: Path) -> None:
+    """Writes the part of a `detecting_model` that ends before decoding and NMS, quantized or not, as a file."""
+    (images,) = onnx.load(path).graph.input
+    onnx.utils.extract_model(path, network, [images.name], [OUTPUT])
 
 
 def add_metadata(model: onnx.ModelProto, key: str, text: str) -> None:

@@ -10,6 +10,8 @@ import numpy as np
 from yolox_jax.inference.export.official_network import OfficialNetwork
 from yolox_jax.inference.export.onnx_graph import Graph
 
+OUTPUT = "network"  # the name of the network's output, which decoding and NMS take
+
 
 class OnnxNetwork:
     """Adds a network to a graph, from the official state dict of variables whose BatchNorm is folded."""
@@ -27,7 +29,7 @@ class OnnxNetwork:
             joined = self._graph.add("Concat", level.box, obj, prob, axis=1)
             # In ONNX's Reshape 0 keeps the input's size, so any batch size will do.
             outputs.append(self._graph.add("Reshape", joined, self._graph.constant([0, 5 + self._num_classes, -1])))
-        return self._graph.add("Transpose", self._graph.add("Concat", *outputs, axis=2), perm=[0, 2, 1])
+        return self._graph.add("Transpose", self._graph.add("Concat", *outputs, axis=2), name=OUTPUT, perm=[0, 2, 1])
 
 
 class _OnnxLayers:

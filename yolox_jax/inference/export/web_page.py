@@ -18,7 +18,7 @@ from yolox_jax.weights import download
 
 PAGE = importlib.resources.files(__package__) / "page"
 MODEL = "model.onnx"
-_INDEX = "index.html"
+INDEX = "index.html"
 _GENERATOR = b'<meta name="generator" content="yolox_jax">'  # of our index.html, by which it is known
 LEAST_CONF = 0.05  # of the model, unless a lower one is asked for: the slider of the page begins here
 
@@ -55,8 +55,8 @@ def prepare(folder: Location, log: Callable[[str], object] = print) -> None:
 def _may_replace(folder: Location) -> bool:
     """Returns whether a folder is empty, a page of ours, or what an interrupted `write` left."""
     names = {name for name in storage.list_names(folder) if not name.endswith(".unfinished")}
-    if _INDEX in names:
-        return _GENERATOR in storage.read_bytes(folder / _INDEX)
+    if INDEX in names:
+        return _GENERATOR in storage.read_bytes(folder / INDEX)
     ours = {*RUNTIME, MODEL, *(each.name for each in PAGE.iterdir())}
     return not names or (names <= ours and not names.isdisjoint(RUNTIME))  # model.onnx alone may be the user's
 
@@ -81,7 +81,7 @@ def write(folder: Path, model: bytes, log: Callable[[str], object] = print) -> N
             assert file is not None  # the package has the expected hash
             storage.write_bytes(folder / name, file.read())
     storage.write_bytes(folder / MODEL, model)
-    for each in sorted(PAGE.iterdir(), key=lambda each: each.name == _INDEX):
+    for each in sorted(PAGE.iterdir(), key=lambda each: each.name == INDEX):
         storage.write_bytes(folder / each.name, each.read_bytes())
 
 
