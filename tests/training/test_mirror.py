@@ -135,28 +135,6 @@ def test_a_run_whose_disk_is_gone_resumes_from_the_bucket_bit_for_bit(
     assert {each.condition for each in listed} == {"verified"}
 
 
-def test_a_run_can_wait_until_its_last_save_is_in_the_bucket(tmp_path, monkeypatch):
-    address, copy_out, held = tmp_path / "bucket", bucket_copy.copy_out, threading.Event()
-
-    def held_up(*arguments):
-        assert held.wait(60)
-        copy_out(*arguments)
-
-    monkeypatch.setattr(bucket_copy, "copy_out", held_up)
-    run = _Run(tmp_path / "local", address)
-    run.mirror.wait_for_save()  # nothing was saved
-    run.train(2)
-    run.checkpoints.wait()
-    waiting = threading.Thread(target=run.mirror.wait_for_save)
-    waiting.start()
-    waiting.join(2 * mirror._POLL_SECONDS)
-    assert waiting.is_alive()
-    held.set()
-    waiting.join(60)
-    assert not waiting.is_alive() and set(bucket_copy.steps(storage.list_files(address))) == {2}
-    run.end()
-
-
 def test_a_checkpoint_that_is_being_removed_on_the_disk_stays_in_the_bucket(tmp_path, monkeypatch):
     address = tmp_path / "bucket"
     run = _Run(tmp_path / "local", address)

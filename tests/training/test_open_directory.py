@@ -5,6 +5,7 @@ import errno
 import fcntl
 import os
 import shutil
+import threading
 
 import jax
 import numpy as np
@@ -12,14 +13,15 @@ import pytest
 
 from tests.faulty_proxy import faulty_proxy
 from tests.training import toy
+from tests.training.test_mirror import _Run
 from yolox_jax import storage
 from yolox_jax.errors import UserError
-from yolox_jax.training import bucket_claim, hosts
+from yolox_jax.training import bucket_claim, hosts, mirror
 from yolox_jax.training.checkpoints import Checkpoints
 from yolox_jax.training.interruption import Stopped
-from yolox_jax.training.open_directory import opened
+from yolox_jax.training.open_directory import RunDirectory, opened
 from yolox_jax.training.run_directory import RunDirectoryError
-from yolox_jax.weights import checkpoint, manifest
+from yolox_jax.weights import bucket_copy, checkpoint, manifest
 
 
 @pytest.fixture(autouse=True)
@@ -188,3 +190,26 @@ def test_a_bucket_that_does_not_exist_is_one_message_before_the_work(gs_bucket):
     absent = storage.resolve("gs://no-such-bucket/run")
     with pytest.raises(UserError, match="there is no gs://no-such-bucket"), opened(absent, resume=True):
         pass
+
+
+def test_a_run_can_wait_until_its_last_save_is_in_the_bucket(tmp_path, monkeypatch):
+    address, copy_out, held = tmp_path / "bucket", bucket_copy.copy_out, threading.Event()
+
+    def held_up(*arguments):
+        assert held.wait(60)
+        copy_out(*arguments)
+
+    monkeypatch.setattr(bucket_copy, "copy_out", held_up)
+    run = _Run(tmp_path / "local", address)
+    directory = RunDirectory(address, run.local, run.mirror)
+    directory.wait_for_save()  # nothing was saved
+    run.train(2)
+    run.checkpoints.wait()
+    waiting = threading.Thread(target=directory.wait_for_save)
+    waiting.start()
+    waiting.join(2 * mirror._POLL_SECONDS)
+    assert waiting.is_alive()
+    held.set()
+    waiting.join(60)
+    assert not waiting.is_alive() and set(bucket_copy.steps(storage.list_files(address))) == {2}
+    run.end()
