@@ -13,6 +13,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from yolox_jax.errors import UserError
+from yolox_jax.models import initial
 from yolox_jax.models.folding import folded_shapes
 from yolox_jax.models.yolox import VARIANTS, YOLOX
 from yolox_jax.weights.torch_file import load_pth
@@ -59,12 +60,12 @@ def from_state_dict(
     _check_names_and_shapes(
         {n: (found, *shape[1:]) if n.startswith(_CLASS_LAYERS) else shape for n, (_, shape) in names.items()}, given
     )
-    initial = _initial_class_layers(model, seed) if class_rows is not None and None in class_rows else {}
+    drawn = flatten_dict(initial.init_variables(model, seed)) if class_rows is not None and None in class_rows else {}
     flat = {}
     for name, (path, _) in names.items():
         array = _from_torch_layout(given[name])
         if class_rows is not None and name.startswith(_CLASS_LAYERS):
-            array = _take_classes(array, class_rows, initial.get(path))
+            array = _take_classes(array, class_rows, drawn.get(path))
         flat[path] = jnp.asarray(array, jnp.float32)
     return unflatten_dict(flat)
 
@@ -127,18 +128,9 @@ def abstract_variables(model: YOLOX) -> Variables:
     return jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3))))
 
 
-def _initial_class_layers(model: YOLOX, seed: int) -> dict[tuple[str, ...], jax.Array]:
-    @jax.jit  # the compiler drops all other layers
-    def draw() -> Variables:
-        variables = model.init(jax.random.key(seed), jnp.zeros((1, 32, 32, 3)))
-        return {"params": {"head": {"cls_preds": variables["params"]["head"]["cls_preds"]}}}
-
-    return flatten_dict(draw())
-
-
-def _take_classes(array: np.ndarray, rows: Sequence[int | None], initial: jax.Array | None) -> np.ndarray:
-    """Returns the classes `rows` of the last axis; where it is None, the class of `initial`."""
-    new = array if initial is None else np.asarray(initial)
+def _take_classes(array: np.ndarray, rows: Sequence[int | None], drawn: np.ndarray | None) -> np.ndarray:
+    """Returns the classes `rows` of the last axis; where it is None, the class of `drawn`."""
+    new = array if drawn is None else drawn
     classes = [new[..., label] if row is None else array[..., row] for label, row in enumerate(rows)]
     return np.stack(classes, axis=-1)
 
