@@ -19,10 +19,14 @@ jax.config.update("jax_default_matmul_precision", "float32")
 jax.config.update("jax_compilation_cache_dir", os.environ.get("YOLOX_JAX_TEST_CACHE", str(ROOT / ".jax_cache")))
 
 
+# One process runs all tests of a file. These take minutes: begun last, one of them would leave the other cores idle.
+_LONGEST = ("test_programs.py", "test_hosts.py", "test_selfcheck.py", "test_network.py", "test_crash.py")
+
+
 def pytest_collection_modifyitems(items):
-    """Runs the files that start whole programs first: they take longest, and run last they would leave a core idle."""
-    here = Path(__file__).parent
-    items.sort(key=lambda item: item.path.parent != here)
+    """Runs the longest files first, then the others that start whole programs."""
+    here, ranks = Path(__file__).parent, {name: rank for rank, name in enumerate(_LONGEST)}
+    items.sort(key=lambda item: (ranks.get(item.path.name, len(ranks)), item.path.parent != here))
 
 
 @pytest.fixture(autouse=True)

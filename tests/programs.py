@@ -64,24 +64,17 @@ def arguments(data: Path | str, size: str = "(64, 64)") -> list[str]:
 def xla_flags(num_devices: int) -> str:
     """XLA_FLAGS for simulated devices. At a flag that jaxlib does not know, it ends the process without a word."""
     flags = f"--xla_force_host_platform_device_count={num_devices}"
+    flags += " --xla_backend_optimization_level=0"  # of LLVM: a program compiles in two thirds of the time
     if jax.__version_info__ >= (0, 8):
         # On a busy machine, a device may have to wait a long time for the others.
         flags += " --xla_cpu_collective_call_terminate_timeout_seconds=600"
     return flags
 
 
-def options_for_one_call(platform: str) -> dict[str, str | bool]:
-    """On a CPU, a program that runs once is compiled fast, to the same bits (benchmarks/NOTES.md)."""
-    if platform != "cpu":
-        return {}
-    return {"xla_backend_optimization_level": "0", "xla_llvm_disable_expensive_passes": True}
-
-
 def environment(num_devices: int = 1) -> dict[str, str]:
     """The environment of a program with simulated devices of its own and the tests' compilation cache."""
     return os.environ | {
-        # At LLVM's level 0, a program compiles in 60 % of the time.
-        "XLA_FLAGS": f"{xla_flags(num_devices)} --xla_backend_optimization_level=0",
+        "XLA_FLAGS": xla_flags(num_devices),
         "JAX_PLATFORMS": "cpu",
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_COMPILATION_CACHE_DIR": os.environ.get("YOLOX_JAX_TEST_CACHE", str(ROOT / ".jax_cache")),

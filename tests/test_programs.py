@@ -206,12 +206,12 @@ def test_show_assignment_writes_a_sheet_and_counts_the_positive_anchors_of_each_
     ("argument", "message"),
     [
         ("--config.num_classes=7", "config.num_classes is 7, but the data set has 4 classes (circle, square"),
-        ("--config.epoch=5", "--config has no field 'epoch'"),
-        ("--config.epochs=many", "flag --config.epochs=many: invalid literal"),
-        ("--config=quickstar", "there is no config quickstar: give a file, or one of finetune, quick"),
         *(
             pytest.param(*each, marks=pytest.mark.slow)
             for each in (
+                ("--config.epoch=5", "--config has no field 'epoch'"),
+                ("--config.epochs=many", "flag --config.epochs=many: invalid literal"),
+                ("--config=quickstar", "there is no config quickstar: give a file, or one of finetune, quick"),
                 ("--config=yolox_s:relase", "there is no recipe 'relase': choose one of release, large_batch"),
                 ("--config.data.train=absent.json", "config.data.train: there is no file"),
                 ("--config.freeze=('backbon/',)", "config.freeze has 'backbon/', which matches no variable"),
@@ -251,9 +251,8 @@ def _evaluations(workdir):
     return [record for record in records if record.get("event") == "evaluation"]
 
 
-@pytest.mark.parametrize(
-    "size", [pytest.param(size, marks=pytest.mark.slow) for size in ("(100,)", "(64, 64, 64, 64)")] + ["(100, 64)"]
-)
+@pytest.mark.slow  # tests/detection/test_boxes_and_anchors.py has the quick one
+@pytest.mark.parametrize("size", ["(100,)", "(64, 64, 64, 64)", "(100, 64)"])
 def test_an_input_size_that_is_not_two_multiples_of_32_is_one_message(data, tmp_path, size):
     for program, extra in (("train.py", "--workdir=run"), ("eval.py", "--weights=yolox_nano")):
         finished = programs.run(program, [*programs.arguments(data, size), extra], tmp_path)
@@ -261,6 +260,7 @@ def test_an_input_size_that_is_not_two_multiples_of_32_is_one_message(data, tmp_
         assert f"the input size is {size.strip('(,)').replace(', ', 'x')} (height x width)" in finished.stderr
 
 
+@pytest.mark.slow
 def test_an_argument_that_is_not_a_flag_is_refused(data, tmp_path):
     finished = programs.run("eval.py", [*programs.arguments(data), "--weights=x", "surplus"], tmp_path)
     assert finished.returncode != 0

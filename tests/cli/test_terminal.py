@@ -106,10 +106,15 @@ _CONFIG = [f"--config={ROOT / 'configs' / 'yolox_nano.py'}", "--config.data.root
     ("program", "arguments", "outputs"),
     [
         ("eval.py", [*_CONFIG, "--weights=none"], ["output", "detections"]),
-        ("-m yolox_jax.tools.doctor", _CONFIG, ["json", "sheet"]),
-        ("-m yolox_jax.tools.plan", [*_CONFIG, "--topology=none"], ["json"]),
-        ("-m yolox_jax.tools.export", ["--weights=none/none", "--format=onnx"], ["output"]),
-        ("-m yolox_jax.tools.predict", ["--weights=none/none", "a.jpg"], ["output"]),
+        *(
+            pytest.param(*each, marks=pytest.mark.slow)
+            for each in (
+                ("-m yolox_jax.tools.doctor", _CONFIG, ["json", "sheet"]),
+                ("-m yolox_jax.tools.plan", [*_CONFIG, "--topology=none"], ["json"]),
+                ("-m yolox_jax.tools.export", ["--weights=none/none", "--format=onnx"], ["output"]),
+                ("-m yolox_jax.tools.predict", ["--weights=none/none", "a.jpg"], ["output"]),
+            )
+        ),
     ],
 )
 def test_the_folders_of_files_to_write_are_made_before_the_work(tmp_path, program, arguments, outputs):

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from configs import base
-from tests import programs
 from tests.material import golden, nano_of_seven_classes
 from yolox_jax.boxes import cxcywh_to_xyxy
 from yolox_jax.detection import losses
@@ -41,7 +40,7 @@ def loss_and_gradients(arrays):
     """Metrics and gradients, without and with L1; one compiled program, since the L1 weight is an argument."""
     model, variables = nano_of_seven_classes()
 
-    @functools.partial(jax.jit, compiler_options=programs.options_for_one_call("cpu"))
+    @jax.jit
     def run(images, labels, l1_weight):
         def loss_fn(params):
             variables_now = {"params": params, "batch_stats": variables["batch_stats"]}
@@ -103,6 +102,7 @@ def _random_predictions(seed: int, size: int = 64, num_classes: int = 3, dtype=j
 
 _GT_XYXY = jnp.array([[[8.0, 8, 40, 40], [20, 30, 60, 50]]] * 2)
 _GT_LABELS = jnp.array([[0, 2]] * 2)
+_WEIGHTED = LossConfig(2.0, 3.0, 0.25, 7.0)
 
 
 @functools.partial(jax.jit, static_argnames="config")  # operation by operation, it takes ten times as long
@@ -152,13 +152,11 @@ def test_the_defaults_are_those_of_the_base_config():
 def test_the_sums_of_two_halves_of_a_batch_add_up_to_those_of_the_whole():
     anchors, mask = make_anchors((64, 64)), jnp.array([[True, False], [True, True]])
 
+    loss_sums = jax.jit(functools.partial(losses.loss_sums, l1_weight=1.0))
+
     def sums(part):
-        return losses.loss_sums(
-            jax.tree.map(lambda x: x[part], _random_predictions(0)),
-            anchors,
-            *(x[part] for x in (_GT_XYXY, _GT_LABELS, mask)),
-            l1_weight=1.0,
-        )
+        predictions = jax.tree.map(lambda x: x[part], _random_predictions(0))
+        return loss_sums(predictions, anchors, *(x[part] for x in (_GT_XYXY, _GT_LABELS, mask)))
 
     whole, halves = sums(slice(None)), jax.tree.map(jnp.add, sums(slice(0, 1)), sums(slice(1, 2)))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), halves, whole)
@@ -166,9 +164,9 @@ def test_the_sums_of_two_halves_of_a_batch_add_up_to_those_of_the_whole():
 
 
 def test_each_weight_of_the_config_multiplies_its_own_term():
-    predictions, config = _random_predictions(0), LossConfig(2.0, 3.0, 0.25, 7.0)
+    predictions = _random_predictions(0)
     _, default = _loss(predictions, l1_weight=0.5)
-    loss, metrics = _loss(predictions, l1_weight=0.5, config=config)
+    loss, metrics = _loss(predictions, l1_weight=0.5, config=_WEIGHTED)
     for name, factor in (("loss_iou", 2 / 5), ("loss_obj", 3), ("loss_cls", 0.25), ("loss_l1", 7)):
         np.testing.assert_allclose(metrics[name], factor * default[name], rtol=1e-6)
         assert metrics[name] > 0
@@ -226,7 +224,7 @@ def test_the_box_loss_and_its_gradient_equal_a_naive_formula_and_its_finite_diff
 @pytest.mark.parametrize("iou_type", ["iou", "giou"])
 def test_the_iou_term_is_the_weighted_mean_of_the_box_loss_over_positive_anchors(iou_type):
     predictions, anchors = _random_predictions(0), make_anchors((64, 64))
-    _, metrics = _loss(predictions, config=LossConfig(iou_weight=2.0, iou_type=iou_type))
+    _, metrics = _loss(predictions, config=dataclasses.replace(_WEIGHTED, iou_type=iou_type))
     assign = jax.jit(functools.partial(losses.assign, config=SimOtaConfig()))
     values = []
     for image in range(2):

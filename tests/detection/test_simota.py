@@ -249,9 +249,8 @@ def test_with_in_box_candidates_the_assignment_is_that_of_a_naive_loop(seed):
         taken[:, a] = np.arange(num_boxes) == cost[:, a].argmin()
 
     mask = np.ones(num_boxes, bool)
-    found = simota.assign(
-        gt, labels, mask, jnp.asarray(pred), jnp.asarray(cls_logits), jnp.asarray(obj_logits), anchors, config
-    )
+    in_boxes = jax.jit(simota.assign, static_argnames="config")
+    found = in_boxes(gt, labels, mask, pred, cls_logits, obj_logits, anchors, config=config)
     np.testing.assert_array_equal(found.positive, taken.any(axis=0))
     positive = np.asarray(found.positive)
     np.testing.assert_array_equal(np.asarray(found.gt_index)[positive], taken.argmax(axis=0)[positive])

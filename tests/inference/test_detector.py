@@ -6,6 +6,7 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -160,7 +161,7 @@ def test_a_drawing_has_the_size_of_the_image_and_does_not_change_it():
 def run(tmp_path_factory):
     """A run directory with one checkpoint of an untrained nano."""
     workdir = tmp_path_factory.mktemp("run")
-    _, variables = nano_of_seven_classes()
+    variables = jax.tree.map(np.asarray, nano_of_seven_classes()[1])  # of jax, each shape would be compiled below
     checkpoints = Checkpoints(workdir)
     meta = toy.meta(3, class_names=_SEVEN, config={"input_size": [64, 96], "optimizer": "sgd"})
     checkpoints.save(state.create(variables, optim.sgd(0.9, 0.0)), meta)

@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests import programs
 from tests.training import toy
 from yolox_jax.inference.predict import DetectConfig, make_predict
 from yolox_jax.mesh import make_mesh, place, shard_batch
@@ -38,8 +37,6 @@ _CONFIG = BlockConfig()
 _HEAD = functools.partial(Head, num_classes=toy.NUM_CLASSES, features=8, config=_CONFIG)
 _MODEL = YOLOX(functools.partial(PAFPN, OwnBackbone, base_depth=1, config=_CONFIG), _HEAD)
 
-_QUICKLY = programs.options_for_one_call("cpu")  # it runs ten times
-
 
 @pytest.fixture(scope="module")
 def trained():
@@ -50,7 +47,7 @@ def trained():
     before = state.init_variables(_MODEL, seed=0)
     train_state = place(state.create(jax.tree.map(jnp.copy, before), toy.OPTIMIZER), mesh)
     batch, losses = shard_batch(toy.random_batch(0), mesh), []
-    program = parallel.map_step(step, mesh).lower(train_state, batch).compile(compiler_options=_QUICKLY)
+    program = parallel.map_step(step, mesh).lower(train_state, batch).compile()
     for _ in range(10):
         train_state, metrics = program(train_state, batch)
         losses.append(float(metrics["loss"]))

@@ -21,16 +21,17 @@ def _initial(seed):
     return toy.state.create(variables, toy.OPTIMIZER)
 
 
-def _alone(seed, num_devices, config):
-    mesh = make_mesh(num_devices)
+def _each_alone(num_runs, config):
+    mesh = make_mesh(8 // num_runs)
     step = functools.partial(train_step, model=toy.MODEL, optimizer=toy.OPTIMIZER, config=config)
-    specs = parallel.state_specs(_initial(seed), mesh, config.shard_state)
-    program, state, history = parallel.map_step(step, mesh, state_specs=specs), _initial(seed), []
-    state = place(state, mesh, specs)
-    for number in range(_NUM_STEPS):
-        state, metrics = program(state, shard_batch(toy.random_batch(100 * seed + number), mesh))
-        history.append(jax.device_get(metrics))
-    return jax.device_get(state), history
+    specs = parallel.state_specs(_initial(0), mesh, config.shard_state)
+    program = parallel.map_step(step, mesh, state_specs=specs)
+    for seed in range(num_runs):
+        state, history = place(_initial(seed), mesh, specs), []
+        for number in range(_NUM_STEPS):
+            state, metrics = program(state, shard_batch(toy.random_batch(100 * seed + number), mesh))
+            history.append(jax.device_get(metrics))
+        yield jax.device_get(state), history
 
 
 def _together(num_runs, config):
@@ -56,10 +57,10 @@ def test_each_run_is_bit_for_bit_the_run_alone_and_one_program_serves_all(num_ru
     config = toy.step_config(shard_state=shard_state)
     states, histories, num_programs = _together(num_runs, config)
     assert num_programs == 1
-    for seed, (state, history) in enumerate(zip(states, histories, strict=True)):
+    alone = _each_alone(num_runs, config)
+    for seed, (state, history, expected) in enumerate(zip(states, histories, alone, strict=True)):
         assert {device.id // (8 // num_runs) for leaf in jax.tree.leaves(state) for device in leaf.devices()} == {seed}
-        alone = _alone(seed, 8 // num_runs, config)
-        jax.tree.map(np.testing.assert_array_equal, alone, (jax.device_get(state), history))
+        jax.tree.map(np.testing.assert_array_equal, expected, (jax.device_get(state), history))
     assert len({history[-1]["loss"].item() for history in histories}) == num_runs
 
 

@@ -152,7 +152,7 @@ def test_pmap_gives_the_same_numbers_and_the_same_scale():
 
 
 @pytest.mark.slow
-def test_the_golden_losses_come_out_within_float16s_rounding():
+def test_the_golden_losses_come_out_within_float16s_rounding(monkeypatch):
     """Eight steps of a nano with random weights, beside the reference's in float32.
 
     The first two losses are those of the same weights: float16 rounds by 2⁻¹¹ = 5e-4 in each of about a hundred
@@ -162,6 +162,10 @@ def test_the_golden_losses_come_out_within_float16s_rounding():
 
     The first scale is 16: these weights have gradients of up to 2e4, so 65536 would take twelve steps to halve.
     """
+    jax.devices()  # XLA has read the flags of the tests now
+    monkeypatch.delenv(
+        "XLA_FLAGS"
+    )  # without LLVM's optimizations, which train.py asks for, float16 is rounded elsewhere
     history, norms = trajectory.run(8, jnp.float16, _scale(16))
     arrays = golden("trajectory")
     losses, expected = np.array([metrics["loss"] for metrics in history]), arrays["loss"]

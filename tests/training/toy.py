@@ -1,6 +1,7 @@
 """The smallest network that a training step accepts: one convolution with BatchNorm for each level."""
 
 import dataclasses
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -56,7 +57,13 @@ def step_config(schedule: Schedule = SCHEDULE, **changes: Any) -> StepConfig:
 
 
 def create_variables() -> Any:
-    return MODEL.init(jax.random.key(0), jnp.zeros((1, SIZE, SIZE, 3)))
+    return jax.tree.map(jnp.asarray, _initial_variables())
+
+
+@functools.cache
+def _initial_variables() -> Any:
+    with jax.ensure_compile_time_eval():  # also if only the shapes are asked for
+        return jax.device_get(MODEL.init(jax.random.key(0), jnp.zeros((1, SIZE, SIZE, 3))))
 
 
 def create_state() -> state.TrainState:

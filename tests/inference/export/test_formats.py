@@ -91,8 +91,16 @@ def test_the_program_writes_an_official_file_unchanged_and_prints_what_it_wrote(
             "--format=pth does not use --conf, --iou, --tta",
             marks=pytest.mark.slow,
         ),
-        (["--format=onnx", "--raw", "--max_detections=5"], "--raw does not use --max_detections"),
-        (["--format=litert", "--raw", "--conf=0.5"], "--format=litert does not use --conf, --raw"),
+        pytest.param(
+            ["--format=onnx", "--raw", "--max_detections=5"],
+            "--raw does not use --max_detections",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            ["--format=litert", "--raw", "--conf=0.5"],
+            "--format=litert does not use --conf, --raw",
+            marks=pytest.mark.slow,
+        ),
         pytest.param(
             ["--format=onnx", "--slices=auto", "--tta"],
             "--format=onnx does not use --tta, --slices",
@@ -120,6 +128,7 @@ def test_the_program_refuses_flags_that_would_have_no_effect(weights, tmp_path, 
     assert not (tmp_path / "file").exists()
 
 
+@pytest.mark.slow
 def test_the_program_refuses_a_size_that_is_not_a_multiple_of_32(weights, tmp_path):
     arguments = [f"--weights={weights}", "--format=onnx", "--size=65"]
     result = programs.run("-m yolox_jax.tools.export", arguments, tmp_path, 1)
