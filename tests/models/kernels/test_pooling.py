@@ -30,3 +30,19 @@ def test_the_gradient_has_no_select_and_scatter_which_a_repeatable_program_may_n
     for pool, has_it in ((max_pool, False), (max_pool_plain, True)):
         gradient = jax.jit(jax.grad(lambda x, pool=pool: pool(x, 5).sum())).trace(x)
         assert ("select_and_scatter" in gradient.lower(lowering_platforms=("cuda",)).as_text()) == has_it
+
+
+def test_on_a_cpu_no_kernel_computes_one_pool_within_another():
+    x = jnp.ones((1, 6, 6, 4))
+
+    def longest_kernel(num_pools):
+        def loss(x):
+            pyramid = [x]
+            for _ in range(num_pools):
+                pyramid.append(max_pool(pyramid[-1], 5))
+            return jnp.square(jnp.concatenate(pyramid, axis=-1)).sum()
+
+        program = jax.jit(jax.grad(loss)).lower(x).compile()
+        return max(computation.count("\n") for computation in program.as_text().split("\n\n") if "fused" in computation)
+
+    assert longest_kernel(3) < longest_kernel(1) + 10  # lines of text; a pool within another has 20 more

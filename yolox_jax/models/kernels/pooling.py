@@ -34,22 +34,24 @@ def _max_bwd(size: int, axis: int, saved: tuple[jax.Array, jax.Array], grad: jax
     The backward pass goes along columns and then along rows, so that is the first one in row-major order.
     """
     x, largest = saved
-    not_yet, shares = jnp.ones_like(x, bool), []
-    for view in _views_along(x, size, axis, -jnp.inf):
-        is_first = not_yet & (view == largest)
-        not_yet &= ~is_first
-        shares.append(jnp.where(is_first, grad, 0))
-    # The share of view i belongs to the pixel that view i shows, so each is shifted back by the opposite offset.
-    back = [_views_along(share, size, axis, 0)[size - 1 - i] for i, share in enumerate(shares)]
-    return (functools.reduce(operator.add, back),)
+    first = jnp.full(x.shape, size)  # the number of the first view with the maximum
+    for number, view in reversed(list(enumerate(_views_along(x, size, axis, -jnp.inf)))):
+        first = jnp.where(view == largest, number, first)
+    # A pixel is in view i of the pixel i - size // 2 before it.
+    firsts, grads = (_views_along(array, size, axis, 0)[::-1] for array in (first, grad))
+    return (functools.reduce(operator.add, [jnp.where(firsts[i] == i, grads[i], 0) for i in range(size)]),)
 
 
 _max_along.defvjp(_max_fwd, _max_bwd)
 
 
 def _views_along(x: jax.Array, size: int, axis: int, fill: float) -> list[jax.Array]:
-    """Views of x shifted along one axis by −(size // 2) to size // 2; `fill` is the value outside of x."""
+    """Views of x shifted along one axis by −(size // 2) to size // 2; `fill` is the value outside of x.
+
+    The barrier keeps XLA:CPU from recomputing x for the middle view, and so all pools for the last one.
+    """
     widths = [(0, 0)] * x.ndim
     widths[axis] = (size // 2, size // 2)
     padded = jnp.pad(x, widths, constant_values=fill)
+    padded = lax.platform_dependent(padded, cpu=lax.optimization_barrier, default=lambda x: x)
     return [lax.slice_in_dim(padded, i, i + x.shape[axis], axis=axis) for i in range(size)]
