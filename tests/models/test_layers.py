@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax.errors import ScopeParamShapeError
 
 from tests.material import ROOT
 from yolox_jax.models import blocks, layers
@@ -19,6 +20,14 @@ def test_running_variance_is_the_unbiased_one_and_moves_by_three_hundredths():
     _, updated = module.apply(variables, x, True, mutable=["batch_stats"])
     np.testing.assert_allclose(updated["batch_stats"]["mean"], [0.03 * x.mean()], rtol=1e-5)
     np.testing.assert_allclose(updated["batch_stats"]["var"], [0.97 + 0.03 * x.var(ddof=1)], rtol=1e-5)
+
+
+def test_a_kernel_of_another_shape_is_refused_with_its_path():
+    x, conv = jnp.ones((1, 4, 4, 3)), blocks.ConvBlock(2, 1, 1, blocks.BlockConfig())
+    variables = conv.init(jax.random.key(0), x, False)
+    variables["params"]["conv"]["kernel"] = jnp.ones((1, 1, 5, 2))
+    with pytest.raises(ScopeParamShapeError, match='"kernel" in "conv"'):
+        conv.apply(variables, x, False)
 
 
 def test_upsampling_repeats_each_pixel():

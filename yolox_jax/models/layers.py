@@ -5,6 +5,7 @@ from collections.abc import Callable
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax.errors import ScopeParamShapeError
 
 from yolox_jax.compiler_options import CpuKernels
 from yolox_jax.models import initial
@@ -35,7 +36,7 @@ class Conv(nn.Module):
         if self.has_variable("params", convolution.STORED_OHWI):
             kernel = convolution.from_ohwi(self.get_variable("params", convolution.STORED_OHWI))
         else:
-            kernel = self.param("kernel", initial.uniform(), shape, jnp.float32)
+            kernel = _param(self, "kernel", initial.uniform(), shape)
         kernel, x_BHWC = kernel.astype(self.dtype), x_BHWC.astype(self.dtype)
         has_bias = self.bias_init is not None or self.has_variable("params", "bias")
         if self.in_layout == "space_to_depth":
@@ -49,7 +50,7 @@ class Conv(nn.Module):
         else:
             y = convolution.dense_conv(x_BHWC, kernel, self.stride, self.cpu_kernels)
         if has_bias:
-            bias = self.param("bias", self.bias_init or initial.constant(0), (self.features,), jnp.float32)
+            bias = _param(self, "bias", self.bias_init or initial.constant(0), (self.features,))
             y = (y.astype(jnp.float32) + batch_norm.spread(bias, y)).astype(self.dtype)
         return y
 
@@ -69,8 +70,8 @@ class BatchNorm(nn.Module):
     @nn.compact
     def __call__(self, x_BHWC: jax.Array, train: bool) -> jax.Array:
         channels = space_to_depth.num_channels(x_BHWC, self.layout)
-        scale_C = self.param("scale", initial.constant(1), (channels,), jnp.float32)
-        bias_C = self.param("bias", initial.constant(0), (channels,), jnp.float32)
+        scale_C = _param(self, "scale", initial.constant(1), (channels,))
+        bias_C = _param(self, "bias", initial.constant(0), (channels,))
         mean_C = self.variable("batch_stats", "mean", initial.constant(0), None, (channels,))
         var_C = self.variable("batch_stats", "var", initial.constant(1), None, (channels,))
 
@@ -87,3 +88,13 @@ class BatchNorm(nn.Module):
             mean_C.value = BN_KEEP * mean_C.value + (1 - BN_KEEP) * batch_mean_C
             var_C.value = BN_KEEP * var_C.value + (1 - BN_KEEP) * unbiased_var_C
         return y_BHWC
+
+
+def _param(layer: nn.Module, name: str, init: Callable[..., jax.Array], shape: tuple[int, ...]) -> jax.Array:
+    """Returns `layer.param`, which would trace `init` anew to check the shape of a parameter that exists."""
+    if layer.has_variable("params", name):
+        existing: jax.Array = layer.get_variable("params", name)
+        if existing.shape != shape:
+            raise ScopeParamShapeError(name, "/".join(layer.path), existing.shape, shape)
+        return existing
+    return layer.param(name, init, shape, jnp.float32)
