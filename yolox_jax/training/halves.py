@@ -8,6 +8,7 @@ gradients in the compilation cache.
 
 import dataclasses
 import functools
+import threading
 from typing import Any
 
 import jax
@@ -26,6 +27,8 @@ from yolox_jax.training.parallel import compile_lowered
 from yolox_jax.training.state import TrainState
 from yolox_jax.training.step import StepConfig, Totals
 from yolox_jax.types import Batch, Predictions
+
+_tracing = threading.Lock()  # Python runs one thread at a time: two programs that are traced at once delay each other
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +68,9 @@ class Halves:
             check_vma=False,  # as in parallel.map_step
         )
         shapes = shapes_of(_read_by_gradients(state)), self._placed(batch, P(AXIS)), self._placed(np.int32(0), WHOLE)
-        return self._compile(jax.jit(mapped).lower(*shapes))
+        with _tracing:
+            lowered = jax.jit(mapped).lower(*shapes)
+        return self._compile(lowered)
 
     def compile_update(self, state: TrainState) -> Any:
         """Compiles the second half for a state on the mesh."""
@@ -78,12 +83,14 @@ class Halves:
             out_specs=(self.state_specs, WHOLE),
             check_vma=False,
         )
-        totals = Totals(
-            self._placed(state.params, specs.gradients),
-            self._placed(jax.eval_shape(_sums_of_nothing), WHOLE),
-            self._placed(state.batch_stats, WHOLE),
-        )
-        return self._compile(jax.jit(mapped, donate_argnums=0).lower(shapes_of(state), totals))
+        with _tracing:
+            totals = Totals(
+                self._placed(state.params, specs.gradients),
+                self._placed(jax.eval_shape(_sums_of_nothing), WHOLE),
+                self._placed(state.batch_stats, WHOLE),
+            )
+            lowered = jax.jit(mapped, donate_argnums=0).lower(shapes_of(state), totals)
+        return self._compile(lowered)
 
     def joined(self, sum_gradients: Any, update: Any) -> StepInHalves:
         """The step of two compiled halves."""

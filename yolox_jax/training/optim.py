@@ -48,7 +48,7 @@ OPTIMIZERS = {"sgd": sgd, "adamw": lambda momentum, weight_decay: adamw(weight_d
 def init(optimizer: optax.GradientTransformation, params: Any) -> Any:
     """Computes `optimizer.init(params)` of the optimizers above, which is zeros, without a program for each shape."""
     shapes = jax.eval_shape(optimizer.init, params)
-    return jax.tree.map(lambda x: jnp.asarray(np.zeros(x.shape, x.dtype)), shapes)
+    return jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
 
 
 def decay_mask(params: Any) -> Any:
@@ -73,4 +73,5 @@ def ema_decay(num_updates: jax.Array | int, decay: float) -> jax.Array:
 def update_ema(average: Any, new: Any, num_updates: jax.Array | int, decay: float) -> Any:
     """The EMA of a pytree after one more update."""
     keep = ema_decay(num_updates, decay)
-    return jax.tree.map(lambda old, value: keep * old + (1 - keep) * value, average, new)
+    take = 1 - keep
+    return jax.tree.map(lambda old, value: keep * old + take * value, average, new)

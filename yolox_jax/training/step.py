@@ -128,7 +128,7 @@ def update(
     new_state = _update(state, gradients, batch_stats, learning_rate, optimizer, config)
     loss_is_finite, gradients_are_finite = jnp.isfinite(metrics["loss"]), jnp.isfinite(grad_norm)
     finite = loss_is_finite & gradients_are_finite
-    new_state = jax.tree.map(lambda new, old: jnp.where(finite, new, old), new_state, state)
+    new_state = jax.tree.map(functools.partial(lax.select, finite), new_state, state)
     new_state = new_state.replace(step=state.step + 1)
     metrics |= {"learning_rate": learning_rate, "grad_norm": grad_norm, "skipped": 1.0 - finite.astype(jnp.float32)}
     if state.loss_scale is not None:
