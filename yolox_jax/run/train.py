@@ -91,14 +91,12 @@ def compile_ahead(run: Run, train_state: TrainState, first_step: int) -> compila
         mapped = parallel.map_step(functools.partial(step, size_hw=size_hw), mesh, config.parallel.kind, specs)
         return parallel.compile_step(mapped, like, batch, mesh, run.model.cpu_kernels)
 
-    predict = make_predict(run.model, mesh, run.detect_config, repeatable=True)
-    folded = folded_shapes(run.model, like.ema, platform_of(mesh))
-    args = predict, folded, run.size_hw, config.eval.batch_size, run.model.cpu_kernels
-
     def compile_evaluation() -> Callable[..., Any]:
         if in_halves and sizes and not evaluates_first:
             programs.wait(sizes[0])  # two programs that are traced at once delay each other
-        return prediction.compile_predict(*args)
+        predict = make_predict(run.model, mesh, run.detect_config, repeatable=True)
+        folded = folded_shapes(run.model, like.ema, platform_of(mesh))
+        return prediction.compile_predict(predict, folded, run.size_hw, config.eval.batch_size, run.model.cpu_kernels)
 
     evaluation: compilation.ByKey = {"predict": compile_evaluation}
     steps: compilation.ByKey = {size: functools.partial(compile_step, size) for size in sizes}
