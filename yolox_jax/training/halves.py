@@ -6,9 +6,12 @@ sizes of multi-scale training. The numbers of the schedule are the update's alon
 gradients in the compilation cache.
 """
 
+import contextlib
 import dataclasses
 import functools
+import gc
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -28,7 +31,20 @@ from yolox_jax.training.state import TrainState
 from yolox_jax.training.step import StepConfig, Totals
 from yolox_jax.types import Batch, Predictions
 
-_tracing = threading.Lock()  # Python runs one thread at a time: two programs that are traced at once delay each other
+_one_at_a_time = threading.Lock()
+_OBJECTS = 50_000  # new ones before Python looks for garbage; of what tracing makes, nearly all is kept
+
+
+@contextlib.contextmanager
+def _tracing() -> Iterator[None]:
+    """Traces one program at a time, since two delay each other, and with little garbage collection."""
+    with _one_at_a_time:
+        young, *older = gc.get_threshold()
+        gc.set_threshold(young and max(young, _OBJECTS), *older)  # 0 turns it off
+        try:
+            yield
+        finally:
+            gc.set_threshold(young, *older)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +84,7 @@ class Halves:
             check_vma=False,  # as in parallel.map_step
         )
         shapes = shapes_of(_read_by_gradients(state)), self._placed(batch, P(AXIS)), self._placed(np.int32(0), WHOLE)
-        with _tracing:
+        with _tracing():
             lowered = jax.jit(mapped).lower(*shapes)
         return self._compile(lowered)
 
@@ -83,7 +99,7 @@ class Halves:
             out_specs=(self.state_specs, WHOLE),
             check_vma=False,
         )
-        with _tracing:
+        with _tracing():
             totals = Totals(
                 self._placed(state.params, specs.gradients),
                 self._placed(jax.eval_shape(_sums_of_nothing), WHOLE),
