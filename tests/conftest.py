@@ -11,8 +11,8 @@ from tests.browser import browser  # noqa: F401  # a fixture
 from tests.material import ROOT
 from tests.storage_servers import gs_bucket, gs_server, s3_bucket, s3_server  # noqa: F401  # fixtures
 
-# XLA reads them when the first array is made.
-os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {programs.xla_flags(num_devices=8)}"
+# XLA reads them when the first array is made, the caller's last: .ci/run also tests at the level that train.py takes.
+os.environ["XLA_FLAGS"] = f"{programs.xla_flags(num_devices=8)} {os.environ.get('XLA_FLAGS', '')}"
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_default_matmul_precision", "float32")

@@ -33,6 +33,9 @@ def golden(name: str) -> dict[str, np.ndarray]:
         return dict(file)
 
 
+MODELS = tuple(json.loads((GOLDEN / "models.json").read_text()))  # yolox.VARIANTS has the tests' own networks too
+
+
 def golden_shapes(model: str) -> dict[str, tuple[int, ...]]:
     """Maps the names of the reference's state dict to shapes."""
     models = json.loads((GOLDEN / "models.json").read_text())

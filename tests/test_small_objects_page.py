@@ -48,7 +48,9 @@ def folder(tmp_path_factory):
 def _commands() -> list[list[str]]:
     blocks = re.findall(r"^```\n(.*?)^```", _PAGE.read_text(), flags=re.MULTILINE | re.DOTALL)
     lines = "".join(blocks).replace("\\\n", " ").splitlines()
-    return [shlex.split(line)[1:] for line in lines]
+    commands = [shlex.split(line) for line in lines]
+    assert {command[0] for command in commands} == {"python"}
+    return [command[1:] for command in commands]
 
 
 def _run(words: list[str], folder) -> None:

@@ -59,6 +59,7 @@ def parse(monkeypatch):
     [
         ("--config.data.nothing.here=1", "error: --config has no field 'nothing'"),
         ("--config.nothing=1", "error: --config has no field 'nothing'"),
+        ("--config.epochs=many", "error: flag --config.epochs=many: invalid literal"),
         ("--config.hsv.value=nan", "error: config.hsv.value is nan: give a finite number of at most 18 digits"),
         ("--config.=1", "error: --config.=1 names no field: set config fields by --config.name=value"),
     ],

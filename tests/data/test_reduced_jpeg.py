@@ -4,6 +4,7 @@ import io
 import itertools
 import json
 import pickle
+import struct
 
 import cv2
 import numpy as np
@@ -181,6 +182,23 @@ def test_gray_and_cmyk_become_bgr(mode):
     decoded = images.decode_to_fit(stream.getvalue(), "a", ImageConfig(fit_hw=(75, 75)))
     expected = cv2.resize(images.decode(stream.getvalue(), "a"), (75, 50), interpolation=cv2.INTER_AREA)
     assert np.abs(decoded.pixels.astype(int) - expected).max() <= 3
+
+
+@pytest.mark.parametrize("damage", ["kind", "count", "cut off", "number"])
+def test_a_file_whose_orientation_is_not_certain_is_decoded_whole(damage):
+    """OpenCV mirrors some of them, which does not show in the sides."""
+    data = bytearray(jpeg(noise(201, 301), orientation=2))
+    entry = data.index(b"\x12\x01" if b"II*\0" in data else b"\x01\x12")
+    order = "<" if b"II*\0" in data else ">"
+    tiff = data.index(b"Exif\0\0") + 6
+    if damage == "cut off":
+        struct.pack_into(order + "I", data, tiff + 4, 1 << 20)
+    else:
+        at, kind, value = {"kind": (2, "H", 4), "count": (4, "I", 2), "number": (8, "H", 9)}[damage]
+        struct.pack_into(order + kind, data, entry + at, value)
+    assert images.decode_to_fit(jpeg(noise(201, 301), 2), "a", ImageConfig(fit_hw=(32, 32))).reduction is not None
+    decoded = images.decode_to_fit(bytes(data), "a", ImageConfig(fit_hw=(32, 32)))
+    assert (decoded.reduction, decoded.whole_hw) == (None, (201, 301))
 
 
 def test_a_file_whose_orientation_opencv_does_not_apply_is_decoded_whole(monkeypatch):

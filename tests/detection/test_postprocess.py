@@ -17,15 +17,19 @@ from yolox_jax.types import Predictions
 keep_mask = jax.jit(nms.keep_mask)
 
 
-def naive_nms(boxes_xyxy: np.ndarray, labels: np.ndarray, iou: float) -> list[int]:
-    """Greedy NMS within each class. Boxes come best first; returns the indices of those that are kept."""
+def naive_nms(boxes_xyxy: np.ndarray, labels: np.ndarray, iou: float, cut: np.ndarray | None = None) -> list[int]:
+    """Greedy NMS within each class. Boxes come best first; returns the indices of those that are kept.
+
+    Of a box in `cut`, the share of its own area counts.
+    """
     kept: list[int] = []
     for i, (x1, y1, x2, y2) in enumerate(boxes_xyxy):
         for j in kept:
             u1, v1, u2, v2 = boxes_xyxy[j]
             inter = max(0, min(x2, u2) - max(x1, u1)) * max(0, min(y2, v2) - max(y1, v1))
             union = (x2 - x1) * (y2 - y1) + (u2 - u1) * (v2 - v1) - inter
-            if labels[i] == labels[j] and inter > iou * union:
+            whole = union if cut is None or not cut[i] else (x2 - x1) * (y2 - y1)
+            if labels[i] == labels[j] and inter > iou * whole:
                 break
         else:
             kept.append(i)
@@ -42,6 +46,20 @@ def test_nms_keeps_what_a_naive_loop_keeps(seed):
     expected = naive_nms(boxes_xyxy, labels, 0.5)
     assert 30 < len(expected) < 250
     assert kept.tolist() == expected
+
+
+@pytest.mark.parametrize("end", [230, 480, 900])
+def test_nms_compares_the_leading_boxes_alone_whether_masked_or_cut_ones_are_among_them(end):
+    rng = np.random.default_rng(end)
+    low = rng.uniform(0, 90, (1000, 2))
+    boxes_xyxy = np.concatenate([low, low + rng.uniform(10, 50, (1000, 2))], axis=1).astype(np.float32)
+    labels, cut, mask = rng.integers(0, 9, 1000), rng.random(1000) < 0.3, rng.random(1000) < 0.8
+    mask[end:] = False
+    valid = np.flatnonzero(mask)
+    expected = valid[naive_nms(boxes_xyxy[valid], labels[valid], 0.4, cut[valid])]
+    assert 0.2 * len(valid) < len(expected) < 0.8 * len(valid)
+    found = np.flatnonzero(keep_mask(boxes_xyxy, labels, mask, 0.4, cut))
+    assert found.tolist() == expected.tolist()
 
 
 def test_of_a_chain_of_overlapping_boxes_every_second_one_is_kept():

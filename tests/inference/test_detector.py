@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from tests.inference.white_pixels import CLASS_NAMES, WhitePixels, white_box
-from tests.material import golden_shapes, material, nano_of_seven_classes
+from tests.material import MODELS, golden_shapes, material, nano_of_seven_classes
 from tests.training import toy
 from yolox_jax import Detector
 from yolox_jax.augment.geometry import letterbox
@@ -22,7 +22,6 @@ from yolox_jax.errors import NotFoundError, UserError
 from yolox_jax.inference import pretrained
 from yolox_jax.inference.inputs import as_bgr
 from yolox_jax.inference.predict import DetectConfig
-from yolox_jax.models.yolox import VARIANTS
 from yolox_jax.training import optim, state
 from yolox_jax.training.checkpoints import Checkpoints
 from yolox_jax.training.compilation import CompileCounter
@@ -257,7 +256,7 @@ def test_one_number_as_size_is_height_and_width(run):
             Detector.from_pretrained(run, size=size)
 
 
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("name", MODELS)
 def test_the_variant_is_inferred_from_the_tensors(name):
     shapes = golden_shapes(name)
     assert official.variant_of({key: np.empty(shape, np.int8) for key, shape in shapes.items()}) == name

@@ -9,7 +9,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from tests.material import GOLDEN, golden, golden_shapes, golden_state_dict, material
+from tests.material import GOLDEN, MODELS, golden, golden_shapes, golden_state_dict, material
 from yolox_jax.augment.geometry import letterbox
 from yolox_jax.detection.anchors import make_anchors
 from yolox_jax.errors import UserError
@@ -35,16 +35,14 @@ def _reference_layout(predictions: Predictions) -> np.ndarray:
     )
 
 
-@pytest.mark.parametrize("name", yolox.VARIANTS)
+@pytest.mark.parametrize("name", MODELS)
 def test_parameter_counts_are_the_references(name):
     expected = json.loads((GOLDEN / "models.json").read_text())[name]["params"]
     params = _abstract(yolox.create(name, 80))["params"]
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) == expected
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=[] if n == "nano" else pytest.mark.slow) for n in yolox.VARIANTS]
-)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[] if n == "nano" else pytest.mark.slow) for n in MODELS])
 def test_raw_outputs_equal_the_references(name):
     arrays = golden("models")
     model = yolox.create(name, 80)

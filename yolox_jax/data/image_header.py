@@ -100,15 +100,23 @@ def bits(data: bytes) -> int:
         return 8
 
 
-def jpeg_orientation(data: bytes) -> int:
-    """Returns the EXIF orientation of a JPEG, 1 to 8; 1 if there is none."""
+def jpeg_orientation(data: bytes) -> int | None:
+    """Returns the EXIF orientation of a JPEG, 1 to 8; 1 if there is none.
+
+    None if it is not written as the standard says: another reader may find another one, or none.
+    """
     try:
         for marker, content in _jpeg_segments(data):
             if marker == _JPEG_EXIF and content.startswith(_EXIF_START):
-                orientation = tiff_tags(content[len(_EXIF_START) :]).get(_ORIENTATION_TAG, 1)
-                return orientation if 1 <= orientation <= 8 else 1
+                tiff = content[len(_EXIF_START) :]
+                entry = _tiff_entries(tiff).get(_ORIENTATION_TAG)
+                if entry is None:
+                    return 1
+                orientation = struct.unpack_from(_tiff_order(tiff) + entry.format, tiff, entry.position)[0]
+                is_standard = entry.format == "H" and entry.num_values == 1 and 1 <= orientation <= 8
+                return orientation if is_standard else None
     except (struct.error, LookupError):  # damaged
-        pass
+        return None
     return 1
 
 

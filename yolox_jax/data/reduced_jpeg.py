@@ -45,12 +45,14 @@ class Reduction:
 def reduction(data: bytes, fit_hw: tuple[int, int], ignore_orientation: bool) -> Reduction | None:
     """Returns the strongest reduction of a JPEG that still has to be shrunk, or is just right, to fit into `fit_hw`.
 
-    None if the image is less than twice as large, or no JPEG.
+    None if the image is less than twice as large, no JPEG, or turned in a way that is not certain.
     """
     size_wh = image_header.size_wh(data) if data.startswith(image_header.JPEG_START) else None
     if size_wh is None:
         return None
     orientation = 1 if ignore_orientation else image_header.jpeg_orientation(data)
+    if orientation is None:
+        return None
     height, width = size_wh if orientation in _SWAPPED else size_wh[::-1]
     for divisor in _DIVISORS:
         if height >= divisor * fit_hw[0] or width >= divisor * fit_hw[1]:

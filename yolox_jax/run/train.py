@@ -83,9 +83,9 @@ def compile_ahead(run: Run, train_state: TrainState, first_step: int) -> compila
     step = functools.partial(train_step, model=run.model, optimizer=run.optimizer, config=run.step_config)
     halves = Halves(run.model, run.optimizer, run.step_config, mesh, specs)
     in_halves = suits(mesh, config.parallel.kind)
+    batch = run.loader.empty_batch()
 
     def compile_step(size_hw: tuple[int, int]) -> parallel.StepFunction:
-        batch = run.loader.empty_batch()
         if in_halves:
             return halves.joined(halves.compile_gradients(like, batch, size_hw), programs.wait("update"))
         mapped = parallel.map_step(functools.partial(step, size_hw=size_hw), mesh, config.parallel.kind, specs)

@@ -10,7 +10,7 @@ safetensors  the same, with class names and input size in the file
 
 ONNX, StableHLO and LiteRT files, and the model of a page, carry a certificate: test images and what the weights detect
 in them. --verify=FILE, or the folder of a page, runs it with its own runtime on them, prints the largest differences,
-and exits with 1 if they exceed the bound. The export does so itself, but for StableHLO, and then writes nothing.
+and exits with 1 if they exceed the bound. An export does so too, except of StableHLO, before anything is written.
 --int8 --calibrate=DIR quantizes an ONNX or LiteRT file. With --evaluate --config=CONFIG its AP and that of the float32
 file are computed on the validation images of a data set, and nothing is written if INT8 loses more than --max_drop.
 --card=README.md writes a model card beside weights, from the run's results.json.
@@ -184,7 +184,7 @@ def _export(output: Path, card: Path | None) -> None:
         else:
             written = Path(folder) / f"exported{ending}"
             write(written, loaded, config)
-        if certified is not None and _FORMAT.value != "stablehlo":  # the run's own program, as long to compile again
+        if certified is not None and _FORMAT.value != "stablehlo":  # would take as long to compile as to write
             advice = "calibrate with images more like those that the network will see" if _INT8.value else "report this"
             runtimes.check(written, name, f"{advice}; --nocertificate writes it all the same")
         size = f"{_place(written, path) / 1e6:.1f} MB"
@@ -195,12 +195,11 @@ def _export(output: Path, card: Path | None) -> None:
 
 
 def _place(written: Path, path: Path) -> int:
-    """Copies what was written to where the user wants it, a page's index.html last. Returns the number of bytes."""
-    if written.is_file():
-        storage.write_bytes(path, written.read_bytes())
-        return written.stat().st_size
-    files = sorted(written.iterdir(), key=lambda each: each.name == web_page.INDEX)
-    return sum(_place(each, path / each.name) for each in files)
+    """Copies the file or page to where the user wants it, and returns the number of bytes."""
+    if written.is_dir():
+        return web_page.place(written, path)
+    storage.write_bytes(path, written.read_bytes())
+    return written.stat().st_size
 
 
 def _write_int8(folder: Path, loaded: Pretrained, config: ExportConfig, name: str) -> Path:

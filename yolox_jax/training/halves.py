@@ -37,10 +37,10 @@ _OBJECTS = 50_000  # new ones before Python looks for garbage; of what tracing m
 
 @contextlib.contextmanager
 def _tracing() -> Iterator[None]:
-    """Traces one program at a time, since two delay each other, and with little garbage collection."""
+    """Traces one program at a time, since two delay each other, and with little garbage collection in this process."""
     with _one_at_a_time:
         young, *older = gc.get_threshold()
-        gc.set_threshold(young and max(young, _OBJECTS), *older)  # 0 turns it off
+        gc.set_threshold(young and max(young, _OBJECTS), *older)  # 0: it is off
         try:
             yield
         finally:
@@ -75,16 +75,20 @@ class Halves:
 
     def compile_gradients(self, state: TrainState, batch: Batch, size_hw: tuple[int, int] | None) -> Any:
         """Compiles the first half for a state on the mesh, a batch, and an image size."""
-        half = functools.partial(step.sum_gradients, model=self.model, config=self.config, size_hw=size_hw)
-        mapped = jax.shard_map(
-            lambda state, batch, no_aug_step: half(state, batch, no_aug_step=no_aug_step),
-            mesh=self.mesh,
-            in_specs=(WHOLE, P(AXIS), WHOLE),
-            out_specs=self._specs_of_totals(),
-            check_vma=False,  # as in parallel.map_step
-        )
-        shapes = shapes_of(_read_by_gradients(state)), self._placed(batch, P(AXIS)), self._placed(np.int32(0), WHOLE)
         with _tracing():
+            half = functools.partial(step.sum_gradients, model=self.model, config=self.config, size_hw=size_hw)
+            mapped = jax.shard_map(
+                lambda state, batch, no_aug_step: half(state, batch, no_aug_step=no_aug_step),
+                mesh=self.mesh,
+                in_specs=(WHOLE, P(AXIS), WHOLE),
+                out_specs=self._specs_of_totals(),
+                check_vma=False,  # as in parallel.map_step
+            )
+            shapes = (
+                shapes_of(_read_by_gradients(state)),
+                self._placed(batch, P(AXIS)),
+                self._placed(np.int32(0), WHOLE),
+            )
             lowered = jax.jit(mapped).lower(*shapes)
         return self._compile(lowered)
 

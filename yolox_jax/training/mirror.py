@@ -36,7 +36,7 @@ _MARKER = ".claim"  # in the local folder: the run whose claim it was filled und
 _POLL_SECONDS = 0.2
 _OUTAGE_SECONDS = 20.0  # without an answer, before a warning
 _VANISH_SECONDS = 30.0  # in which a checkpoint is removed from the disk, from its first file to its last
-_REPORT_SECONDS = 5.0  # of waiting at the end, before a line says for what
+_REPORT_SECONDS = 5.0  # of waiting, before a line says for what
 
 
 def upload_newer(local: Path, run: Location, claim: BucketClaim) -> None:
@@ -146,9 +146,18 @@ class Mirror:
 
     def wait_for_save(self) -> None:
         """Waits until the checkpoint of the last save, which is complete here, is copied. Raises as `check` does."""
+        start, reported = time.monotonic(), False
         while self._awaited is not None and self._awaited not in self._saved:
             self.check()
             time.sleep(_POLL_SECONDS)
+            reported = self._report_late(start, reported)
+
+    def _report_late(self, start: float, reported: bool) -> bool:
+        """Prints once what is waited for, some seconds after `start`. Returns whether it is printed."""
+        if not reported and time.monotonic() - start > _REPORT_SECONDS:
+            print(f"copying the last files to {self._run}", flush=True)
+            return True
+        return reported
 
     def check(self) -> None:
         """Raises an error of the thread, or that of a lost claim."""
@@ -164,9 +173,7 @@ class Mirror:
         try:
             while self._thread.is_alive():
                 self._thread.join(_POLL_SECONDS)  # in short turns, so that Ctrl-C ends it
-                if not reported and time.monotonic() - start > _REPORT_SECONDS:
-                    print(f"copying the last files to {self._run}", flush=True)
-                    reported = True
+                reported = self._report_late(start, reported)
         except KeyboardInterrupt:
             self.abandon()
             raise

@@ -23,6 +23,7 @@ def of_leading_part(function: Callable[[Any], jax.Array], arrays: Any, valid_N: 
     num_items = len(valid_N)
     if num_items <= _FEW:
         return function(arrays)
+    function = jax.jit(function, inline=True)  # traced once for each length
     lengths = [*(-(-num_items // share) for share in _SHARES), num_items]
 
     def of_length(arrays: Any, *, length: int) -> jax.Array:
@@ -36,5 +37,5 @@ def of_leading_part(function: Callable[[Any], jax.Array], arrays: Any, valid_N: 
     def whole(arrays: Any, _: jax.Array) -> jax.Array:
         return function(arrays)
 
-    # On other platforms images are computed together, and a choice of each would mean all branches for all.
+    # On other platforms images are mapped together, and a choice for each would compute all branches for all.
     return lax.platform_dependent(arrays, valid_N, cpu=shortest, default=whole)

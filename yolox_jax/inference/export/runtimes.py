@@ -54,13 +54,18 @@ def check(written: Path, name: str, advice: str, log: Callable[[str], object] = 
     """Compares a file with its certificate before it gets its place, `name`. Warns if its runtime is not installed.
 
     Raises:
-      UserError: it does not find what its weights find; with `advice`.
+      UserError: it does not find what its weights find, with `advice`; or its runtime does not open it.
     """
     try:
         certified, run = open_exported(written, on_cpu=True)
     except RuntimeMissingError as error:
         _log.warning("%s is not compared with its certificate: %s", name, error)
         return
+    except UserError as error:
+        raise UserError(
+            f"{name} is not written, since its runtime does not open it ({error.what})",
+            "update the runtime; --nocertificate writes the file all the same",
+        ) from error
     found = certificate.compare(certified, run)
     log(f"{name}: {found.describe(certified, certified.bound)}")
     if not found.is_within(certified.bound):

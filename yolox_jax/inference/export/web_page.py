@@ -53,7 +53,7 @@ def prepare(folder: Location, log: Callable[[str], object] = print) -> None:
 
 
 def _may_replace(folder: Location) -> bool:
-    """Returns whether a folder is empty, a page of ours, or what an interrupted `write` left."""
+    """Returns whether a folder is empty, a page of ours, or what an interrupted `place` left."""
     names = {name for name in storage.list_names(folder) if not name.endswith(".unfinished")}
     if INDEX in names:
         return _GENERATOR in storage.read_bytes(folder / INDEX)
@@ -74,15 +74,26 @@ def about_model(title: str, size_hw: tuple[int, int], conf: float, least_conf: f
 
 
 def write(folder: Path, model: bytes, log: Callable[[str], object] = print) -> None:
-    """Writes the folder. Its own files are replaced, index.html last."""
+    """Writes a new folder."""
     with tarfile.open(_runtime_package(log)) as package:
         for name, packed in RUNTIME.items():
             file = package.extractfile(f"package/dist/{packed}")
             assert file is not None  # the package has the expected hash
             storage.write_bytes(folder / name, file.read())
     storage.write_bytes(folder / MODEL, model)
-    for each in sorted(PAGE.iterdir(), key=lambda each: each.name == INDEX):
+    for each in PAGE.iterdir():
         storage.write_bytes(folder / each.name, each.read_bytes())
+
+
+def place(written: Path, folder: Location) -> int:
+    """Copies what `write` wrote, in place of an older page, and returns the number of bytes.
+
+    The runtime is first and index.html last: by them `prepare` knows a page whose copying was interrupted.
+    """
+    files = sorted(written.iterdir(), key=lambda each: (each.name not in RUNTIME, each.name == INDEX))
+    for each in files:
+        storage.write_bytes(folder / each.name, each.read_bytes())
+    return sum(each.stat().st_size for each in files)
 
 
 def _runtime_package(log: Callable[[str], object]) -> Path:
