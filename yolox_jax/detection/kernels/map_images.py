@@ -51,5 +51,5 @@ def over_tiles(function: Callable[[jax.Array], Any], tiles_THW3: jax.Array, mask
     def in_one_batch(tiles_THW3: jax.Array, mask_T: jax.Array) -> Any:
         return function(tiles_THW3)
 
-    # A loop needs the memory of one tile, and is no slower (benchmarks/NOTES.md).
+    # A loop needs the memory of one tile, and on two cores is no slower (benchmarks/NOTES.md).
     return lax.platform_dependent(tiles_THW3, mask_T, cpu=one_by_one, default=in_one_batch)
