@@ -4,13 +4,13 @@ import dataclasses
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import grain
 import jax
 import numpy as np
 
 from yolox_jax.augment import geometry
 from yolox_jax.data import tiling as tilings
 from yolox_jax.data.prefetch import ReadConfig, Shard, batches, position_of
+from yolox_jax.data.quiet_grain import grain
 from yolox_jax.data.tiling import Tiling
 from yolox_jax.data.views import chain
 from yolox_jax.types import Source, Tiles

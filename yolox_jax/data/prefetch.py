@@ -9,9 +9,9 @@ from multiprocessing import shared_memory
 from typing import Any
 
 import cv2
-import grain
 from absl import flags
 
+from yolox_jax.data.quiet_grain import grain
 from yolox_jax.errors import UserError
 
 # Samples are made in parallel already, and OpenCV's own threads would only compete with that. Worker processes import

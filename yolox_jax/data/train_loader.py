@@ -12,7 +12,6 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Self
 
-import grain
 import numpy as np
 
 from yolox_jax import types
@@ -20,6 +19,7 @@ from yolox_jax.augment.draws import AugmentConfig
 from yolox_jax.augment.sample import TrainSample, train_sample
 from yolox_jax.data.order import index_at, partner_at, sample_rng
 from yolox_jax.data.prefetch import ReadConfig, Shard, batches, position_of, worker_errors
+from yolox_jax.data.quiet_grain import grain
 from yolox_jax.data.views import chain
 from yolox_jax.data.views.naming import naming
 from yolox_jax.errors import UserError

@@ -12,13 +12,13 @@ from types import ModuleType
 from typing import Any, NoReturn
 
 import cv2
-import grain
 import numpy as np
 
 from yolox_jax.boxes import xywh_to_xyxy, xyxy_to_norm_yxyx
 from yolox_jax.data import images
 from yolox_jax.data.images import ImageError, SizeError
 from yolox_jax.data.prefetch import Shard
+from yolox_jax.data.quiet_grain import grain
 from yolox_jax.data.sources.problems import logger
 from yolox_jax.data.sources.tfds_files import import_tfds
 from yolox_jax.errors import UserError, writing
