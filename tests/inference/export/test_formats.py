@@ -86,38 +86,20 @@ def test_the_program_writes_an_official_file_unchanged_and_prints_what_it_wrote(
     ("given", "refused"),
     [
         (["--format=pth", "--raw", "--size=64", "--batch=1"], "--format=pth does not use --size, --batch, --raw"),
-        pytest.param(
-            ["--format=pth", "--conf=0.5", "--iou=0.5", "--tta"],
-            "--format=pth does not use --conf, --iou, --tta",
-            marks=pytest.mark.slow,
-        ),
-        pytest.param(
-            ["--format=onnx", "--raw", "--max_detections=5"],
-            "--raw does not use --max_detections",
-            marks=pytest.mark.slow,
-        ),
-        pytest.param(
-            ["--format=litert", "--raw", "--conf=0.5"],
-            "--format=litert does not use --conf, --raw",
-            marks=pytest.mark.slow,
-        ),
-        pytest.param(
-            ["--format=onnx", "--slices=auto", "--tta"],
-            "--format=onnx does not use --tta, --slices",
-            marks=pytest.mark.slow,
-        ),
-        pytest.param(
-            ["--format=stablehlo", "--slices=auto", "--batch=8"],
-            "--slices does not use --batch",
-            marks=pytest.mark.slow,
-        ),
-        pytest.param(
-            ["--format=onnx", "--evaluate", "--max_drop=0.1"],
-            "without --int8, export does not use --evaluate",
-            marks=pytest.mark.slow,
-        ),
-        pytest.param(
-            ["--format=onnx", "--dtype=float16"], "--format=onnx does not use --dtype", marks=pytest.mark.slow
+        *(
+            pytest.param(flags, refused, marks=pytest.mark.slow)
+            for flags, refused in (
+                (
+                    ["--format=pth", "--conf=0.5", "--iou=0.5", "--tta"],
+                    "--format=pth does not use --conf, --iou, --tta",
+                ),
+                (["--format=onnx", "--raw", "--max_detections=5"], "--raw does not use --max_detections"),
+                (["--format=litert", "--raw", "--conf=0.5"], "--format=litert does not use --conf, --raw"),
+                (["--format=onnx", "--slices=auto", "--tta"], "--format=onnx does not use --tta, --slices"),
+                (["--format=stablehlo", "--slices=auto", "--batch=8"], "--slices does not use --batch"),
+                (["--format=onnx", "--evaluate", "--max_drop=0.1"], "without --int8, export does not use --evaluate"),
+                (["--format=onnx", "--dtype=float16"], "--format=onnx does not use --dtype"),
+            )
         ),
     ],
 )
