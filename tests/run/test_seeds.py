@@ -64,7 +64,7 @@ def test_each_run_has_the_checkpoints_the_log_and_the_results_of_the_run_alone(t
 
 
 def _check_is_as_alone(folder, results, config, num_devices, alone_folder, monkeypatch):
-    """Trains the run with seed 6 alone, in float32 in halves, and compares everything."""
+    """Trains the run with seed 6 alone, in halves, and compares everything."""
     monkeypatch.setattr(prepare, "make_mesh", lambda: make_mesh(num_devices))
     with opened(alone_folder, resume=True) as directory:
         alone = train.train(seeds.config_of(config, 6), directory, Callbacks())
