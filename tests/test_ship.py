@@ -172,12 +172,14 @@ def test_the_tracker_of_the_page_follows_an_object_through_a_video(tmp_path, mon
     assert len(ids) == 8 and len(set(ids[2:])) == 1 and ids[-1] >= 0
 
 
-def test_the_conversions_of_the_page_exist(tmp_path, monkeypatch):
-    (program,) = (block for block in _blocks("python") if "to_coco" in block)
+def test_the_conversions_of_the_page_exist_and_its_call_with_an_address_is_valid(tmp_path, monkeypatch):
+    programs_of_page = [block for block in _blocks("python") if "to_coco" in block or "hf://" in block]
+    assert len(programs_of_page) == 2
     pytest.importorskip("supervision")
     pytest.importorskip("pandas")
     detector = Detector(WhitePixels(), CLASS_NAMES, (64, 64), (1, 4), log=lambda text: None)
     cv2.imwrite(str(tmp_path / "street.jpg"), white_box(64, 64, (8, 8, 24, 24)))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(Detector, "from_pretrained", lambda weights: detector)
-    exec(program, {})  # noqa: S102  (the page is ours)
+    for program in programs_of_page:
+        exec(program, {})  # noqa: S102  (the page is ours)
