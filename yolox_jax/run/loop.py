@@ -2,21 +2,23 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from yolox_jax.cli import from_config
 from yolox_jax.cli.progress import print_progress
+from yolox_jax.data.train_loader import LoadedBatch
 from yolox_jax.evaluation import evaluate
 from yolox_jax.evaluation.evaluate import EvalResult
-from yolox_jax.mesh import place, platform_of, replicate, shard_batch
+from yolox_jax.mesh import platform_of, replicate
 from yolox_jax.models.folding import fold_batch_norm
 from yolox_jax.run.callbacks import Callbacks, RunStart
 from yolox_jax.run.prepare import Run
-from yolox_jax.training import compilation, hosts, trackers
+from yolox_jax.training import compilation, groups, hosts, trackers
 from yolox_jax.training.history import History
 from yolox_jax.training.host_memory import RoomForSteps, trim_memory
 from yolox_jax.training.interruption import Stopped, StopRequest, stop_request
@@ -30,12 +32,22 @@ from yolox_jax.weights import checkpoint
 
 @dataclasses.dataclass(frozen=True)
 class Session:
-    """The resources that are open while the loop runs."""
+    """What the loop trains, and the resources that are open meanwhile."""
 
-    log: RunLog
+    runs: Sequence[Run]
+    mesh: Mesh  # of all runs
+    logs: Sequence[RunLog]  # one of each run
     programs: compilation.Programs
     stop: StopRequest
     callbacks: Callbacks
+
+    @contextlib.contextmanager
+    def untimed(self) -> Iterator[None]:
+        """Leaves the time of the block out of what the logs report."""
+        with contextlib.ExitStack() as opening:
+            for log in self.logs:
+                opening.enter_context(log.untimed())
+            yield
 
     def evaluation_program(self) -> Any:
         """Waits for the compiled program of evaluation. Raises Stopped if a signal arrives meanwhile."""
@@ -61,53 +73,87 @@ def lacks_evaluation(run: Run, step: int) -> bool:
 
 
 def loop(
-    run: Run, train_state: TrainState, past: History, programs: compilation.Programs, callbacks: Callbacks
-) -> EvalResult:
-    """Trains to the last step, saving and evaluating when due. Returns the last evaluation."""
-    config, schedule, checkpoints, first_step = run.config, run.schedule, run.checkpoints, past.num_steps
-    log = open_log(run, past, prints=not callbacks.replace_lines)
-    trace = StepTrace(run.directory.path / "profile", first_step, config.profile)
-    result, make_room = None, RoomForSteps(platform_of(run.mesh))
-    with stop_request() as stop, programs, run.loader, trace, contextlib.closing(log), contextlib.closing(checkpoints):
-        session = Session(log, programs, stop, callbacks)
-        callbacks.start(_start(run, past))
+    runs: Sequence[Run],
+    mesh: Mesh,
+    train_state: TrainState,
+    past: Sequence[History],
+    programs: compilation.Programs,
+    callbacks: Callbacks,
+) -> list[EvalResult]:
+    """Trains to the last step, saving and evaluating when due. Returns the last evaluation of each run.
+
+    Args:
+      runs: one, or several that one program trains (seeds.py), whose schedule and image sizes are the same.
+      mesh: of all runs.
+      train_state: of all runs, on that mesh, as training/groups.py joins them.
+      past: the log of each run's steps before the first one.
+      programs: that of each image size, and that of evaluation.
+      callbacks: of a single run; for several there are none.
+    """
+    run, first_step = runs[0], past[0].num_steps
+    config, schedule = run.config, run.schedule
+    results, make_room = None, RoomForSteps(platform_of(mesh))
+    with contextlib.ExitStack() as opening:
+        stop = opening.enter_context(stop_request())
+        opening.enter_context(programs)
+        trace = opening.enter_context(StepTrace(run.directory.path / "profile", first_step, config.profile))
+        logs = []
+        for each, own_past in zip(runs, past, strict=True):
+            log = open_log(each, own_past, prints=not callbacks.replace_lines, label=_label(each, runs))
+            logs.append(opening.enter_context(_closing(each, log)))
+        session = Session(runs, mesh, logs, programs, stop, callbacks)
+        callbacks.start(_start(run, past[0]))
         run.save_due.note_save()  # config.checkpoint.every_minutes counts from here
-        if lacks_evaluation(run, first_step):
-            result = _evaluate_step(run, session, train_state, first_step - 1)
-        batches = log.time_waits(run.loader)
+        if any(lacks_evaluation(each, first_step) for each in runs):
+            results = _evaluate_step(session, train_state, first_step - 1)
+        readers = [log.time_waits(each.loader) for each, log in zip(runs, logs, strict=True)]
         for step in range(first_step, schedule.total_steps):
-            if has_stalled(checkpoints.aps(), config.patience, step):
+            if has_stalled(run.checkpoints.aps(), config.patience, step):
                 print(f"no better AP in the last {config.patience} evaluations: training ends at step {step}")
                 break
-            with log.untimed():
+            with session.untimed():
                 run_step = programs.get(run.size_at(step), give_up=stop.is_urgent)
             if run_step is None:  # stopped while it was compiling
-                _save_and_stop(run, session, train_state, step)
+                _save_and_stop(session, train_state, step)
             make_room(run_step)
-            loaded = next(batches)
+            loaded = [next(reader) for reader in readers]
             if step in (0, schedule.no_aug_step):
-                shown = loaded, run.train_source.class_names, config.hsv.multiplies
-                keep_picture(run, log, "batch", step, batch_sheet.draw_sheet, *shown)
+                _keep_batches(session, step, loaded)
             trace.at(step, train_state)
-            train_state, metrics = run_step(train_state, shard_batch(loaded.batch, run.mesh))
-            log.add(step, metrics, loaded.image_ids)
-            log.count_dropped_boxes(loaded.num_dropped_boxes, config.data.max_boxes)
+            train_state, metrics = run_step(train_state, groups.join_batches([each.batch for each in loaded], mesh))
+            for each, log, own in zip(runs, logs, loaded, strict=True):
+                log.add(step, groups.take(metrics, mesh, each.mesh), own.image_ids)
+                log.count_dropped_boxes(own.num_dropped_boxes, config.data.max_boxes)
             if (step + 1) % config.log_every_steps == 0:
-                record = log.report()
-                with log.untimed():
-                    callbacks.log(record)
+                for log in logs:
+                    record = log.report()
+                    with session.untimed():
+                        callbacks.log(record)  # called here: its error keeps this frame, which from_python clears
                 trim_memory()
-            run.directory.check()
+            for each in runs:
+                each.directory.check()
             # In every process once a step; a later signal counts at the next one.
             stopping = stop.check() or callbacks.error is not None
             evaluating = run.evaluation_due(step)
             if stopping:
-                _save_and_stop(run, session, train_state, step + 1)
+                _save_and_stop(session, train_state, step + 1)
             if evaluating or run.save_due(step):
-                save(run, session, train_state, step + 1)
+                _save(session, train_state, step + 1)
             if evaluating:
-                result = _evaluate_step(run, session, train_state, step)
-        return result or _evaluate(run, session, train_state)  # None: nothing was left to train
+                results = _evaluate_step(session, train_state, step)
+        return results or _evaluate(session, train_state)  # None: nothing was left to train
+
+
+@contextlib.contextmanager
+def _closing(run: Run, log: RunLog) -> Iterator[RunLog]:
+    """At the end closes the checkpoints, the log and the loader of a run."""
+    with run.loader, contextlib.closing(log), contextlib.closing(run.checkpoints):
+        yield log
+
+
+def _label(run: Run, runs: Sequence[Run]) -> str:
+    """What begins each line about this run on the terminal."""
+    return f"seed {run.config.seed}: " if len(runs) > 1 else ""
 
 
 def _start(run: Run, past: History) -> RunStart:
@@ -132,36 +178,53 @@ def open_log(run: Run, past: History, *, prints: bool = True, label: str = "") -
     )
 
 
-def save(run: Run, session: Session, train_state: TrainState, num_steps: int) -> None:
-    session.log.check_steps()  # a state that has diverged is not saved
+def _keep_batches(session: Session, step: int, loaded: Sequence[LoadedBatch]) -> None:
+    for run, log, own in zip(session.runs, session.logs, loaded, strict=True):
+        shown = own, run.train_source.class_names, run.config.hsv.multiplies
+        keep_picture(run, log, "batch", step, batch_sheet.draw_sheet, *shown)
+
+
+def _save(session: Session, train_state: TrainState, num_steps: int) -> None:
+    if len(session.runs) > 1:  # so that no run is two saves ahead of another, in its bucket neither
+        for run in session.runs:
+            run.checkpoints.wait()
+            run.directory.wait_for_save()
+    for run, log in zip(session.runs, session.logs, strict=True):
+        save(run, log, groups.take(train_state, session.mesh, run.mesh), num_steps)
+
+
+def save(run: Run, log: RunLog, train_state: TrainState, num_steps: int) -> None:
+    log.check_steps()  # a state that has diverged is not saved
     config, class_names = run.config, run.train_source.class_names
     data_state = {**run.loader.get_state(), "next_step": num_steps}
     meta = checkpoint.Meta(
         *(config.model, class_names, num_steps, config.to_dict(), data_state, run.mesh.size, jax.process_count()),
-        log=session.log.mark,
+        log=log.mark,
     )
     run.checkpoints.save(train_state, meta)
     run.directory.copy(saving=num_steps)
     run.save_due.note_save()
 
 
-def _save_and_stop(run: Run, session: Session, train_state: TrainState, num_steps: int) -> NoReturn:
-    save(run, session, train_state, num_steps)
-    where = f"saved at step {num_steps} of {run.directory.address}"
+def _save_and_stop(session: Session, train_state: TrainState, num_steps: int) -> NoReturn:
+    _save(session, train_state, num_steps)
+    where = f"saved at step {num_steps} of {', '.join(str(run.directory.address) for run in session.runs)}"
     if session.callbacks.error is not None:
         print(f"error of a callback: {where}")
     session.callbacks.raise_error()
     raise Stopped(f"{session.stop.signal_name}: {where}; the same command resumes from there")
 
 
-def _evaluate_step(run: Run, session: Session, train_state: TrainState, step: int) -> EvalResult:
-    """Evaluates the state after `step`, which is saved already, and records the result."""
-    with session.log.untimed():
-        result = _evaluate(run, session, train_state)
-    record_evaluation(run, session.log, step, result)
-    with session.log.untimed():
-        session.callbacks.evaluation(step, result)
-    return result
+def _evaluate_step(session: Session, train_state: TrainState, step: int) -> list[EvalResult]:
+    """Evaluates the state after `step`, which is saved already, and records each result that is not recorded yet."""
+    with session.untimed():
+        results = _evaluate(session, train_state)
+    for run, log, result in zip(session.runs, session.logs, results, strict=True):
+        if lacks_evaluation(run, step + 1):
+            record_evaluation(run, log, step, result)
+        with session.untimed():
+            session.callbacks.evaluation(step, result)
+    return results
 
 
 def record_evaluation(run: Run, log: RunLog, step: int, result: EvalResult) -> None:
@@ -172,24 +235,29 @@ def record_evaluation(run: Run, log: RunLog, step: int, result: EvalResult) -> N
     run.directory.copy()
 
 
-def _evaluate(run: Run, session: Session, train_state: TrainState) -> EvalResult:
+def _evaluate(session: Session, train_state: TrainState) -> list[EvalResult]:
     """Evaluates the EMA weights on the validation split. Raises Stopped if a signal arrives meanwhile."""
-    config, predict = run.config, session.evaluation_program()
-    variables = fold_batch_norm(run.model, replicate(train_state.ema, run.mesh), platform_of(run.mesh))
-    result = evaluate.evaluate(
+    runs, mesh, predict = session.runs, session.mesh, session.evaluation_program()
+    first, folded = runs[0], []
+    for run in runs:
+        ema = replicate(groups.take(train_state.ema, mesh, run.mesh), run.mesh)
+        folded.append(fold_batch_norm(run.model, ema, platform_of(run.mesh)))
+    results = evaluate.evaluate_runs(
         predict,
-        place(variables, run.mesh),
-        run.val_source,
-        size_hw=run.size_hw,
-        batch_size=config.eval.batch_size,
-        mesh=run.mesh,
-        metric=config.eval.metric,
-        threads=from_config.num_threads(config),
+        groups.join(folded, mesh),
+        first.val_source,
+        len(runs),
+        size_hw=first.size_hw,
+        batch_size=first.config.eval.batch_size,
+        mesh=mesh,
+        metric=first.config.eval.metric,
+        threads=from_config.num_threads(first.config),
         progress=session.show_evaluated,
     )
-    stats = result.ap.stats
-    print(f"AP {stats['AP']:.4f}  AP50 {stats['AP50']:.4f} on {result.num_images} images", flush=True)
-    return result
+    for run, result in zip(runs, results, strict=True):
+        stats, label = result.ap.stats, _label(run, runs)
+        print(f"{label}AP {stats['AP']:.4f}  AP50 {stats['AP50']:.4f} on {result.num_images} images", flush=True)
+    return results
 
 
 def keep_picture(

@@ -9,34 +9,30 @@ import contextlib
 import dataclasses
 import functools
 from collections.abc import Iterator, Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 import jax
 from jax.sharding import Mesh
-from jax.sharding import PartitionSpec as P
 from ml_collections import ConfigDict
 
-from yolox_jax.cli import from_config, run_summary
+from yolox_jax.cli import run_summary
 from yolox_jax.errors import UserError
-from yolox_jax.evaluation.evaluate import EvalResult, evaluate_runs
+from yolox_jax.evaluation.evaluate import EvalResult
 from yolox_jax.inference.predict import compile_predict, make_predict_of_runs
-from yolox_jax.mesh import AXIS, platform_of, replicate, shapes_of
-from yolox_jax.models.folding import fold_batch_norm, folded_shapes
-from yolox_jax.run import loop
+from yolox_jax.mesh import platform_of, shapes_of
+from yolox_jax.models.folding import folded_shapes
 from yolox_jax.run.callbacks import Callbacks
-from yolox_jax.run.loop import Session, lacks_evaluation
+from yolox_jax.run.loop import lacks_evaluation, loop
 from yolox_jax.run.prepare import Run, prepare
 from yolox_jax.run.train import finish, restore
 from yolox_jax.storage import Location
 from yolox_jax.training import compilation, groups, parallel
 from yolox_jax.training.history import History
-from yolox_jax.training.host_memory import RoomForSteps, trim_memory
-from yolox_jax.training.interruption import Stopped, sigterm_noted, stop_request
+from yolox_jax.training.interruption import sigterm_noted
 from yolox_jax.training.open_directory import RunDirectory, opened
-from yolox_jax.training.run_log import RunLog, TrainingBrokeDown
+from yolox_jax.training.run_log import TrainingBrokeDown
 from yolox_jax.training.state import TrainState
 from yolox_jax.training.step import train_step
-from yolox_jax.visualize import batch_sheet
 
 
 @dataclasses.dataclass(frozen=True)
@@ -190,107 +186,5 @@ def _joined_shapes(tree: Any, num_runs: int) -> Any:
 
 
 def _loop(seeds: Seeds, joint: TrainState, past: Sequence[History], programs: compilation.Programs) -> list[EvalResult]:
-    """Takes the steps of all runs, as `loop.loop` those of one. Returns the last evaluation of each."""
-    runs, first_step = list(seeds.runs.values()), past[0].num_steps
-    first, results = runs[0], None
-    config, make_room = first.config, RoomForSteps(platform_of(seeds.mesh))
-    with contextlib.ExitStack() as opening:
-        stop = opening.enter_context(stop_request())
-        opening.enter_context(programs)
-        logs = []
-        for (seed, run), own_past in zip(seeds.runs.items(), past, strict=True):
-            opening.enter_context(run.loader)
-            logs.append(opening.enter_context(contextlib.closing(loop.open_log(run, own_past, label=f"seed {seed}: "))))
-            opening.enter_context(contextlib.closing(run.checkpoints))
-        sessions = [Session(log, programs, stop, Callbacks()) for log in logs]
-        first.save_due.note_save()
-        if any(lacks_evaluation(run, first_step) for run in runs):
-            results = _evaluate_step(seeds, sessions, joint, first_step - 1)
-        readers = [log.time_waits(run.loader) for run, log in zip(runs, logs, strict=True)]
-        for step in range(first_step, first.schedule.total_steps):
-            with _untimed(logs):
-                run_step = programs.get(first.size_at(step), give_up=stop.is_urgent)
-            if run_step is None:  # stopped while it was compiling
-                _save_and_stop(seeds, sessions, joint, step)
-            make_room(run_step)
-            loaded = [next(reader) for reader in readers]
-            if step in (0, first.schedule.no_aug_step):
-                for run, log, own in zip(runs, logs, loaded, strict=True):
-                    shown = own, run.train_source.class_names, config.hsv.multiplies
-                    loop.keep_picture(run, log, "batch", step, batch_sheet.draw_sheet, *shown)
-            joint, metrics = run_step(joint, groups.join([own.batch for own in loaded], seeds.mesh, P(AXIS)))
-            for run, log, own in zip(runs, logs, loaded, strict=True):
-                log.add(step, groups.take(metrics, seeds.mesh, run.mesh), own.image_ids)
-                log.count_dropped_boxes(own.num_dropped_boxes, config.data.max_boxes)
-                if (step + 1) % config.log_every_steps == 0:
-                    log.report()
-                run.directory.check()
-            if (step + 1) % config.log_every_steps == 0:
-                trim_memory()
-            if stop.check():
-                _save_and_stop(seeds, sessions, joint, step + 1)
-            evaluating = first.evaluation_due(step)
-            if evaluating or first.save_due(step):
-                _save(seeds, sessions, joint, step + 1)
-            if evaluating:
-                results = _evaluate_step(seeds, sessions, joint, step)
-        return results or _evaluate(seeds, joint, sessions[0])  # None: nothing was left to train
-
-
-def _save(seeds: Seeds, sessions: Sequence[Session], joint: TrainState, num_steps: int) -> None:
-    for run in seeds.runs.values():  # so that no run is two saves ahead of another, in its bucket neither
-        run.checkpoints.wait()
-        run.directory.wait_for_save()
-    for run, session in zip(seeds.runs.values(), sessions, strict=True):
-        loop.save(run, session, groups.take(joint, seeds.mesh, run.mesh), num_steps)
-
-
-def _save_and_stop(seeds: Seeds, sessions: Sequence[Session], joint: TrainState, num_steps: int) -> NoReturn:
-    _save(seeds, sessions, joint, num_steps)
-    where = ", ".join(str(run.directory.address) for run in seeds.runs.values())
-    name = sessions[0].stop.signal_name
-    raise Stopped(f"{name}: saved at step {num_steps} of {where}; the same command resumes from there")
-
-
-def _evaluate_step(seeds: Seeds, sessions: Sequence[Session], joint: TrainState, step: int) -> list[EvalResult]:
-    """Evaluates all runs after `step`, and records the result of each whose evaluation is not recorded yet."""
-    logs = [session.log for session in sessions]
-    with _untimed(logs):
-        results = _evaluate(seeds, joint, sessions[0])
-    for run, log, result in zip(seeds.runs.values(), logs, results, strict=True):
-        if lacks_evaluation(run, step + 1):
-            loop.record_evaluation(run, log, step, result)
-    return results
-
-
-def _evaluate(seeds: Seeds, joint: TrainState, session: Session) -> list[EvalResult]:
-    """Evaluates the EMA weights of all runs at once. Raises Stopped if a signal arrives meanwhile."""
-    runs, predict = list(seeds.runs.values()), session.evaluation_program()
-    first, folded = runs[0], []
-    for run in runs:
-        ema = replicate(groups.take(joint.ema, seeds.mesh, run.mesh), run.mesh)
-        folded.append(fold_batch_norm(run.model, ema, platform_of(run.mesh)))
-    results = evaluate_runs(
-        predict,
-        groups.join(folded, seeds.mesh),
-        first.val_source,
-        len(runs),
-        size_hw=first.size_hw,
-        batch_size=first.config.eval.batch_size,
-        mesh=seeds.mesh,
-        metric=first.config.eval.metric,
-        threads=from_config.num_threads(first.config),
-        progress=session.show_evaluated,
-    )
-    for seed, result in zip(seeds.runs, results, strict=True):
-        stats = result.ap.stats
-        print(f"seed {seed}: AP {stats['AP']:.4f}  AP50 {stats['AP50']:.4f} on {result.num_images} images", flush=True)
-    return results
-
-
-@contextlib.contextmanager
-def _untimed(logs: Sequence[RunLog]) -> Iterator[None]:
-    with contextlib.ExitStack() as opening:
-        for log in logs:
-            opening.enter_context(log.untimed())
-        yield
+    """Takes the steps of all runs, as `train` does those of one. Returns the last evaluation of each."""
+    return loop(list(seeds.runs.values()), seeds.mesh, joint, past, programs, Callbacks())

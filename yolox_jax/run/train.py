@@ -34,7 +34,7 @@ def train(config: ConfigDict, directory: RunDirectory, callbacks: Callbacks) -> 
     run = prepare(config, directory)
     train_state, past = restore(run)
     programs = compile_ahead(run, train_state, past.num_steps)
-    result = loop(run, train_state, past, programs, callbacks)
+    (result,) = loop([run], run.mesh, train_state, [past], programs, callbacks)
     with sigterm_noted("the run is finished, and ends once its results are written"):
         finish(run, result)
     return result

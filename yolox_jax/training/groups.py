@@ -14,7 +14,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from yolox_jax.errors import UserError
-from yolox_jax.mesh import AXIS, RUN_AXIS, WHOLE, spec_for_each
+from yolox_jax.mesh import AXIS, RUN_AXIS, WHOLE, place, shard_batch, spec_for_each
 from yolox_jax.training.parallel import StepFunction
 
 
@@ -57,7 +57,12 @@ def map_step(step: StepFunction, mesh: Mesh, state: Any, state_specs: Any = WHOL
 
 
 def join(trees: Sequence[Any], mesh: Mesh, specs: Any = WHOLE) -> Any:
-    """Joins a tree of arrays of each run on the mesh of all runs; `specs` are those of one on its own mesh."""
+    """Joins a tree of arrays of each run on the mesh of all runs; `specs` are those of one on its own mesh.
+
+    On the mesh of a single run, its arrays are placed as they are, and `take` returns them.
+    """
+    if RUN_AXIS not in mesh.axis_names:
+        return place(trees[0], mesh, specs)
     shardings = jax.tree.map(lambda spec: NamedSharding(mesh, spec), _joined_specs(trees[0], specs))
 
     def joined(spec: P, sharding: NamedSharding, *leaves: Any) -> jax.Array:
@@ -72,6 +77,11 @@ def join(trees: Sequence[Any], mesh: Mesh, specs: Any = WHOLE) -> Any:
     return jax.tree.map(joined, spec_for_each(trees[0], specs), shardings, *trees)
 
 
+def join_batches(batches: Sequence[Any], mesh: Mesh) -> Any:
+    """Joins this process's rows of the batch of each run on the mesh of all runs, or shards those of a single run."""
+    return join(batches, mesh, P(AXIS)) if RUN_AXIS in mesh.axis_names else shard_batch(batches[0], mesh)
+
+
 def joined_shape(shape: tuple[int, ...], num_runs: int) -> tuple[int, ...]:
     """Returns the shape that arrays of this shape have together."""
     return (num_runs * shape[0], *shape[1:]) if shape else shape
@@ -79,6 +89,8 @@ def joined_shape(shape: tuple[int, ...], num_runs: int) -> tuple[int, ...]:
 
 def take(joint: Any, mesh: Mesh, own: Mesh) -> Any:
     """Returns one run's arrays, on its own mesh: the parts of those of all runs, which end when these are donated."""
+    if RUN_AXIS not in mesh.axis_names:
+        return joint
     devices = set(own.devices.flat)
 
     def part(array: jax.Array) -> jax.Array:

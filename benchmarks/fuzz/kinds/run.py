@@ -52,11 +52,10 @@ def state_of(step: int) -> TrainState:
 def write(folder: Path) -> None:
     """Writes a run directory with two checkpoints, their APs and twenty steps of metrics."""
     with _opened(folder) as run, contextlib.closing(open_log(run, NEW)) as log:
-        session: Any = mock.Mock(log=log)
         for step in range(STEPS[-1]):
             log.write({"step": step, "loss": 2.0 - step / 16, "num_skipped": 0, "num_dropped_boxes": 0})
             if step + 1 in STEPS:
-                save(run, session, _placed(step + 1), step + 1)
+                save(run, log, _placed(step + 1), step + 1)
                 log.write({"step": step, "event": "evaluation", "AP": APS[step + 1]})
                 run.checkpoints.record_ap(step + 1, APS[step + 1])
         run.checkpoints.close()
