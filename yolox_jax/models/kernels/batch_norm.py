@@ -171,17 +171,15 @@ def _gradients(
 
 
 def _moments(x_BHWC: jax.Array, num_channels: int) -> tuple[jax.Array, jax.Array]:
-    """Mean and biased variance of each channel, in float32.
+    """Mean and biased variance of each channel, in float32 and in one pass over x, as Flax takes them too.
 
-    For bfloat16 and float16 in one pass: E[x²] − E[x]² in float32 loses fewer digits than x has already lost, and a TPU
-    computes both sums while it writes x. A second pass would have to read x again.
+    E[x²] − E[x]² loses digits in proportion to the squared mean of x by its variance. A second pass would have to read
+    x again: a TPU computes both sums while it writes x, and XLA:CPU would write x less its mean (benchmarks/NOTES.md).
     """
     x = x_BHWC.astype(jnp.float32)
     count = x.size // num_channels
     mean_C = _sum(x, num_channels) / count
-    if x_BHWC.dtype in (jnp.bfloat16, jnp.float16):
-        return mean_C, jnp.maximum(_sum(jnp.square(x), num_channels) / count - jnp.square(mean_C), 0.0)
-    return mean_C, _sum(jnp.square(x - spread(mean_C, x)), num_channels) / count
+    return mean_C, jnp.maximum(_sum(jnp.square(x), num_channels) / count - jnp.square(mean_C), 0.0)
 
 
 def _sum(x_BHWC: jax.Array, num_channels: int) -> jax.Array:
