@@ -1,8 +1,9 @@
-"""Measures the peak memory of a run that trains: python -m benchmarks.host_memory [--most=6] [--config.field=value …]
+"""Measures the peak memory of a run that trains: python -m benchmarks.host_memory [--cache=DIR] …
 
 Runs train.py with configs/finetune.py on drawn shapes: YOLOX-nano, 8 images of 416, and the eleven sizes of
-multi-scale, a new one at every second step. The compilation cache is empty, so that programs compile beside the first
-steps. Prints the peak (VmHWM) as it rises, and ends with exit code 1 if it is above --most, in GB. Needs Linux.
+multi-scale, a new one at every second step. Unless --cache names one, the compilation cache is empty, so that programs
+compile beside the first steps. Prints the peak (VmHWM) as it rises, and ends with exit code 1 if it is above --most, in
+GB. Needs Linux.
 """
 
 import argparse
@@ -39,10 +40,10 @@ def peak_gb(pid: int) -> float | None:
     return int(lines[0].split()[1]) * 1024 / 1e9 if lines else None  # a process that is ending has none
 
 
-def measure(arguments: list[str]) -> float:
+def measure(arguments: list[str], cache: str | None) -> float:
     """Runs train.py to its end, and returns its peak."""
     with tempfile.TemporaryDirectory(prefix="memory") as folder:
-        environment = {**os.environ, "JAX_COMPILATION_CACHE_DIR": f"{folder}/cache"}
+        environment = {**os.environ, "JAX_COMPILATION_CACHE_DIR": cache or f"{folder}/cache"}
         command = [sys.executable, "train.py", "--config=configs/finetune.py", f"--workdir={folder}/run", *arguments]
         start, peak, printed = time.perf_counter(), 0.0, 0.0
         process = subprocess.Popen(command, env=environment)
@@ -60,9 +61,10 @@ def measure(arguments: list[str]) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--most", type=float, default=6.0, help="GB of 10^9 bytes")
+    parser.add_argument("--cache", help="the folder of a compilation cache, which is kept")
     arguments, config = parser.parse_known_args()  # the rest are fields of the config
     machine.describe()
-    peak = measure([*_SHORT, *config])
+    peak = measure([*_SHORT, *config], arguments.cache)
     print(f"peak: {peak:.2f} GB")
     sys.exit(peak > arguments.most)
 

@@ -3,8 +3,11 @@
 import platform
 import subprocess
 import sys
+from unittest import mock
 
 import pytest
+
+from yolox_jax.training import host_memory
 
 _PROGRAM = """
 import resource, sys
@@ -37,15 +40,15 @@ for size in (24, 25, 26):
 print(host_memory._resident_bytes())
 host_memory.trim_memory()
 make_room = host_memory.RoomForSteps("cpu")
-host_memory.RoomForSteps("gpu")(program(temporaries=3 << 30))  # of the device: nothing is returned
-host_memory.RoomForSteps("cpu")(lambda state, batch: None)  # a step mapped by pmap
-make_room(program(temporaries=1 << 20))
+host_memory.RoomForSteps("gpu")(program(temporaries=3 << 30), ())  # of the device: nothing is returned
+host_memory.RoomForSteps("cpu")(lambda state, batch: None, ())  # a step mapped by pmap
+make_room(program(temporaries=1 << 20), ())
 print(host_memory._resident_bytes())
 if sys.argv[1] == "scarce":
     host_memory._total_bytes = lambda: 1 << 29
     host_memory.trim_memory()
 else:
-    make_room(program(temporaries=3 << 30))
+    make_room(program(temporaries=3 << 30), ())
 print(host_memory._resident_bytes())
 """
 _needs_glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's malloc can be tuned")
@@ -66,3 +69,12 @@ def test_a_freed_block_is_not_mapped_again():
         return int(run.stdout)
 
     assert page_faults("keep") < page_faults("do nothing") / 10  # few, since pages may be huge
+
+
+def test_on_a_cpu_the_step_before_is_waited_for():
+    def was_waited_for(device_platform: str) -> bool:
+        array = mock.Mock()
+        host_memory.RoomForSteps(device_platform)(mock.Mock(spec=[]), [array])
+        return array.block_until_ready.called
+
+    assert was_waited_for("cpu") and not was_waited_for("tpu")

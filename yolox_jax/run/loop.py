@@ -115,12 +115,13 @@ def loop(
                 run_step = programs.get(run.size_at(step), give_up=stop.is_urgent)
             if run_step is None:  # stopped while it was compiling
                 _save_and_stop(session, train_state, step)
-            make_room(run_step)
             loaded = [next(reader) for reader in readers]
             if step in (0, schedule.no_aug_step):
                 _keep_batches(session, step, loaded)
             trace.at(step, train_state)
-            train_state, metrics = run_step(train_state, groups.join_batches([each.batch for each in loaded], mesh))
+            batch = groups.join_batches([each.batch for each in loaded], mesh)
+            make_room(run_step, train_state)
+            train_state, metrics = run_step(train_state, batch)
             for each, log, own in zip(runs, logs, loaded, strict=True):
                 log.add(step, groups.take(metrics, mesh, each.mesh), own.image_ids)
                 log.count_dropped_boxes(own.num_dropped_boxes, config.data.max_boxes)

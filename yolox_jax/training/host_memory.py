@@ -6,6 +6,8 @@ import platform
 from pathlib import Path
 from typing import Any
 
+import jax
+
 _M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8  # glibc's malloc.h
 _NEVER = 2**31 - 1
 _CONTAINER_LIMIT = Path("/sys/fs/cgroup/memory.max")
@@ -33,20 +35,24 @@ def trim_memory() -> None:
 
 
 class RoomForSteps:
-    """Returns kept memory to the system before a step of another image size runs, unless both are small.
+    """Before a step on a CPU, waits for the one before it, and returns kept memory that is of another image size.
 
-    The blocks of different sizes cannot replace each other, so kept memory would grow with every size of multi-scale
-    training. The system then maps and zeroes the pages of one step anew (benchmarks/NOTES.md). On a GPU or TPU a step's
-    blocks are not host memory, and nothing is done.
+    XLA:CPU takes the block of a step when it is called: there would be two, and neither could be returned. The blocks
+    of different sizes cannot replace each other, so kept memory would grow with every size of multi-scale training;
+    unless both are small, it is returned, and the system maps and zeroes the pages of one step anew
+    (benchmarks/NOTES.md). On a GPU or TPU a step's blocks are not host memory, and nothing is done.
     """
 
     def __init__(self, device_platform: str) -> None:
         self._is_on_host = device_platform == "cpu"
         self._last: Any = None
 
-    def __call__(self, program: Any) -> None:
-        """Takes the compiled program of the next step; the same one again costs nothing."""
-        if self._is_on_host and program is not self._last:
+    def __call__(self, program: Any, train_state: Any) -> None:
+        """Takes the compiled program of the next step, and the state that the step before returned."""
+        if not self._is_on_host:
+            return
+        jax.block_until_ready(train_state)
+        if program is not self._last:
             self._last = program
             is_compiled = hasattr(program, "memory_analysis")  # a step mapped by pmap is not: its blocks are unknown
             memory = program.memory_analysis() if is_compiled else None
