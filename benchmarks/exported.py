@@ -81,7 +81,8 @@ def main() -> None:
     }
     with tempfile.TemporaryDirectory() as folder:
         found = measure(files, loaded, images_BHW3[0], evaluation, Path(folder))
-    print(f"{loaded.describe(loaded.size_hw)}; in INT8, {', '.join(plan.float_blocks)} stay in float32")
+    in_float = ", ".join(plan.float_blocks) or "no block"
+    print(f"{loaded.describe(loaded.size_hw)}; in float32 in the INT8 files: {in_float}")
     print("\n| file | MB | ms | AP |\n|---|---|---|---|")
     for name, each in found.items():
         ap = "" if each.ap is None else f"{each.ap:.4f}"

@@ -10,7 +10,10 @@ import numpy as np
 
 OURS = "yolox_jax"  # the contender that the others are compared with
 
-_PAUSE = 0.4  # seconds: after PyTorch's turn, OpenMP's threads spin for 0.2 s on the cores of the next contender
+# Seconds. After PyTorch's turn, OpenMP's threads spin for 0.2 s on the cores of the next contender.
+_PAUSE = 0.4
+# Seconds. After a pause, calls of 15 ms in a row take 30 at first: threads, clocks and caches have to warm up again.
+_WARM_UP = 0.3
 
 Times = dict[str, list[float]]  # seconds of each round, by contender
 
@@ -24,7 +27,10 @@ def use_cores(num: int) -> None:
 
 
 def take_turns(contenders: Mapping[str, Callable[[], Any]], rounds: int, warm_up: int = 2) -> Times:
-    """Warms up every contender, then times each once per round. A call must return only when its work is done."""
+    """Warms up every contender, then times each once per round, after a pause and untimed calls.
+
+    A call must return only when its work is done.
+    """
     for run in contenders.values():
         for _ in range(warm_up):
             run()
@@ -32,6 +38,9 @@ def take_turns(contenders: Mapping[str, Callable[[], Any]], rounds: int, warm_up
     for _ in range(rounds):
         for name, run in contenders.items():
             time.sleep(_PAUSE)
+            warm = time.perf_counter() + _WARM_UP
+            while time.perf_counter() < warm:
+                run()
             start = time.perf_counter()
             run()
             times[name].append(time.perf_counter() - start)

@@ -71,10 +71,12 @@ def test_a_freed_block_is_not_mapped_again():
     assert page_faults("keep") < page_faults("do nothing") / 10  # few, since pages may be huge
 
 
-def test_on_a_cpu_the_step_before_is_waited_for():
-    def was_waited_for(device_platform: str) -> bool:
-        array = mock.Mock()
-        host_memory.RoomForSteps(device_platform)(mock.Mock(spec=[]), [array])
+def test_on_a_cpu_the_step_before_a_large_one_is_waited_for():
+    def is_waited_for(device_platform: str, temporaries: int) -> bool:
+        array, program = mock.Mock(), mock.Mock()
+        program.memory_analysis.return_value.temp_size_in_bytes = temporaries
+        host_memory.RoomForSteps(device_platform)(program, [array])
         return array.block_until_ready.called
 
-    assert was_waited_for("cpu") and not was_waited_for("tpu")
+    assert is_waited_for("cpu", 1 << 30)
+    assert not is_waited_for("cpu", 1 << 20) and not is_waited_for("tpu", 1 << 30)

@@ -12,6 +12,7 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8  # glibc's malloc.h
 _NEVER = 2**31 - 1
 _CONTAINER_LIMIT = Path("/sys/fs/cgroup/memory.max")
 _ENOUGH = 3 * 10**9  # bytes: while less is held, keeping is free
+_LARGE = 10**8  # bytes: a step with less takes so little time that waiting for the one before would show
 
 
 def keep_freed_memory() -> None:
@@ -46,17 +47,25 @@ class RoomForSteps:
     def __init__(self, device_platform: str) -> None:
         self._is_on_host = device_platform == "cpu"
         self._last: Any = None
+        self._block_bytes = 0
 
     def __call__(self, program: Any, train_state: Any) -> None:
         """Takes the compiled program of the next step, and the state that the step before returned."""
         if not self._is_on_host:
             return
-        jax.block_until_ready(train_state)
-        if program is not self._last:
-            self._last = program
-            is_compiled = hasattr(program, "memory_analysis")  # a step mapped by pmap is not: its blocks are unknown
-            memory = program.memory_analysis() if is_compiled else None
-            _trim_above(min(_ENOUGH, _total_bytes() / 2) - (memory.temp_size_in_bytes if memory else 0))
+        is_other = program is not self._last
+        if is_other:
+            self._last, self._block_bytes = program, _block_bytes(program)
+        if self._block_bytes > _LARGE:
+            jax.block_until_ready(train_state)
+        if is_other:
+            _trim_above(min(_ENOUGH, _total_bytes() / 2) - self._block_bytes)
+
+
+def _block_bytes(program: Any) -> int:
+    """The size of a compiled program's temporaries; 0 if it is unknown, as of a step mapped by pmap."""
+    memory = program.memory_analysis() if hasattr(program, "memory_analysis") else None
+    return memory.temp_size_in_bytes if memory else 0
 
 
 def _trim_above(most_bytes: float) -> None:
