@@ -93,15 +93,9 @@ def loop(
     run, first_step = runs[0], past[0].num_steps
     config, schedule = run.config, run.schedule
     results, make_room = None, RoomForSteps(platform_of(mesh))
-    with contextlib.ExitStack() as opening:
-        stop = opening.enter_context(stop_request())
-        opening.enter_context(programs)
-        trace = opening.enter_context(StepTrace(run.directory.path / "profile", first_step, config.profile))
-        logs = []
-        for each, own_past in zip(runs, past, strict=True):
-            log = open_log(each, own_past, prints=not callbacks.replace_lines, label=_label(each, runs))
-            logs.append(opening.enter_context(_closing(each, log)))
-        session = Session(runs, mesh, logs, programs, stop, callbacks)
+    trace = StepTrace(run.directory.path / "profile", first_step, config.profile)
+    with _opened(runs, mesh, past, programs, callbacks) as session, trace:
+        logs, stop = session.logs, session.stop
         callbacks.start(_start(run, past[0]))
         run.save_due.note_save()  # config.checkpoint.every_minutes counts from here
         if any(lacks_evaluation(each, first_step) for each in runs):
@@ -146,10 +140,24 @@ def loop(
 
 
 @contextlib.contextmanager
-def _closing(run: Run, log: RunLog) -> Iterator[RunLog]:
-    """At the end closes the checkpoints, the log and the loader of a run."""
-    with run.loader, contextlib.closing(log), contextlib.closing(run.checkpoints):
-        yield log
+def _opened(
+    runs: Sequence[Run],
+    mesh: Mesh,
+    past: Sequence[History],
+    programs: compilation.Programs,
+    callbacks: Callbacks,
+) -> Iterator[Session]:
+    """Opens the log of each run, and at the end closes all that the loop uses."""
+    with contextlib.ExitStack() as opening:
+        stop = opening.enter_context(stop_request())
+        opening.enter_context(programs)
+        logs = []
+        for run, own_past in zip(runs, past, strict=True):
+            opening.enter_context(run.loader)
+            log = open_log(run, own_past, prints=not callbacks.replace_lines, label=_label(run, runs))
+            logs.append(opening.enter_context(contextlib.closing(log)))
+            opening.enter_context(contextlib.closing(run.checkpoints))
+        yield Session(runs, mesh, logs, programs, stop, callbacks)
 
 
 def _label(run: Run, runs: Sequence[Run]) -> str:
