@@ -95,7 +95,7 @@ def breaks_down(monkeypatch):
         raise TrainingBrokeDown("seed 6: 10 steps in a row", "lower config.lr_per_image")
 
     monkeypatch.setattr(seeds, "_compile_ahead", lambda *_: None)
-    monkeypatch.setattr(seeds, "_loop", break_down)
+    monkeypatch.setattr(seeds, "loop", break_down)
 
 
 def _files(folder):

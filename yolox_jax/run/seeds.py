@@ -8,7 +8,7 @@ program (training/groups.py), and are evaluated in one.
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -64,7 +64,7 @@ def train_seeds(config: ConfigDict, workdir: Location) -> dict[int, EvalResult]:
         del states  # programs keep `like`, which has no arrays
         programs = _compile_ahead(seeds, like, joint, past[0].num_steps, workdir)
         with _others_named(of_first, workdir):
-            results = _loop(seeds, joint, past, programs)
+            results = loop(list(runs.values()), mesh, joint, past, programs, Callbacks())
         with sigterm_noted("the runs are finished, and end once their results are written"):
             for run, result in zip(runs.values(), results, strict=True):
                 finish(run, result)
@@ -183,8 +183,3 @@ def _compile_ahead(
 
 def _joined_shapes(tree: Any, num_runs: int) -> Any:
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(groups.joined_shape(x.shape, num_runs), x.dtype), tree)
-
-
-def _loop(seeds: Seeds, joint: TrainState, past: Sequence[History], programs: compilation.Programs) -> list[EvalResult]:
-    """Takes the steps of all runs, as `train` does those of one. Returns the last evaluation of each."""
-    return loop(list(seeds.runs.values()), seeds.mesh, joint, past, programs, Callbacks())
