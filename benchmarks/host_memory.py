@@ -60,7 +60,7 @@ def measure(arguments: list[str], cache: str | None) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--most", type=float, default=6.0, help="GB of 10^9 bytes")
+    parser.add_argument("--most", type=float, default=4.0, help="GB of 10^9 bytes")
     parser.add_argument("--cache", help="the folder of a compilation cache, which is kept")
     arguments, config = parser.parse_known_args()  # the rest are fields of the config
     machine.describe()

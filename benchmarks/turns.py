@@ -12,7 +12,7 @@ OURS = "yolox_jax"  # the contender that the others are compared with
 
 # Seconds. After PyTorch's turn, OpenMP's threads spin for 0.2 s on the cores of the next contender.
 _PAUSE = 0.4
-# Seconds. After a pause, calls of 15 ms in a row take 30 at first: threads, clocks and caches have to warm up again.
+# Seconds. After a pause, calls of 15 ms in a row take up to twice as long at first (benchmarks/NOTES.md).
 _WARM_UP = 0.3
 
 Times = dict[str, list[float]]  # seconds of each round, by contender

@@ -73,10 +73,12 @@ def test_a_freed_block_is_not_mapped_again():
 
 def test_on_a_cpu_the_step_before_a_large_one_is_waited_for():
     def is_waited_for(device_platform: str, temporaries: int) -> bool:
-        array, program = mock.Mock(), mock.Mock()
+        first, second, program = mock.Mock(), mock.Mock(), mock.Mock()
         program.memory_analysis.return_value.temp_size_in_bytes = temporaries
-        host_memory.RoomForSteps(device_platform)(program, [array])
-        return array.block_until_ready.called
+        make_room = host_memory.RoomForSteps(device_platform)
+        make_room(program, [first])
+        make_room(program, [second])
+        return second.block_until_ready.called
 
     assert is_waited_for("cpu", 1 << 30)
     assert not is_waited_for("cpu", 1 << 20) and not is_waited_for("tpu", 1 << 30)

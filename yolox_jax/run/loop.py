@@ -113,9 +113,8 @@ def loop(
             if step in (0, schedule.no_aug_step):
                 _keep_batches(session, step, loaded)
             trace.at(step, train_state)
-            batch = groups.join_batches([each.batch for each in loaded], mesh)
             make_room(run_step, train_state)
-            train_state, metrics = run_step(train_state, batch)
+            train_state, metrics = run_step(train_state, groups.join_batches([each.batch for each in loaded], mesh))
             for each, log, own in zip(runs, logs, loaded, strict=True):
                 log.add(step, groups.take(metrics, mesh, each.mesh), own.image_ids)
                 log.count_dropped_boxes(own.num_dropped_boxes, config.data.max_boxes)
@@ -147,21 +146,23 @@ def _opened(
     programs: compilation.Programs,
     callbacks: Callbacks,
 ) -> Iterator[Session]:
-    """Opens the log of each run, and at the end closes all that the loop uses."""
+    """Opens the logs, notes signals and starts to compile; at the end closes all that the loop uses."""
+    logs = [  # first, since a tracker may ask for something, or refuse
+        open_log(run, own_past, prints=not callbacks.replace_lines, label=_label(run, runs))
+        for run, own_past in zip(runs, past, strict=True)
+    ]
     with contextlib.ExitStack() as opening:
         stop = opening.enter_context(stop_request())
         opening.enter_context(programs)
-        logs = []
-        for run, own_past in zip(runs, past, strict=True):
+        for run, log in zip(runs, logs, strict=True):
             opening.enter_context(run.loader)
-            log = open_log(run, own_past, prints=not callbacks.replace_lines, label=_label(run, runs))
-            logs.append(opening.enter_context(contextlib.closing(log)))
+            opening.enter_context(contextlib.closing(log))
             opening.enter_context(contextlib.closing(run.checkpoints))
         yield Session(runs, mesh, logs, programs, stop, callbacks)
 
 
 def _label(run: Run, runs: Sequence[Run]) -> str:
-    """What begins each line about this run on the terminal."""
+    """Returns the beginning of this run's lines on the terminal, empty for a single run."""
     return f"seed {run.config.seed}: " if len(runs) > 1 else ""
 
 

@@ -59,7 +59,7 @@ def map_step(step: StepFunction, mesh: Mesh, state: Any, state_specs: Any = WHOL
 def join(trees: Sequence[Any], mesh: Mesh, specs: Any = WHOLE) -> Any:
     """Joins a tree of arrays of each run on the mesh of all runs; `specs` are those of one on its own mesh.
 
-    On the mesh of a single run, its arrays are placed as they are, and `take` returns them.
+    On the mesh of a single run, its arrays, which each process holds in full, are placed as they are.
     """
     if RUN_AXIS not in mesh.axis_names:
         return place(trees[0], mesh, specs)

@@ -36,12 +36,12 @@ def trim_memory() -> None:
 
 
 class RoomForSteps:
-    """Before a step on a CPU, waits for the one before it, and returns kept memory that is of another image size.
+    """Before a large step on a CPU, waits for the one before it; before one of another image size, returns kept memory.
 
-    XLA:CPU takes the block of a step when it is called: there would be two, and neither could be returned. The blocks
-    of different sizes cannot replace each other, so kept memory would grow with every size of multi-scale training;
-    unless both are small, it is returned, and the system maps and zeroes the pages of one step anew
-    (benchmarks/NOTES.md). On a GPU or TPU a step's blocks are not host memory, and nothing is done.
+    XLA:CPU takes the block of a step when it is called: without waiting there would be two. The blocks of different
+    sizes cannot replace each other, so kept memory would grow with every size of multi-scale training; unless both are
+    small, it is returned, and the system maps and zeroes the pages of one step anew (benchmarks/NOTES.md). On a GPU or
+    TPU a step's blocks are not host memory, and nothing is done.
     """
 
     def __init__(self, device_platform: str) -> None:
@@ -56,7 +56,7 @@ class RoomForSteps:
         is_other = program is not self._last
         if is_other:
             self._last, self._block_bytes = program, _block_bytes(program)
-        if self._block_bytes > _LARGE:
+        if is_other or self._block_bytes > _LARGE:  # what a step still uses cannot be returned
             jax.block_until_ready(train_state)
         if is_other:
             _trim_above(min(_ENOUGH, _total_bytes() / 2) - self._block_bytes)

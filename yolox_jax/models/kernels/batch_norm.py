@@ -82,7 +82,7 @@ def _normalize_fwd(
 ) -> tuple:
     mean_C, var_C = _moments(x_BHWC, len(scale_C))
     if axis_name is not None:
-        # From each device's own moments: E[x²] − E[x]² over all devices would lose digits to cancellation.
+        # From each device's own moments, so that devices whose means differ lose no digits to cancellation.
         mean_NC, var_NC = lax.all_gather((mean_C, var_C), axis_name)
         mean_C = mean_NC.mean(axis=0)
         var_C = (var_NC + jnp.square(mean_NC - mean_C[None])).mean(axis=0)
