@@ -9,7 +9,11 @@ from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
+import jaxlib.version
 from jax import lax
+
+# Before, XLA:CPU adds up all squares of a channel in one row, which loses digits that E[x²] − E[x]² needs in float32.
+_SUMS_IN_PARTS = jaxlib.version.__version_info__ >= (0, 10, 2)
 
 Activation = Callable[[jax.Array], jax.Array]
 
@@ -171,7 +175,7 @@ def _gradients(
 
 
 def _moments(x_BHWC: jax.Array, num_channels: int) -> tuple[jax.Array, jax.Array]:
-    """Mean and biased variance of each channel, in float32 and in one pass over x, as Flax takes them too.
+    """Mean and biased variance of each channel, in float32 and, if sums are exact enough, in one pass, as in Flax.
 
     E[x²] − E[x]² loses digits in proportion to the squared mean of x by its variance. A second pass would have to read
     x again: a TPU computes both sums while it writes x, and XLA:CPU would write x less its mean (benchmarks/NOTES.md).
@@ -179,7 +183,9 @@ def _moments(x_BHWC: jax.Array, num_channels: int) -> tuple[jax.Array, jax.Array
     x = x_BHWC.astype(jnp.float32)
     count = x.size // num_channels
     mean_C = _sum(x, num_channels) / count
-    return mean_C, jnp.maximum(_sum(jnp.square(x), num_channels) / count - jnp.square(mean_C), 0.0)
+    if x_BHWC.dtype in (jnp.bfloat16, jnp.float16) or _SUMS_IN_PARTS:
+        return mean_C, jnp.maximum(_sum(jnp.square(x), num_channels) / count - jnp.square(mean_C), 0.0)
+    return mean_C, _sum(jnp.square(x - spread(mean_C, x)), num_channels) / count
 
 
 def _sum(x_BHWC: jax.Array, num_channels: int) -> jax.Array:
