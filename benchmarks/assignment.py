@@ -145,7 +145,7 @@ def share_of_step(case: str, rounds: int) -> None:
     batch = random_batch(int(size), int(batch_size))
     step = our_step(name, state.init_variables(yolox.create(name), seed=0), batch)
     assign, _ = ours(int(size), batch.gt_boxes.shape[1], int(batch_size))
-    times: Any = take_turns({"step": step, "assignment": assign}, rounds, warm_up=1)
+    times: Any = take_turns({"step": step, "assignment": assign}, rounds)
     step_s, assign_s = (statistics.median(seconds) for seconds in times.values())
     print(
         f"{case}: step {1000 * step_s:.0f} ms, assignment {1000 * assign_s:.1f} ms, {assign_s / step_s:.1%} of the step"

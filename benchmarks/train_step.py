@@ -122,7 +122,7 @@ def measure(
         contenders["official PyTorch"] = their_step(peer, name, dtype != jnp.float32, copied, batch)
     first_losses = {contender: run() for contender, run in contenders.items()}
     print("       first loss: " + ", ".join(f"{contender} {loss:.6f}" for contender, loss in first_losses.items()))
-    times = take_turns(contenders, rounds, warm_up=1)
+    times = take_turns(contenders, rounds)
     print_times(f"{name:<4} {size:>4} x{batch_size:<2}", times, batch_size)
 
 

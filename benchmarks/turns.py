@@ -26,14 +26,11 @@ def use_cores(num: int) -> None:
     os.sched_setaffinity(0, cores[:num])
 
 
-def take_turns(contenders: Mapping[str, Callable[[], Any]], rounds: int, warm_up: int = 2) -> Times:
-    """Warms up every contender, then times each once per round, after a pause and untimed calls.
+def take_turns(contenders: Mapping[str, Callable[[], Any]], rounds: int) -> Times:
+    """Times each contender once per round, after a pause and untimed calls.
 
     A call must return only when its work is done.
     """
-    for run in contenders.values():
-        for _ in range(warm_up):
-            run()
     times: Times = {name: [] for name in contenders}
     for _ in range(rounds):
         for name, run in contenders.items():
