@@ -191,7 +191,7 @@ def open_log(run: Run, past: History, *, prints: bool = True, label: str = "") -
 def _keep_batches(session: Session, step: int, loaded: Sequence[LoadedBatch]) -> None:
     for run, log, own in zip(session.runs, session.logs, loaded, strict=True):
         shown = own, run.train_source.class_names, run.config.hsv.multiplies
-        keep_picture(run, log, "batch", step, batch_sheet.draw_sheet, *shown)
+        _keep_picture(run, log, "batch", step, batch_sheet.draw_sheet, *shown)
 
 
 def _save(session: Session, train_state: TrainState, num_steps: int) -> None:
@@ -231,15 +231,15 @@ def _evaluate_step(session: Session, train_state: TrainState, step: int) -> list
         results = _evaluate(session, train_state)
     for run, log, result in zip(session.runs, session.logs, results, strict=True):
         if lacks_evaluation(run, step + 1):
-            record_evaluation(run, log, step, result)
+            _record_evaluation(run, log, step, result)
         with session.untimed():
             session.callbacks.evaluation(step, result)
     return results
 
 
-def record_evaluation(run: Run, log: RunLog, step: int, result: EvalResult) -> None:
+def _record_evaluation(run: Run, log: RunLog, step: int, result: EvalResult) -> None:
     """Writes the result of the state after `step` to the log, with a picture, and beside the checkpoint."""
-    keep_picture(run, log, "predictions", step, sheets.predictions_sheet, run.val_source, result.detections)
+    _keep_picture(run, log, "predictions", step, sheets.predictions_sheet, run.val_source, result.detections)
     log.write({"step": step, "event": "evaluation", **result.ap.stats})
     run.checkpoints.record_ap(step + 1, result.ap.stats["AP"])
     run.directory.copy()
@@ -270,7 +270,7 @@ def _evaluate(session: Session, train_state: TrainState) -> list[EvalResult]:
     return results
 
 
-def keep_picture(
+def _keep_picture(
     run: Run, log: RunLog, name: str, step: int, draw_sheet: Callable[..., np.ndarray], *shown: Any
 ) -> None:
     """Writes `draw_sheet(*shown)` to pictures/<name>_<step>.jpg, and a record of it to the log."""

@@ -6,7 +6,6 @@ program (training/groups.py), and are evaluated in one.
 """
 
 import contextlib
-import dataclasses
 import functools
 from collections.abc import Iterator
 from typing import Any
@@ -35,15 +34,6 @@ from yolox_jax.training.state import TrainState
 from yolox_jax.training.step import train_step
 
 
-@dataclasses.dataclass(frozen=True)
-class Seeds:
-    """The runs, by seed; `specs` are those of one run's state on its own mesh."""
-
-    runs: dict[int, Run]
-    mesh: Mesh  # of all runs
-    specs: Any
-
-
 def train_seeds(config: ConfigDict, workdir: Location) -> dict[int, EvalResult]:
     """Trains or resumes a run for each seed, in a directory of its own in `workdir`. Returns their last evaluations.
 
@@ -59,10 +49,9 @@ def train_seeds(config: ConfigDict, workdir: Location) -> dict[int, EvalResult]:
         states, past = _restore(runs, workdir)
         of_first, like = next(iter(runs.values())), shapes_of(states[0])
         specs = parallel.state_specs(like, of_first.mesh, config.parallel.shard_state)
-        seeds = Seeds(runs, mesh, specs)
         joint = groups.join(states, mesh, specs)
         del states  # programs keep `like`, which has no arrays
-        programs = _compile_ahead(seeds, like, joint, past[0].num_steps, workdir)
+        programs = _compile_ahead(runs, mesh, like, specs, joint, past[0].num_steps, workdir)
         with _others_named(of_first, workdir):
             results = loop(list(runs.values()), mesh, joint, past, programs, Callbacks())
         with sigterm_noted("the runs are finished, and end once their results are written"):
@@ -154,22 +143,32 @@ def _others_named(first: Run, workdir: Location) -> Iterator[None]:
 
 
 def _compile_ahead(
-    seeds: Seeds, state: TrainState, joint: TrainState, first_step: int, workdir: Location
+    by_seed: dict[int, Run],
+    mesh: Mesh,
+    state: TrainState,
+    specs: Any,
+    joint: TrainState,
+    first_step: int,
+    workdir: Location,
 ) -> compilation.Programs:
-    """Prepares what `train.compile_ahead` does, for all runs together."""
-    mesh, runs = seeds.mesh, list(seeds.runs.values())
+    """Prepares what `train.compile_ahead` does, for all runs together.
+
+    `state` has the shapes of one run's, and `specs` say how it lies on that run's own mesh; `joint` and `mesh` are of
+    all runs.
+    """
+    runs = list(by_seed.values())
     run, sizes = runs[0], runs[0].sizes_from(first_step)
     sources = run.train_source, run.val_source
     shown = run.config, workdir, mesh, state, sources, run.schedule, len(sizes), run.model.cpu_kernels
     run_summary.print_start(*shown)
-    names = ", ".join(f"seed_{seed}" for seed in seeds.runs)
+    names = ", ".join(f"seed_{seed}" for seed in by_seed)
     print(f"{len(runs)} runs at once on {run.mesh.size} device(s) each: {names}", flush=True)
     like = shapes_of(joint)
     batch = _joined_shapes(run.loader.empty_batch(), len(runs))
     step = functools.partial(train_step, model=run.model, optimizer=run.optimizer, config=run.step_config)
 
     def compile_step(size_hw: tuple[int, int]) -> parallel.StepFunction:
-        mapped = groups.map_step(functools.partial(step, size_hw=size_hw), mesh, state, seeds.specs)
+        mapped = groups.map_step(functools.partial(step, size_hw=size_hw), mesh, state, specs)
         return parallel.compile_step(mapped, like, batch, mesh, run.model.cpu_kernels)
 
     folded = folded_shapes(run.model, state.ema, platform_of(mesh))
