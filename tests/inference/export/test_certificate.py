@@ -5,16 +5,20 @@ import json
 import re
 import sys
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import onnx
 import pytest
 
 from tests import programs
-from tests.material import golden_shapes, golden_state_dict
+from tests.material import golden_shapes, golden_state_dict, material
+from yolox_jax.data import images
 from yolox_jax.errors import UserError
+from yolox_jax.inference import pretrained
 from yolox_jax.inference.export import certificate, exported_file, runtimes, stablehlo
 from yolox_jax.inference.export.certificate import Bound
+from yolox_jax.inference.export.formats import FORMATS, ExportConfig
 from yolox_jax.inference.predict import DetectConfig, of_one_image
 from yolox_jax.types import Detections
 from yolox_jax.weights.torch_writer import save_pth
@@ -249,6 +253,26 @@ def test_the_program_verifies_what_it_exported_and_refuses_a_changed_file(tmp_pa
     refused = programs.run(export, ["--verify=changed.onnx"], tmp_path, 1)
     assert "error: changed.onnx does not find what its weights find: " in refused.stderr
     assert "changed.onnx: " in refused.stdout and "(bound 0.05)" in refused.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["litert", "stablehlo"])
+def test_a_file_finds_in_photographs_what_its_run_finds_and_one_of_other_weights_does_not(form, tmp_path):
+    pytest.importorskip({"litert": "ai_edge_litert", "stablehlo": "jax"}[form])
+    loaded = pretrained.load(str(material("weights/yolox_nano_coco.pth")), "float32")
+    photographs = map(images.read, sorted(material("data/coco_val100/images").glob("*.jpg"))[:4])
+    detect, (ending, write) = DetectConfig(conf=0.3), FORMATS[form]
+    run = pretrained.make_detect(loaded, detect)
+    certified = certificate.make(run, loaded.class_names, loaded.size_hw, detect, certificate.FLOAT32, photographs)
+    assert certified.num_detections > 10
+    differences = []
+    for scale in (1.0, 1.01):
+        scaled = dataclasses.replace(loaded, variables=jax.tree.map(lambda x, scale=scale: scale * x, loaded.variables))
+        path = tmp_path / f"{scale}{ending}"
+        write(path, scaled, ExportConfig(loaded.size_hw, 1, detect, certificate=certified))
+        differences.append(certificate.compare(*runtimes.open_exported(path)))
+    assert [each.is_within(certified.bound) for each in differences] == [True, False]
+    assert differences[0].num_detections == certified.num_detections
 
 
 def test_a_certificate_takes_another_bound():

@@ -242,15 +242,20 @@ def _convolutions_in_int8(path):
 
 @pytest.mark.slow
 def test_the_official_nano_loses_at_most_0_012_ap_in_int8_calibrated_on_other_images(tmp_path):
+    """And finds in photographs what the run finds."""
     loaded = pretrained.load(str(material("weights/yolox_nano_coco.pth")), "float32")
     pytest.importorskip("litert_quantizer")
     coco, bccd = material("data/coco_val100"), material("data/bccd/images")
     others = sorted(bccd.iterdir())[:20]
     images_BHW3 = np.stack([letterbox(images.read(path), loaded.size_hw)[0] for path in others])
     plan = int8.make_plan(folded_tensors(loaded), images_BHW3)
+    source, detect = CocoSource(coco / "annotations.json", coco / "images", "val"), DetectConfig(conf=0.3)
+    run, pictures = pretrained.make_detect(loaded, detect), (source[index].image for index in range(8))
+    certified = certificate.make(run, loaded.class_names, loaded.size_hw, detect, certificate.INT8, pictures)
     config = ExportConfig(loaded.size_hw, 1, DetectConfig(), int8=plan)
     files = {form: (form, config) for form in ("onnx", "litert")}
-    source = CocoSource(coco / "annotations.json", coco / "images", "val")
     for found in measure(files, loaded, images_BHW3[0], Evaluation(source, DetectConfig()), tmp_path).values():
         assert found.ap is not None and found.ap >= 0.3264 - 0.012
         assert found.megabytes < 0.5 * 3.75
+        difference = certificate.compare(certified, runtimes.open_run(found.path, detect))
+        assert difference.is_within(certificate.INT8) and difference.num_detections > 10
