@@ -8,8 +8,9 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from tests import small
+from tests import programs, small
 from yolox_jax.errors import UserError
+from yolox_jax.evaluation.seed_table import seed_table
 from yolox_jax.mesh import make_mesh
 from yolox_jax.run import prepare, seeds, train
 from yolox_jax.run.callbacks import Callbacks
@@ -75,6 +76,21 @@ def _check_is_as_alone(folder, results, config, num_devices, alone_folder, monke
         assert _meta(folder / "seed_6", step) == _meta(alone_folder, step)
     assert _records(folder / "seed_6") == _records(alone_folder)
     assert _records(folder / "seed_5") != _records(folder / "seed_6")
+
+
+@pytest.mark.slow
+def test_the_program_ends_with_the_table_of_all_seeds(together, tmp_path):
+    folder, results = together
+    shutil.copytree(folder, tmp_path / "done")
+    (tmp_path / "own.py").write_text(
+        "from tests.run import test_seeds\n\n\ndef get_config():\n    return test_seeds._config()\n"
+    )
+    printed = programs.run("train.py", ["--config=own.py", "--workdir=done"], tmp_path, 0, num_devices=8).stdout
+    table = seed_table({seed: result.ap for seed, result in results.items()})
+    assert printed.endswith(
+        f"\n{table}\n\nEach run is written to a folder in done, which --weights takes: seed_5, seed_6\n"
+    )
+    assert "mean" in table and "standard error" in table
 
 
 @pytest.mark.slow
