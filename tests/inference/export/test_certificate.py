@@ -108,6 +108,13 @@ def test_the_largest_differences_are_measured():
     assert not found.is_within(Bound(0.7, 0.011)) and not found.is_within(Bound(0.75, 0.009))
 
 
+def test_a_certificate_that_expects_nothing_says_so():
+    for count, said in ((0, True), (1, False)):
+        made = _make(count)
+        lines = certificate.compare(made, _run()).describe(made, made.bound)
+        assert ("nothing is expected in the test images" in lines) is said
+
+
 @pytest.mark.parametrize(
     ("run", "named"),
     [
@@ -256,12 +263,10 @@ def test_the_program_verifies_what_it_exported_and_refuses_a_changed_file(tmp_pa
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("form", ["litert", "stablehlo"])
-def test_a_file_finds_in_photographs_what_its_run_finds_and_one_of_other_weights_does_not(form, tmp_path):
-    pytest.importorskip({"litert": "ai_edge_litert", "stablehlo": "jax"}[form])
+def test_a_stablehlo_file_finds_in_photographs_what_its_run_finds_and_one_of_other_weights_does_not(tmp_path):
     loaded = pretrained.load(str(material("weights/yolox_nano_coco.pth")), "float32")
     photographs = map(images.read, sorted(material("data/coco_val100/images").glob("*.jpg"))[:4])
-    detect, (ending, write) = DetectConfig(conf=0.3), FORMATS[form]
+    detect, (ending, write) = DetectConfig(conf=0.3), FORMATS["stablehlo"]
     run = pretrained.make_detect(loaded, detect)
     certified = certificate.make(run, loaded.class_names, loaded.size_hw, detect, certificate.FLOAT32, photographs)
     assert certified.num_detections > 10

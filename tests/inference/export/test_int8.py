@@ -189,6 +189,8 @@ def test_an_int8_file_is_small_has_the_plan_and_finds_nearly_what_the_float_file
     assert not np.array_equal(found[1].scores, found[0].scores)
     in_int8 = {name for name in plan.ranges if name.endswith(".conv") and plan.is_int8(name)}
     assert _convolutions_in_int8(path) == in_int8 and 30 < len(in_int8)
+    tensors = folded_tensors(loaded)
+    assert _numbers_of_scales(path) == {name: len(tensors[f"{name}.weight"]) for name in in_int8}
 
 
 @pytest.fixture(scope="module")
@@ -238,6 +240,24 @@ def _convolutions_in_int8(path):
     tensors = schema.ModelT.InitFromPackedBuf(path.read_bytes()).subgraphs[0].tensors
     names = {each.name.decode(): each.type for each in tensors if each.name.endswith(b".weight")}
     return {name.removesuffix(".weight") for name, kind in names.items() if kind == schema.TensorType.INT8}
+
+
+def _numbers_of_scales(path):
+    """Of each convolution in INT8, the number of scales of its weights."""
+    if path.suffix == ".onnx":
+        model = onnx.load(path)
+        sizes = {each.name: int(np.prod(each.dims)) for each in model.graph.initializer}
+        makers = {output: node for node in model.graph.node for output in node.output}
+        weights = {node.name: makers.get(node.input[1]) for node in model.graph.node if node.op_type == "Conv"}
+        return {
+            name: sizes[maker.input[1]]
+            for name, maker in weights.items()
+            if maker and maker.op_type == "DequantizeLinear"
+        }
+    schema = pytest.importorskip("ai_edge_litert.schema_py_generated")
+    tensors = schema.ModelT.InitFromPackedBuf(path.read_bytes()).subgraphs[0].tensors
+    weights = [each for each in tensors if each.name.endswith(b".weight") and each.type == schema.TensorType.INT8]
+    return {each.name.decode().removesuffix(".weight"): len(each.quantization.scale) for each in weights}
 
 
 @pytest.mark.slow

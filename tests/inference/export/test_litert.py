@@ -108,6 +108,13 @@ def test_the_file_names_its_input_outputs_and_classes(nano_file, golden_images):
     assert json.loads(litert_file.read_metadata(nano_file)["class_names"])[79] == "class 79"
 
 
+def test_focus_is_one_convolution_of_6x6_pixels_with_stride_2(nano_file):
+    graph = schema.ModelT.InitFromPackedBuf(nano_file).subgraphs[0]
+    first = next(each for each in graph.operators if isinstance(each.builtinOptions, schema.Conv2DOptionsT))
+    assert graph.tensors[first.inputs[1]].shape.tolist() == [16, 6, 6, 3]
+    assert (first.builtinOptions.strideH, first.builtinOptions.strideW) == (2, 2)
+
+
 def test_tensors_have_names_of_their_own(nano_file):  # quantizers know them by it
     names = [each.name for each in schema.ModelT.InitFromPackedBuf(nano_file).subgraphs[0].tensors]
     assert len(names) == len(set(names))
