@@ -11,10 +11,14 @@ TOKEN = "hf_secret"
 
 
 class HubServer(http.server.ThreadingHTTPServer):
-    """Serves `repositories`, which maps owner/name to file names and bytes; `requests` has (method, path)."""
+    """Serves `repositories`, which maps owner/name to file names and bytes; `requests` has (method, path).
 
-    def __init__(self, repositories, private=()):
+    The files of a repository in `damaged` are sent with other bytes, of the same number, the first time.
+    """
+
+    def __init__(self, repositories, private=(), damaged=()):
         super().__init__(("127.0.0.1", 0), _Handler)
+        self.damaged = set(damaged)
         self.repositories, self.private, self.requests = repositories, private, []
         self.url = f"http://127.0.0.1:{self.server_port}"
         self._serving = serving(self)
@@ -55,8 +59,11 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         file = "/".join(rest[2:])  # after resolve/REVISION
         if rest[0] != "resolve" or file not in files:
             return self.send(404, b"", {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": COMMIT})
-        tag = hashlib.sha256(files[file]).hexdigest()
-        self.send(200, files[file], {"ETag": f'"{tag}"', "X-Repo-Commit": COMMIT})
+        tag, content = hashlib.sha256(files[file]).hexdigest(), files[file]
+        if self.command == "GET" and repository in self.server.damaged:
+            self.server.damaged.remove(repository)
+            content = bytes(len(content))
+        self.send(200, content, {"ETag": f'"{tag}"', "X-Repo-Commit": COMMIT})
 
     def send(self, status, body, headers):
         self.send_response(status)

@@ -4,6 +4,7 @@ import hashlib
 import http.server
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -41,20 +42,22 @@ def _fetch(server, home, *addresses, **environment):
 
 
 def test_the_hub_is_used_as_its_own_tools_use_it(tmp_path):
-    """Default and named file, revision, mirror, cache folder, token, offline mode, and what is not there."""
+    """Default and named file, revision, mirror, cache folder, token, offline mode, what is damaged or not there."""
     repositories = {
         "me/cells": {"README.md": b"#", "model.safetensors": b"one"},
         "me/old": {"a/yolox.pth": b"two"},
         "me/two": {"a.pth": b"x", "b.pth": b"y"},
         "me/private": {"model.safetensors": b"three"},
+        "me/damaged": {"model.safetensors": b"four"},
     }
-    with HubServer(repositories, private=["me/private"]) as server:
+    with HubServer(repositories, private=["me/private"], damaged=["me/damaged"]) as server:
         found = _fetch(
             *(server, tmp_path, "hf://me/cells", f"hf://me/cells@{COMMIT}/README.md", "hf://me/old", "hf://me/two"),
             *("hf://me/private", "hf://me/none", "hf://me/cells/no.pth", "hf://cells"),
+            *("hf://me/damaged", "hf://me/damaged"),
         )
-        cells, readme, old, two, private, none, no_file, no_owner = found
-        for path, content in ((cells, b"one"), (readme, b"#"), (old, b"two")):
+        cells, readme, old, two, private, none, no_file, no_owner, damaged, again = found
+        for path, content in ((cells, b"one"), (readme, b"#"), (old, b"two"), (again, b"four")):
             with open(path, "rb") as file:
                 assert file.read() == content
             assert path.startswith(str(tmp_path / "hub"))
@@ -65,6 +68,8 @@ def test_the_hub_is_used_as_its_own_tools_use_it(tmp_path):
         assert (
             no_owner == "error: hf://cells is not an address of the Hub: give hf://owner/name or hf://owner/name/file"
         )
+        assert damaged.startswith(f"error: {again}, of hf://me/damaged, is damaged and was deleted (its SHA-256 is ")
+        assert damaged.endswith("): try again")
         num_requests = len(server.requests)
         addresses = "hf://me/cells", "hf://me/private", "hf://me/old", "hf://me/old/a/yolox.pth"
         offline = _fetch(server, tmp_path, *addresses, HF_HUB_OFFLINE="1")
@@ -90,6 +95,43 @@ def test_an_error_of_the_http_library_is_one_message(monkeypatch):
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", refuse)
     with pytest.raises(UserError, match="^hf://me/x cannot be downloaded .the proxy refused.: check the address and"):
         hub.fetch("hf://me/x")
+
+
+def _in_cache(folder, tag, content, monkeypatch):
+    """Makes huggingface_hub return a file of its cache: a link to a blob, which is a link to a store of its own."""
+    import huggingface_hub
+
+    store, blob, path = (folder / name for name in (f"store/{'c' * 64}", f"blobs/{tag}", "snapshots/b/model.pth"))
+    for each in (store, blob, path):
+        each.parent.mkdir(parents=True, exist_ok=True)
+    store.write_bytes(content)
+    blob.symlink_to(f"../store/{store.name}")
+    path.symlink_to(f"../../blobs/{tag}")
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda *_, **__: str(path))
+    return path, store
+
+
+@pytest.mark.parametrize("tag", [hashlib.sha256(b"data").hexdigest(), "b" * 40])
+def test_a_file_of_the_hub_is_compared_with_the_name_of_its_blob_if_that_is_a_sha256(tag, tmp_path, monkeypatch):
+    path, _ = _in_cache(tmp_path, tag, b"data", monkeypatch)
+    assert hub.fetch("hf://me/x") == path
+
+
+def test_a_damaged_file_in_the_store_of_the_hub_s_cache_is_deleted_or_named(tmp_path, monkeypatch):
+    path, store = _in_cache(tmp_path, "d" * 64, b"data", monkeypatch)
+    with monkeypatch.context() as context:
+        context.setattr(type(store), "unlink", _refuse)
+        with pytest.raises(
+            UserError, match=rf"is damaged and cannot be deleted \(.*\): delete {re.escape(str(store))}$"
+        ):
+            hub.fetch("hf://me/x")
+    with pytest.raises(UserError, match="is damaged and was deleted .*: try again"):
+        hub.fetch("hf://me/x")
+    assert not path.exists() and not store.exists()
+
+
+def _refuse(*_, **__):
+    raise PermissionError("read-only")
 
 
 class _Files(http.server.BaseHTTPRequestHandler):

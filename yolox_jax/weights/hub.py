@@ -1,9 +1,12 @@
 """Files of the Hugging Face Hub: hf://owner/name, hf://owner/name/file, and @revision after the name.
 
-huggingface_hub downloads them into its own cache, resumes, and checks what came. Its environment variables hold:
-HF_HOME, HF_TOKEN, HF_HUB_OFFLINE, and HF_ENDPOINT for a mirror.
+huggingface_hub downloads them into its own cache and compares sizes; their SHA-256 is compared here. Its environment
+variables hold: HF_HOME, HF_TOKEN, HF_HUB_OFFLINE, and HF_ENDPOINT for a mirror.
 """
 
+import contextlib
+import hashlib
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -19,9 +22,11 @@ _ADDRESS = re.compile(r"hf://([\w.-]+/[\w.-]+?)(?:@([\w.-]+))?(?:/([^@]+))?/?")
 def fetch(address: str) -> Path:
     """Returns the path of a file of the Hub in the cache. Without a file, the weights of the repository are meant.
 
+    A file that the Hub names by its SHA-256, as it does large ones, must have it.
+
     Raises:
-      UserError: the address is not of that form, there is no such file, it cannot be downloaded, or the package
-        huggingface_hub is missing.
+      UserError: the address is not of that form, there is no such file, it cannot be downloaded, it is damaged and was
+        deleted, or the package huggingface_hub is missing.
     """
     found = _ADDRESS.fullmatch(address)
     if found is None:
@@ -35,7 +40,9 @@ def fetch(address: str) -> Path:
         ) from error
     repository, revision, file = found.groups()
     try:
-        return _fetch(huggingface_hub, errors, repository, revision, file)
+        path = _fetch(huggingface_hub, errors, repository, revision, file)
+        _check(path, address)
+        return path
     except UserError:
         raise
     except Exception as error:  # huggingface_hub and its HTTP library raise errors of many types
@@ -57,6 +64,31 @@ def _fetch(library: Any, errors: Any, repository: str, revision: str | None, fil
             f"name the file: {SCHEME}{repository}/FILE",
         )
     return Path(library.hf_hub_download(repository, weights[0], revision=revision))
+
+
+def _check(path: Path, address: str) -> None:
+    """Deletes a file of the cache and raises UserError if its SHA-256 is not the one that the Hub states.
+
+    The cache links snapshots/COMMIT/FILE to blobs/ETAG. The ETag of a file in LFS is its SHA-256; that of others has 40
+    digits. A cache without links (on Windows) does not keep the ETag, so nothing is checked there.
+    """
+    if not path.is_symlink():
+        return
+    # One link only: the blob may itself be a link, to a file that is named by another hash of 64 digits.
+    blob = path.parent / os.readlink(path)
+    if blob.parent.name != "blobs" or not re.fullmatch("[0-9a-f]{64}", blob.name):
+        return
+    with blob.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found == blob.name:
+        return
+    content = blob.resolve()
+    with contextlib.suppress(OSError):  # of a cache that is read-only
+        content.unlink(missing_ok=True)
+    fate, advice = ("was deleted", "try again") if not content.exists() else ("cannot be deleted", f"delete {content}")
+    raise UserError(
+        f"{path}, of {address}, is damaged and {fate} (its SHA-256 is {found} instead of {blob.name})", advice
+    )
 
 
 def _advice(error: Exception, errors: Any) -> str:
