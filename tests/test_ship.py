@@ -3,6 +3,8 @@
 import json
 import re
 import shlex
+import subprocess
+import sys
 
 import cv2
 import numpy as np
@@ -12,6 +14,7 @@ from tests import programs
 from tests.browser import npm_registry
 from tests.inference.white_pixels import CLASS_NAMES, WhitePixels, white_box
 from tests.material import ROOT, golden_shapes, golden_state_dict
+from tests.weights.hub_server import HubServer
 from yolox_jax.errors import UserError
 from yolox_jax.inference import pretrained
 from yolox_jax.inference.detector import Detector
@@ -172,14 +175,53 @@ def test_the_tracker_of_the_page_follows_an_object_through_a_video(tmp_path, mon
     assert len(ids) == 8 and len(set(ids[2:])) == 1 and ids[-1] >= 0
 
 
-def test_the_conversions_of_the_page_exist_and_its_call_with_an_address_is_valid(tmp_path, monkeypatch):
-    programs_of_page = [block for block in _blocks("python") if "to_coco" in block or "hf://" in block]
-    assert len(programs_of_page) == 2
+def test_the_conversions_of_the_page_exist(tmp_path, monkeypatch):
+    (program,) = (block for block in _blocks("python") if "to_coco" in block)
     pytest.importorskip("supervision")
     pytest.importorskip("pandas")
     detector = Detector(WhitePixels(), CLASS_NAMES, (64, 64), (1, 4), log=lambda text: None)
     cv2.imwrite(str(tmp_path / "street.jpg"), white_box(64, 64, (8, 8, 24, 24)))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(Detector, "from_pretrained", lambda weights: detector)
-    for program in programs_of_page:
-        exec(program, {})  # noqa: S102  (the page is ours)
+    exec(program, {})  # noqa: S102  (the page is ours)
+
+
+_BEFORE = """
+from yolox_jax.inference import pretrained
+
+pretrained.make_detect = lambda loaded, config: loaded.variables  # compiles nothing
+"""
+_AFTER = """
+import sys
+
+import jax
+import numpy as np
+
+from yolox_jax.weights.load import load_weights
+
+path, url = sys.argv[1:]
+expected = pretrained.load(path)
+for found in detector, Detector.from_pretrained(url):
+    assert found.class_names == expected.class_names and found.size_hw == expected.size_hw
+    jax.tree.map(np.testing.assert_array_equal, found._predict, expected.variables)
+for address in "hf://OWNER/NAME", url:
+    variables = load_weights(address, "nano", expected.class_names)  # as config.init_from does
+    jax.tree.map(np.testing.assert_array_equal, variables, expected.variables)
+"""
+
+
+@pytest.mark.slow
+def test_the_addresses_of_the_page_give_the_weights_of_the_file(weights, tmp_path):
+    pytest.importorskip("huggingface_hub")
+    (program,) = (block for block in _blocks("python") if "hf://" in block)
+    others = {
+        name: value for name, value in programs.environment().items() if not name.startswith(("HF_", "YOLOX_JAX_CACHE"))
+    }
+    with HubServer({"OWNER/NAME": {"model.safetensors": weights.read_bytes()}}) as server:
+        ours = {"HF_ENDPOINT": server.url, "HF_HOME": str(tmp_path / "hf"), "no_proxy": "127.0.0.1"}
+        ours |= {"YOLOX_JAX_HOME": str(tmp_path / "home")}
+        url = f"{server.url}/OWNER/NAME/resolve/main/model.safetensors"
+        command = [sys.executable, "-c", _BEFORE + program + _AFTER, str(weights), url]
+        ended = subprocess.run(command, env=others | ours, capture_output=True, text=True, check=False)
+        assert ended.returncode == 0, ended.stderr
+    assert (tmp_path / "hf" / "hub").is_dir() and list((tmp_path / "home").rglob("model.safetensors"))
