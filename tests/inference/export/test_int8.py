@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib
+import re
 import sys
 
 import numpy as np
@@ -92,20 +93,65 @@ def test_the_time_of_an_image_is_that_of_a_call_over_its_images(monkeypatch, tmp
     assert all(each.megabytes == 2 and each.ap is None for each in found.values())
 
 
+# The program three times, with one plan: with its own APs, which are 0, and with a loss of 0.03.
+_EXPORTS = """
+import dataclasses
+
+from absl import app, flags
+
+from yolox_jax.cli.terminal import parse_flags
+from yolox_jax.evaluation import exported
+from yolox_jax.tools import export
+
+measure, make_plan, plans = exported.measure, export.make_plan, []
+
+
+def make_one_plan(*given):
+    plans[:] = plans or [make_plan(*given)]
+    return plans[0]
+
+
+export.make_plan = make_one_plan
+
+
+def measure_a_loss(files, loaded, image_HW3, evaluation, folder, progress):
+    found = measure(files, loaded, image_HW3, None, folder)
+    return {name: dataclasses.replace(each, ap={"float32": 0.32, "INT8": 0.29}[name]) for name, each in found.items()}
+
+
+def main(argv):
+    for flags.FLAGS.max_drop, exported.measure in (0.02, measure), (0.02, measure_a_loss), (0.05, measure_a_loss):
+        try:
+            export.main(argv)
+        except SystemExit as ended:
+            with open("nano.onnx", "rb") as file:
+                print(ended, "|", file.read())
+
+
+app.run(main, flags_parser=parse_flags)
+"""
+
+
 @pytest.mark.slow
-def test_a_refused_file_does_not_replace_the_one_that_is_there(tmp_path):
+def test_a_file_beyond_max_drop_does_not_replace_the_one_that_is_there(tmp_path):
     programs.make_data_set(tmp_path)
     (tmp_path / "nano.onnx").write_bytes(b"before")
+    (tmp_path / "exports.py").write_text(_EXPORTS)
     shapes, names = golden_shapes("nano"), ShapesSource(1, seed=0).class_names
     shapes = {name: (len(names), *shape[1:]) if "cls_preds" in name else shape for name, shape in shapes.items()}
     weights = tmp_path / "nano.safetensors"
     safetensors_file.save(weights, golden_state_dict(shapes), About("nano", names, (64, 64), "full"))
+    before = {each.name for each in tmp_path.iterdir()}
     arguments = [f"--weights={weights}", "--format=onnx", "--int8", "--calibrate=images/1.png", "--output=nano.onnx"]
-    arguments += ["--evaluate", *programs.arguments(tmp_path), "--config.eval.detect.conf=0.9"]
-    result = programs.run("-m yolox_jax.tools.export", arguments, tmp_path, 1)
-    assert "error: the AP of float32 is 0.0000, which says nothing about INT8, so nano.onnx is not" in result.stderr
-    assert (tmp_path / "nano.onnx").read_bytes() == b"before"
-    assert {each.name for each in tmp_path.iterdir()} == {"all.json", "images", "nano.onnx", "nano.safetensors"}
+    arguments += ["--evaluate", "--nocertificate", *programs.arguments(tmp_path), "--config.eval.detect.conf=0.9"]
+    printed = programs.run(str(tmp_path / "exports.py"), arguments, tmp_path, 0).stdout
+    no_ap, lost = re.findall(r"^error: (.*?): .* \| b'before'$", printed, flags=re.MULTILINE)
+    assert no_ap == "the AP of float32 is 0.0000, which says nothing about INT8, so nano.onnx is not written"
+    assert lost == "INT8 loses 0.0300 AP, more than --max_drop=0.02, so nano.onnx is not written"
+    written = printed.split("b'before'\n")[-1]
+    assert re.search(r"AP 0\.3200\nINT8 .* AP 0\.2900\nnano\.onnx: YOLOX-nano at 64x64, 4 classes, ", written)
+    assert onnx.load(tmp_path / "nano.onnx").graph.node
+    assert {each.name for each in tmp_path.iterdir()} == before
 
 
 @pytest.mark.parametrize(
