@@ -43,10 +43,8 @@ def check_int8_packages(form: str) -> None:
     try:
         importlib.import_module(f"yolox_jax.inference.export.int8_{form}")  # imports the quantizer and the runtime
     except ImportError as error:
-        extra = {"onnx": "onnx", "litert": "litert-int8"}[form]
-        raise UserError(
-            f"--format={form} --int8 needs a package ({error})", f"pip install 'yolox_jax[{extra}]'"
-        ) from error
+        needed = {"onnx": "onnx onnxruntime", "litert": "ai-edge-litert litert-quantizer"}[form]
+        raise UserError(f"--format={form} --int8 needs a package ({error})", f"pip install {needed}") from error
 
 
 def _write_stablehlo(path: Path, loaded: Pretrained, config: ExportConfig) -> None:
