@@ -19,6 +19,7 @@ from yolox_jax.inference import pretrained
 from yolox_jax.weights.torch_writer import save_pth
 
 _TEXT = (ROOT / "docs" / "custom_data.md").read_text()
+_SHIP = (ROOT / "docs" / "ship.md").read_text().replace("runs/mine", "runs/finetune").replace("=DIR", "=datasets/mine")
 # Appended to the page's commands to shorten its half-hour run for a test. Size and optimizer are those of
 # tests/programs.py, so that both share one compiled program.
 _SMALL = [
@@ -39,8 +40,8 @@ _SMALL = [
 ]
 
 
-def _commands() -> list[list[str]]:
-    blocks = re.findall(r"^```sh\n(.*?)^```", _TEXT, flags=re.MULTILINE | re.DOTALL)
+def _commands(text: str = _TEXT) -> list[list[str]]:
+    blocks = re.findall(r"^```sh\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
     return [shlex.split(line) for block in blocks for line in block.replace("\\\n", " ").splitlines()]
 
 
@@ -66,7 +67,11 @@ def test_every_command_of_the_page_works(reader):
     weights = reader / "nano.pth"  # instead of the download
     save_pth(weights, golden_state_dict(golden_shapes("nano")))
     outputs = []
-    for python, *command in _commands():
+    ((export,), (evaluate,)) = (
+        [command for command in _commands(_SHIP) if any(word in each for each in command)]
+        for word in ("--card", "eval.py")
+    )
+    for python, *command in (*_commands(), evaluate, export):
         assert python == "python"
         program, arguments = (" ".join(command[:2]), command[2:]) if command[0] == "-m" else (command[0], command[1:])
         if any(argument.startswith("--config=") for argument in arguments):
@@ -90,6 +95,10 @@ def test_every_command_of_the_page_works(reader):
     assert "measured BatchNorm on 1/1 batches\n" in printed
     assert "soup.safetensors is written: give it to --weights" in printed
     assert "mine.onnx: YOLOX-nano at 64x64, 4 classes" in printed
+    results = json.loads((reader / "runs" / "finetune" / "results.json").read_text())
+    assert results["weights"] == "runs/finetune/best"
+    card = (reader / "mine" / "README.md").read_text()
+    assert f"{{type: AP, value: {results['AP']:.4f}, name: AP}}" in card and "| triangle | " in card
     for name in ("doctor.jpg", "batch.jpg", "runs/finetune/predictions.jpg", "runs/finetune/plots/f1.png"):
         assert cv2.imread(str(reader / name)) is not None, name
     assert len(list((reader / "found").glob("*.jpg"))) == programs.NUM_IMAGES

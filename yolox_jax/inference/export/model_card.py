@@ -35,7 +35,8 @@ def results_of(checkpoint: Location | None, spec: str) -> dict[str, Any] | None:
         _log.warning("%s has no results.json, so the model card has no AP", spec)
     elif not _is_of(results, cast(Location, checkpoint), spec):
         _log.warning(
-            "%s is of other weights than %s, so the model card has no AP: run eval.py --weights=%s --output=%s",
+            "%s is of other weights than %s, so the model card has no AP: run eval.py --config=CONFIG --weights=%s "
+            "--output=%s",
             *(path, spec, spec, path),
         )
         return None
