@@ -21,7 +21,6 @@ from yolox_jax.inference.detections import ImageDetections
 from yolox_jax.tools.review import labeling, sheet
 from yolox_jax.tools.review.labels import Labels, corrected, index_of, read_ticks
 from yolox_jax.tools.review.suspicions import Suspicion, gather, suspect
-from yolox_jax.tools.review.witnesses import spread
 
 _BOXES = np.array([[10, 10, 50, 50], [100, 10, 150, 60], [10, 100, 60, 150], [100, 100, 160, 170]], np.float64)
 _LABELS = np.array([0, 1, 0, 1])
@@ -239,12 +238,3 @@ def test_new_images_get_boxes_above_the_threshold_and_the_unsure_ones_come_first
     assert [each["score"] for each in content["annotations"]] == [pytest.approx(s) for s in (0.95, 0.6, 0.5)]
     xywh = np.array([each["bbox"] for each in content["annotations"]])
     np.testing.assert_allclose(xywh_to_xyxy(xywh), _BOXES[[0, 2, 3]])
-
-
-def test_checkpoints_are_the_last_and_earlier_ones_of_the_second_half(tmp_path):
-    for step in (78, 156, 234, 312, 338, 364, 390):
-        (tmp_path / str(step) / "ema").mkdir(parents=True)
-    steps = {most: [int(path.name) for path in spread(tmp_path / "390", most)] for most in (1, 3, 9)}
-    assert steps == {1: [390], 3: [390, 338, 234], 9: [390, 364, 338, 312, 234]}
-    assert spread(tmp_path / "78", 3) == [tmp_path / "78"]
-    assert spread(tmp_path / "mine", 3) == [tmp_path / "mine"]  # a checkpoint under another name

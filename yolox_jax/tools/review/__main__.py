@@ -30,11 +30,10 @@ from yolox_jax.cli.terminal import quiet_libraries, run_program, user_errors
 from yolox_jax.data import images
 from yolox_jax.data.images import ImageError
 from yolox_jax.errors import UserError, writing
-from yolox_jax.evaluation.image_boxes import ImageBoxes, by_image
-from yolox_jax.tools.review import labeling, sheet, suspicions, witnesses
+from yolox_jax.tools.review import labeling, sheet, witnesses
 from yolox_jax.tools.review.labels import Labels, corrected, index_of, read_ticks
+from yolox_jax.tools.review.reviewing import review
 from yolox_jax.tools.review.witnesses import Witnesses
-from yolox_jax.types import Source
 from yolox_jax.weights.load import WHAT_WEIGHTS_ARE
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The config whose labels are reviewed.", lock_config=True)
@@ -48,25 +47,6 @@ _LABEL = flags.DEFINE_string("label", None, "A folder of images without labels."
 _THRESHOLD = flags.DEFINE_float("threshold", 0.5, "label: the score threshold.", 0, 1)
 _NEXT = flags.DEFINE_integer("next", 20, "label: how many images to name.", lower_bound=1)
 _BATCH = 8
-
-
-def review(source: Source, labels: Labels, seen_by: Witnesses, most: int) -> list[dict[str, Any]]:
-    """Returns up to `most` suspicions of a source, the most doubtful first."""
-    truth = {image.image_id: image for image in by_image(labels.truth, [])}
-    num_classes, evidence = len(source.class_names), []
-    indices = list(index_of(source).values())
-    for start in range(0, len(indices), _BATCH):
-        examples = [source[index] for index in indices[start : start + _BATCH]]
-        for example, found in zip(examples, seen_by.detect([each.image for each in examples]), strict=True):
-            boxes = [_with_labels(truth[example.image_id], labeling.as_boxes(example.image_id, each)) for each in found]
-            evidence.append(suspicions.gather(truth[example.image_id], boxes, num_classes))
-        print_progress(start + len(examples), len(indices), "reviewed")
-    return [labels.record(each) for each in suspicions.suspect(evidence, num_classes)[:most]]
-
-
-def _with_labels(truth: ImageBoxes, found: ImageBoxes) -> ImageBoxes:
-    predicted = found.pred_xyxy_D4, found.pred_label_D, found.score_D
-    return ImageBoxes(truth.image_id, truth.gt_xyxy_G4, truth.gt_label_G, truth.crowd_G, *predicted)
 
 
 def _write_review(output: Path) -> None:
