@@ -1,5 +1,6 @@
 """The HTML report of eval.py --plots, of one run and of two."""
 
+import dataclasses
 import html.parser
 import re
 
@@ -75,6 +76,33 @@ def test_of_two_runs_the_differences_are_shown(runs, tmp_path):
     assert ["AP", f"{ap:.1f}", f"{perfect:.1f}", f"{ap - perfect:+.1f}"] in page.rows and perfect == 100
     assert page.pictures == 2
     assert sum(row[0] == "missed" for row in page.rows) == 2
+
+
+def test_a_class_has_its_ap_by_size_in_both_runs(runs, tmp_path):
+    """The runs know the classes in different orders; the second lacks the last class of the first."""
+    aps = [run.ap for run in runs]
+    sizes = [tuple((10 * label + size) / 100 for size in (1, 2, 3)) for label in range(len(aps[0].per_class))]
+    others = [tuple(2 * ap for ap in by_size) for by_size in sizes[-2::-1]]
+    changed = [
+        dataclasses.replace(runs[0], ap=dataclasses.replace(aps[0], class_ap_by_size=tuple(sizes))),
+        dataclasses.replace(
+            runs[1],
+            ap=dataclasses.replace(aps[1], per_class=aps[1].per_class[-2::-1], class_ap_by_size=tuple(others)),
+        ),
+    ]
+    write_report(tmp_path / "alone.html", changed[0])
+    write_report(tmp_path / "report.html", *changed)
+    (alone, both) = (_Tables((tmp_path / name).read_text()).rows for name in ("alone.html", "report.html"))
+    for label, each in enumerate(aps[0].per_class):
+        (row,) = (row for row in alone if row[0] == each.name)
+        assert row[3:6] == [f"{100 * ap:.1f}" for ap in sizes[label]]
+        (row,) = (row for row in both if row[0] == each.name)
+        cells = [[f"{100 * ap:.1f}", f"{200 * ap:.1f}", f"{-100 * ap:+.1f}"] for ap in sizes[label]]
+        if label == len(sizes) - 1:
+            cells = [[own, "-", "-"] for own, *_ in cells]
+        assert row[3:12] == [cell for of_size in cells for cell in of_size]
+    (header,) = (row for row in both if row[0] == "class")
+    assert header[3:6] == ["AP small", "AP small of runs/two", "difference"] and header[-3] == "AP"
 
 
 def test_ap_by_size_of_all_classes_averages_to_that_of_the_metric(runs):

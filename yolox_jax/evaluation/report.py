@@ -38,6 +38,7 @@ _PICTURES = {
 }
 _UNITS = "AP, precision, recall, F1 and AP50 lost are in percent."
 _SIZES = ("small", "medium", "large")  # COCO's: below 32x32, below 96x96, the rest, in pixels of the image
+_UNDEFINED_APS = (UNDEFINED,) * (1 + len(_SIZES))  # of a class that a run does not know
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,22 +110,30 @@ def _errors(runs: Sequence[Evaluated]) -> str:
 
 
 def _classes(runs: Sequence[Evaluated]) -> str:
-    run = runs[0]
-    by_size = run.ap.class_ap_by_size
-    header = ["class", "boxes", "AP50", *(f"AP {size}" for size in (_SIZES if by_size else ()))]
-    header += ["precision", "recall", "F1", "AP"]
-    if len(runs) > 1:
-        header += [f"AP of {runs[1].name}", "difference"]
-    others = {each.name: each.AP for each in runs[1].ap.per_class} if len(runs) > 1 else {}
+    run, aps = runs[0], [_class_aps(each.ap) for each in runs]
+    has_sizes = all(each.ap.class_ap_by_size for each in runs)
+    sizes = [name for size in (_SIZES if has_sizes else ()) for name in _compared_header(f"AP {size}", runs)]
+    header = ["class", "boxes", "AP50", *sizes, "precision", "recall", "F1", *_compared_header("AP", runs)]
     points = {row["class"]: row for row in run.diagnosis.table()[1:]}
     rows = []
-    for label, each in enumerate(run.ap.per_class):
+    for each in run.ap.per_class:
+        of_all, *by_size = zip(*(of_run.get(each.name, _UNDEFINED_APS) for of_run in aps), strict=True)
         row = [each.name, str(each.num_boxes), _percent(each.AP50)]
-        row += [_percent(value) for value in (by_size[label] if by_size else ())]
+        row += [cell for values in (by_size if has_sizes else ()) for cell in _compared(values)]
         row += [_percent(points[each.name][key]) for key in ("precision", "recall", "F1")]
-        both = [each.AP] if len(runs) == 1 else [each.AP, others.get(each.name, UNDEFINED)]
-        rows.append(row + _compared(both))
+        rows.append(row + _compared(of_all))
     return _table(header, rows)
+
+
+def _class_aps(ap: ApResult) -> dict[str, tuple[float, ...]]:
+    """Returns AP of all, small, medium and large boxes by class; undefined by size if the metric has no sizes."""
+    by_size = ap.class_ap_by_size or [_UNDEFINED_APS[1:]] * len(ap.per_class)
+    return {each.name: (each.AP, *values) for each, values in zip(ap.per_class, by_size, strict=True)}
+
+
+def _compared_header(name: str, runs: Sequence[Evaluated]) -> list[str]:
+    """Returns the header of the cells of `_compared`."""
+    return [name] if len(runs) == 1 else [name, f"{name} of {runs[1].name}", "difference"]
 
 
 def _figures(runs: Sequence[Evaluated], name: str, title: str) -> str:
