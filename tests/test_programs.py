@@ -73,7 +73,10 @@ def test_eval_prints_the_last_aps_of_training_and_writes_detections_and_plots(ru
     detections = json.loads((cwd / "found.json").read_text())
     assert "plots are in plots; best F1" in finished.stdout
     assert cv2.imread(str(cwd / "plots" / "confusion.png")) is not None
-    assert "<title>runs/first against runs/first/last</title>" in (cwd / "plots" / "report.html").read_text()
+    page = (cwd / "plots" / "report.html").read_text()
+    assert "<title>runs/first against runs/first/last</title>" in page
+    assert {"Confusion matrix", "Images with the most mistakes"} <= set(re.findall("<h2>(.*?)</h2>", page))
+    assert len(re.findall('<img [^>]*src="data:image/(?:png|jpeg);base64,[^"]{1000}', page)) == 2 * 4  # of both weights
     assert detections and {detection["category_id"] for detection in detections} <= {10, 20, 30, 40}
 
 
