@@ -1,11 +1,14 @@
-"""Every command of docs/small_objects_wrong_labels.md, of a network that has learned nothing."""
+"""Every command of docs/small_objects_wrong_labels.md, of a network that has learned nothing but finds something."""
 
 import json
 import re
 import shlex
 import shutil
+import subprocess
 import sys
 
+import jax
+import numpy as np
 import pytest
 
 from benchmarks import small_objects, spoiled_labels
@@ -36,13 +39,24 @@ def folder(tmp_path_factory):
     checkpoints = Checkpoints(folder / "runs" / "mine")
     for step in (1, 2):
         meta = toy.meta(step, model="pico", class_names=_CLASSES, config={"input_size": [64, 64], "optimizer": "sgd"})
-        checkpoints.save(state.create(state.init_variables(model, seed=step), optim.sgd(0.9, 0.0)), meta)
+        variables = _sure(state.init_variables(model, seed=step))
+        checkpoints.save(state.create(variables, optim.sgd(0.9, 0.0)), meta)
     checkpoints.close()
     first = json.loads((folder / "DIR" / "all.json").read_text())["annotations"][0]
     tick = {"kind": "spurious", "image_id": first["image_id"], "annotation": 0, "old_bbox": first["bbox"]}
     tick |= {"old_category_id": first["category_id"], "new_bbox": None, "new_category_id": None}
     (folder / "ticks.json").write_text(json.dumps({"split": "train", "ticked": [tick]}))
     return folder
+
+
+def _sure(variables):
+    """Returns variables that find something in every image: objectness and classes have scores around 0.7."""
+
+    def with_bias(path, x):
+        names = jax.tree_util.keystr(path)
+        return np.ones_like(x) if "bias" in names and ("obj_preds" in names or "cls_preds" in names) else x
+
+    return jax.tree_util.tree_map_with_path(with_bias, variables)
 
 
 def _commands() -> list[list[str]]:
@@ -53,8 +67,8 @@ def _commands() -> list[list[str]]:
     return [command[1:] for command in commands]
 
 
-def _run(words: list[str], folder) -> None:
-    """Runs a program in `folder`, with a small network in place of those of the page."""
+def _run(words: list[str], folder) -> subprocess.CompletedProcess[str]:
+    """Runs a program in `folder` to its end, with a small network in place of those of the page."""
     program, rest = (f"-m tests.small {words[1]}", words[2:]) if words[0] == "-m" else (words[0], words[1:])
     if any(each.startswith("--config=") for each in rest):
         given = dict(each.split("=", 1) for each in rest)
@@ -62,7 +76,7 @@ def _run(words: list[str], folder) -> None:
         del given["--config"]
         rest = [each for each in known if each.partition("=")[0] not in given]
         rest += [f"{name}={value}" for name, value in given.items()]
-    programs.run(program, rest, folder, 0)
+    return programs.run(program, rest, folder, 0)
 
 
 def _run_benchmark(name: str, arguments: list[str], monkeypatch) -> None:
@@ -77,12 +91,14 @@ def test_every_command_of_the_page_runs_in_its_order(folder, monkeypatch, capsys
     monkeypatch.chdir(folder)
     commands = _commands()
     assert len(commands) == 12
+    evaluated = []
     for words in commands:
         words = ["--weights=runs/mine" if each == "--weights=yolox_nano" else each for each in words]
         if words[1] in _BENCHMARKS:
             _run_benchmark(words[1], words[2:], monkeypatch)
-        else:
-            _run(words, folder)
+            continue
+        finished = _run(words, folder)
+        evaluated += [finished.stdout] if words[0] == "eval.py" else []
     entries = json.loads((folder / "predictions" / "predictions.json").read_text())
     assert len(entries["images"]) == programs.NUM_IMAGES and entries["is_complete"]
     truth = json.loads((folder / "DIR" / "all.json").read_text())
@@ -94,3 +110,18 @@ def test_every_command_of_the_page_runs_in_its_order(folder, monkeypatch, capsys
     assert len(read(folder / "small" / "images" / "0.jpg")) == 1500
     printed = capsys.readouterr().out
     assert "10 tiles with the whole image" in printed and "first " in printed
+    counts = [
+        re.findall(r"^compiling for up to (\d+) tiles at 64x64, once for", text, re.MULTILINE) for text in evaluated
+    ]
+    assert counts == [["5", "7"], ["37"]] and all(re.search(r" AP_small +[\d-]", text) for text in evaluated)
+    _check_review(folder / "review")
+
+
+def _check_review(folder) -> None:
+    """The review lists suspicions of known kinds, the most doubtful first, and its sheet has a card of each."""
+    suspicions = json.loads((folder / "review.json").read_text())["suspicions"]
+    doubts = [each["doubt"] for each in suspicions]
+    assert doubts == sorted(doubts, reverse=True) and doubts[0] > doubts[-1]
+    assert "missing" in {each["kind"] for each in suspicions} <= {"missing", "spurious", "class", "moved"}
+    (data,) = re.findall(r'id="data">(.*)</script>', (folder / "index.html").read_text())
+    assert len(json.loads(data)["cards"]) == len(suspicions) > 0
