@@ -182,6 +182,18 @@ def test_a_run_states_its_class_names_and_input_size_and_new_image_sizes_compile
     np.testing.assert_allclose(one.boxes_xyxy, all_three[2].boxes_xyxy, atol=1e-2)
 
 
+@pytest.mark.slow
+def test_with_slices_an_image_of_another_size_compiles_nothing():
+    config = DetectConfig(slices="2x2", conf=0.0, max_detections=5, num_candidates=20)
+    loaded = pretrained.Pretrained("toy", toy.MODEL, toy.create_variables(), CLASS_NAMES, (64, 64))
+    detector = Detector(pretrained.make_detect(loaded, config), CLASS_NAMES, (64, 64), log=str, tiling=config.tiling)
+    counter = CompileCounter()
+    detector(np.zeros((90, 130, 3), np.uint8))
+    num_programs = counter.num_programs
+    detector(np.zeros((300, 40, 3), np.uint8))
+    assert counter.num_programs == num_programs > 0
+
+
 @pytest.fixture(scope="module")
 def compiled(run):
     """A detector whose two programs, for one image and for two, are compiled."""
