@@ -3,6 +3,7 @@
 import dataclasses
 
 import numpy as np
+import pytest
 
 from tests.data.test_train_loader import assert_same_batches, load
 from tests.recipe import augment_config
@@ -32,3 +33,10 @@ def test_threads_and_resuming_change_nothing():
     assert_same_batches(one, load(source, augment=_EVERYTHING, threads=3, prefetch=1))
     assert_same_batches(one[3:], load(source, augment=_EVERYTHING, start_step=3))
     assert not np.array_equal(one[0].batch.images, next(load(source)).batch.images)
+
+
+@pytest.mark.slow
+def test_a_worker_process_changes_nothing():
+    source = ShapesSource(10, seed=0, max_side=64)
+    one = load(source, augment=_EVERYTHING, threads=0)
+    assert_same_batches(one, load(source, augment=_EVERYTHING, threads=1, workers=1))
