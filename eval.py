@@ -22,10 +22,8 @@ from yolox_jax.cli.same_weights import agreed
 from yolox_jax.cli.terminal import joined, quiet_libraries, run_program
 from yolox_jax.errors import UserError
 from yolox_jax.evaluation import plots
-from yolox_jax.evaluation.diagnosis import diagnose
 from yolox_jax.evaluation.evaluate import EvalResult
-from yolox_jax.evaluation.report import Evaluated, write_report
-from yolox_jax.run.evaluate import evaluate_weights
+from yolox_jax.run.evaluate import evaluate_weights, plot
 from yolox_jax.training import compilation, hosts
 from yolox_jax.training.host_memory import keep_freed_memory
 from yolox_jax.types import Source
@@ -77,7 +75,7 @@ def main() -> None:
                 files = None, None  # those written are of the first weights
                 runs.append((weights, result, source))
             if writes and plots_folder:
-                plot(plots_folder, runs)
+                plot(plots_folder, runs, str(_PLOTS.value))
         hosts.barrier("results")  # the others wait for the plots
 
 
@@ -88,18 +86,6 @@ def report(result: EvalResult, weights: FoundWeights, output: Path | None, detec
         result.write(output, identify(weights))
     if detections:
         storage.write_bytes(detections, json.dumps(result.detections).encode())
-
-
-def plot(folder: Path, runs: list[tuple[FoundWeights, EvalResult, Source]]) -> None:
-    """Writes the plots of the first run, and the report of all."""
-    shown: list[Evaluated] = []
-    for weights, result, source in runs:
-        diagnosis = diagnose(source.ground_truth(), result.detections)
-        pictures = plots.draw(diagnosis, source) if shown else plots.write_plots(folder, diagnosis, source)
-        shown.append(Evaluated(weights.spec, result.ap, result.num_images, diagnosis, pictures))
-    write_report(folder / "report.html", *shown)
-    best = shown[0].diagnosis.best
-    print(f"plots are in {_PLOTS.value}; best F1 {best.f1:.3f} at score threshold {best.threshold:.3f}")
 
 
 if __name__ == "__main__":

@@ -108,7 +108,7 @@ def test_without_mistakes_there_is_no_sheet(source):
 
 def test_without_matplotlib_the_error_says_what_to_install(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(UserError, match="--plots needs matplotlib, which is not installed: pip install matplotlib"):
+    with pytest.raises(UserError, match="plots need matplotlib, which is not installed: pip install matplotlib"):
         plots.prepare(tmp_path / "plots")
     assert not (tmp_path / "plots").exists()
 

@@ -151,6 +151,8 @@ def test_a_mistake_is_found_before_the_run_directory_is_made(tmp_path):
             yolox_jax.train("finetune", workdir, **wrong)
     with pytest.raises(UserError, match="there is no file or folder absent.pth"):
         yolox_jax.evaluate("absent.pth", "finetune", overrides=_SMALL)
+    with pytest.raises(UserError, match="against compares in the report of plots: add plots=DIR"):
+        yolox_jax.evaluate("absent.pth", "finetune", overrides=_SMALL, against="other.pth")
     assert not workdir.exists()
 
 
@@ -186,7 +188,8 @@ def example(folder, monkeypatch, capsys):
         patched.setattr(from_python, "load_config", made_small)
         variables = {}
         exec(program, variables)  # noqa: S102
-    assert "step 2: AP " in capsys.readouterr().out
+    output = capsys.readouterr().out
+    assert "step 2: AP " in output and "plots are in plots; best F1 " in output
     return variables
 
 
@@ -222,6 +225,9 @@ class _Ends:
 def test_runs_in_one_process_end_resume_and_evaluate_as_those_of_programs(example, folder):
     result, again = example["result"], example["again"]
     assert again.ap == result.ap and len(result.detections) == len(again.detections) > 0
+    report = (folder / "plots" / "report.html").read_text()
+    assert "<title>runs/finetune/last against runs/finetune/best</title>" in report
+    assert (folder / "plots" / "confusion.png").is_file()
     before = _settings_of_the_process()
     gc.collect()
     num_arrays = len(jax.live_arrays())

@@ -34,7 +34,7 @@ def prepare(folder: Path) -> None:
     try:
         import matplotlib  # noqa: F401  # only checks that it is installed
     except ImportError as error:
-        raise UserError("--plots needs matplotlib, which is not installed", "pip install matplotlib") from error
+        raise UserError("plots need matplotlib, which is not installed", "pip install matplotlib") from error
     with writing(folder, "choose another folder"):
         folder.mkdir(parents=True, exist_ok=True)
 

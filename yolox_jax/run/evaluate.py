@@ -1,4 +1,7 @@
-"""Evaluates weights on the validation split of a config's data set."""
+"""Evaluates weights on the validation split of a config's data set, and plots the results."""
+
+from collections.abc import Sequence
+from pathlib import Path
 
 from ml_collections import ConfigDict
 
@@ -6,7 +9,10 @@ from yolox_jax.cli import from_config
 from yolox_jax.cli.progress import print_note, print_progress
 from yolox_jax.data.sources.open import check_classes
 from yolox_jax.detection.anchors import check_size
+from yolox_jax.evaluation import plots
+from yolox_jax.evaluation.diagnosis import diagnose
 from yolox_jax.evaluation.evaluate import EvalResult, check_metric, evaluate
+from yolox_jax.evaluation.report import Evaluated, write_report
 from yolox_jax.inference.predict import make_predict
 from yolox_jax.mesh import check_batch_size, make_mesh, place, platform_of
 from yolox_jax.models.folding import fold_batch_norm
@@ -53,3 +59,18 @@ def evaluate_weights(config: ConfigDict, weights: FoundWeights) -> tuple[EvalRes
     evaluator = Evaluator(config)
     variables = load_weights(weights, config.model, evaluator.source.class_names)
     return evaluator(variables), evaluator.source
+
+
+def plot(folder: Path, runs: Sequence[tuple[FoundWeights, EvalResult, Source]], name: str) -> None:
+    """Writes the plots of the first run, and the report of all, to a folder that `plots.prepare` has made.
+
+    Prints what the user calls that folder, its `name`, and the best score threshold.
+    """
+    shown: list[Evaluated] = []
+    for weights, result, source in runs:
+        diagnosis = diagnose(source.ground_truth(), result.detections)
+        pictures = plots.draw(diagnosis, source) if shown else plots.write_plots(folder, diagnosis, source)
+        shown.append(Evaluated(weights.spec, result.ap, result.num_images, diagnosis, pictures))
+    write_report(folder / "report.html", *shown)
+    best = shown[0].diagnosis.best
+    print(f"plots are in {name}; best F1 {best.f1:.3f} at score threshold {best.threshold:.3f}")

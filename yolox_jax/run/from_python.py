@@ -17,14 +17,16 @@ from yolox_jax.cli import run_summary
 from yolox_jax.cli.as_trained import as_trained
 from yolox_jax.cli.libraries import as_user_error, quiet_libraries
 from yolox_jax.cli.load_config import load_config
+from yolox_jax.cli.outputs import output_folder
 from yolox_jax.cli.progress import in_notebook
 from yolox_jax.errors import UserError
+from yolox_jax.evaluation import plots as plotting
 from yolox_jax.evaluation.evaluate import EvalResult
 from yolox_jax.interrupts import SavedInterrupt
 from yolox_jax.mesh import make_mesh, platform_of
 from yolox_jax.run import train as whole_run
 from yolox_jax.run.callbacks import Callback, Callbacks
-from yolox_jax.run.evaluate import evaluate_weights
+from yolox_jax.run.evaluate import evaluate_weights, plot
 from yolox_jax.run.notebook import LiveCurves
 from yolox_jax.training import compilation
 from yolox_jax.training.host_memory import keep_freed_memory
@@ -75,25 +77,43 @@ def train(
 
 
 def evaluate(
-    weights: str | Path, config: ConfigDict | str | Path, *, overrides: Mapping[str, Any] | None = None
+    weights: str | Path,
+    config: ConfigDict | str | Path,
+    *,
+    overrides: Mapping[str, Any] | None = None,
+    plots: str | Path | None = None,
+    against: str | Path | None = None,
 ) -> EvalResult:
-    """Computes AP on a data set as eval.py does, and prints it.
+    """Computes AP on a data set and prints it; writes the plots and the report of `eval.py --plots` if asked.
 
     Args:
       weights: a run directory, a checkpoint, an official .pth file, or a name like yolox_s. A run is evaluated with its
         own network, input size and choice of classes, unless `overrides` has them.
       config: of the data set, as in `train`.
       overrides: as in `train`.
+      plots: a folder for curves, the confusion matrix, tables, the worst images, and report.html with all of it; it
+        needs matplotlib.
+      against: other weights, which are evaluated too, and with which report.html compares the first.
+    Returns:
+      The evaluation of `weights`.
     Raises:
       UserError: a mistake that the user can correct.
     """
-    with _as_a_program():
+    with _as_a_program(), output_folder(None if plots is None else os.fspath(plots)) as folder:
+        if against is not None and folder is None:
+            raise UserError("against compares in the report of plots", "add plots=DIR, or leave it out")
         loaded = load_config(config, overrides)
         _check_single(loaded)
-        found = find_weights(os.fspath(weights))
-        result, _ = evaluate_weights(as_trained(loaded, found, overrides or ()), found)
-        run_summary.print_ap(result)
-    return result
+        if folder is not None:
+            plotting.prepare(folder)
+        runs = []
+        for found in [find_weights(os.fspath(each)) for each in (weights, against) if each is not None]:
+            result, source = evaluate_weights(as_trained(loaded, found, overrides or ()), found)
+            run_summary.print_ap(result)
+            runs.append((found, result, source))
+        if folder is not None:
+            plot(folder, runs, str(plots))
+    return runs[0][1]
 
 
 @contextlib.contextmanager
