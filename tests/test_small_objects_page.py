@@ -117,6 +117,7 @@ def test_every_command_of_the_page_runs_in_its_order(folder, monkeypatch, capsys
         re.findall(r"^compiling for up to (\d+) tiles at 64x64, once for", text, re.MULTILINE) for text in evaluated
     ]
     assert counts == [["5", "7"], ["37"]] and all(re.search(r" AP_small +[\d-]", text) for text in evaluated)
+    assert "warning: an image of 1500x2000 would need more than 36 tiles of 64x64 pixels" in evaluated[1]
     _check_review(folder / "review")
 
 

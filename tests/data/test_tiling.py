@@ -1,6 +1,7 @@
 """Tiles cover every image with their overlap, at the scale that was asked for, in one of a few numbers."""
 
 import itertools
+import re
 
 import numpy as np
 import pytest
@@ -69,6 +70,20 @@ def test_whether_an_image_is_cut_does_not_depend_on_the_overlap(overlap):
 def test_tiles_of_a_huge_image_grow_until_36_suffice():
     assert 25 <= len(Tiling("auto", 0.2).regions((9000, 13500), _SIZE)) <= 37
     assert len(Tiling("32", 0.0).regions((4000, 4000), _SIZE)) <= 37
+
+
+@pytest.mark.parametrize(
+    ("slices", "image_hw", "asked", "taken"),
+    [("48", (320, 480), "32x48", (54, 81)), ("auto", (640, 960), "64x96", (107, 161))],  # 6x6 tiles cover it then
+)
+def test_of_an_image_whose_tiles_grow_a_line_gives_the_size_asked_and_the_size_taken(slices, image_hw, asked, taken):
+    tiling = Tiling(slices, 0.0)
+    text = tiling.warning(image_hw, _SIZE)
+    assert f"an image of {image_hw[0]}x{image_hw[1]} would need more than 36 tiles of {asked} pixels" in text
+    height, width = map(int, re.search(r"gets tiles of (\d+)x(\d+);", text).groups())
+    x1, y1, x2, y2 = tiling.regions(image_hw, _SIZE)[1]
+    assert (height, width) == (y2 - y1, x2 - x1) == pytest.approx(taken, rel=0.02)
+    assert tiling.warning(_SIZE, _SIZE) is None and Tiling("6x6", 0.2).warning((4000, 4000), _SIZE) is None
 
 
 @pytest.mark.parametrize("slices", ["1x1", "7x6", "0x4", "axb", "16", "-2x3", "640.5", "2 x 2", "²x2"])

@@ -101,6 +101,14 @@ def test_with_tiles_each_image_is_one_row_and_its_boxes_are_in_its_pixels(source
     assert [int(text.split()[4]) for text in logged] == list(dict.fromkeys(map(max, batches)))
 
 
+def test_the_first_image_whose_tiles_are_larger_than_asked_is_named_once(source):
+    oracle, logged, tiling = Oracle(source), [], Tiling("32", 0.5)
+    predict = lambda _, tiles: oracle(None, tiles.images[:, 0])
+    evaluate(predict, None, source, size_hw=_SIZE, batch_size=4, tiling=tiling, log=logged.append)
+    warnings = list(filter(None, (tiling.warning(example.image.shape[:2], _SIZE) for example in source)))
+    assert len(set(warnings)) > 1 and [text for text in logged if "tiles of" in text] == warnings[:1]
+
+
 @pytest.mark.slow
 def test_eight_devices_give_the_detections_of_one():
     images = toy.random_batch(0).images

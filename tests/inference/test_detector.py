@@ -1,6 +1,5 @@
 """Detector: its inputs, its boxes in the pixels of each image, and its two programs; loading of pretrained weights."""
 
-import dataclasses
 import json
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +16,6 @@ from tests.training import toy
 from yolox_jax import Detector
 from yolox_jax.augment.geometry import letterbox
 from yolox_jax.data import images
-from yolox_jax.data.tiling import Tiling
 from yolox_jax.errors import NotFoundError, UserError
 from yolox_jax.inference import pretrained
 from yolox_jax.inference.inputs import as_bgr
@@ -99,21 +97,6 @@ def test_a_list_is_detected_in_batches_of_a_fixed_size_and_each_compilation_is_l
     assert detector([]) == []
 
 
-def test_with_tiles_a_list_goes_image_by_image_and_each_number_of_tiles_is_logged_once():
-    white, logged, seen = WhitePixels(), [], []
-
-    def predict(tiles):
-        seen.append(tiles.mask.sum())
-        found = white(tiles.images[0, :1])  # the whole image
-        return dataclasses.replace(found, boxes=found.boxes / tiles.ratios[0, 0])
-
-    detector = Detector(predict, CLASS_NAMES, _SIZE, log=logged.append, tiling=Tiling("auto", 0.2))
-    found = detector([white_box(150, 240, (30, 40, 90, 100)), white_box(64, 96, (3, 4, 9, 10))] * 2)
-    assert seen == [10, 1, 10, 1]
-    assert [text.split(" at ")[0] for text in logged] == ["compiling for up to 10 tiles", "compiling for up to 1 tiles"]
-    np.testing.assert_allclose(found[2].boxes_xyxy, [[30, 40, 90, 100]], atol=4)
-
-
 def test_boxes_are_clipped_to_the_image_and_boxes_in_the_padding_are_dropped():
     # In input pixels, where the image covers x = 0 to 60 and the full height.
     boxes = np.array([[[-5.0, 10, 20, 40], [70, 10, 90, 30]]])
@@ -180,18 +163,6 @@ def test_a_run_states_its_class_names_and_input_size_and_new_image_sizes_compile
     assert counter.num_programs == 0
     assert len(one) > 0
     np.testing.assert_allclose(one.boxes_xyxy, all_three[2].boxes_xyxy, atol=1e-2)
-
-
-@pytest.mark.slow
-def test_with_slices_an_image_of_another_size_compiles_nothing():
-    config = DetectConfig(slices="2x2", conf=0.0, max_detections=5, num_candidates=20)
-    loaded = pretrained.Pretrained("toy", toy.MODEL, toy.create_variables(), CLASS_NAMES, (64, 64))
-    detector = Detector(pretrained.make_detect(loaded, config), CLASS_NAMES, (64, 64), log=str, tiling=config.tiling)
-    counter = CompileCounter()
-    detector(np.zeros((90, 130, 3), np.uint8))
-    num_programs = counter.num_programs
-    detector(np.zeros((300, 40, 3), np.uint8))
-    assert counter.num_programs == num_programs > 0
 
 
 @pytest.fixture(scope="module")

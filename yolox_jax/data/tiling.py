@@ -57,8 +57,7 @@ class Tiling:
         elif self.slices == "auto" and fit_ratio(image_hw, size_hw) >= _NEARLY:
             return [whole]
         else:
-            scale = 1.0 if self.slices == "auto" else int(self.slices) / max(size_hw)
-            tile_hw = self._growing(image_hw, (scale * size_hw[0], scale * size_hw[1]))
+            tile_hw = self._growing(image_hw, self._asked(size_hw))
             counts = self._counts(image_hw, tile_hw)
             spans = [_spans(*each) for each in zip(image_hw, map(math.ceil, tile_hw), counts, strict=True)]
         tiles = [(x1, y1, x2, y2) for y1, y2 in spans[0] for x1, x2 in spans[1]]
@@ -68,6 +67,20 @@ class Tiling:
         """Returns the number of tiles of an image, padded to one of COUNTS."""
         num_tiles = len(self.regions(image_hw, size_hw))
         return next(count for count in COUNTS if count >= num_tiles)
+
+    def warning(self, image_hw: tuple[int, int], size_hw: tuple[int, int]) -> str | None:
+        """Returns a line that names an image whose tiles are larger than asked for; None if they are not."""
+        if self._grid:
+            return None
+        asked_hw = self._asked(size_hw)
+        taken_hw = self._growing(image_hw, asked_hw)
+        if taken_hw == asked_hw:
+            return None
+        image, asked, taken = (f"{math.ceil(h)}x{math.ceil(w)}" for h, w in (image_hw, asked_hw, taken_hw))
+        return (
+            f"warning: an image of {image} would need more than {_MOST} tiles of {asked} pixels, and gets tiles of "
+            f"{taken}; the next such images are not named"
+        )
 
     def cut(self, image: np.ndarray, size_hw: tuple[int, int], count: int | None = None) -> Tiles:
         """Cuts an image [h, w, 3] into `count` tiles, by default its own number; as one row of Tiles, without B."""
@@ -80,6 +93,11 @@ class Tiling:
             inner = (x1 > 0, y1 > 0, x2 < image_hw[1], y2 < image_hw[0])
             tiles.edges[row] = np.where(inner, (x1, y1, x2, y2), tiles.edges[row])
         return tiles
+
+    def _asked(self, size_hw: tuple[int, int]) -> tuple[float, float]:
+        """Returns height and width of a tile in pixels of the image, as they were asked for."""
+        scale = 1.0 if self.slices == "auto" else int(self.slices) / max(size_hw)
+        return scale * size_hw[0], scale * size_hw[1]
 
     def _side(self, side: int, parts: int) -> int:
         return math.ceil(side / (parts - self.overlap * (parts - 1)))

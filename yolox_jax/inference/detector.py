@@ -43,7 +43,8 @@ class Detector:
           class_names: in the order of the labels.
           size_hw: H and W of the network's input.
           batch_sizes: the values of B that `predict` is called with.
-          log: called with a message before the first call for each batch size, which compiles.
+          log: called with a message before the first call for each batch size, which compiles, and of the first image
+            whose tiles are larger than asked for.
           image_config: how image files and PIL images are read.
           tiling: how images are cut; then `predict` maps Tiles of one image to Detections in pixels of the image.
         """
@@ -57,6 +58,7 @@ class Detector:
         self._tiling = tiling
         self._log = log
         self._compiled: set[int] = set()
+        self._has_warned = False
 
     @classmethod
     def from_pretrained(
@@ -184,10 +186,14 @@ class Detector:
 
     def _detect_in_tiles(self, image: np.ndarray, tiling: Tiling) -> ImageDetections:
         """Detects in all tiles of a BGR array at once."""
+        image_hw = image.shape[0], image.shape[1]
+        if not self._has_warned and (warning := tiling.warning(image_hw, self.size_hw)):
+            self._log(warning)
+            self._has_warned = True
         tiles = tiling.cut(image, self.size_hw)
         self._note_compilation(len(tiles.mask), f"up to {len(tiles.mask)} tiles")
         found = self._predict(jax.tree.map(lambda x: x[None], tiles))
-        return from_input_pixels(found, 0, 1.0, image.shape[:2], self.class_names)
+        return from_input_pixels(found, 0, 1.0, image_hw, self.class_names)
 
     def _note_compilation(self, key: int, what: str) -> None:
         """Logs the first use of a program."""
