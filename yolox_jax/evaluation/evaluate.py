@@ -139,9 +139,10 @@ def evaluate_runs(
     detections: list[list[dict[str, Any]]] = [[] for _ in range(num_runs)]
     num_done, num_batches, start = 0, 0, 0.0
     compiled: set[int] = set()
-    sizes = [(image["height"], image["width"]) for image in ground_truth["images"]] if tiling else []
-    if warning := next(filter(None, (tiling.warning(each, size_hw) for each in sizes if tiling)), None):
-        log(warning)
+    if tiling is not None:
+        sizes = ((image["height"], image["width"]) for image in ground_truth["images"])
+        if warning := next(filter(None, (tiling.warning(each, size_hw) for each in sizes)), None):
+            log(warning)
     for batch in batches:
         if isinstance(batch.images, Tiles) and (num_tiles := batch.images.mask.shape[1]) not in compiled:
             log(f"compiling for up to {num_tiles} tiles at {size_hw[0]}x{size_hw[1]}, once for images of every size")
