@@ -159,3 +159,33 @@ def test_a_gpu_is_the_default_only_if_a_test_image_confirms_it(detector_page, ca
     backends = detector_page.evaluate(_START, [model, {"webgpu": gpu}])
     assert backends[:2] == [chosen, forced]
     assert ("webgpu" == backends[2][0]) == can_check
+
+
+_DRAW = """async ([detections, chosen]) => {
+    const { draw } = await import("./view.js")
+    const canvas = new OffscreenCanvas(400, 300)
+    const context = canvas.getContext("2d"), captions = []
+    context.fillRect = (left, top, width, height) => captions.push({ left, top, width, height })
+    context.fillText = text => Object.assign(captions.at(-1), { text })
+    draw(canvas, canvas, detections, 1, detections[chosen] ?? null)
+    return captions.filter(each => each.text)
+}"""
+
+
+@pytest.mark.slow
+def test_captions_do_not_cover_each_other(detector_page):
+    # Three at the top edge, where two have room; one alone; two at the bottom edge, where one has room.
+    corners = [(10, 5), (20, 5), (30, 10), (200, 100), (200, 290), (210, 290)]
+    detections = [
+        {"label": 0, "name": f"cell {i}", "score": 0.9 - i / 10, "box_xyxy": [x, y, x + 90, y + 90]}
+        for i, (x, y) in enumerate(corners)
+    ]
+    drawn = {chosen: detector_page.evaluate(_DRAW, [detections, chosen]) for chosen in (None, 2)}
+    assert [(each["text"], each["top"]) for each in drawn[None]] == [
+        ("cell 0 0.90", 0),
+        ("cell 1 0.80", 18),
+        ("cell 3 0.60", 82),
+        ("cell 4 0.50", 272),
+    ]
+    assert drawn[2][0]["text"] == "cell 2 0.70"  # the chosen one's is always there
+    assert all(each["width"] > 40 for each in drawn[None])

@@ -25,7 +25,8 @@ function textColor(rgb) {
 }
 
 /**
- * Draws an image over the whole canvas, and boxes with captions, best on top.
+ * Draws an image over the whole canvas, and boxes with captions, best on top. A caption that would cover that of a
+ * better box goes below its box's top edge, and is left out if it is covered there too.
  * `unit` is the size of a CSS pixel in pixels of the canvas; `chosen`, if not null, is the detection that stands out.
  */
 export function draw(canvas, image, detections, unit, chosen = null) {
@@ -33,30 +34,44 @@ export function draw(canvas, image, detections, unit, chosen = null) {
   const scale = canvas.width / image.width
   context.imageSmoothingQuality = "high"
   context.drawImage(image, 0, 0, canvas.width, canvas.height)
-  const ordered = [...detections].reverse().sort((one, other) => (one === chosen) - (other === chosen))
-  for (const detection of ordered) {
-    context.globalAlpha = chosen && detection !== chosen ? 0.3 : 1
+  const bestFirst = [...detections].sort((one, other) => (other === chosen) - (one === chosen))
+  const opacity = detection => (chosen && detection !== chosen ? 0.3 : 1)
+  for (const detection of [...bestFirst].reverse()) {
+    context.globalAlpha = opacity(detection)
     drawBox(context, detection, scale, unit, detection === chosen)
+  }
+  const taken = [] // the places of captions
+  for (const detection of bestFirst) {
+    context.globalAlpha = opacity(detection)
+    drawCaption(context, detection, scale, unit, taken)
   }
   context.globalAlpha = 1
 }
 
-function drawBox(context, { label, name, score, box_xyxy }, scale, unit, isChosen) {
+function drawBox(context, { label, box_xyxy }, scale, unit, isChosen) {
   const [x1, y1, x2, y2] = box_xyxy.map(side => side * scale)
-  const color = classColor(label)
-  context.strokeStyle = color
+  context.strokeStyle = classColor(label)
   context.lineWidth = (isChosen ? 4 : 2) * unit
   context.strokeRect(x1, y1, x2 - x1, y2 - y1)
   if (isChosen) {
     context.fillStyle = classColor(label, 0.2)
     context.fillRect(x1, y1, x2 - x1, y2 - y1)
   }
+}
+
+function drawCaption(context, { label, name, score, box_xyxy: [x1, y1] }, scale, unit, taken) {
   const caption = `${name} ${score.toFixed(2)}`, height = 18 * unit
   context.font = `600 ${12 * unit}px system-ui, sans-serif`
   const width = context.measureText(caption).width + 8 * unit
   // The caption stays inside the image even if the box touches the top or the right edge.
-  const top = Math.max(y1 - height, 0), left = Math.max(Math.min(x1 - unit, context.canvas.width - width), 0)
-  context.fillStyle = color
+  const above = Math.max(y1 * scale - height, 0)
+  const left = Math.max(Math.min(x1 * scale - unit, context.canvas.width - width), 0)
+  const isFree = top => top + height <= context.canvas.height && taken.every(each =>
+    left >= each.left + each.width || each.left >= left + width || Math.abs(top - each.top) >= height)
+  const top = [above, above + height].find(isFree)
+  if (top === undefined) return
+  taken.push({ left, top, width })
+  context.fillStyle = classColor(label)
   context.fillRect(left, top, width, height)
   context.fillStyle = textColor(classRgb(label))
   context.textBaseline = "middle"
