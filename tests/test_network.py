@@ -17,6 +17,7 @@ from tests.storage_servers import Bucket, google_bucket, google_server
 from yolox_jax.weights import manifest
 
 _NUM_HOSTS = 4
+_LATE_S = 10.0  # after the others wait: longer than its own start takes
 _PORT = 1234
 _SECONDS = 60  # from the cut to the end of the last process: the heartbeat's 30, on a machine that may be busy
 _CONFIG = [
@@ -98,6 +99,7 @@ def test_hosts_that_share_only_a_bucket_survive_a_late_start_a_cut_cable_and_a_s
     """The cable is that of process 0, which copies the run to the bucket and holds its claim."""
     running = [hosts.start(host) for host in range(_NUM_HOSTS - 1)]
     running[0].wait_for(lambda: hosts.network.listens(0, _PORT))
+    time.sleep(_LATE_S)
     running.append(hosts.start(_NUM_HOSTS - 1))
     running[0].wait_for_step(5)
     running[0].wait_for(hosts.has_copied_a_checkpoint)
