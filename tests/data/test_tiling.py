@@ -76,11 +76,11 @@ def test_tiles_of_a_huge_image_grow_until_36_suffice():
     ("slices", "image_hw", "asked", "taken"),
     [("48", (320, 480), "32x48", (54, 81)), ("auto", (640, 960), "64x96", (107, 161))],  # 6x6 tiles cover it then
 )
-def test_of_an_image_whose_tiles_grow_a_line_gives_the_size_asked_and_the_size_taken(slices, image_hw, asked, taken):
+def test_the_warning_gives_the_size_of_tiles_asked_for_and_the_size_taken(slices, image_hw, asked, taken):
     tiling = Tiling(slices, 0.0)
     text = tiling.warning(image_hw, _SIZE)
     assert f"an image of {image_hw[0]}x{image_hw[1]} would need more than 36 tiles of {asked} pixels" in text
-    height, width = map(int, re.search(r"gets tiles of (\d+)x(\d+);", text).groups())
+    height, width = map(int, re.search(r"gets tiles of (\d+)x(\d+),", text).groups())
     x1, y1, x2, y2 = tiling.regions(image_hw, _SIZE)[1]
     assert (height, width) == (y2 - y1, x2 - x1) == pytest.approx(taken, rel=0.02)
     assert tiling.warning(_SIZE, _SIZE) is None and Tiling("6x6", 0.2).warning((4000, 4000), _SIZE) is None

@@ -69,17 +69,17 @@ class Tiling:
         return next(count for count in COUNTS if count >= num_tiles)
 
     def warning(self, image_hw: tuple[int, int], size_hw: tuple[int, int]) -> str | None:
-        """Returns a line that names an image whose tiles are larger than asked for; None if they are not."""
+        """Returns a line on an image whose tiles are larger than asked for; None if they are not."""
         if self._grid:
             return None
         asked_hw = self._asked(size_hw)
-        taken_hw = self._growing(image_hw, asked_hw)
-        if taken_hw == asked_hw:
+        if self._growing(image_hw, asked_hw) == asked_hw:
             return None
-        image, asked, taken = (f"{math.ceil(h)}x{math.ceil(w)}" for h, w in (image_hw, asked_hw, taken_hw))
+        x1, y1, x2, y2 = self.regions(image_hw, size_hw)[1]  # the first is the whole image
+        image, asked, taken = (f"{math.ceil(h)}x{math.ceil(w)}" for h, w in (image_hw, asked_hw, (y2 - y1, x2 - x1)))
         return (
             f"warning: an image of {image} would need more than {_MOST} tiles of {asked} pixels, and gets tiles of "
-            f"{taken}; the next such images are not named"
+            f"{taken}, as every such image does"
         )
 
     def cut(self, image: np.ndarray, size_hw: tuple[int, int], count: int | None = None) -> Tiles:

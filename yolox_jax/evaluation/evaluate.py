@@ -84,8 +84,8 @@ def evaluate(
       threads: threads per process that read images.
       tiling: how images are cut; the same as that of `predict`.
       progress: called with the number of images done and the number of all images.
-      log: called with a message before each number of tiles that compiles another program, and of the first image
-        whose tiles are larger than asked for.
+      log: called with a message before each number of tiles that compiles another program, and with a warning if tiles
+        are larger than asked for.
     """
     (result,) = evaluate_runs(
         predict,

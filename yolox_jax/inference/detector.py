@@ -43,8 +43,8 @@ class Detector:
           class_names: in the order of the labels.
           size_hw: H and W of the network's input.
           batch_sizes: the values of B that `predict` is called with.
-          log: called with a message before the first call for each batch size, which compiles, and of the first image
-            whose tiles are larger than asked for.
+          log: called with a message before the first call for each batch size, which compiles, and with a warning if
+            tiles are larger than asked for.
           image_config: how image files and PIL images are read.
           tiling: how images are cut; then `predict` maps Tiles of one image to Detections in pixels of the image.
         """
@@ -98,7 +98,8 @@ class Detector:
           overlap: of neighboring tiles, as a share of a tile's side; 0.2 by default.
           dtype: compute dtype: float32, bfloat16, float16 or auto, the default: the one that the device is built for.
           batch_size: images per batch when a list is given.
-          log: called with network and input size, and before work that takes long; `lambda text: None` silences it.
+          log: called with network and input size, before work that takes long, and with a warning if tiles are larger
+            than asked for; `lambda text: None` silences it.
 
         Raises:
           UserError: there are no such weights, they cannot be used, or an option is out of range.

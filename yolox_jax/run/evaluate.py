@@ -61,10 +61,10 @@ def evaluate_weights(config: ConfigDict, weights: FoundWeights) -> tuple[EvalRes
     return evaluator(variables), evaluator.source
 
 
-def plot(folder: Path, runs: Sequence[tuple[FoundWeights, EvalResult, Source]], name: str) -> None:
+def plot(folder: Path, runs: Sequence[tuple[FoundWeights, EvalResult, Source]], given: str) -> None:
     """Writes the plots of the first run, and the report of all, to a folder that `plots.prepare` has made.
 
-    Prints what the user calls that folder, its `name`, and the best score threshold.
+    Prints that folder as the user has `given` it, and the best score threshold.
     """
     shown: list[Evaluated] = []
     for weights, result, source in runs:
@@ -73,4 +73,4 @@ def plot(folder: Path, runs: Sequence[tuple[FoundWeights, EvalResult, Source]], 
         shown.append(Evaluated(weights.spec, result.ap, result.num_images, diagnosis, pictures))
     write_report(folder / "report.html", *shown)
     best = shown[0].diagnosis.best
-    print(f"plots are in {name}; best F1 {best.f1:.3f} at score threshold {best.threshold:.3f}")
+    print(f"plots are in {given}; best F1 {best.f1:.3f} at score threshold {best.threshold:.3f}")

@@ -41,13 +41,16 @@ def fetch(address: str) -> Path:
     repository, revision, file = found.groups()
     try:
         path = _fetch(huggingface_hub, errors, repository, revision, file)
-        _check(path, address)
-        return path
     except UserError:
         raise
     except Exception as error:  # huggingface_hub and its HTTP library raise errors of many types
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(f"{address} cannot be downloaded ({reason})", _advice(error, errors)) from error
+    try:
+        _check(path, address)
+    except OSError as error:  # such as another process that has just deleted it
+        raise UserError(f"{path}, of {address}, cannot be read ({error})", "try again") from error
+    return path
 
 
 def _fetch(library: Any, errors: Any, repository: str, revision: str | None, file: str | None) -> Path:
@@ -70,7 +73,8 @@ def _check(path: Path, address: str) -> None:
     """Deletes a file of the cache and raises UserError if its SHA-256 is not the one that the Hub states.
 
     The cache links snapshots/COMMIT/FILE to blobs/ETAG. The ETag of a file in LFS is its SHA-256; that of others has 40
-    digits. A cache without links (on Windows) does not keep the ETag, so nothing is checked there.
+    digits. A cache without links (on Windows, or by HF_HUB_DISABLE_SYMLINKS) does not keep the ETag, so nothing is
+    checked there.
     """
     if not path.is_symlink():
         return
@@ -85,7 +89,10 @@ def _check(path: Path, address: str) -> None:
     content = blob.resolve()
     with contextlib.suppress(OSError):  # of a cache that is read-only
         content.unlink(missing_ok=True)
-    fate, advice = ("was deleted", "try again") if not content.exists() else ("cannot be deleted", f"delete {content}")
+    if content.exists():
+        fate, advice = "cannot be deleted", f"delete {content}"
+    else:
+        fate, advice = "was deleted", "try again; if it repeats, the server (HF_ENDPOINT) sends another file"
     raise UserError(
         f"{path}, of {address}, is damaged and {fate} (its SHA-256 is {found} instead of {blob.name})", advice
     )

@@ -120,7 +120,8 @@ def measure_a_loss(files, loaded, image_HW3, evaluation, folder, progress):
 
 
 def main(argv):
-    for flags.FLAGS.max_drop, exported.measure in (0.02, measure), (0.02, measure_a_loss), (0.05, measure_a_loss):
+    for max_drop, measured in (0.02, measure), (0.02, measure_a_loss), (0.05, measure_a_loss):
+        flags.FLAGS.max_drop, exported.measure = max_drop, measured
         try:
             export.main(argv)
         except SystemExit as ended:

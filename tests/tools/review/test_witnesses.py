@@ -20,7 +20,7 @@ _IMAGES = [((128, 192), (20, 40, 60, 100)), ((128, 80), (4, 10, 30, 90)), ((64, 
 
 
 @pytest.fixture
-def made(monkeypatch):
+def witnesses_of(monkeypatch):
     """Makes witnesses that find white pixels, with the score that their checkpoint has in place of weights."""
     white = WhitePixels()
 
@@ -31,15 +31,15 @@ def made(monkeypatch):
     monkeypatch.setattr(witnesses, "make_predict", lambda *arguments: predict)
     monkeypatch.setattr(witnesses, "fold_batch_norm", lambda model, variables, platform: variables)
 
-    def made(*scores, batch_size=8):
+    def make(*scores, batch_size=8):
         loaded = [Pretrained("nano", None, np.float32(score), CLASS_NAMES, _SIZE) for score in scores]
         return Witnesses(loaded, _SIZE, batch_size), white
 
-    return made
+    return make
 
 
-def test_the_mirrored_view_finds_a_box_where_the_image_has_it(made):
-    seen_by, white = made(0.9, batch_size=4)
+def test_the_mirrored_view_finds_a_box_where_the_image_has_it(witnesses_of):
+    seen_by, white = witnesses_of(0.9, batch_size=4)
     images = [white_box(*image_hw, box_xyxy) for image_hw, box_xyxy in _IMAGES]
     found = seen_by.detect(images)
     assert white.batch_sizes == [4, 4]
@@ -48,8 +48,8 @@ def test_the_mirrored_view_finds_a_box_where_the_image_has_it(made):
         np.testing.assert_allclose([each.boxes_xyxy[0] for each in in_image], [box_xyxy] * 2)
 
 
-def test_each_checkpoint_is_two_witnesses_the_first_of_them_first(made):
-    seen_by, _ = made(0.9, 0.5)
+def test_each_checkpoint_is_two_witnesses_the_first_of_them_first(witnesses_of):
+    seen_by, _ = witnesses_of(0.9, 0.5)
     (found,) = seen_by.detect([white_box(64, 96, (5, 6, 40, 50))])
     assert len(seen_by) == len(found) == 4
     np.testing.assert_allclose([each.scores for each in found], [[0.9], [0.9], [0.5], [0.5]])
@@ -89,9 +89,9 @@ class _WhiteBoxes:
         return {"images": images, "annotations": annotations, "categories": categories}
 
 
-def test_a_review_of_several_batches_suspects_only_the_label_that_was_removed(made, capsys):
+def test_a_review_of_several_batches_suspects_only_the_label_that_was_removed(witnesses_of, capsys):
     source = _WhiteBoxes(length=11, unlabeled=9)
-    seen_by, white = made(0.9, 0.8, batch_size=4)
+    seen_by, white = witnesses_of(0.9, 0.8, batch_size=4)
     truth = source.ground_truth()
     (only,) = review(source, Labels(truth, truth), seen_by, most=5)
     _, box_xyxy = source.boxed(9)

@@ -118,14 +118,14 @@ class Difference:
     def describe(self, certificate: Certificate, bound: Bound) -> str:
         """Returns a line with the largest differences, and one for each detection that only one has.
 
-        One more says so if nothing is expected in the test images, which shows little.
+        A further line warns if the certificate has no detections.
         """
         largest = (
             f"{self.num_detections} of {certificate.num_detections} detections in {len(certificate.images)} test "
             f"images; largest difference of boxes {self.box_pixels:.2g} pixels (bound {bound.box_pixels:g}), "
             f"of scores {self.score:.2g} (bound {bound.score:g})"
         )
-        nothing = "nothing is expected in the test images, which shows little: export again, with --images of your own"
+        nothing = "nothing is expected in the test images, which shows little: export again, with other --images"
         return "\n".join((largest, *([] if certificate.num_detections else [nothing]), *self.only_in_one))
 
 

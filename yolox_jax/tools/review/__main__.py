@@ -120,9 +120,9 @@ def _write_labels(output: Path) -> None:
 def _batches(
     paths: Sequence[Path], seen_by: Witnesses
 ) -> Iterator[tuple[int, list[tuple[Path, np.ndarray]], list[ImageError]]]:
-    for start in range(0, len(paths), _BATCH):
+    for start in range(0, len(paths), seen_by.batch_size):
         read, errors = [], []
-        for path in paths[start : start + _BATCH]:
+        for path in paths[start : start + seen_by.batch_size]:
             try:
                 read.append((path, images.read(path, seen_by.image_config)))
             except ImageError as error:

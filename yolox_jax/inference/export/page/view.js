@@ -25,8 +25,8 @@ function textColor(rgb) {
 }
 
 /**
- * Draws an image over the whole canvas, and boxes with captions, best on top. A caption that would cover that of a
- * better box goes below its box's top edge, and is left out if it is covered there too.
+ * Draws an image over the whole canvas, and boxes with captions, best on top. Captions are placed best first, that of
+ * the chosen detection before all: above the box, else inside its top edge, else not at all.
  * `unit` is the size of a CSS pixel in pixels of the canvas; `chosen`, if not null, is the detection that stands out.
  */
 export function draw(canvas, image, detections, unit, chosen = null) {
