@@ -66,6 +66,7 @@ class Attempt:
     end: str  # "finished", "killed" or "stopped"
     phase: str  # what it did when it was interrupted
     resumed_at: int  # step
+    reported: int  # the last step that it logged
     saved_at: int | None  # the step that it reported to have saved when it stopped
     seconds_to_end: float  # after the signal
 
@@ -119,8 +120,7 @@ class Run:
             if not reader.wait_for_end():
                 process.kill()
                 raise SystemExit(f"{self.workdir} hangs:\n{''.join(reader.lines)}")
-        seconds = time.monotonic() - sent
-        output = "".join(reader.lines)
+        seconds, output = time.monotonic() - sent, "".join(reader.lines)
         ends = {0: "finished", -signal.SIGKILL: "killed", -signal.SIGTERM: "killed", _STOPPED: "stopped"}
         if process.returncode not in ends:
             raise SystemExit(f"{self.workdir} ended with {process.returncode}:\n{output}")
@@ -132,6 +132,7 @@ class Run:
             ends[process.returncode],
             phase,
             int(resumed[1]) if resumed else 0,
+            max(map(int, re.findall(r"^step (\d+)/", output, re.MULTILINE)), default=0),
             int(saved[1]) if saved else None,
             seconds,
         )
@@ -233,7 +234,8 @@ def interrupt(run: Run, number: int, num_times: int, rng: random.Random, total_s
     """Sends the signal at `num_times` random moments, restarting the run after each, then lets the run finish.
 
     Of every seven moments one is during the start and one during an evaluation. Returns the number of lost steps: saved
-    ones that the restart did not resume from, and ones that the program wrongly reported as saved.
+    ones that the restart did not resume from, ones wrongly reported as saved, and ones logged before a stop that saved
+    an earlier one.
     """
     num_lost = 0
     for attempt_number in range(num_times):
@@ -249,7 +251,7 @@ def interrupt(run: Run, number: int, num_times: int, rng: random.Random, total_s
         if saved and attempt.phase != "starting":
             num_lost += max(0, saved[-1] - attempt.resumed_at)
         if attempt.saved_at is not None:
-            num_lost += attempt.saved_at - run.saved_steps()[-1]
+            num_lost += max(0, attempt.reported - attempt.saved_at) + attempt.saved_at - run.saved_steps()[-1]
     while run.attempts[-1].end != "finished":
         run.start()
     return num_lost

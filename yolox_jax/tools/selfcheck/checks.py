@@ -32,10 +32,9 @@ def all_checks(size: Size) -> tuple[Check, ...]:
         Check("float32", (*outputs, "assignments", "loss"), agreement.golden_in_float32),
         Check("own type", ("own type",), agreement.golden_in_own_type),
         Check("steps", ("donation", "no recompilation", "eight steps"), agreement.eight_steps),
+        Check("resume", ("kill and resume",), resuming.check),
         Check("detection", ("detection latency", "detection throughput"), detection_speed.check),
         *(_training(name) for name in size.trained),
-        # Last, since it starts train.py three times, which takes minutes where compiling does.
-        Check("resume", ("kill and resume",), resuming.check),
     )
 
 
