@@ -120,6 +120,7 @@ def test_boxes_are_clipped_to_the_image_and_boxes_in_the_padding_are_dropped():
         (Image.new("I", (4, 4), -1), r"mode I has values outside 0\.\.65535"),
         (Image.new("I", (4, 4), 1 << 16), r"mode I has values outside 0\.\.65535"),
         ("absent.jpg", "absent.jpg cannot be read"),
+        ("gs://b/a.jpg", "gs://b/a.jpg is an address, and this takes files of this machine: copy it here first"),
     ],
 )
 def test_anything_that_is_not_an_image_is_refused_with_a_reason(given, message):

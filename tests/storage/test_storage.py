@@ -218,7 +218,11 @@ def test_addresses_are_told_from_local_paths():
     for text in ("gs://bucket/x", "s3://bucket", "memory://x", "abfs://container@account.host/x"):
         assert storage.is_remote(text) and str(storage.resolve(text)) == text
     for text in ("runs/x", "/runs/x", "C:/runs", "C:\\runs", "https://host/x.pth", "yolox_s"):
-        assert not storage.is_remote(text) and storage.resolve(text) == Path(text)
+        assert not storage.is_remote(text) and storage.resolve(text) == storage.local_path(text) == Path(text)
+    with pytest.raises(
+        UserError, match="^gs://b/a.jpg is an address, and this takes files of this machine: copy it here"
+    ):
+        storage.local_path("gs://b/a.jpg")
     path = storage.resolve("gcs://bucket/runs//1/")
     assert str(path) == "gs://bucket/runs/1" and path.name == "1" and str(path.parent.parent.parent) == "gs://bucket"
     assert str(path / "a/b" / Path("c.txt")) == "gs://bucket/runs/1/a/b/c.txt"

@@ -5,6 +5,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from yolox_jax import storage
 from yolox_jax.data import image_pixels, images
 from yolox_jax.data.image_pixels import UnknownRangeError
 from yolox_jax.data.images import ImageConfig
@@ -28,10 +29,11 @@ def as_bgr(image: ImageInput, config: ImageConfig = ImageConfig()) -> np.ndarray
 
     Raises:
       ImageError: the file cannot be read.
-      UserError: an array of the wrong shape or dtype, a PIL image of unknown range, or not an image at all.
+      UserError: an array of the wrong shape or dtype, a PIL image of unknown range, an address in a bucket, or not an
+        image at all.
     """
     if isinstance(image, str | Path):
-        return images.read(image, config)
+        return images.read(storage.local_path(image) if isinstance(image, str) else image, config)
     if isinstance(image, np.ndarray):
         rgb = image
     elif isinstance(image, PilImage):

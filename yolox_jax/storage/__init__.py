@@ -35,7 +35,7 @@ from yolox_jax.storage.files import (
     write_bytes,
 )
 from yolox_jax.storage.local_copy import copy_file, copy_folder
-from yolox_jax.storage.locations import BucketPath, Location, is_remote, resolve
+from yolox_jax.storage.locations import BucketPath, Location, is_remote, local_path, resolve
 from yolox_jax.storage.regular import RefusedFileError, check_no_pointer, read_regular
 from yolox_jax.storage.transfers import download, upload
 
@@ -60,6 +60,7 @@ __all__ = [
     "is_remote",
     "list_files",
     "list_names",
+    "local_path",
     "move",
     "read_bytes",
     "read_regular",

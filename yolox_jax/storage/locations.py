@@ -92,3 +92,15 @@ def resolve(path: "str | os.PathLike[str] | BucketPath") -> Location:
             f"an address {scheme}:// has a user or key in it", "leave it out; credentials come from the environment"
         )
     return BucketPath(scheme, parts)
+
+
+def local_path(path: "str | os.PathLike[str]") -> Path:
+    """Returns the local path that a user's text names, for an input that is only read from this machine.
+
+    Raises:
+      UserError: it is an address in a bucket, or `resolve` refuses it.
+    """
+    location = resolve(path)
+    if isinstance(location, BucketPath):
+        raise UserError(f"{location} is an address, and this takes files of this machine", "copy it here first")
+    return location

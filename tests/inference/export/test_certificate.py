@@ -214,6 +214,8 @@ def test_what_cannot_be_verified_is_one_message(tmp_path):
     ):
         with pytest.raises(UserError, match=found):
             runtimes.open_exported(tmp_path / name)
+    with pytest.raises(UserError, match="gs://b/a.onnx is an address"):
+        runtimes.open_exported("gs://b/a.onnx")
     (tmp_path / "a.onnx").write_text("no model")
     with pytest.raises(UserError, match="a.onnx cannot be opened by ONNX Runtime"):
         runtimes.open_exported(tmp_path / "a.onnx")

@@ -67,6 +67,8 @@ def test_what_is_no_record_is_one_message(tmp_path, content):
         hashes.read(tmp_path / "hashes.json")
     with pytest.raises(UserError, match=r"none\.json cannot be read"):
         hashes.read(tmp_path / "none.json")
+    with pytest.raises(UserError, match="gs://b/hashes.json is an address"):
+        hashes.read("gs://b/hashes.json")
 
 
 @pytest.mark.parametrize("data", [{"root": "gs://bucket/set"}, {"root": "nowhere"}, {"kind": "shapes", "root": "."}])

@@ -174,6 +174,15 @@ def test_a_pattern_stands_for_the_files_it_matches_and_a_number_for_a_webcam(fol
         media.Video(media.find(["99"])[0][0])
 
 
+def test_an_address_in_a_bucket_is_one_error_and_the_other_inputs_are_found(folder):
+    found, errors = media.find(["gs://b/*.jpg", f"{folder}/a.png", "https://host/film.mp4"])
+    assert [each.path.name for each in found] == ["a.png"]
+    assert [str(error) for error in errors] == [
+        "gs://b/*.jpg is an address, and this takes files of this machine: copy it here first",
+        "there is no file or folder https://host/film.mp4: check the path",
+    ]
+
+
 def test_the_name_of_a_folder_is_not_a_pattern(folder):
     folder = folder.rename(folder.parent / "holiday [2021]*")
     (folder / ".a.png").write_bytes((folder / "a.png").read_bytes())  # a hidden file, as other systems leave behind

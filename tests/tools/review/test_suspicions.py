@@ -151,6 +151,8 @@ def test_ticks_of_another_file_are_refused(content, tmp_path):
         with pytest.raises(UserError, match="is not a file of ticks .*: export it from the sheet"):
             read_ticks(tmp_path / "ticks.json", "val")
     (tmp_path / "ticks.json").write_text('{"split": "val", "ticked": []}')
+    with pytest.raises(UserError, match="gs://b/ticks.json is an address"):
+        read_ticks("gs://b/ticks.json", "train")
     with pytest.raises(UserError, match="ticks.json has ticks of the split val: give --split=val"):
         read_ticks(tmp_path / "ticks.json", "train")
 
@@ -224,6 +226,16 @@ def test_the_ticks_of_a_sheet_are_those_of_its_suspicions_and_its_split(tmp_path
         assert data["split"] == split
         keys.add(data["key"])
     assert len(keys) == 3 and '"review " + data.key' in page and "{ split: data.split, ticked: chosen }" in page
+
+
+def test_new_images_are_those_of_a_folder_of_this_machine(tmp_path):
+    with pytest.raises(UserError, match="no image is in "):
+        labeling.images_in(str(tmp_path))
+    for name in ("b.JPG", "a.png", "notes.txt"):
+        (tmp_path / name).touch()
+    assert labeling.images_in(str(tmp_path)) == [tmp_path / "a.png", tmp_path / "b.JPG"]
+    with pytest.raises(UserError, match="gs://b/new is an address"):
+        labeling.images_in("gs://b/new")
 
 
 def test_new_images_get_boxes_above_the_threshold_and_the_unsure_ones_come_first():

@@ -12,7 +12,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from yolox_jax import boxes
+from yolox_jax import boxes, storage
 from yolox_jax.detection.anchors import decode, make_anchors
 from yolox_jax.errors import UserError
 from yolox_jax.inference.export import certificate, exported_file, stablehlo, web_page
@@ -97,6 +97,7 @@ def open_network(path: Path, detect: DetectConfig) -> Run:
 
 
 def _open(path: str | Path, on_cpu: bool = False) -> Opened:
+    path = storage.local_path(path)
     if Path(path, web_page.MODEL).is_file():  # the folder of a page
         path = Path(path, web_page.MODEL)
     name = str(path)

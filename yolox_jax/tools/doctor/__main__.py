@@ -11,7 +11,6 @@ import functools
 import json
 import logging
 import sys
-from pathlib import Path
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
@@ -58,7 +57,7 @@ def main() -> None:
         output_file(_SHEET.value) as sheet_file,
         output_file(_WRITE_HASHES.value) as hash_file,
     ):
-        record = Path(_CHECK_HASHES.value) if _CHECK_HASHES.value else None
+        record = _CHECK_HASHES.value
         expected = hashes.read(record) if record else {}
         config = _CONFIG.value
         threads = from_config.num_threads(config)

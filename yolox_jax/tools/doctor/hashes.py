@@ -71,12 +71,13 @@ def to_json(hashes: Hashes) -> str:
     return json.dumps({_FIELD: hashes}, indent=0) + "\n"
 
 
-def read(file: Path) -> Hashes:
+def read(file: str | Path) -> Hashes:
     """Reads what `to_json` wrote.
 
     Raises:
-      UserError: the file cannot be read, or is no record of hashes.
+      UserError: the file cannot be read, is in a bucket, or is no record of hashes.
     """
+    file = storage.local_path(file)
     try:
         content = strict_json.parse(file.read_bytes(), any_text=True)  # a file may have any name
         hashes = content[_FIELD]
@@ -89,7 +90,9 @@ def read(file: Path) -> Hashes:
     return dict(hashes)
 
 
-def check(expected: Hashes, root: Path, record: Path, threads: int, progress: Progress | None = None) -> list[Finding]:
+def check(
+    expected: Hashes, root: Path, record: str | Path, threads: int, progress: Progress | None = None
+) -> list[Finding]:
     """Compares the files with a record: one that is missing or has changed is an error, one more is a warning."""
     findings = []
     paths = list(expected)

@@ -9,6 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from yolox_jax import storage
 from yolox_jax.data import images
 from yolox_jax.data.images import ImageConfig
 from yolox_jax.errors import UserError
@@ -35,13 +36,17 @@ def find(named: Sequence[str]) -> tuple[list[Media], list[MediaError]]:
     """Finds the inputs that the arguments name, in their order.
 
     A number is a webcam, unless a file has that name. A folder stands for the images and videos directly in it; of
-    several links to a file, one counts. Returns an error for each argument that names nothing, and for each picture in
-    a folder that is of an unknown kind.
+    several links to a file, one counts. Returns an error for each argument that names nothing or an address in a
+    bucket, and for each picture in a folder that is of an unknown kind.
     """
     found: list[Media] = []
     errors: list[MediaError] = []
     for each in named:
-        path = Path(each).expanduser()
+        try:
+            path = storage.local_path(each).expanduser()
+        except UserError as error:
+            errors.append(MediaError(error.what, error.advice))
+            continue
         if path.is_file():
             found.append(_file(path))
         elif each.isdigit() and not path.exists():

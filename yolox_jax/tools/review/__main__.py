@@ -80,7 +80,7 @@ def _write_review(output: Path) -> None:
 
 def _write_corrected(output: Path) -> None:
     split = _SPLIT.value
-    ticked = read_ticks(Path(str(_APPLY.value)), split)
+    ticked = read_ticks(str(_APPLY.value), split)
     labels = Labels.of(_CONFIG.value, split, from_config.open_source(_CONFIG.value, split))
     path = output / "corrected.json"
     _write_json(path, corrected(labels.content, ticked))
@@ -92,10 +92,7 @@ def _write_corrected(output: Path) -> None:
 
 
 def _write_labels(output: Path) -> None:
-    folder = Path(str(_LABEL.value))
-    paths = sorted(path for path in folder.glob("*") if path.suffix.lower() in images.SUFFIXES)
-    if not paths:
-        raise UserError(f"no image is in {folder}", "give a folder of images")
+    paths = labeling.images_in(str(_LABEL.value))
     seen_by = witnesses.load(_weights(), _CHECKPOINTS.value, _BATCH)
     files, found, doubts = [], [], []
     for start, batch, unreadable in _batches(paths, seen_by):

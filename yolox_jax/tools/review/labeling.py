@@ -1,16 +1,32 @@
 """Labels images that have no labels yet, and names those that are most worth a person's time."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from yolox_jax import storage
 from yolox_jax.boxes import xyxy_to_xywh
+from yolox_jax.data import images
+from yolox_jax.errors import UserError
 from yolox_jax.evaluation.image_boxes import ImageBoxes
 from yolox_jax.inference.detections import ImageDetections
 from yolox_jax.tools.review.suspicions import gather
 
 _UNSURE = 0.15  # objects with less support are not counted as a disagreement
+
+
+def images_in(folder: str) -> list[Path]:
+    """Returns the images directly in a folder, sorted.
+
+    Raises:
+      UserError: there is none, or the folder is in a bucket.
+    """
+    paths = sorted(path for path in storage.local_path(folder).glob("*") if path.suffix.lower() in images.SUFFIXES)
+    if not paths:
+        raise UserError(f"no image is in {folder}", "give a folder of images")
+    return paths
 
 
 def as_boxes(image_id: int | str, found: ImageDetections) -> ImageBoxes:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
+from yolox_jax import storage
 from yolox_jax.boxes import xyxy_to_xywh
 from yolox_jax.data.sources import coco, problems
 from yolox_jax.data.sources.documents import parse_json
@@ -126,12 +127,13 @@ def index_of(source: Source) -> dict[int | str, int]:
     return {source.image_id(index): index for index in range(len(source))}
 
 
-def read_ticks(path: Path, split: str) -> list[dict[str, Any]]:
+def read_ticks(path: str | Path, split: str) -> list[dict[str, Any]]:
     """Reads the file that the sheet of a split exports.
 
     Raises:
-      UserError: it cannot be read, is another file, or has ticks of another split.
+      UserError: it cannot be read, is in a bucket, is another file, or has ticks of another split.
     """
+    path = storage.local_path(path)
     try:
         content = json.loads(path.read_bytes())
         ticked, reviewed = content["ticked"], str(content["split"])
