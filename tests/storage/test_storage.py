@@ -1,5 +1,7 @@
 """Files in buckets: what storage.py does is checked against real servers on 127.0.0.1, for both kinds of store."""
 
+import logging
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,11 +16,11 @@ from yolox_jax.errors import NotFoundError, UserError
 from yolox_jax.storage import StorageError, client, transfers
 
 
-@pytest.fixture(params=["local", "gs", "s3"])
+@pytest.fixture(params=["local", "memory", "gs", "s3"])
 def folder(request, tmp_path):
-    """An empty folder of each kind."""
-    if request.param == "local":
-        return storage.resolve(str(tmp_path / "folder"))
+    """An empty folder of each kind; fsspec's memory:// stands for any other address."""
+    if request.param in ("local", "memory"):
+        return storage.resolve(str(tmp_path / "folder") if request.param == "local" else f"memory:/{tmp_path}/folder")
     return storage.resolve(request.getfixturevalue(f"{request.param}_bucket").address) / "folder"
 
 
@@ -176,7 +178,8 @@ def test_an_outage_is_waited_for_as_long_as_the_caller_says(bucket, monkeypatch)
 
 
 @pytest.mark.parametrize(("status", "words"), [(403, "refused"), (401, "credentials"), (400, "refused")])
-def test_a_refusal_is_one_message_at_once(bucket, status, words, monkeypatch):
+def test_a_refusal_is_one_message_at_once_without_credentials(bucket, status, words, monkeypatch, caplog, capfd):
+    caplog.set_level(logging.DEBUG)  # as a user's own program may
     with faulty_proxy(bucket.endpoint) as proxy:
         enter(bucket.through(proxy.endpoint), monkeypatch)
         proxy.errors, proxy.status = 1.0, status
@@ -185,6 +188,8 @@ def test_a_refusal_is_one_message_at_once(bucket, status, words, monkeypatch):
             with pytest.raises(storage.StorageError, match=words) as caught:
                 call(path)
             assert bucket.address in str(caught.value) and not isinstance(caught.value, storage.UnreachableError)
+            shown = f"{caught.value}{caplog.text}{''.join(capfd.readouterr())}"
+            assert not re.search("testing-secret|signature", shown, re.IGNORECASE)
         assert proxy.num_requests <= 10
 
 
@@ -242,11 +247,13 @@ def test_credentials_are_not_in_messages():
     assert "abc" not in client.without_credentials(text)
 
 
-def test_a_missing_package_is_named_with_its_extra(monkeypatch):
-    monkeypatch.setitem(sys.modules, "gcsfs", None)
+@pytest.mark.parametrize(("scheme", "package", "extra"), [("gs", "gcsfs", "gcs"), ("s3", "s3fs", "s3")])
+def test_a_missing_package_is_named_with_its_extra(scheme, package, extra, monkeypatch):
+    monkeypatch.setitem(sys.modules, package, None)
     monkeypatch.setattr(client, "_connect", client._connect.__wrapped__)
-    with pytest.raises(UserError, match=r"gs:// needs a package .*: pip install gcsfs, .* checkout .*'\.\[gcs\]'"):
-        storage.read_bytes(storage.resolve("gs://bucket/x"))
+    message = rf"{scheme}:// needs a package .*: pip install {package}, .* checkout .*'\.\[{extra}\]'"
+    with pytest.raises(UserError, match=message):
+        storage.read_bytes(storage.resolve(f"{scheme}://bucket/x"))
 
 
 def test_local_paths_import_no_library_for_buckets():
