@@ -5,10 +5,14 @@ import re
 import signal
 import socket
 
+import cv2
 import numpy as np
 import pytest
 
 from tests import programs
+from yolox_jax.data.sources import tfds_writer
+from yolox_jax.data.sources.open import open_split
+from yolox_jax.data.sources.tfds import TfdsSource
 from yolox_jax.errors import UserError
 from yolox_jax.tools.checkpoints import table
 from yolox_jax.training import hosts
@@ -137,6 +141,36 @@ def test_eval_and_predict_of_two_processes_write_what_one_writes(killed):
     programs.run(predict[0], [*predict[1:], "--output=one"], cwd, 1)
     written = {folder: {path.name: path.read_bytes() for path in (cwd / folder).iterdir()} for folder in ("one", "two")}
     assert written["one"] == written["two"] and len(written["one"]) == len(pictures) + 1
+
+
+@pytest.mark.slow
+def test_to_tfds_of_two_processes_writes_the_files_and_records_that_one_writes(tmp_path):
+    """A file has 1000 images, so one small picture is listed 1001 times."""
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((8, 8, 3), np.uint8))
+    images = [{"id": i, "file_name": "a.png", "width": 8, "height": 8} for i in range(1001)]
+    boxes = [{"id": i, "image_id": i, "category_id": 1, "bbox": [0, 0, 1 + i % 8, 2]} for i in range(0, 1001, 3)]
+    content = {"images": images, "annotations": boxes, "categories": [{"id": 1, "name": "a"}]}
+    (tmp_path / "all.json").write_text(json.dumps(content))
+    data = {"kind": "coco", "root": ".", "train": "all.json", "train_images": ".", "val": "all.json", "val_images": "."}
+    convert = ["--config=" + str(programs.ROOT / "configs" / "quickstart.py"), "--name=set", "--output=two"]
+    convert += [f"--config.data.{field}={value}" for field, value in data.items()]
+    first, second = (
+        programs.start("-m yolox_jax.tools.to_tfds", [*convert, *where], tmp_path) for where in _addresses()
+    )
+    source = open_split({**data, "root": str(tmp_path)}, "train")
+    one, _ = tfds_writer.write({"train": source, "validation": source}, tmp_path / "one", "set")
+    output = first.end(0).stdout
+    assert "train 1001 images, validation 1001 images" in output
+    assert "read 2000/2000 images" in output and "images" not in second.end(0).stdout  # each wrote its share
+    two = tmp_path / "two" / "set" / "1.0.0"
+    # Not their bytes: the order of a record's fields differs from process to process.
+    sizes = [{file.name: file.stat().st_size for file in folder.iterdir()} for folder in (one, two)]
+    assert sizes[0] == sizes[1] and len(sizes[0]) == 4 + 3
+    for split in ("train", "validation"):
+        alone, together = TfdsSource(one, split), TfdsSource(two, split)
+        assert alone.ground_truth()["annotations"] == together.ground_truth()["annotations"]
+        records = [[(each.image_id(i), each.encoded(i)) for i in range(1001)] for each in (alone, together)]
+        assert records[0] == records[1]
 
 
 def test_an_incomplete_address_is_an_error():

@@ -47,8 +47,9 @@ def write(
 ) -> tuple[Path, dict[str, int]]:
     """Writes the splits, in the sources' order, to folder/name/1.0.0, with the features of tfds' coco/2017.
 
-    Several processes, each with its `shard` and an `exchange` between them, write the files that one process writes (if
-    images are left out, some files are shorter). They see the same folder, and all return the same.
+    Several processes, each with its `shard` and an `exchange` between them, write the files that one process writes,
+    with the same records (if images are left out, some files are shorter). They see the same folder, and all return the
+    same.
 
     An image keeps the bytes of its file, with three exceptions: if a side is longer than `max_side`, it is scaled down
     and becomes a JPEG; if its boxes fit only without its EXIF rotation, or if it has no file, it becomes a PNG. Boxes
