@@ -8,6 +8,7 @@ import pytest
 
 from benchmarks.crash_test import read_events
 from yolox_jax.errors import UserError
+from yolox_jax.training import hosts
 from yolox_jax.training.history import History, read_lines
 from yolox_jax.training.run_directory import RunDirectoryError
 from yolox_jax.training.run_log import RunLog, TrainingBrokeDown
@@ -111,6 +112,21 @@ def test_boxes_without_a_slot_are_counted_and_reported_once(log, tmp_path, capsy
     log.report()
     assert capsys.readouterr().out.count("an image has room for 120: raise config.data.max_boxes") == 1
     assert _records(tmp_path)[-1]["num_dropped_boxes"] == 7
+
+
+def test_skipped_steps_and_dropped_boxes_are_those_of_all_processes(log, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(hosts, "gather", lambda content: [content, b'[["theirs", 8]]'])
+    monkeypatch.setattr(hosts, "sum_over_all", lambda value: value + 5)
+    log.count_dropped_boxes(2, num_slots=120)
+    _add(log, 0, bad=True)
+    log.report()
+    skipped, report = _records(tmp_path)
+    assert skipped["image_ids"] == [["image0", 7], ["theirs", 8]]
+    assert "Images [['image0', 7], ['theirs', 8]]" in (printed := capsys.readouterr().out)
+    assert report["num_dropped_boxes"] == 7 and "7 boxes are left out" in printed
+    _add(log, 1)
+    log.report()
+    assert _records(tmp_path)[-1]["num_dropped_boxes"] == 12  # five more of the other process, none here
 
 
 def test_the_share_of_time_spent_waiting_for_data_is_logged(tmp_path, monkeypatch):
