@@ -234,8 +234,7 @@ def interrupt(run: Run, number: int, num_times: int, rng: random.Random, total_s
     """Sends the signal at `num_times` random moments, restarting the run after each, then lets the run finish.
 
     Of every seven moments one is during the start and one during an evaluation. Returns the number of lost steps: saved
-    ones that the restart did not resume from, ones wrongly reported as saved, and ones logged before a stop that saved
-    an earlier one.
+    ones that the restart did not resume from, ones wrongly reported as saved, and ones logged before a stop, not saved.
     """
     num_lost = 0
     for attempt_number in range(num_times):
@@ -251,7 +250,8 @@ def interrupt(run: Run, number: int, num_times: int, rng: random.Random, total_s
         if saved and attempt.phase != "starting":
             num_lost += max(0, saved[-1] - attempt.resumed_at)
         if attempt.saved_at is not None:
-            num_lost += max(0, attempt.reported - attempt.saved_at) + attempt.saved_at - run.saved_steps()[-1]
+            found = max(run.saved_steps(), default=0)
+            num_lost += max(0, attempt.reported - attempt.saved_at) + max(0, attempt.saved_at - found)
     while run.attempts[-1].end != "finished":
         run.start()
     return num_lost

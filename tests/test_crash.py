@@ -1,5 +1,8 @@
 """A short form of benchmarks/crash_test.py: a run whose process is killed equals one that is not."""
 
+import random
+import signal
+
 import pytest
 
 from benchmarks import crash_test
@@ -7,6 +10,27 @@ from tests import programs
 from tests.faulty_proxy import faulty_proxy
 from tests.storage_servers import google_bucket
 from yolox_jax import storage
+
+
+class _Stopped:
+    """A run that saves step 9 when it is stopped, after it has logged 12 and reported to have saved `saved_at`."""
+
+    def __init__(self, saved_at):
+        self.attempts, self._saved_at = [], saved_at
+
+    def saved_steps(self):
+        return [9] if self.attempts else []
+
+    def start(self, number=None, *_):
+        end, saved_at = ("finished", None) if number is None else ("stopped", self._saved_at)
+        self.attempts.append(crash_test.Attempt(end, "training", 0, 12, saved_at, 1.0))
+        return self.attempts[-1]
+
+
+@pytest.mark.parametrize(("saved_at", "num_lost"), [(9, 3), (12, 3), (8, 4)])
+def test_steps_that_a_stop_logged_and_did_not_save_are_lost(saved_at, num_lost):
+    assert crash_test.interrupt(_Stopped(saved_at), signal.SIGTERM, 1, random.Random(0), 40) == num_lost
+
 
 _SHORT = (
     f"--config={programs.ROOT / 'tests' / 'small.py'}",

@@ -14,9 +14,7 @@ from yolox_jax.tools.selfcheck.checks import Check
 from yolox_jax.tools.selfcheck.report import Line
 from yolox_jax.tools.selfcheck.setting import Setting
 
-_SILENCE_S = (
-    300.0  # without output: compiling prints nothing, and takes more than 95 s of nano with 512 images on an H100
-)
+_SILENCE_S = 300.0  # without output: compiling prints nothing, and takes minutes for a large network or batch
 
 
 def examine(setting: Setting, checks: Sequence[Check], seconds: float) -> tuple[list[Line], dict[str, float]]:
