@@ -9,7 +9,7 @@ import pytest
 from tests import programs
 from tests.browser import browser  # noqa: F401  # a fixture
 from tests.material import ROOT
-from tests.storage_servers import gs_bucket, gs_server, s3_bucket, s3_server  # noqa: F401  # fixtures
+from tests.storage_servers import bucket, gs_bucket, gs_server, s3_bucket, s3_server  # noqa: F401  # fixtures
 
 # XLA reads them when the first array is made, the caller's last: .ci/run also tests at the level that train.py takes.
 os.environ["XLA_FLAGS"] = f"{programs.xla_flags(num_devices=8)} {os.environ.get('XLA_FLAGS', '')}"

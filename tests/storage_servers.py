@@ -133,6 +133,12 @@ def s3_bucket(s3_server, monkeypatch) -> Bucket:
     return enter(amazon_bucket(s3_server), monkeypatch)
 
 
+@pytest.fixture(params=["gs", "s3"])
+def bucket(request) -> Bucket:
+    """An empty bucket of each kind of store, one after another, as `gs_bucket` and `s3_bucket`."""
+    return request.getfixturevalue(f"{request.param}_bucket")
+
+
 def enter(bucket: Bucket, monkeypatch) -> Bucket:
     """Makes the bucket's environment that of the test."""
     for name, value in bucket.environment.items():

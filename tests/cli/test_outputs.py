@@ -35,10 +35,10 @@ def test_a_folder_in_place_of_the_file_is_an_error_before_the_work(tmp_path):
         pytest.fail("the work began")
 
 
-@pytest.fixture(params=["gs", "s3"])
-def bucket(request, tmp_path, monkeypatch):
+@pytest.fixture
+def bucket(bucket, tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    return request.getfixturevalue(f"{request.param}_bucket")
+    return bucket
 
 
 def test_results_are_uploaded_at_the_end(bucket, tmp_path):

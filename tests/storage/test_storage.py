@@ -71,12 +71,6 @@ def test_files_are_listed_moved_and_removed(folder):
     assert storage.list_files(folder) == {}
 
 
-@pytest.fixture(params=["gs", "s3"])
-def bucket(request):
-    """An empty bucket of each kind of store."""
-    return request.getfixturevalue(f"{request.param}_bucket")
-
-
 _CONTENT = bytes(range(256)) * 400  # 102,400 bytes
 
 

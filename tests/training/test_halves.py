@@ -9,7 +9,7 @@ import pytest
 
 from tests.training import toy
 from yolox_jax.mesh import make_mesh, place, shard_batch
-from yolox_jax.training import halves, parallel, state
+from yolox_jax.training import halves, parallel
 from yolox_jax.training.halves import Halves
 from yolox_jax.training.schedule import Schedule
 from yolox_jax.training.step import train_step
@@ -25,7 +25,7 @@ def test_both_halves_in_turn_are_the_whole_step_and_free_the_old_state(num_devic
     mesh, sharded, model = make_mesh(num_devices), num_devices > 1, toy.ToyDetector(dtype=dtype)
     schedule = Schedule(0.05, 1, 2, warmup_epochs=0, no_aug_epochs=1, min_lr_ratio=0.05)  # L1 from the second step on
     config = toy.step_config(schedule, shard_state=sharded, clip_grad_norm=5.0)
-    begin = state.create(toy.create_variables(), toy.OPTIMIZER, dtype)
+    begin = toy.create_state(dtype)
     if begin.loss_scale is not None:
         begin = begin.replace(loss_scale=begin.loss_scale.replace(value=jnp.float32(2**24)))
     specs = parallel.state_specs(begin, mesh, sharded)

@@ -10,7 +10,7 @@ import pytest
 from tests.material import golden
 from tests.training import toy, trajectory
 from yolox_jax.mesh import make_mesh, place, shard_batch
-from yolox_jax.training import loss_scale, parallel, state
+from yolox_jax.training import loss_scale, parallel
 from yolox_jax.training.checkpoints import Checkpoints
 from yolox_jax.training.loss_scale import LossScale
 from yolox_jax.training.step import train_step
@@ -23,7 +23,7 @@ def _scale(value: float, num_updates: int = 0) -> LossScale:
 
 
 def _create_state(dtype=jnp.float16, **changes):
-    return state.create(toy.create_variables(), toy.OPTIMIZER, dtype).replace(**changes)
+    return toy.create_state(dtype).replace(**changes)
 
 
 def _map_step(num_devices: int, kind: str = "shard_map", model=_MODEL, dtype=jnp.float16, **changes):

@@ -107,10 +107,9 @@ def test_after_every_single_write_the_bucket_holds_a_run_that_can_be_resumed(tmp
     assert sorted(bucket_copy.steps(storage.list_files(address))) == sorted(run.checkpoints.steps()) == [4, 6]
 
 
-@pytest.mark.parametrize("kind", ["gs", "s3"])
-def test_a_run_whose_disk_is_gone_resumes_from_the_bucket_bit_for_bit(kind, tmp_path, request, monkeypatch):
+def test_a_run_whose_disk_is_gone_resumes_from_the_bucket_bit_for_bit(tmp_path, bucket, monkeypatch):
     monkeypatch.setenv("YOLOX_JAX_HOME", str(tmp_path / "home"))
-    address = storage.resolve(request.getfixturevalue(f"{kind}_bucket").address) / "run"
+    address = storage.resolve(bucket.address) / "run"
     for _ in range(2):
         run = _Run(tmp_path / "local", address)
         run.train(3)

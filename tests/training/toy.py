@@ -66,8 +66,8 @@ def _initial_variables() -> Any:
         return jax.device_get(MODEL.init(jax.random.key(0), jnp.zeros((1, SIZE, SIZE, 3))))
 
 
-def create_state() -> state.TrainState:
-    return state.create(create_variables(), OPTIMIZER)
+def create_state(dtype: jnp.dtype = jnp.float32) -> state.TrainState:
+    return state.create(create_variables(), OPTIMIZER, dtype)
 
 
 def meta(step: int, **changes: Any) -> Meta:

@@ -14,10 +14,10 @@ from yolox_jax.weights import download, torch_writer
 from yolox_jax.weights.load import read_official
 
 
-@pytest.fixture(params=["gs", "s3"])
-def folder(request, tmp_path, monkeypatch):
+@pytest.fixture
+def folder(bucket, tmp_path, monkeypatch):
     monkeypatch.setenv("YOLOX_JAX_HOME", str(tmp_path / "home"))
-    return storage.resolve(request.getfixturevalue(f"{request.param}_bucket").address) / "weights"
+    return storage.resolve(bucket.address) / "weights"
 
 
 def _upload(state_dict, path, tmp_path):

@@ -36,7 +36,7 @@ from yolox_jax.storage.files import (
 )
 from yolox_jax.storage.local_copy import copy_file, copy_folder
 from yolox_jax.storage.locations import BucketPath, Location, is_remote, local_path, resolve
-from yolox_jax.storage.regular import RefusedFileError, check_no_pointer, read_regular
+from yolox_jax.storage.regular import RefusedFileError, check_no_pointer, read_regular, sha256
 from yolox_jax.storage.transfers import download, upload
 
 __all__ = [
@@ -70,6 +70,7 @@ __all__ = [
     "replace",
     "replace_local",
     "resolve",
+    "sha256",
     "upload",
     "write_bytes",
 ]

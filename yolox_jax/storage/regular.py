@@ -4,6 +4,7 @@ A pipe would hang, and /dev/zero never end.
 """
 
 import errno
+import hashlib
 import os
 import stat
 from pathlib import Path
@@ -42,6 +43,12 @@ def read_regular(path: str | Path, most_mb: int | None = None, limit: str = "the
         content = stream.read(state.st_size)
     _check_no_pointer(content, path)
     return content
+
+
+def sha256(path: Path) -> str:
+    """Returns the SHA-256 of a local file, as hexadecimal digits. Raises OSError if it cannot be read."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def check_no_pointer(path: str | Path) -> None:

@@ -153,8 +153,7 @@ def sha256(path: Path) -> str:
       UserError: it cannot be read.
     """
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return storage.sha256(path)
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror or error})", "check the path") from error
 

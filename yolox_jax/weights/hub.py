@@ -5,12 +5,13 @@ variables hold: HF_HOME, HF_TOKEN, HF_HUB_OFFLINE, and HF_ENDPOINT for a mirror.
 """
 
 import contextlib
-import hashlib
+import functools
 import os
 import re
 from pathlib import Path
 from typing import Any
 
+from yolox_jax import storage
 from yolox_jax.errors import UserError
 
 SCHEME = "hf://"
@@ -82,8 +83,7 @@ def _check(path: Path, address: str) -> None:
     blob = path.parent / os.readlink(path)
     if blob.parent.name != "blobs" or not re.fullmatch("[0-9a-f]{64}", blob.name):
         return
-    with blob.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
+    found = _sha256(blob, blob.stat().st_mtime_ns)
     if found == blob.name:
         return
     content = blob.resolve()
@@ -96,6 +96,11 @@ def _check(path: Path, address: str) -> None:
     raise UserError(
         f"{path}, of {address}, is damaged and {fate} (its SHA-256 is {found} instead of {blob.name})", advice
     )
+
+
+@functools.cache
+def _sha256(blob: Path, changed_at_ns: int) -> str:  # a program asks for its weights several times
+    return storage.sha256(blob)
 
 
 def _advice(error: Exception, errors: Any) -> str:

@@ -3,7 +3,6 @@
 The record is one json, {"sha256": {path: hash}}; paths are relative to config.data.root, with "/" between folders.
 """
 
-import hashlib
 import json
 import os
 import re
@@ -145,7 +144,6 @@ def _hash(path: Path) -> str | OSError:
     try:
         if not stat.S_ISREG(path.stat().st_mode):
             return OSError("it is not a file")
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return storage.sha256(path)
     except OSError as error:
         return error
