@@ -42,7 +42,7 @@ class Labels:
         if config.data.also:
             raise UserError("config.data.also names more data sets", "review one data set at a time")
         truth = source.ground_truth()
-        if config.data.kind != "coco" or "://" in str(config.data.root) or config.data.single_class:
+        if config.data.kind != "coco" or storage.is_remote(str(config.data.root)) or config.data.single_class:
             return cls(truth, copy.deepcopy(truth))
         return cls(truth, parse_json(path_of(config.data, split).read_bytes()))
 
