@@ -28,14 +28,14 @@ from yolox_jax.visualize.drawing import class_colour
 _OWN, _OWN_HW = ("Mensch", "Stuhl", "Kühlschrank"), (96, 128)  # classes and input size of the second page
 
 
-def _first_photos():
-    return sorted(material("data/coco_val100/images").glob("*.jpg"))[:10]
+def _photos():
+    return sorted(material("data/coco_val100/images").glob("*.jpg"))
 
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
     """Three photographs in which both networks find something, and one that its EXIF orientation turns."""
-    *three, fourth = (_first_photos()[place] for place in (2, 3, 8, 7))
+    *three, fourth = (_photos()[place] for place in (2, 57, 8, 7))
     turned = tmp_path_factory.mktemp("turned") / "turned.jpg"
     orientation = Image.Exif()
     orientation[0x112] = 6
@@ -46,9 +46,8 @@ def photos(tmp_path_factory):
 def _own_run(folder):
     """Makes a run directory of tiny: random weights, which find something in photographs and nothing in gray."""
     model = yolox.create("tiny", len(_OWN))
-    images = np.stack([geometry.letterbox(cv2.imread(str(photo)), _OWN_HW)[0] for photo in _first_photos()])
-    # Otherwise each layer would make less of the image, and the outputs would hardly depend on it.
-    # With this seed no two scores of a photograph are so close that rounding changes their order.
+    images = np.stack([geometry.letterbox(cv2.imread(str(photo)), _OWN_HW)[0] for photo in _photos()[:10]])
+    # Otherwise each layer makes less of the image. With this seed, no scores are so close that rounding swaps them.
     variables = measured_statistics.measure(model, state.init_variables(model, seed=14), [images])
     variables = jax.tree.map(np.asarray, variables | {"params": path_aware_map(_spread, variables["params"])})
     checkpoints = Checkpoints(folder)
@@ -60,8 +59,9 @@ def _own_run(folder):
 
 def _spread(path, array):
     """Spreads the scores, and raises them. Boxes stay as they are, since their rounding would be spread too."""
-    is_of_scores = "_preds" in "/".join(path) and "reg_preds" not in path
-    return array if not is_of_scores else 3 * array if path[-1] == "kernel" else array + 2
+    if "_preds" not in "/".join(path) or "reg_preds" in path:
+        return array
+    return 3 * array if path[-1] == "kernel" else array + 2
 
 
 @pytest.fixture(scope="module")
@@ -155,7 +155,7 @@ def test_the_page_finds_what_detector_finds_in_photographs_chosen_or_dropped(pag
         assert [saved["height"], saved["width"]] == list(cv2.imread(str(photo)).shape[:2])
         _assert_equal(saved, expected, 0.05, 1e-4)  # stricter than half a pixel
         nums_found.append(len(expected))
-    assert min(nums_found[:3]) >= 1
+    assert min(nums_found[:3]) >= 3
     assert sum(nums_found) >= 30
     assert page.locator("#certificate").is_visible() == ("person" in detector.class_names)
 
