@@ -10,6 +10,7 @@ import onnxruntime
 import pytest
 
 from tests.material import GOLDEN, MODELS, golden, golden_shapes, golden_state_dict, material
+from yolox_jax import compiler_options
 from yolox_jax.augment.geometry import letterbox
 from yolox_jax.detection.anchors import make_anchors
 from yolox_jax.errors import UserError
@@ -42,13 +43,17 @@ def test_parameter_counts_are_the_references(name):
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) == expected
 
 
+@pytest.mark.parametrize("cpu_kernels", ["xla", pytest.param("onednn", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", [pytest.param(n, marks=[] if n == "nano" else pytest.mark.slow) for n in MODELS])
-def test_raw_outputs_equal_the_references(name):
+def test_raw_outputs_equal_the_references(name, cpu_kernels):
+    """A jaxlib without oneDNN computes the forms for it by XLA."""
     arrays = golden("models")
-    model = yolox.create(name, 80)
+    model = yolox.create(name, 80, cpu_kernels=cpu_kernels)
     variables = official.from_state_dict(golden_state_dict(golden_shapes(name)), model)
     images = jnp.asarray(arrays["images_nchw"].transpose(0, 2, 3, 1))
-    raw = _reference_layout(jax.jit(model.apply)(variables, images))
+    with compiler_options.uncached(cpu_kernels):
+        apply = jax.jit(model.apply, compiler_options=compiler_options.for_cpu_kernels(cpu_kernels))
+        raw = _reference_layout(apply(variables, images))
     tolerance = 1e-4 if name == "darknet53" else 1e-5
     np.testing.assert_allclose(raw, arrays[f"{name}/raw"], rtol=0, atol=tolerance)
 

@@ -44,21 +44,21 @@ def test_networks_of_sixteen_bits_stay_with_xla():
 
 @pytest.mark.slow
 @needs_onednn
-@pytest.mark.parametrize("is_depthwise", [False, True])
-def test_xla_gives_every_convolution_to_onednn_and_the_gradients_agree(is_depthwise):
-    """Two blocks, of stride 2 and 1, with gradients of input and parameters."""
+@pytest.mark.parametrize(("is_depthwise", "features"), [(False, 32), (False, 64), (True, 32)])
+def test_xla_gives_every_convolution_to_onednn_and_the_gradients_agree(is_depthwise, features):
+    """Two blocks, of stride 2 and 1, with gradients of input and parameters; with 64 channels by Winograd's form."""
     x = normal(0, 2, 16, 16, 24)
 
     def gradients(cpu_kernels):
         config = BlockConfig(depthwise=is_depthwise, cpu_kernels=cpu_kernels)
-        blocks = [spatial_block(32, stride, config, name=None) for stride in (2, 1)]
+        blocks = [spatial_block(features, stride, config, name=None) for stride in (2, 1)]
 
         def loss(x, params):
             for block, variables in zip(blocks, params, strict=True):
                 x, _ = block.apply(variables, x, True, mutable=["batch_stats"])
             return jnp.square(x).mean()
 
-        shapes = (x, jnp.zeros((2, 8, 8, 32)))
+        shapes = (x, jnp.zeros((2, 8, 8, features)))
         params = [block.init(jax.random.key(0), like, True) for block, like in zip(blocks, shapes, strict=True)]
         lowered = jax.jit(jax.grad(loss, argnums=(0, 1))).lower(x, params)
         with compiler_options.uncached(cpu_kernels):

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from yolox_jax.compiler_options import CpuKernels
-from yolox_jax.models.kernels import onednn
+from yolox_jax.models.kernels import onednn, winograd
 
 
 def dense_plain(x_BHWC: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
@@ -33,9 +33,11 @@ def pointwise_plain(x_BHWC: jax.Array, kernel_CD: jax.Array) -> jax.Array:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def dense_conv(x_BHWC: jax.Array, kernel: jax.Array, stride: int, cpu_kernels: CpuKernels = "xla") -> jax.Array:
-    """Computes `dense_plain`. On a CPU, gradients of large images are computed in parts of the batch, and those of
-    stride 2 in a form that oneDNN takes.
+    """Computes `dense_plain`. On a CPU, gradients of large images are computed in parts of the batch; with oneDNN,
+    large kernels at stride 1 go by Winograd's algorithm, and gradients of stride 2 in a form that it takes.
     """
+    if cpu_kernels == "onednn" and winograd.is_faster(kernel, stride):
+        return winograd.conv(x_BHWC, kernel)
     return dense_plain(x_BHWC, kernel, stride)
 
 
@@ -45,7 +47,7 @@ _MANY_PIXELS = 320 * 320  # from here on, XLA:CPU is faster in parts; at 208×20
 def _dense_fwd(
     x: jax.Array, kernel: jax.Array, stride: int, cpu_kernels: CpuKernels
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return dense_plain(x, kernel, stride), (x, kernel)
+    return dense_conv(x, kernel, stride, cpu_kernels), (x, kernel)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1), inline=True)
@@ -64,6 +66,8 @@ def _dense_bwd(
         pairs = [whole(*part) for part in zip(jnp.split(x, n), jnp.split(grad, n), strict=True)]
         return jnp.concatenate([grad_x for grad_x, _ in pairs]), functools.reduce(operator.add, [k for _, k in pairs])
 
+    if cpu_kernels == "onednn" and winograd.is_faster(kernel, stride):
+        return winograd.input_grad(grad, kernel), winograd.filter_grad(x, grad)
     if cpu_kernels == "onednn" and onednn.has_strided_forms(x.shape[1:3], size, stride):
         return onednn.strided_input_grad(grad, kernel, stride), onednn.strided_filter_grad(x, grad, size, stride)
     if x.shape[1] * x.shape[2] < _MANY_PIXELS:
