@@ -48,6 +48,7 @@ def is_faster(kernel: jax.Array, stride: int) -> bool:
     return height == width == _TAPS and stride == 1 and min(features) >= _MIN_FEATURES
 
 
+@functools.partial(jax.jit, inline=True)
 def conv(x_BHWC: jax.Array, kernel: jax.Array) -> jax.Array:
     """Computes `convolution.dense_plain` at stride 1 for a 3×3 kernel."""
     batch, height, width, _ = x_BHWC.shape
