@@ -20,8 +20,8 @@ from jax import lax
 _ROWS, _TAPS = 4, 3  # of the output, and of the kernel
 _SUMS = _ROWS + _TAPS - 1
 
-# Rounding errors are 0.7 times those at 0, ±1 and ±2, about as small as the formula's (benchmarks/NOTES.md). The sixth
-# point is infinity.
+# Rounding errors are 0.7 times those at 0, ±1 and ±2, and 1.4 times the formula's by oneDNN (benchmarks/NOTES.md). The
+# sixth point is infinity.
 _POINTS = (0, 0.75, -0.75, 1.5, -1.5)
 
 
