@@ -1,7 +1,7 @@
 """python train.py --config=configs/finetune.py --config.data.root=DIR
 
 Fine-tunes official weights on your own classes, given hundreds of images (docs/custom_data.md). Expected with the 205
-blood-cell photographs of docs/results.md: AP 0.38 to 0.43, AP50 0.70 to 0.79.
+blood-cell photographs of docs/results.md: AP 0.32 to 0.43, AP50 0.57 to 0.79.
 """
 
 from ml_collections import ConfigDict
