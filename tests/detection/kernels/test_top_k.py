@@ -20,3 +20,10 @@ def test_two_stages_equal_one_also_for_equal_values(num_anchors):
         for form in (top_k.top_k, jax.jit(top_k.top_k, static_argnums=1)):
             for found, expected in zip(form(x_GA, 10), jax.lax.top_k(x_GA, 10), strict=True):
                 np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize(("platform", "stages"), [("cpu", 2), ("cuda", 2), ("tpu", 1), ("rocm", 1)])
+def test_only_on_a_cpu_and_on_cuda_it_has_two_stages(platform, stages):
+    x_GA = jax.ShapeDtypeStruct((30, top_k.CHUNK * 40), jnp.float32)
+    lowered = jax.jit(top_k.top_k, static_argnums=1).trace(x_GA, 10).lower(lowering_platforms=(platform,))
+    assert lowered.as_text().count("chlo.top_k") == stages

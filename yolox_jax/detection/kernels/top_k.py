@@ -1,4 +1,4 @@
-"""The k largest values of each row, in two stages on a CPU."""
+"""The k largest values of each row, in two stages on a CPU and on CUDA."""
 
 import functools
 
@@ -15,7 +15,7 @@ CHUNK = sum((STRIDES[-1] // stride) ** 2 for stride in STRIDES)
 def top_k(x_GA: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
     """The k largest values of each row and their indices, [G, k] each; of equal values, the lowest index is first."""
     one_stage, two_stages = (functools.partial(form, k=k) for form in (_one_stage, _two_stages))
-    return lax.platform_dependent(x_GA, cpu=two_stages, default=one_stage)
+    return lax.platform_dependent(x_GA, cpu=two_stages, cuda=two_stages, default=one_stage)
 
 
 def _one_stage(x_GA: jax.Array, *, k: int) -> tuple[jax.Array, jax.Array]:
@@ -26,7 +26,8 @@ def _one_stage(x_GA: jax.Array, *, k: int) -> tuple[jax.Array, jax.Array]:
 def _two_stages(x_GA: jax.Array, *, k: int) -> tuple[jax.Array, jax.Array]:
     """Takes the k chunks with the largest maxima, then the k largest values in these.
 
-    XLA:CPU computes maxima on all cores, but top_k on one (benchmarks/NOTES.md).
+    XLA:CPU computes maxima on all cores, but top_k on one. For CUDA, its top_k takes time for each value: ten times as
+    long as both stages (benchmarks/NOTES.md).
     """
     num_rows, num_anchors = x_GA.shape
     if num_anchors % CHUNK or num_anchors < k * CHUNK:
