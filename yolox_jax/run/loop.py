@@ -67,11 +67,6 @@ class Session:
         raise Stopped(f"{self.stop.signal_name}: {during}")
 
 
-def lacks_evaluation(run: Run, step: int) -> bool:
-    """True if the run ended after saving `step` and before the evaluation that was due then."""
-    return step > 0 and run.evaluation_due(step - 1) and step not in run.checkpoints.aps()
-
-
 def loop(
     runs: Sequence[Run],
     mesh: Mesh,
@@ -98,7 +93,7 @@ def loop(
         logs, stop = session.logs, session.stop
         callbacks.start(_start(run, past[0]))
         run.save_due.note_save()  # config.checkpoint.every_minutes counts from here
-        if any(lacks_evaluation(each, first_step) for each in runs):
+        if any(each.lacks_evaluation(first_step) for each in runs):
             results = _evaluate_step(session, train_state, first_step - 1)
         readers = [log.time_waits(each.loader) for each, log in zip(runs, logs, strict=True)]
         for step in range(first_step, schedule.total_steps):
@@ -230,7 +225,7 @@ def _evaluate_step(session: Session, train_state: TrainState, step: int) -> list
     with session.untimed():
         results = _evaluate(session, train_state)
     for run, log, result in zip(session.runs, session.logs, results, strict=True):
-        if lacks_evaluation(run, step + 1):
+        if run.lacks_evaluation(step + 1):
             _record_evaluation(run, log, step, result)
         with session.untimed():
             session.callbacks.evaluation(step, result)

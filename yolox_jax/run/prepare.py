@@ -1,7 +1,7 @@
 """Everything that a run builds from its config before it reads a checkpoint."""
 
 import dataclasses
-from typing import Any
+from typing import Any, Literal
 
 import jax
 from jax.sharding import Mesh
@@ -24,6 +24,8 @@ from yolox_jax.training.schedule import EvaluationDue, Schedule
 from yolox_jax.training.step import StepConfig
 from yolox_jax.types import Source
 from yolox_jax.weights import download
+
+ProgramKey = tuple[int, int] | Literal["predict"]  # the image size of steps, or evaluation
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,12 +53,20 @@ class Run:
         """Returns the image size of a step."""
         return self.multiscale.size_at(step, self.size_hw, self.config.seed) if self.multiscale else self.size_hw
 
-    def sizes_from(self, first_step: int) -> list[tuple[int, int]]:
-        """Returns the image sizes of all steps from `first_step` on, in the order of their first use."""
-        total_steps = self.schedule.total_steps
+    def lacks_evaluation(self, step: int) -> bool:
+        """True if the run ended after saving `step` and before the evaluation that was due then."""
+        return step > 0 and self.evaluation_due(step - 1) and step not in self.checkpoints.aps()
+
+    def uses_from(self, first_step: int, evaluates_first: bool) -> list[ProgramKey]:
+        """Returns the image sizes of all steps from `first_step` on and "predict", in the order of their first use."""
+        evaluation = first_step - 1 if evaluates_first else self.evaluation_due.next_from(first_step)
+        before, all_sizes = (self._sizes(first_step, end) for end in (evaluation + 1, self.schedule.total_steps))
+        return list(dict.fromkeys([*before, "predict", *all_sizes]))
+
+    def _sizes(self, first_step: int, end_step: int) -> list[tuple[int, int]]:
         if self.multiscale:
-            return self.multiscale.first_uses(first_step, total_steps, self.size_hw, self.config.seed)
-        return [self.size_hw] if first_step < total_steps else []
+            return self.multiscale.first_uses(first_step, end_step, self.size_hw, self.config.seed)
+        return [self.size_hw] if first_step < end_step else []
 
 
 def prepare(

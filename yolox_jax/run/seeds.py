@@ -21,7 +21,7 @@ from yolox_jax.inference.predict import compile_predict, make_predict_of_runs
 from yolox_jax.mesh import platform_of, shapes_of
 from yolox_jax.models.folding import folded_shapes
 from yolox_jax.run.callbacks import Callbacks
-from yolox_jax.run.loop import lacks_evaluation, loop
+from yolox_jax.run.loop import loop
 from yolox_jax.run.prepare import Run, prepare
 from yolox_jax.run.train import finish, restore
 from yolox_jax.storage import Location
@@ -157,9 +157,11 @@ def _compile_ahead(
     all runs.
     """
     runs = list(by_seed.values())
-    run, sizes = runs[0], runs[0].sizes_from(first_step)
+    run = runs[0]
+    uses = run.uses_from(first_step, any(each.lacks_evaluation(first_step) for each in runs))
     sources = run.train_source, run.val_source
-    shown = run.config, workdir, mesh, state, sources, run.schedule, len(sizes), run.model.cpu_kernels
+    num_sizes = len(uses) - 1  # all but evaluation
+    shown = run.config, workdir, mesh, state, sources, run.schedule, num_sizes, run.model.cpu_kernels
     run_summary.print_start(*shown)
     names = ", ".join(f"seed_{seed}" for seed in by_seed)
     print(f"{len(runs)} runs at once on {run.mesh.size} device(s) each: {names}", flush=True)
@@ -174,10 +176,10 @@ def _compile_ahead(
     folded = folded_shapes(run.model, state.ema, platform_of(mesh))
     predict = make_predict_of_runs(run.model, mesh, run.detect_config)
     args = predict, _joined_shapes(folded, len(runs)), run.size_hw, run.config.eval.batch_size, run.model.cpu_kernels
-    evaluation: compilation.ByKey = {"predict": functools.partial(compile_predict, *args)}
-    steps: compilation.ByKey = {size: functools.partial(compile_step, size) for size in sizes}
-    evaluates_first = any(lacks_evaluation(each, first_step) for each in runs)
-    return compilation.Programs({**evaluation, **steps} if evaluates_first else {**steps, **evaluation})
+    compile_evaluation = functools.partial(compile_predict, *args)
+    return compilation.Programs(
+        {use: compile_evaluation if use == "predict" else functools.partial(compile_step, use) for use in uses}
+    )
 
 
 def _joined_shapes(tree: Any, num_runs: int) -> Any:

@@ -15,7 +15,7 @@ from yolox_jax.mesh import place, platform_of, shapes_of
 from yolox_jax.models import freezing, yolox
 from yolox_jax.models.folding import folded_shapes
 from yolox_jax.run.callbacks import Callbacks
-from yolox_jax.run.loop import lacks_evaluation, loop
+from yolox_jax.run.loop import loop
 from yolox_jax.run.prepare import Run, prepare
 from yolox_jax.training import compilation, history, hosts, parallel, resume, state
 from yolox_jax.training.halves import Halves, suits
@@ -70,11 +70,13 @@ def restore(run: Run, newest: int | None = None) -> tuple[TrainState, History]:
 def compile_ahead(run: Run, train_state: TrainState, first_step: int) -> compilation.Programs:
     """Prepares the programs of each image size and of evaluation, to be compiled in order of first use by `loop`.
 
-    On a CPU, whose compiler leaves a core idle, two are compiled at a time.
+    On a CPU, whose compiler leaves a core idle, the update is compiled beside the first gradients.
     """
-    config, mesh, sizes = run.config, run.mesh, run.sizes_from(first_step)
+    config, mesh = run.config, run.mesh
+    uses = run.uses_from(first_step, run.lacks_evaluation(first_step))
     sources = run.train_source, run.val_source
-    shown = config, run.directory.address, mesh, train_state, sources, run.schedule, len(sizes), run.model.cpu_kernels
+    num_sizes = len(uses) - 1  # all but evaluation
+    shown = config, run.directory.address, mesh, train_state, sources, run.schedule, num_sizes, run.model.cpu_kernels
     run_summary.print_start(*shown)
     specs = parallel.state_specs(train_state, mesh, config.parallel.shard_state)
     # Shapes only: the loop donates the arrays of the state while programs still compile.
@@ -92,21 +94,15 @@ def compile_ahead(run: Run, train_state: TrainState, first_step: int) -> compila
         return parallel.compile_step(mapped, like, batch, mesh, run.model.cpu_kernels)
 
     def compile_evaluation() -> Callable[..., Any]:
-        if in_halves and sizes and not evaluates_first:
-            programs.wait(sizes[0])  # two programs that are traced at once delay each other
         predict = make_predict(run.model, mesh, run.detect_config, repeatable=True)
         folded = folded_shapes(run.model, like.ema, platform_of(mesh))
         return prediction.compile_predict(predict, folded, run.size_hw, config.eval.batch_size, run.model.cpu_kernels)
 
-    evaluation: compilation.ByKey = {"predict": compile_evaluation}
-    steps: compilation.ByKey = {size: functools.partial(compile_step, size) for size in sizes}
-    evaluates_first = lacks_evaluation(run, first_step)
-    if in_halves:
-        update: compilation.ByKey = {"update": functools.partial(halves.compile_update, like)} if sizes else {}
-        queues = [{**evaluation, **steps}, update] if evaluates_first else [steps, {**update, **evaluation}]
-    else:
-        queues = [{**evaluation, **steps} if evaluates_first else {**steps, **evaluation}]
-    programs = compilation.Programs(*queues)
+    in_order: compilation.ByKey = {
+        use: compile_evaluation if use == "predict" else functools.partial(compile_step, use) for use in uses
+    }
+    update: compilation.ByKey = {"update": functools.partial(halves.compile_update, like)}
+    programs = compilation.Programs(in_order, *([update] if in_halves and num_sizes else []))
     return programs
 
 

@@ -83,3 +83,9 @@ class EvaluationDue:
         epoch, steps_into_next = divmod(step + 1, schedule.steps_per_epoch)
         is_no_aug = epoch > schedule.epochs - schedule.no_aug_epochs
         return steps_into_next == 0 and (epoch % self.every_epochs == 0 or is_no_aug or epoch == schedule.epochs)
+
+    def next_from(self, step: int) -> int:
+        """Returns the first step, from `step` on, that an evaluation follows, or the last step if none is left."""
+        steps_per_epoch, last = self.schedule.steps_per_epoch, self.schedule.total_steps - 1
+        ends = range((step // steps_per_epoch + 1) * steps_per_epoch - 1, last, steps_per_epoch)
+        return next((end for end in ends if self(end)), last)
