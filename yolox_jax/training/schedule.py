@@ -86,6 +86,6 @@ class EvaluationDue:
 
     def next_from(self, step: int) -> int:
         """Returns the first step, from `step` on, that an evaluation follows, or the last step if none is left."""
-        steps_per_epoch, last = self.schedule.steps_per_epoch, self.schedule.total_steps - 1
-        ends = range((step // steps_per_epoch + 1) * steps_per_epoch - 1, last, steps_per_epoch)
-        return next((end for end in ends if self(end)), last)
+        steps_per_epoch, total_steps = self.schedule.steps_per_epoch, self.schedule.total_steps
+        ends = range((step // steps_per_epoch + 1) * steps_per_epoch - 1, total_steps, steps_per_epoch)
+        return next(filter(self, ends), total_steps - 1)

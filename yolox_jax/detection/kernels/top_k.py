@@ -26,7 +26,7 @@ def _one_stage(x_GA: jax.Array, *, k: int) -> tuple[jax.Array, jax.Array]:
 def _two_stages(x_GA: jax.Array, *, k: int) -> tuple[jax.Array, jax.Array]:
     """Takes the k chunks with the largest maxima, then the k largest values in these.
 
-    XLA:CPU computes maxima on all cores, but top_k on one. For CUDA, its top_k takes time for each value: ten times as
+    XLA:CPU computes maxima on all cores, but top_k on one. On CUDA, its top_k of whole rows takes five to nine times as
     long as both stages (benchmarks/NOTES.md).
     """
     num_rows, num_anchors = x_GA.shape
