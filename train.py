@@ -11,6 +11,7 @@ from ml_collections import config_flags
 
 from yolox_jax import storage
 from yolox_jax.cli import run_summary
+from yolox_jax.cli.from_config import batch_pixels
 from yolox_jax.cli.terminal import joined, quiet_libraries, run_program
 from yolox_jax.run.callbacks import Callbacks
 from yolox_jax.run.seeds import train_seeds
@@ -29,10 +30,10 @@ _WORKDIR = flags.DEFINE_string(
 def main() -> None:
     flag = flags.FLAGS["config"]
     config_file = config_flags.get_config_filename(flag)
-    keep_freed_memory()
+    config, where = _CONFIG.value, _CONFIG.value.parallel
+    keep_freed_memory(batch_pixels(config))
     quiet_libraries()
     compilation.enable_compilation_cache()
-    config, where = _CONFIG.value, _CONFIG.value.parallel
     workdir = storage.resolve(_WORKDIR.value or Path("runs") / Path(config_file).stem)
     with joined(where.coordinator, where.num_processes, where.process_id), sigterm_ends():
         if config.num_runs != 1:

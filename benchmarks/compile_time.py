@@ -73,12 +73,12 @@ def run_timed(checkout: Path, notes: Path, begin: float, arguments: list[str]) -
             note(phase, longest[event], 0.0)
         return program
 
-    def imported() -> None:  # what train.py calls first, after its imports
+    def imported(*args: Any) -> None:  # what train.py calls first, after its imports
         note("import", time.time() - begin, time.process_time())
-        keep()
+        keep(*args)
 
     keep = host_memory.keep_freed_memory
-    host_memory.keep_freed_memory = imported
+    host_memory.keep_freed_memory = imported  # type: ignore[assignment]  # older checkouts call it without arguments
     original = getattr(compiler, compile_name)
     setattr(compiler, compile_name, compile_step)
     add, steps = log_class.add, list[int]()

@@ -180,6 +180,11 @@ def read_config(config: ConfigDict) -> ReadConfig:
     return ReadConfig(threads, data.workers, data.prefetch, cache_bytes=data.cache_mb << 20)
 
 
+def batch_pixels(config: ConfigDict) -> int:
+    """The pixels of all images of a training step at the input size."""
+    return config.batch_size * math.prod(check_size(config.input_size))
+
+
 def train_loader(config: ConfigDict, source: Source, schedule: Schedule, shard: Shard = Shard()) -> TrainLoader:
     """The batches of the whole run, from its first step on; `shard` selects the part of this process."""
     batches = loader_config(config, check_size(config.input_size), schedule)

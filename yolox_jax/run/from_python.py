@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 from yolox_jax import storage
 from yolox_jax.cli import run_summary
 from yolox_jax.cli.as_trained import as_trained
+from yolox_jax.cli.from_config import batch_pixels
 from yolox_jax.cli.libraries import as_user_error, quiet_libraries
 from yolox_jax.cli.load_config import load_config
 from yolox_jax.cli.outputs import output_folder
@@ -23,7 +24,6 @@ from yolox_jax.errors import UserError
 from yolox_jax.evaluation import plots as plotting
 from yolox_jax.evaluation.evaluate import EvalResult
 from yolox_jax.interrupts import SavedInterrupt
-from yolox_jax.mesh import make_mesh, platform_of
 from yolox_jax.run import train as whole_run
 from yolox_jax.run.callbacks import Callback, Callbacks
 from yolox_jax.run.evaluate import evaluate_weights, plot
@@ -63,6 +63,7 @@ def train(
     """
     with _as_a_program():
         loaded = load_config(config, overrides)
+        keep_freed_memory(batch_pixels(loaded))
         _check_single(loaded)
         if loaded.num_runs != 1:
             what = f"config.num_runs is {loaded.num_runs}, and yolox_jax.train makes one run"
@@ -103,6 +104,7 @@ def evaluate(
         if against is not None and folder is None:
             raise UserError("against compares in the report of plots", "add plots=DIR, or leave it out")
         loaded = load_config(config, overrides)
+        keep_freed_memory()
         _check_single(loaded)
         if folder is not None:
             plotting.prepare(folder)
@@ -120,12 +122,10 @@ def evaluate(
 def _as_a_program() -> Iterator[None]:
     """Sets this process up as the programs do, and raises what they show as one message.
 
-    The settings of the libraries' logs are restored at the end. The compilation cache stays on and, on a CPU, so does
-    keeping freed memory. A notebook keeps the last error: frames of its traceback are cleared, so that the arrays of
-    the run are not kept too; all of them if it is shown as a message, otherwise those of this package.
+    The settings of the libraries' logs are restored at the end; the compilation cache stays on. A notebook keeps the
+    last error: frames of its traceback are cleared, so that the arrays of the run are not kept too; all of them if it
+    is shown as a message, otherwise those of this package.
     """
-    if platform_of(make_mesh()) == "cpu":
-        keep_freed_memory()
     if not jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]  # jax adds it at run time
         compilation.enable_compilation_cache()
     atexit.register(compilation.wait)

@@ -108,8 +108,9 @@ def loop(
             if step in (0, schedule.no_aug_step):
                 _keep_batches(session, step, loaded)
             trace.at(step, train_state)
-            make_room(run_step, train_state)
-            train_state, metrics = run_step(train_state, groups.join_batches([each.batch for each in loaded], mesh))
+            batch = groups.join_batches([each.batch for each in loaded], mesh)
+            make_room(run_step, (train_state, batch))
+            train_state, metrics = run_step(train_state, batch)
             for each, log, own in zip(runs, logs, loaded, strict=True):
                 log.add(step, groups.take(metrics, mesh, each.mesh), own.image_ids)
                 log.count_dropped_boxes(own.num_dropped_boxes, config.data.max_boxes)
