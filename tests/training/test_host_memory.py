@@ -20,10 +20,10 @@ if pixels := int(sys.argv[1]):
     keep_freed_memory(pixels)
 x = jax.block_until_ready(jax.device_put(np.ones((6000, 8), np.float32)))
 step = jax.jit(lambda x: (x @ x.T) @ x)  # one block, of 6000 * 6000 numbers
-for _ in range(2):
+for _ in range(20):  # results settle in the first blocks, and others are taken
     step(x).block_until_ready()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for _ in range(4):
+for _ in range(40):
     step(x).block_until_ready()
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
