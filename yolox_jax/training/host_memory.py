@@ -11,11 +11,13 @@ from typing import Any
 
 import jax
 
+from yolox_jax.training.hosts import TPU_FILES
+
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # glibc's malloc.h
 _NEVER = 2**31 - 1
 _FEW_PIXELS = 2**17  # the block of nano then is below 64 MiB, the most that malloc keeps of a thread's
 _PLUGINS = "jax_plugins", "libtpu"  # with which JAX computes on a GPU or TPU
-_ACCELERATORS = "/dev/nvidia*", "/dev/dxg", "/dev/kfd", "/dev/accel*", "/dev/vfio/*"  # NVIDIA's, in WSL, AMD's, TPUs
+_ACCELERATORS = ("/dev/nvidia*", "/dev/dxg", "/dev/kfd", *TPU_FILES)  # NVIDIA's, in WSL, AMD's
 _CONTAINER_LIMIT = Path("/sys/fs/cgroup/memory.max")
 _ENOUGH = 3 * 10**9  # bytes: while less is held, keeping is free
 _LARGE = 10**8  # bytes: a step with less takes so little time that waiting for the one before would show
@@ -27,7 +29,7 @@ def keep_freed_memory(batch_pixels: float = math.inf) -> None:
     XLA:CPU allocates the temporaries of a step as one block and frees it afterwards. By default malloc unmaps that
     block, and the system maps and zeroes its pages again at the next step, which takes a third of the processor's time.
     Of a thread's large blocks malloc would do so whatever it is told, so steps then run in the thread that calls them,
-    the main one. Steps on few pixels have no such block, and run while the next one is called.
+    the main one. Steps on few pixels have no such block, and run while the next one is called (benchmarks/NOTES.md).
 
     Args:
       batch_pixels: of all images of a training step.
