@@ -1,5 +1,6 @@
 """Programs are compiled ahead, in order, on another thread; whoever needs one waits for it."""
 
+import sys
 import threading
 import zlib
 
@@ -64,6 +65,23 @@ def test_a_program_waits_for_one_of_another_queue_and_not_for_one_that_is_no_lon
             closes.set()
             if not closed_early:
                 assert programs[0].get("step") == ("gradients", "update")
+
+
+def test_only_the_first_program_is_compiled_beside_what_it_needs_and_then_the_others():
+    in_order = {key: lambda key=key: key for key in ("first", "second", "third")}
+    queues = compilation.in_two_queues(in_order, {"update": lambda: "update"})
+    assert [[(key, compile_one()) for key, compile_one in queue.items()] for queue in queues] == [
+        [("first", "first")],
+        [("update", "update"), ("second", "second"), ("third", "third")],
+    ]
+
+
+def test_threads_take_turns_more_often_while_programs_compile_and_as_before_afterwards():
+    usual = sys.getswitchinterval()
+    with pytest.raises(KeyboardInterrupt), compilation.Programs({}):
+        assert sys.getswitchinterval() < usual / 2
+        raise KeyboardInterrupt
+    assert sys.getswitchinterval() == usual
 
 
 def test_an_error_of_compiling_is_raised_to_whoever_needs_the_program():

@@ -70,7 +70,8 @@ def restore(run: Run, newest: int | None = None) -> tuple[TrainState, History]:
 def compile_ahead(run: Run, train_state: TrainState, first_step: int) -> compilation.Programs:
     """Prepares the programs of each image size and of evaluation, to be compiled in order of first use by `loop`.
 
-    On a CPU, whose compiler leaves a core idle, the update is compiled beside the first gradients.
+    On a CPU, whose compiler leaves a core idle, the update and then the later programs are compiled beside the first
+    gradients.
     """
     config, mesh = run.config, run.mesh
     uses = run.uses_from(first_step, run.lacks_evaluation(first_step))
@@ -101,8 +102,10 @@ def compile_ahead(run: Run, train_state: TrainState, first_step: int) -> compila
     in_order: compilation.ByKey = {
         use: compile_evaluation if use == "predict" else functools.partial(compile_step, use) for use in uses
     }
-    update: compilation.ByKey = {"update": functools.partial(halves.compile_update, like)}
-    programs = compilation.Programs(in_order, *([update] if in_halves and num_sizes else []))
+    queues = [in_order]
+    if in_halves and num_sizes:
+        queues = compilation.in_two_queues(in_order, {"update": functools.partial(halves.compile_update, like)})
+    programs = compilation.Programs(*queues)
     return programs
 
 

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import sys
 import threading
 from collections.abc import Callable, Hashable, Mapping
 from concurrent import futures
@@ -19,9 +20,16 @@ logger = logging.getLogger("yolox_jax.training")
 _THREAD = "compile ahead"
 _COMPILED = "/jax/core/compile/backend_compile_duration"
 _POLL_SECONDS = 0.2  # between two checks whether the run was asked to stop
+_SWITCH_SECONDS = 1e-3  # ours: Python's 5 ms, waited for many times in a step, delay the first one by half a second
 
 
 ByKey = Mapping[Hashable, Callable[[], Any]]  # functions that compile a program and return it
+
+
+def in_two_queues(in_order: ByKey, beside_first: ByKey) -> list[ByKey]:
+    """Returns the first of the programs, and the queue that is compiled beside it: `beside_first`, then the others."""
+    first, *others = in_order
+    return [{first: in_order[first]}, {**beside_first, **{key: in_order[key] for key in others}}]
 
 
 class Programs:
@@ -30,7 +38,8 @@ class Programs:
     def __init__(self, *queues: ByKey):
         """Takes the functions that compile, in the order in which their programs are first used.
 
-        Each queue has a thread of its own.
+        Each queue has a thread of its own. Until the block is left, Python's threads take turns more often, since one
+        that traces a program holds up the training loop.
         """
         self._results: dict[Hashable, futures.Future[Any]] = {
             key: futures.Future() for queue in queues for key in queue
@@ -43,12 +52,15 @@ class Programs:
         ]
 
     def __enter__(self) -> Self:
+        self._switch_seconds = sys.getswitchinterval()
+        sys.setswitchinterval(_SWITCH_SECONDS)
         for thread in self._threads:
             thread.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         self._closed = True
+        sys.setswitchinterval(self._switch_seconds)
         if kind is None:  # a finished run can wait, and Python cannot exit during a compilation
             for thread in self._threads:
                 thread.join()
