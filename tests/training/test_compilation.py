@@ -76,6 +76,25 @@ def test_only_the_first_program_is_compiled_beside_what_it_needs_and_then_the_ot
     ]
 
 
+@pytest.mark.parametrize("ends_by", ["first steps", "another step", "the late program", "leaving"])
+def test_a_late_program_is_compiled_after_the_first_steps_or_once_a_program_is_needed_that_is_not_the_first(ends_by):
+    compiled = []
+    in_order = {key: lambda key=key: compiled.append(key) for key in ("step", "late", "other")}
+    with compilation.Programs(in_order, late=["late"]) as programs:
+        for _ in range(compilation._FIRST_STEPS):
+            programs.get("step")
+        assert not programs._results["late"].done() and compiled == ["step"]
+        if ends_by != "leaving":
+            programs.get({"first steps": "step", "another step": "other", "the late program": "late"}[ends_by])
+            programs.wait("late")
+    assert compiled[1:2] == ([] if ends_by == "leaving" else ["late"])
+
+
+def test_a_late_program_that_is_needed_first_is_compiled_at_once():
+    with compilation.Programs({"late": lambda: "program", "step": lambda: "step"}, late=["late"]) as programs:
+        assert programs.get("late") == "program"
+
+
 def test_threads_take_turns_more_often_while_programs_compile_and_as_before_afterwards():
     usual = sys.getswitchinterval()
     with pytest.raises(KeyboardInterrupt), compilation.Programs({}):

@@ -16,6 +16,7 @@ from tests.training import toy, trajectory
 from yolox_jax.errors import UserError
 from yolox_jax.mesh import make_mesh, place, shard_batch
 from yolox_jax.training import parallel
+from yolox_jax.training.halves import Halves
 from yolox_jax.training.step import StepConfig, augment, train_step
 
 
@@ -48,12 +49,17 @@ def test_eight_steps_in_float64_follow_the_reference():
     assert max(errors.values()) < 3e-4
 
 
-@pytest.fixture(scope="module")
-def toy_step():
+@pytest.fixture(scope="module", params=["whole", "in halves"])
+def toy_step(request):
     mesh = make_mesh(1)
     config = toy.step_config()
-    step = functools.partial(train_step, model=toy.MODEL, optimizer=toy.OPTIMIZER, config=config)
-    return parallel.map_step(step, mesh), mesh
+    if request.param == "whole":
+        step = functools.partial(train_step, model=toy.MODEL, optimizer=toy.OPTIMIZER, config=config)
+        return parallel.map_step(step, mesh), mesh
+    halves, state = Halves(toy.MODEL, toy.OPTIMIZER, config, mesh), place(toy.create_state(), mesh)
+    batch = toy.random_batch(0)
+    batch = batch.replace(images=batch.images.astype(np.float32))
+    return halves.joined(halves.compile_gradients(state, batch, None), halves.compile_update(state)), mesh
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])

@@ -105,7 +105,7 @@ def compile_ahead(run: Run, train_state: TrainState, first_step: int) -> compila
     queues = [in_order]
     if in_halves and num_sizes:
         queues = compilation.in_two_queues(in_order, {"update": functools.partial(halves.compile_update, like)})
-    programs = compilation.Programs(*queues)
+    programs = compilation.Programs(*queues, late=["predict"])
     return programs
 
 

@@ -4,7 +4,7 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Collection, Hashable, Mapping
 from concurrent import futures
 from typing import Any, Self
 
@@ -21,7 +21,7 @@ _THREAD = "compile ahead"
 _COMPILED = "/jax/core/compile/backend_compile_duration"
 _POLL_SECONDS = 0.2  # between two checks whether the run was asked to stop
 _SWITCH_SECONDS = 1e-3  # ours: Python's 5 ms, waited for many times in a step, delay the first one by half a second
-
+_FIRST_STEPS = 10  # ours: as many as the first line of progress reports
 
 ByKey = Mapping[Hashable, Callable[[], Any]]  # functions that compile a program and return it
 
@@ -35,16 +35,18 @@ def in_two_queues(in_order: ByKey, beside_first: ByKey) -> list[ByKey]:
 class Programs:
     """Compiles programs one after another while the first ones already run."""
 
-    def __init__(self, *queues: ByKey):
+    def __init__(self, *queues: ByKey, late: Collection[Hashable] = ()):
         """Takes the functions that compile, in the order in which their programs are first used.
 
-        Each queue has a thread of its own. Until the block is left, Python's threads take turns more often, since one
-        that traces a program holds up the training loop.
+        Each queue has a thread of its own. It leaves programs that are `late` until the first steps are made, which
+        would wait for them otherwise. Until the block is left, Python's threads take turns more often, since one that
+        traces a program holds up the training loop.
         """
         self._results: dict[Hashable, futures.Future[Any]] = {
             key: futures.Future() for queue in queues for key in queue
         }
         self._passed_barrier: set[Hashable] = set()
+        self._late, self._late_begin, self._num_asked = frozenset(late), threading.Event(), 0
         self._closed = False
         # Daemons: a compilation cannot be interrupted, and a run that is asked to stop must not wait for it.
         self._threads = [
@@ -60,6 +62,7 @@ class Programs:
 
     def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         self._closed = True
+        self._late_begin.set()
         sys.setswitchinterval(self._switch_seconds)
         if kind is None:  # a finished run can wait, and Python cannot exit during a compilation
             for thread in self._threads:
@@ -67,6 +70,8 @@ class Programs:
 
     def _work(self, compile_by_key: ByKey) -> None:
         for key, compile_one in compile_by_key.items():
+            if key in self._late:
+                self._late_begin.wait()
             if self._closed:
                 self._results[key].cancel()  # another queue may wait for it
                 continue
@@ -85,6 +90,9 @@ class Programs:
         Raises the error of its compilation. With several processes, returns only when all have compiled; otherwise the
         first collective would time out.
         """
+        self._num_asked += 1
+        if self._num_asked > _FIRST_STEPS or key in self._late or self._passed_barrier - {key}:
+            self._late_begin.set()
         result = self._results[key]
         while not futures.wait([result], timeout=_POLL_SECONDS).done:
             if give_up():

@@ -94,7 +94,7 @@ class Halves:
 
     def compile_update(self, state: TrainState) -> Any:
         """Compiles the second half for a state on the mesh."""
-        half = functools.partial(step.update, optimizer=self.optimizer, config=self.config)
+        half = functools.partial(step.update, optimizer=self.optimizer, config=self.config, in_branch=True)
         specs = self._specs_of_totals()
         mapped = jax.shard_map(
             half,

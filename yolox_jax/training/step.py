@@ -113,22 +113,28 @@ def sum_gradients(
 
 
 def update(
-    state: TrainState, totals: Totals, *, optimizer: optax.GradientTransformation, config: StepConfig
+    state: TrainState,
+    totals: Totals,
+    *,
+    optimizer: optax.GradientTransformation,
+    config: StepConfig,
+    in_branch: bool = False,
 ) -> tuple[TrainState, losses.Metrics]:
-    """The second half of `train_step`, the same for every image size: the new state, and the metrics."""
-    gradients, sums, batch_stats = totals
-    # The norm is taken before the division, so that the compiler can fuse the division into the update.
-    grad_norm = zero.norm(gradients, state.params, AXIS)
-    metrics, (gradients, grad_norm) = losses.divide(sums, (gradients, grad_norm))
-    batch_stats = jax.tree.map(lambda total: total / lax.axis_size(AXIS), batch_stats)
+    """The second half of `train_step`, the same for every image size: the new state, and the metrics.
 
-    if config.clip_grad_norm is not None:
-        gradients = optim.clip_to_norm(gradients, grad_norm, config.clip_grad_norm)
+    `in_branch` puts the update into a branch that a step which is not finite does not take. That is less to compile,
+    but the host of a GPU would wait for the condition at each step.
+    """
+    # The norm is taken before the division, so that the compiler can fuse the division into the update.
+    metrics, grad_norm = losses.divide(totals.sums, zero.norm(totals.gradients, state.params, AXIS))
     learning_rate = config.schedule.learning_rate(state.step)
-    new_state = _update(state, gradients, batch_stats, learning_rate, optimizer, config)
+    updated = functools.partial(_update, state, totals, grad_norm, learning_rate, optimizer, config)
     loss_is_finite, gradients_are_finite = jnp.isfinite(metrics["loss"]), jnp.isfinite(grad_norm)
     finite = loss_is_finite & gradients_are_finite
-    new_state = jax.tree.map(functools.partial(lax.select, finite), new_state, state)
+    if in_branch:
+        new_state = lax.cond(finite, updated, lambda: state)
+    else:
+        new_state = jax.tree.map(functools.partial(lax.select, finite), updated(), state)
     new_state = new_state.replace(step=state.step + 1)
     metrics |= {"learning_rate": learning_rate, "grad_norm": grad_norm, "skipped": 1.0 - finite.astype(jnp.float32)}
     if state.loss_scale is not None:
@@ -200,13 +206,17 @@ def _forward_backward(
 
 def _update(
     state: TrainState,
-    gradients: Any,
-    batch_stats: Any,
+    totals: Totals,
+    grad_norm: jax.Array,
     learning_rate: jax.Array,
     optimizer: optax.GradientTransformation,
     config: StepConfig,
 ) -> TrainState:
     """The state after one update. Each device updates its own slices, or everything if nothing is sharded."""
+    _, gradients = losses.divide(totals.sums, totals.gradients)
+    if config.clip_grad_norm is not None:
+        gradients = optim.clip_to_norm(gradients, grad_norm, config.clip_grad_norm)
+    batch_stats = jax.tree.map(lambda total: total / lax.axis_size(AXIS), totals.batch_stats)
     frozen, num_slices = _frozen_mask(state, config), lax.axis_size(AXIS) if config.shard_state else 1
     own_params = zero.own_slices(state.params, num_slices, AXIS)
     updates, opt_state = optimizer.update(gradients, state.opt_state, own_params)
