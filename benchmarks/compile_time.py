@@ -43,7 +43,7 @@ def run_timed(checkout: Path, notes: Path, begin: float, arguments: list[str]) -
     sys.path[0] = str(checkout)
     import jax
 
-    from yolox_jax.training import compilation, host_memory, state
+    from yolox_jax.training import host_memory, state
 
     compiler, compile_name, log_class = _named_in(checkout)
 
@@ -91,19 +91,24 @@ def run_timed(checkout: Path, notes: Path, begin: float, arguments: list[str]) -
         steps.append(step)
         add(log, step, metrics, *args)
 
-    get, waited = compilation.Programs.get, list[str]()
-
-    def get_and_note(programs: Any, key: Any, *args: Any, **kwargs: Any) -> Any:
-        if waited:
-            return get(programs, key, *args, **kwargs)
-        waited.append(str(key))
-        return timed("wait for the step", get)(programs, key, *args, **kwargs)
-
     log_class.add = add_and_note
-    compilation.Programs.get = get_and_note  # type: ignore[method-assign,assignment]
+    _time_first_wait(timed)
     state.init_variables = timed("initial weights", state.init_variables)
     sys.argv = ["train.py", *arguments]
     runpy.run_path(str(checkout / "train.py"), run_name="__main__")
+
+
+def _time_first_wait(timed: Callable[[str, Callable[..., Any]], Callable[..., Any]]) -> None:
+    """Times the first wait of the training loop for a program, which is that of the step."""
+    from yolox_jax.training.compilation import Programs
+
+    get, waited = Programs.get, list[str]()
+
+    def get_timed(programs: Programs, key: Any, *args: Any, **kwargs: Any) -> Any:
+        waited.append(str(key))
+        return (timed("wait for the step", get) if len(waited) == 1 else get)(programs, key, *args, **kwargs)
+
+    Programs.get = get_timed  # type: ignore[method-assign,assignment]
 
 
 def _named_in(checkout: Path) -> tuple[Any, str, Any]:
