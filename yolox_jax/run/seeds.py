@@ -26,6 +26,7 @@ from yolox_jax.run.prepare import Run, prepare
 from yolox_jax.run.train import finish, restore
 from yolox_jax.storage import Location
 from yolox_jax.training import compilation, groups, parallel
+from yolox_jax.training.halves import suits
 from yolox_jax.training.history import History
 from yolox_jax.training.interruption import sigterm_noted
 from yolox_jax.training.open_directory import RunDirectory, opened
@@ -167,7 +168,9 @@ def _compile_ahead(
     print(f"{len(runs)} runs at once on {run.mesh.size} device(s) each: {names}", flush=True)
     like = shapes_of(joint)
     batch = _joined_shapes(run.loader.empty_batch(), len(runs))
-    step = functools.partial(train_step, model=run.model, optimizer=run.optimizer, config=run.step_config)
+    # In a branch where a run alone is compiled in halves, so that both have the same bits.
+    fixed = {"optimizer": run.optimizer, "config": run.step_config, "in_branch": suits(mesh)}
+    step = functools.partial(train_step, model=run.model, **fixed)
 
     def compile_step(size_hw: tuple[int, int]) -> parallel.StepFunction:
         mapped = groups.map_step(functools.partial(step, size_hw=size_hw), mesh, state, specs)

@@ -65,6 +65,7 @@ def train_step(
     optimizer: optax.GradientTransformation,
     config: StepConfig,
     size_hw: tuple[int, int] | None = None,
+    in_branch: bool = False,
 ) -> tuple[TrainState, losses.Metrics]:
     """Augments, predicts, assigns, and updates the weights and the EMA weights from this device's part of the batch.
 
@@ -80,13 +81,14 @@ def train_step(
       optimizer: without its learning rate, which the schedule gives.
       config: everything else that is fixed for a run.
       size_hw: the size to train at; None for the batch's own.
+      in_branch: how a step that is not finite is left out, as in `update`.
     Returns:
       The new state, and metrics of the global batch: those of losses.divide, learning_rate, grad_norm (before
       clipping), and skipped, which is 1 if the step changed nothing. In float16 also loss_scale, that of this step,
       and overflowed, which is 1 if the step was skipped only because the scale was too high.
     """
     totals = sum_gradients(state, batch, model=model, config=config, size_hw=size_hw)
-    return update(state, totals, optimizer=optimizer, config=config)
+    return update(state, totals, optimizer=optimizer, config=config, in_branch=in_branch)
 
 
 def sum_gradients(
