@@ -102,13 +102,13 @@ def _time_first_wait(timed: Callable[[str, Callable[..., Any]], Callable[..., An
     """Times the first wait of the training loop for a program, which is that of the step."""
     from yolox_jax.training.compilation import Programs
 
-    get, waited = Programs.get, list[str]()
+    get = Programs.get
 
-    def get_timed(programs: Programs, key: Any, *args: Any, **kwargs: Any) -> Any:
-        waited.append(str(key))
-        return (timed("wait for the step", get) if len(waited) == 1 else get)(programs, key, *args, **kwargs)
+    def get_timed(*args: Any, **kwargs: Any) -> Any:
+        Programs.get = get  # type: ignore[method-assign]
+        return timed("wait for the step", get)(*args, **kwargs)
 
-    Programs.get = get_timed  # type: ignore[method-assign,assignment]
+    Programs.get = get_timed  # type: ignore[method-assign]
 
 
 def _named_in(checkout: Path) -> tuple[Any, str, Any]:

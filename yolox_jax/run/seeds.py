@@ -168,9 +168,13 @@ def _compile_ahead(
     print(f"{len(runs)} runs at once on {run.mesh.size} device(s) each: {names}", flush=True)
     like = shapes_of(joint)
     batch = _joined_shapes(run.loader.empty_batch(), len(runs))
-    # In a branch where a run alone is compiled in halves, so that both have the same bits.
-    fixed = {"optimizer": run.optimizer, "config": run.step_config, "in_branch": suits(mesh)}
-    step = functools.partial(train_step, model=run.model, **fixed)
+    step = functools.partial(
+        train_step,
+        model=run.model,
+        optimizer=run.optimizer,
+        config=run.step_config,
+        in_branch=suits(mesh),  # as in halves, in which a run alone is compiled: both have the same bits
+    )
 
     def compile_step(size_hw: tuple[int, int]) -> parallel.StepFunction:
         mapped = groups.map_step(functools.partial(step, size_hw=size_hw), mesh, state, specs)

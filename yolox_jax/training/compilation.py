@@ -20,7 +20,7 @@ logger = logging.getLogger("yolox_jax.training")
 _THREAD = "compile ahead"
 _COMPILED = "/jax/core/compile/backend_compile_duration"
 _POLL_SECONDS = 0.2  # between two checks whether the run was asked to stop
-_SWITCH_SECONDS = 1e-3  # ours: Python's 5 ms, waited for many times in a step, delay the first one by half a second
+_SWITCH_SECONDS = 1e-3  # ours: Python's 5 ms, waited for many times in a step, slow the steps beside a trace
 _FIRST_STEPS = 10  # ours: as many as the first line of progress reports
 
 ByKey = Mapping[Hashable, Callable[[], Any]]  # functions that compile a program and return it
@@ -91,6 +91,7 @@ class Programs:
         first collective would time out.
         """
         self._num_asked += 1
+        # A program other than the first may be behind a late one in its queue.
         if self._num_asked > _FIRST_STEPS or key in self._late or self._passed_barrier - {key}:
             self._late_begin.set()
         result = self._results[key]
