@@ -22,7 +22,7 @@ def _namespace(boxes: Any) -> Any:
 
 def cxcywh_to_xyxy(boxes_cxcywh: Array) -> Array:
     """Converts [..., 4] center and size to corners."""
-    center, size = boxes_cxcywh[..., :2], boxes_cxcywh[..., 2:]
+    center, size = _namespace(boxes_cxcywh).split(boxes_cxcywh, 2, axis=-1)
     return _namespace(center).concatenate([center - size / 2, center + size / 2], axis=-1)
 
 

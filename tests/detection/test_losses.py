@@ -134,14 +134,12 @@ def test_the_loss_is_float32_for_any_compute_dtype():
 
 
 def test_no_order_of_adding_changes_the_gradient_on_a_gpu():
-    """A scatter that adds floats has an order, unless XLA is told that no index comes twice."""
+    """A scatter that adds floats has an order, which a GPU leaves open; whole numbers have the same sum in any."""
     gradients = jax.jit(jax.grad(lambda predictions: _loss(predictions)[0])).trace(_random_predictions(0))
     text = gradients.lower(lowering_platforms=("cuda",)).as_text()
-    scatter = r'"stablehlo.scatter"\(.*?unique_indices = (\w+).*?\) -> tensor<[\dx]*x([a-z]+)\d+>'
-    scatters = re.findall(scatter, text, re.DOTALL)
-    assert len(scatters) == text.count('"stablehlo.scatter"')
-    assert ("true", "f") in scatters  # the gradient of reading one logit of each anchor
-    assert ("false", "f") not in scatters
+    kinds = re.findall(r'"stablehlo.scatter"\(.*?\) -> tensor<[\dx]*x([a-z]+)\d+>', text, re.DOTALL)
+    assert len(kinds) == text.count('"stablehlo.scatter"') > 0
+    assert "f" not in kinds
 
 
 def test_the_defaults_are_those_of_the_base_config():

@@ -61,8 +61,9 @@ def decode(box_deltas: jax.Array, anchors: Anchors) -> jax.Array:
     lead = (1,) * (box_deltas.ndim - 2)
     strides = anchors.strides.reshape(*lead, -1, 1)
     index = anchors.centers.reshape(*lead, -1, 2) / strides - 0.5
-    center = (box_deltas[..., :2] + index) * strides
-    size = jnp.exp(box_deltas[..., 2:]) * strides
+    offset, log_size = jnp.split(box_deltas, 2, axis=-1)
+    center = (offset + index) * strides
+    size = jnp.exp(log_size) * strides
     return jnp.concatenate([center, size], axis=-1)
 
 

@@ -178,12 +178,9 @@ def _image_sums(
 
     box_A = _box_loss(decode(delta_A4, anchors), target_cxcywh_A4, config.iou_type)
     obj_A = _bce(predictions.obj_logits, positive_A.astype(jnp.float32))
-    # Σ_c BCE(logit_c, onehot(label)·IoU) = Σ_c softplus(logit_c) − logit_label·IoU.
-    label_A = gt_label_G[assignment.gt_index]
-    # Each row is read once. Unless XLA knows, the gradient's order of adding is open, and on a GPU it changes bits.
-    row_A = jnp.arange(len(label_A))
-    label_logit_A = predictions.cls_logits.at[row_A, label_A].get(indices_are_sorted=True, unique_indices=True)
-    cls_A = jax.nn.softplus(predictions.cls_logits).sum(axis=1) - label_logit_A * assignment.iou
+    has_label_AC = gt_label_G[assignment.gt_index][:, None] == jnp.arange(predictions.cls_logits.shape[1])[None]
+    target_AC = jnp.where(has_label_AC, assignment.iou[:, None], 0.0)
+    cls_A = _bce(predictions.cls_logits, target_AC).sum(axis=1)
     l1_A = jnp.abs(delta_A4 - encode(target_cxcywh_A4, anchors)).sum(axis=1)
 
     def sum_positive(value_A: jax.Array) -> jax.Array:
@@ -210,20 +207,29 @@ def _bce(logit: jax.Array, target: jax.Array) -> jax.Array:
 
 
 def _box_loss(pred_cxcywh_A4: jax.Array, target_cxcywh_A4: jax.Array, iou_type: str) -> jax.Array:
-    """1 − IoU² or 1 − GIoU of each box and its own target, [A]."""
-    pred_xyxy_A4, target_xyxy_A4 = boxes.cxcywh_to_xyxy(pred_cxcywh_A4), boxes.cxcywh_to_xyxy(target_cxcywh_A4)
-    low_A2 = jnp.maximum(pred_xyxy_A4[:, :2], target_xyxy_A4[:, :2])
-    high_A2 = jnp.minimum(pred_xyxy_A4[:, 2:], target_xyxy_A4[:, 2:])
-    overlap_A = (low_A2 < high_A2).all(axis=1)
-    inter_A = jnp.where(overlap_A, jnp.prod(high_A2 - low_A2, axis=1), 0.0)
-    # Areas come from the sizes themselves, not from the corners, as in the reference.
-    union_A = jnp.prod(pred_cxcywh_A4[:, 2:], axis=1) + jnp.prod(target_cxcywh_A4[:, 2:], axis=1) - inter_A
-    iou_A = inter_A / (union_A + _EPSILON)
-    if iou_type == "iou":
-        return 1 - iou_A**2
+    """1 − IoU² or 1 − GIoU of each box and its own target, [A].
 
-    hull_low_A2 = jnp.minimum(pred_xyxy_A4[:, :2], target_xyxy_A4[:, :2])
-    hull_high_A2 = jnp.maximum(pred_xyxy_A4[:, 2:], target_xyxy_A4[:, 2:])
-    hull_A = jnp.prod(hull_high_A2 - hull_low_A2, axis=1)
-    giou_A = iou_A - (hull_A - union_A) / jnp.maximum(hull_A, _EPSILON)
-    return 1 - jnp.clip(giou_A, -1.0, 1.0)
+    Columns are split off, not sliced or reduced, whose gradients are several kernels more to compile.
+    """
+    low_A2, high_A2 = jnp.split(boxes.cxcywh_to_xyxy(pred_cxcywh_A4), 2, axis=1)
+    target_low_A2, target_high_A2 = jnp.split(boxes.cxcywh_to_xyxy(target_cxcywh_A4), 2, axis=1)
+    shared_A2 = jnp.minimum(high_A2, target_high_A2) - jnp.maximum(low_A2, target_low_A2)
+    width_A1, height_A1 = jnp.split(shared_A2, 2, axis=1)
+    inter_A1 = jnp.where((width_A1 > 0) & (height_A1 > 0), width_A1 * height_A1, 0.0)
+    # Areas come from the sizes themselves, not from the corners, as in the reference.
+    _, size_A2 = jnp.split(pred_cxcywh_A4, 2, axis=1)
+    _, target_size_A2 = jnp.split(target_cxcywh_A4, 2, axis=1)
+    union_A1 = _area(size_A2) + _area(target_size_A2) - inter_A1
+    iou_A1 = inter_A1 / (union_A1 + _EPSILON)
+    if iou_type == "iou":
+        return (1 - iou_A1**2)[:, 0]
+
+    hull_A1 = _area(jnp.maximum(high_A2, target_high_A2) - jnp.minimum(low_A2, target_low_A2))
+    giou_A1 = iou_A1 - (hull_A1 - union_A1) / jnp.maximum(hull_A1, _EPSILON)
+    return (1 - jnp.clip(giou_A1, -1.0, 1.0))[:, 0]
+
+
+def _area(size_A2: jax.Array) -> jax.Array:
+    """Width times height, [A, 1]."""
+    width_A1, height_A1 = jnp.split(size_A2, 2, axis=1)
+    return width_A1 * height_A1
