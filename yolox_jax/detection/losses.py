@@ -178,8 +178,8 @@ def _image_sums(
 
     box_A = _box_loss(decode(delta_A4, anchors), target_cxcywh_A4, config.iou_type)
     obj_A = _bce(predictions.obj_logits, positive_A.astype(jnp.float32))
-    has_label_AC = gt_label_G[assignment.gt_index][:, None] == jnp.arange(predictions.cls_logits.shape[1])[None]
-    target_AC = jnp.where(has_label_AC, assignment.iou[:, None], 0.0)
+    label_AC = jax.nn.one_hot(gt_label_G[assignment.gt_index], predictions.cls_logits.shape[1])
+    target_AC = label_AC * assignment.iou[:, None]
     cls_A = _bce(predictions.cls_logits, target_AC).sum(axis=1)
     l1_A = jnp.abs(delta_A4 - encode(target_cxcywh_A4, anchors)).sum(axis=1)
 
