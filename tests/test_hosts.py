@@ -4,6 +4,7 @@ import json
 import re
 import signal
 import socket
+import sys
 
 import cv2
 import numpy as np
@@ -38,12 +39,15 @@ def _start_one(cwd):
     return programs.start("train.py", [*_CONFIG, "--workdir=run"], cwd, num_devices=4)
 
 
-def _addresses(flags: str = "--config.parallel.") -> list[list[str]]:
-    """The flags of each of two processes that let them find each other."""
+def _free_address() -> str:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
-    both = [f"{flags}coordinator={address}", f"{flags}num_processes=2"]
+        return f"127.0.0.1:{free.getsockname()[1]}"
+
+
+def _addresses(flags: str = "--config.parallel.") -> list[list[str]]:
+    """The flags of each of two processes that let them find each other."""
+    both = [f"{flags}coordinator={_free_address()}", f"{flags}num_processes=2"]
     return [[*both, f"{flags}process_id={i}"] for i in range(2)]
 
 
@@ -84,6 +88,48 @@ def test_if_a_process_is_killed_the_other_ends_with_a_message_and_another_mesh_r
     assert "start all processes again with the same command to resume" in error
     assert re.search(r"resuming from step [2-7] of run\n", finished)
     assert programs.steps(cwd / "run") == list(range(8))
+
+
+# A run of two processes, the first of which never stops compiling a program.
+_COMPILES = """
+import sys, threading, time
+from absl import flags
+from yolox_jax.cli import terminal
+from yolox_jax.training import compilation, hosts
+from yolox_jax.training.interruption import Stopped
+flags.FLAGS.mark_as_parsed()
+coordinator, process_id, then = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+programs = {"endless": threading.Event().wait} if process_id == 0 else {}
+with terminal.joined(coordinator, 2, process_id), compilation.Programs(programs):
+    while hosts.sum_over_all(1):
+        print("together", file=sys.stderr, flush=True)
+        if then == "works":
+            time.sleep(1000)
+        if then == "stops":
+            time.sleep(3 * process_id)
+            raise Stopped("saved")
+"""
+
+
+def _start_compiling(cwd, then: str) -> list[programs.Program]:
+    address = _free_address()
+    commands = [[sys.executable, "-c", _COMPILES, address, str(i), then] for i in range(2)]
+    return [programs.Program(command, cwd, programs.environment()) for command in commands]
+
+
+@pytest.mark.parametrize(("then", "lost"), [("steps", 1), ("works", 0)], ids=["in a collective", "between two"])
+def test_a_lost_process_has_a_message_whatever_the_other_does(tmp_path, then, lost):
+    both = _start_compiling(tmp_path, then)
+    for program in both:
+        program.wait_for(lambda program=program: "together\n" in program.error)
+    both[lost].kill()
+    error = both[1 - lost].end(70).stderr
+    assert "Traceback" not in error and "start all processes again with the same command to resume" in error
+
+
+def test_a_process_that_is_stopped_while_it_compiles_waits_for_the_others(tmp_path):
+    for program in _start_compiling(tmp_path, "stops"):
+        program.end(75)
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
+import jax
 from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
@@ -136,26 +137,8 @@ def user_errors() -> Iterator[None]:
     Any other error keeps its traceback; --debug shows that of every error. A run that was asked to stop and has saved
     ends with exit code 75; otherwise Ctrl-C ends with code 130.
     """
-    try:
-        with interrupts.as_exceptions():
-            yield
-    except Stopped as stopped:
-        print(stopped)
-        _leave(EXIT_CODE)
-    except KeyboardInterrupt as error:
-        if _DEBUG.value:
-            raise
-        _leave_interrupted(error)
-    except Exception as error:
-        shown = libraries.as_user_error(error) or error
-        if isinstance(shown, UserError) and not _DEBUG.value:
-            _leave(f"error: {shown}")
-        if (interrupt := _interrupt_behind(error)) and not _DEBUG.value:
-            _leave_interrupted(interrupt)
-        if compilation.is_compiling():
-            traceback.print_exc()
-            _leave(1)
-        raise
+    with _at_once_during_compilation(), _errors_as_exits():
+        yield
 
 
 @contextlib.contextmanager
@@ -164,10 +147,49 @@ def joined(
 ) -> Iterator[None]:
     """Runs the block in one of the joined processes of this program (`hosts.joined`), with `user_errors`.
 
-    That is once for joining itself, and once inside, since `hosts.joined` expects errors as exit codes.
+    Inside, errors become exits once more, since `hosts.joined` expects exit codes.
     """
-    with user_errors(), hosts.joined(coordinator, num_processes, process_id, flags=flags), user_errors():
+    with user_errors(), hosts.joined(coordinator, num_processes, process_id, flags=flags), _errors_as_exits():
         yield
+
+
+@contextlib.contextmanager
+def _errors_as_exits() -> Iterator[None]:
+    try:
+        with interrupts.as_exceptions():
+            yield
+    except Stopped as stopped:
+        print(stopped)
+        sys.exit(EXIT_CODE)
+    except KeyboardInterrupt as error:
+        if _DEBUG.value:
+            raise
+        _leave_interrupted(error)
+    except Exception as error:
+        shown = libraries.as_user_error(error) or error
+        if isinstance(shown, UserError) and not _DEBUG.value:
+            sys.exit(f"error: {shown}")
+        if (interrupt := _interrupt_behind(error)) and not _DEBUG.value:
+            _leave_interrupted(interrupt)
+        raise
+
+
+@contextlib.contextmanager
+def _at_once_during_compilation() -> Iterator[None]:
+    """Ends the program at once if it ends with an error or early while a thread compiles: Python would crash."""
+    try:
+        yield
+    except BaseException as end:
+        if not compilation.is_compiling():
+            raise
+        code = end.code if isinstance(end, SystemExit) else 1
+        if not isinstance(end, SystemExit):
+            traceback.print_exc()
+        if isinstance(code, str):
+            print(code, file=sys.stderr)
+            code = 1
+        jax.distributed.shutdown()  # waits for the others, which end too: they take one that is gone for lost
+        hosts.exit_at_once(code or 0)
 
 
 def _interrupt_behind(error: BaseException | None) -> KeyboardInterrupt | None:
@@ -184,12 +206,3 @@ def _leave_interrupted(interrupt: KeyboardInterrupt) -> NoReturn:
         hosts.exit_at_once(EXIT_CODE)
     print(interrupts.MESSAGE, file=sys.stderr)
     hosts.exit_at_once(interrupts.EXIT_CODE)
-
-
-def _leave(code: int | str) -> NoReturn:
-    """Ends the program. If a background thread compiles, exits at once: Python would crash in a normal exit."""
-    if compilation.is_compiling():
-        if isinstance(code, str):
-            print(code, file=sys.stderr)
-        hosts.exit_at_once(code if isinstance(code, int) else 1)
-    sys.exit(code)

@@ -2,13 +2,15 @@
 
 import contextlib
 import ctypes
+import functools
 import glob
 import os
+import re
 import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import jax
 import numpy as np
@@ -23,7 +25,8 @@ _T = TypeVar("_T")
 TPU_FILES = ("/dev/accel[0-9]*", "/dev/vfio/[0-9]*")  # the device files of a TPU VM
 _SINGLE_PROCESS = "none"  # as config.parallel.coordinator: one process, even on a cluster
 _HEARTBEAT_SECONDS = 30  # a process silent for this long is lost, and the others end
-_SHUTDOWN_SECONDS = 60  # how long the first process to finish waits for the last one
+# How long the first process to finish waits for the last one. Before 0.8.1, JAX waits for its own five minutes.
+_SHUTDOWN: dict[str, Any] = {"shutdown_timeout_seconds": 60} if jax.__version_info__ >= (0, 8, 1) else {}
 _BARRIER_SECONDS = 3600  # the program of a large network takes minutes to compile
 WORK_SECONDS = 7 * 24 * 3600  # for a barrier after work of any length; a lost process is noticed all the same
 _LOST = 70  # EX_SOFTWARE of sysexits.h
@@ -32,6 +35,7 @@ _LOST_MESSAGE = (
     "start all processes again with the same command to resume from the last checkpoint, which is complete; what any "
     "other program than train.py has written is incomplete\n"
 )
+_STATUS = re.compile("(ABORTED|CANCELLED|DEADLINE_EXCEEDED|INTERNAL|UNAVAILABLE|UNKNOWN): ")  # of absl::Status
 
 _libc = ctypes.CDLL(None)
 
@@ -70,12 +74,18 @@ def joined(
         if not isinstance(end.code, int):
             print(end.code, file=sys.stderr)
         exit_at_once(end.code if isinstance(end.code, int) else 1)
-    except jax.errors.JaxRuntimeError as error:  # a collective noticed that its other end is gone
-        print(f"\n{error}{_LOST_MESSAGE}", file=sys.stderr)
-        exit_at_once(_LOST)
-    except BaseException:  # noqa: BLE001  (the others would wait for this process)
+    except BaseException as error:  # noqa: BLE001  (the others would wait for this process)
+        if _is_of_the_runtime(error):  # a collective noticed that its other end is gone
+            print(f"\n{error}{_LOST_MESSAGE}", file=sys.stderr)
+            exit_at_once(_LOST)
         traceback.print_exc()
         exit_at_once(1)
+
+
+def _is_of_the_runtime(error: BaseException) -> bool:
+    """Returns whether JAX's runtime failed. An error that it meets while it starts a program is a ValueError."""
+    is_status = isinstance(error, ValueError) and _STATUS.match(str(error)) is not None
+    return is_status or isinstance(error, jax.errors.JaxRuntimeError)
 
 
 def is_primary() -> bool:
@@ -149,13 +159,14 @@ def _connect(coordinator: str, num_processes: int | None, process_id: int | None
         )
     if not any(given) and (coordinator == _SINGLE_PROCESS or not _is_cluster()):
         return False
+    _let_losses_abort()
     try:
         jax.distributed.initialize(
             coordinator_address=coordinator if any(given) else None,
             num_processes=num_processes,
             process_id=process_id,
             heartbeat_timeout_seconds=_HEARTBEAT_SECONDS,
-            shutdown_timeout_seconds=_SHUTDOWN_SECONDS,
+            **_SHUTDOWN,
         )
     except (RuntimeError, ValueError, OSError) as error:  # from the cluster's own services
         raise UserError(
@@ -184,6 +195,15 @@ def _is_cluster() -> bool:
     has_tpu = any(glob.glob(pattern) for pattern in TPU_FILES)
     is_notebook = any(name in os.environ for name in _NOTEBOOKS)
     return tasks != "1" or (has_tpu and not is_notebook)
+
+
+def _let_losses_abort() -> None:
+    """Lets JAX before 0.9.2 abort too when another process is lost: its own default ends this one with code 1."""
+    if jax.__version_info__ < (0, 9, 2):
+        runtime = distributed._jax
+        runtime.get_distributed_runtime_client = functools.partial(
+            runtime.get_distributed_runtime_client, missed_heartbeat_callback=lambda _: os.abort()
+        )
 
 
 def _explain_aborts() -> None:
