@@ -32,6 +32,7 @@ _EVENTS = {  # JAX's names
     "lower": "/jax/core/compile/jaxpr_to_mlir_module_duration",
     "compile": "/jax/core/compile/backend_compile_duration",
 }
+_IN_TWO_PARTS = "trace_gradients"  # the name of what returns a function that compiles; older checkouts compile at once
 _FIRST_STEP, _UNTIL_STEP_10 = "start to first step", "start to step 10"
 
 Seconds = tuple[float, float]  # of the clock and of the processor
@@ -60,20 +61,6 @@ def run_timed(checkout: Path, notes: Path, begin: float, arguments: list[str]) -
 
         return run
 
-    def compile_step(*args: Any) -> Any:
-        own_thread = threading.get_ident()
-        longest = dict.fromkeys(_EVENTS.values(), 0.0)  # the step's own, beside those of functions that it calls
-
-        def listen(event: str, duration_secs: float, **_: str | int) -> None:
-            if event in longest and threading.get_ident() == own_thread:
-                longest[event] = max(longest[event], duration_secs)
-
-        jax.monitoring.register_event_duration_secs_listener(listen)
-        program = timed("trace, lower, compile", original)(*args)
-        for phase, event in _EVENTS.items():
-            note(phase, longest[event], 0.0)
-        return program
-
     def imported(*args: Any) -> None:  # what train.py calls first, after its imports
         note("import", time.time() - begin, time.process_time())
         keep(*args)
@@ -81,7 +68,7 @@ def run_timed(checkout: Path, notes: Path, begin: float, arguments: list[str]) -
     keep = host_memory.keep_freed_memory
     host_memory.keep_freed_memory = imported  # type: ignore[assignment]  # older checkouts call it without arguments
     original = getattr(compiler, compile_name)
-    setattr(compiler, compile_name, compile_step)
+    setattr(compiler, compile_name, _timed_in_parts(original, compile_name == _IN_TWO_PARTS, note))
     add, steps = log_class.add, list[int]()
 
     def add_and_note(log: Any, step: int, metrics: Any, *args: Any) -> None:
@@ -96,6 +83,41 @@ def run_timed(checkout: Path, notes: Path, begin: float, arguments: list[str]) -
     state.init_variables = timed("initial weights", state.init_variables)
     sys.argv = ["train.py", *arguments]
     runpy.run_path(str(checkout / "train.py"), run_name="__main__")
+
+
+def _timed_in_parts(
+    original: Callable[..., Any], in_two: bool, note: Callable[[str, float, float], None]
+) -> Callable[..., Any]:
+    """Times a function that compiles or, in two parts, traces and returns what compiles, on threads of their own."""
+    import jax
+
+    def compile_step(*args: Any) -> Any:
+        longest = dict.fromkeys(_EVENTS.values(), 0.0)  # the step's own, beside those of functions that it calls
+        spent = [0.0, 0.0]
+
+        def part(function: Callable[..., Any], *args: Any) -> Any:
+            own_thread = threading.get_ident()
+
+            def listen(event: str, duration_secs: float, **_: str | int) -> None:
+                if event in longest and threading.get_ident() == own_thread:
+                    longest[event] = max(longest[event], duration_secs)
+
+            jax.monitoring.register_event_duration_secs_listener(listen)
+            clock, processor = time.time(), time.process_time()
+            result = function(*args)
+            spent[:] = spent[0] + time.time() - clock, spent[1] + time.process_time() - processor
+            return result
+
+        def end(program: Any) -> Any:
+            note("trace, lower, compile", *spent)
+            for phase, event in _EVENTS.items():
+                note(phase, longest[event], 0.0)
+            return program
+
+        traced = part(original, *args)
+        return (lambda: end(part(traced))) if in_two else end(traced)
+
+    return compile_step
 
 
 def _time_first_wait(timed: Callable[[str, Callable[..., Any]], Callable[..., Any]]) -> None:
@@ -117,7 +139,9 @@ def _named_in(checkout: Path) -> tuple[Any, str, Any]:
     log_name = "run_log" if (training / "run_log.py").exists() else "logging"  # in older checkouts
     log_class = importlib.import_module(f"yolox_jax.training.{log_name}").RunLog
     if (training / "halves.py").exists():
-        return importlib.import_module("yolox_jax.training.halves").Halves, "compile_gradients", log_class
+        halves = importlib.import_module("yolox_jax.training.halves").Halves
+        name = _IN_TWO_PARTS if hasattr(halves, _IN_TWO_PARTS) else "compile_gradients"
+        return halves, name, log_class
     return importlib.import_module("yolox_jax.training.parallel"), "compile_step", log_class
 
 

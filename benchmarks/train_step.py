@@ -69,7 +69,7 @@ def our_step(
     if halves.suits(mesh):  # as train.py compiles it
         both = halves.Halves(model, optimizer, _CONFIG, mesh)
         compiled: Any = both.joined(
-            both.compile_gradients(train_state, batch, None), update=both.compile_update(train_state)
+            both.trace_gradients(train_state, batch, None)(), update=both.trace_update(train_state)()
         )
     else:
         step = functools.partial(train_step, model=model, optimizer=optimizer, config=_CONFIG, size_hw=None)

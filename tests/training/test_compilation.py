@@ -1,7 +1,9 @@
 """Programs are compiled ahead, in order, on another thread; whoever needs one waits for it."""
 
+import functools
 import sys
 import threading
+import time
 import zlib
 
 import jax
@@ -13,6 +15,10 @@ from tests.test_cache_folder import no_home_folder
 from yolox_jax.training import compilation
 
 
+def _traced_at_once(compile_by_key):
+    return {key: lambda compile_one=compile_one: compile_one for key, compile_one in compile_by_key.items()}
+
+
 def test_programs_are_compiled_one_after_another_in_the_given_order_on_another_thread():
     done = []
 
@@ -21,15 +27,54 @@ def test_programs_are_compiled_one_after_another_in_the_given_order_on_another_t
         return f"program {key}"
 
     keys = [(64, 64), (32, 32), "predict"]
-    with compilation.Programs({key: lambda key=key: compile_one(key) for key in keys}) as programs:
+    with compilation.Programs(_traced_at_once({key: lambda key=key: compile_one(key) for key in keys})) as programs:
         assert [programs.get(key) for key in reversed(keys)] == [f"program {key}" for key in reversed(keys)]
     assert [key for key, _ in done] == keys
     assert {thread for _, thread in done}.isdisjoint({threading.main_thread()})
 
 
+@pytest.mark.parametrize("late", [[], ["third"]])
+def test_the_next_program_is_traced_while_one_compiles_and_no_more_than_the_next(late):
+    begun, keys = [], ["first", "second", "third", "fourth"]
+    ends = {key: threading.Event() for key in [*keys, "update"]}
+
+    def trace(key):
+        begun.append(f"trace {key}")
+        return lambda: compile_one(key)
+
+    def compile_one(key):
+        begun.append(f"compile {key}")
+        ends[key].wait()
+        return key
+
+    def begins(*expected):
+        """Waits until these have begun. No others do: a few milliseconds would be enough for them."""
+        end = time.monotonic() + 60
+        while len(begun) < len(expected) and time.monotonic() < end:
+            time.sleep(0.001)
+        time.sleep(0.05)
+        assert sorted(begun) == sorted(expected)
+        begun.clear()
+
+    by_key = {key: functools.partial(trace, key) for key in ends}
+    update = {"update": by_key.pop("update")}
+    with compilation.Programs(by_key, update, late) as programs:
+        programs._late_begin.set()
+        begins("trace first", "trace update", "trace second", "compile first", "compile update")
+        ends["update"].set()
+        begins("compile second")
+        ends["first"].set()
+        begins(*[] if late else ["trace third"])
+        ends["second"].set()
+        begins("compile third", "trace fourth", *["trace third"] if late else [])
+        for event in ends.values():
+            event.set()
+        assert [programs.get(key) for key in ends] == list(ends)
+
+
 def test_waiting_can_be_given_up_and_a_running_compilation_is_known():
     may_finish = threading.Event()
-    programs = compilation.Programs({"slow": may_finish.wait, "never": pytest.fail})
+    programs = compilation.Programs(_traced_at_once({"slow": may_finish.wait, "never": pytest.fail}))
     with pytest.raises(KeyboardInterrupt), programs:
         asked = iter([False, True])
         assert programs.get("slow", give_up=lambda: next(asked)) is None
@@ -37,50 +82,37 @@ def test_waiting_can_be_given_up_and_a_running_compilation_is_known():
         raise KeyboardInterrupt  # if no error is raised, leaving the block waits for the compilation
     may_finish.set()
     assert programs.get("slow") is True  # it finishes, and the next one does not start
-    programs._threads[0].join()
+    compilation.wait()
     assert not compilation.is_compiling()
 
 
-def test_a_program_waits_for_one_of_another_queue_and_not_for_one_that_is_no_longer_compiled():
-    begins, closes = threading.Event(), threading.Event()
+@pytest.mark.parametrize("closed_early", [False, True])
+def test_a_program_waits_for_one_beside_it_and_not_for_one_that_is_no_longer_compiled(closed_early):
+    begins, may_finish = threading.Event(), threading.Event()
 
-    def compile_first():
+    def compile_both():
         begins.set()
-        closes.wait()
-
-    def compile_both(programs):
         return "gradients", programs.wait("update")
 
-    def queues(programs):
-        return {"step": lambda: compile_both(programs[0])}, {"first": compile_first, "update": lambda: "update"}
+    def trace_update():
+        may_finish.wait()
+        return lambda: "update"
 
-    for closed_early in (False, True):
-        begins.clear(), closes.clear()
-        programs = []
-        programs.append(compilation.Programs(*queues(programs)))
-        with programs[0]:
-            begins.wait()
-            if closed_early:
-                programs[0]._closed = True  # as on leaving the block, which then waits for both threads
-            closes.set()
-            if not closed_early:
-                assert programs[0].get("step") == ("gradients", "update")
-
-
-def test_only_the_first_program_is_compiled_beside_what_it_needs_and_then_the_others():
-    in_order = {key: lambda key=key: key for key in ("first", "second", "third")}
-    queues = compilation.in_two_queues(in_order, {"update": lambda: "update"})
-    assert [[(key, compile_one()) for key, compile_one in queue.items()] for queue in queues] == [
-        [("first", "first")],
-        [("update", "update"), ("second", "second"), ("third", "third")],
-    ]
+    programs = compilation.Programs({"step": lambda: compile_both}, {"update": trace_update})
+    with programs:
+        begins.wait()
+        if closed_early:
+            programs._closed = True  # as on leaving the block, which then waits for both threads
+        may_finish.set()
+        if not closed_early:
+            assert programs.get("step") == ("gradients", "update")
 
 
 @pytest.mark.parametrize("ends_by", ["first steps", "another step", "the late program", "leaving"])
 def test_a_late_program_is_compiled_after_the_first_steps_or_once_a_program_is_needed_that_is_not_the_first(ends_by):
     compiled = []
     in_order = {key: lambda key=key: compiled.append(key) for key in ("step", "late", "other")}
-    with compilation.Programs(in_order, late=["late"]) as programs:
+    with compilation.Programs(_traced_at_once(in_order), late=["late"]) as programs:
         for _ in range(compilation._FIRST_STEPS):
             programs.get("step")
         assert not programs._results["late"].done() and compiled == ["step"]
@@ -91,7 +123,8 @@ def test_a_late_program_is_compiled_after_the_first_steps_or_once_a_program_is_n
 
 
 def test_a_late_program_that_is_needed_first_is_compiled_at_once():
-    with compilation.Programs({"late": lambda: "program", "step": lambda: "step"}, late=["late"]) as programs:
+    in_order = {"late": lambda: "program", "step": lambda: "step"}
+    with compilation.Programs(_traced_at_once(in_order), late=["late"]) as programs:
         assert programs.get("late") == "program"
 
 
@@ -103,11 +136,13 @@ def test_threads_take_turns_more_often_while_programs_compile_and_as_before_afte
     assert sys.getswitchinterval() == usual
 
 
-def test_an_error_of_compiling_is_raised_to_whoever_needs_the_program():
+@pytest.mark.parametrize("part", ["tracing", "compiling"])
+def test_an_error_of_tracing_or_compiling_is_raised_to_whoever_needs_the_program(part):
     def fail():
         raise TimeoutError("no such layer")  # not to be mistaken for a program that is not ready
 
-    with compilation.Programs({"bad": fail, "good": lambda: 1}) as programs:
+    bad = fail if part == "tracing" else lambda: fail
+    with compilation.Programs({"bad": bad, "good": lambda: lambda: 1}) as programs:
         with pytest.raises(TimeoutError, match="no such layer"):
             programs.get("bad")
         assert programs.get("good") == 1

@@ -34,7 +34,7 @@ def test_both_halves_in_turn_are_the_whole_step_and_free_the_old_state(num_devic
     )
     by_halves = Halves(model, toy.OPTIMIZER, config, mesh, specs)
     placed, batch = place(begin, mesh, specs), toy.random_batch(0)
-    joined = by_halves.joined(by_halves.compile_gradients(placed, batch, None), by_halves.compile_update(placed))
+    joined = by_halves.joined(by_halves.trace_gradients(placed, batch, None)(), by_halves.trace_update(placed)())
     assert joined.memory_analysis().temp_size_in_bytes > 0
 
     def run(step):
@@ -60,7 +60,7 @@ def test_the_gradients_of_runs_of_any_length_are_one_program(monkeypatch):
 
     def text(epochs):
         config = toy.step_config(Schedule(0.05, 4, epochs, warmup_epochs=0, no_aug_epochs=1, min_lr_ratio=0.05))
-        return Halves(toy.MODEL, toy.OPTIMIZER, config, mesh).compile_gradients(begin, batch, None)
+        return Halves(toy.MODEL, toy.OPTIMIZER, config, mesh).trace_gradients(begin, batch, None)()
 
     assert text(5) == text(50)
 

@@ -59,7 +59,7 @@ def toy_step(request):
     halves, state = Halves(toy.MODEL, toy.OPTIMIZER, config, mesh), place(toy.create_state(), mesh)
     batch = toy.random_batch(0)
     batch = batch.replace(images=batch.images.astype(np.float32))
-    return halves.joined(halves.compile_gradients(state, batch, None), halves.compile_update(state)), mesh
+    return halves.joined(halves.trace_gradients(state, batch, None)(), halves.trace_update(state)()), mesh
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])

@@ -176,16 +176,16 @@ def _compile_ahead(
         in_branch=suits(mesh),  # as in halves, in which a run alone is compiled: both have the same bits
     )
 
-    def compile_step(size_hw: tuple[int, int]) -> parallel.StepFunction:
+    def trace_step(size_hw: tuple[int, int]) -> compilation.Compile:
         mapped = groups.map_step(functools.partial(step, size_hw=size_hw), mesh, state, specs)
-        return parallel.compile_step(mapped, like, batch, mesh, run.model.cpu_kernels)
+        return parallel.trace_step(mapped, like, batch, mesh, run.model.cpu_kernels)
 
     folded = folded_shapes(run.model, state.ema, platform_of(mesh))
     predict = make_predict_of_runs(run.model, mesh, run.detect_config)
     args = predict, _joined_shapes(folded, len(runs)), run.size_hw, run.config.eval.batch_size, run.model.cpu_kernels
     compile_evaluation = functools.partial(compile_predict, *args)
     in_order: compilation.ByKey = {
-        use: compile_evaluation if use == "predict" else functools.partial(compile_step, use) for use in uses
+        use: (lambda: compile_evaluation) if use == "predict" else functools.partial(trace_step, use) for use in uses
     }
     return compilation.Programs(in_order, late=["predict"])
 

@@ -70,8 +70,7 @@ def restore(run: Run, newest: int | None = None) -> tuple[TrainState, History]:
 def compile_ahead(run: Run, train_state: TrainState, first_step: int) -> compilation.Programs:
     """Prepares the programs of each image size and of evaluation, to be compiled in order of first use by `loop`.
 
-    On a CPU, whose compiler leaves a core idle, the update and then the later programs are compiled beside the first
-    gradients.
+    On a CPU, whose compiler leaves a core idle, the update is compiled beside the first gradients.
     """
     config, mesh = run.config, run.mesh
     uses = run.uses_from(first_step, run.lacks_evaluation(first_step))
@@ -88,11 +87,12 @@ def compile_ahead(run: Run, train_state: TrainState, first_step: int) -> compila
     in_halves = suits(mesh, config.parallel.kind)
     batch = run.loader.empty_batch()
 
-    def compile_step(size_hw: tuple[int, int]) -> parallel.StepFunction:
+    def trace_step(size_hw: tuple[int, int]) -> compilation.Compile:
         if in_halves:
-            return halves.joined(halves.compile_gradients(like, batch, size_hw), programs.wait("update"))
+            compile_gradients = halves.trace_gradients(like, batch, size_hw)
+            return lambda: halves.joined(compile_gradients(), programs.wait("update"))
         mapped = parallel.map_step(functools.partial(step, size_hw=size_hw), mesh, config.parallel.kind, specs)
-        return parallel.compile_step(mapped, like, batch, mesh, run.model.cpu_kernels)
+        return parallel.trace_step(mapped, like, batch, mesh, run.model.cpu_kernels)
 
     def compile_evaluation() -> Callable[..., Any]:
         predict = make_predict(run.model, mesh, run.detect_config, repeatable=True)
@@ -100,12 +100,10 @@ def compile_ahead(run: Run, train_state: TrainState, first_step: int) -> compila
         return prediction.compile_predict(predict, folded, run.size_hw, config.eval.batch_size, run.model.cpu_kernels)
 
     in_order: compilation.ByKey = {
-        use: compile_evaluation if use == "predict" else functools.partial(compile_step, use) for use in uses
+        use: (lambda: compile_evaluation) if use == "predict" else functools.partial(trace_step, use) for use in uses
     }
-    queues = [in_order]
-    if in_halves and num_sizes:
-        queues = compilation.in_two_queues(in_order, {"update": functools.partial(halves.compile_update, like)})
-    programs = compilation.Programs(*queues, late=["predict"])
+    update: compilation.ByKey = {"update": functools.partial(halves.trace_update, like)}
+    programs = compilation.Programs(in_order, update if in_halves and num_sizes else {}, late=["predict"])
     return programs
 
 

@@ -1,5 +1,6 @@
 """Compiles programs ahead of their first use in the background, and counts every compilation."""
 
+import itertools
 import logging
 import os
 import sys
@@ -23,35 +24,37 @@ _POLL_SECONDS = 0.2  # between two checks whether the run was asked to stop
 _SWITCH_SECONDS = 1e-3  # ours: Python's 5 ms, waited for many times in a step, slow the steps beside a trace
 _FIRST_STEPS = 10  # ours: as many as the first line of progress reports
 
-ByKey = Mapping[Hashable, Callable[[], Any]]  # functions that compile a program and return it
-
-
-def in_two_queues(in_order: ByKey, beside_first: ByKey) -> list[ByKey]:
-    """Returns the first of the programs, and the queue that is compiled beside it: `beside_first`, then the others."""
-    first, *others = in_order
-    return [{first: in_order[first]}, {**beside_first, **{key: in_order[key] for key in others}}]
+Compile = Callable[[], Any]  # compiles a program and returns it
+Keys = Collection[Hashable]
+ByKey = Mapping[Hashable, Callable[[], Compile]]  # functions that trace a program and return what compiles it
 
 
 class Programs:
     """Compiles programs one after another while the first ones already run."""
 
-    def __init__(self, *queues: ByKey, late: Collection[Hashable] = ()):
-        """Takes the functions that compile, in the order in which their programs are first used.
+    def __init__(self, in_order: ByKey, beside_first: ByKey | None = None, late: Collection[Hashable] = ()):
+        """Takes the functions that trace, in the order in which their programs are first used.
 
-        Each queue has a thread of its own. It leaves programs that are `late` until the first steps are made, which
-        would wait for them otherwise. Until the block is left, Python's threads take turns more often, since one that
-        traces a program holds up the training loop.
+        Each program is compiled after the one before it, and traced while that one compiles. Those of `beside_first`
+        are compiled beside the first, and the second after them. A program that is `late` is not traced ahead, nor
+        before the first steps are made, which would wait for it. Until the block is left, Python's threads take turns
+        more often, since one that traces a program holds up the training loop.
         """
-        self._results: dict[Hashable, futures.Future[Any]] = {
-            key: futures.Future() for queue in queues for key in queue
-        }
+        keys, beside = list(in_order), dict(beside_first or {})
+        self._trace_by_key = {**in_order, **beside}
+        self._results: dict[Hashable, futures.Future[Any]] = {key: futures.Future() for key in self._trace_by_key}
         self._passed_barrier: set[Hashable] = set()
         self._late, self._late_begin, self._num_asked = frozenset(late), threading.Event(), 0
         self._closed = False
+        # Each with the programs that are there before it is traced, and before it is compiled.
+        turns: list[tuple[Hashable, Keys, Keys]] = [(key, (), ()) for key in (*keys[:1], *beside)]
+        traced_after: Keys = ()
+        compiled_after: Keys = list(beside) or keys[:1]
+        for one_before, key in itertools.pairwise(keys):
+            turns.append((key, compiled_after if key in self._late else traced_after, compiled_after))
+            traced_after, compiled_after = [one_before], [key]
         # Daemons: a compilation cannot be interrupted, and a run that is asked to stop must not wait for it.
-        self._threads = [
-            threading.Thread(target=self._work, args=(queue,), name=_THREAD, daemon=True) for queue in queues
-        ]
+        self._threads = [threading.Thread(target=self._work, args=turn, name=_THREAD, daemon=True) for turn in turns]
 
     def __enter__(self) -> Self:
         self._switch_seconds = sys.getswitchinterval()
@@ -68,20 +71,25 @@ class Programs:
             for thread in self._threads:
                 thread.join()
 
-    def _work(self, compile_by_key: ByKey) -> None:
-        for key, compile_one in compile_by_key.items():
+    def _work(self, key: Hashable, traced_after: Keys, compiled_after: Keys) -> None:
+        try:
             if key in self._late:
                 self._late_begin.wait()
-            if self._closed:
-                self._results[key].cancel()  # another queue may wait for it
-                continue
-            try:
-                self._results[key].set_result(compile_one())
-            except BaseException as error:  # noqa: BLE001  (`get` raises it)
-                self._results[key].set_exception(error)
+            self._wait_all(traced_after)
+            compile_traced = self._trace_by_key[key]()
+            self._wait_all(compiled_after)
+            self._results[key].set_result(compile_traced())
+        except BaseException as error:  # noqa: BLE001  (`get` raises it)
+            self._results[key].set_exception(error)
+
+    def _wait_all(self, keys: Keys) -> None:
+        """Waits until programs are compiled, or have failed. Raises CancelledError if the block was left meanwhile."""
+        futures.wait([self._results[key] for key in keys])
+        if self._closed:
+            raise futures.CancelledError
 
     def wait(self, key: Hashable) -> Any:
-        """Waits for a compiled program and returns it, for a function of another queue that needs it."""
+        """Waits for a compiled program and returns it, for another one that needs it."""
         return self._results[key].result()
 
     def get(self, key: Hashable, give_up: Callable[[], bool] = lambda: False) -> Any:
@@ -91,7 +99,7 @@ class Programs:
         first collective would time out.
         """
         self._num_asked += 1
-        # A program other than the first may be behind a late one in its queue.
+        # A program other than the first may be behind a late one.
         if self._num_asked > _FIRST_STEPS or key in self._late or self._passed_barrier - {key}:
             self._late_begin.set()
         result = self._results[key]

@@ -26,6 +26,7 @@ from yolox_jax.detection.anchors import make_anchors
 from yolox_jax.mesh import AXIS, WHOLE, place, placed_shapes, platform_of, shapes_of
 from yolox_jax.models.yolox import YOLOX
 from yolox_jax.training import step
+from yolox_jax.training.compilation import Compile
 from yolox_jax.training.parallel import compile_lowered
 from yolox_jax.training.state import TrainState
 from yolox_jax.training.step import StepConfig, Totals
@@ -65,7 +66,7 @@ class StepInHalves:
 
 @dataclasses.dataclass(frozen=True)
 class Halves:
-    """Compiles the halves of `train_step`. `state_specs` as in parallel.map_step."""
+    """Traces the halves of `train_step`, and returns what compiles them. `state_specs` as in parallel.map_step."""
 
     model: YOLOX
     optimizer: optax.GradientTransformation
@@ -73,8 +74,8 @@ class Halves:
     mesh: Mesh
     state_specs: Any = WHOLE
 
-    def compile_gradients(self, state: TrainState, batch: Batch, size_hw: tuple[int, int] | None) -> Any:
-        """Compiles the first half for a state on the mesh, a batch, and an image size."""
+    def trace_gradients(self, state: TrainState, batch: Batch, size_hw: tuple[int, int] | None) -> Compile:
+        """Traces the first half for a state on the mesh, a batch, and an image size."""
         with _tracing():
             half = functools.partial(step.sum_gradients, model=self.model, config=self.config, size_hw=size_hw)
             mapped = jax.shard_map(
@@ -90,10 +91,10 @@ class Halves:
                 self._placed(np.int32(0), WHOLE),
             )
             lowered = jax.jit(mapped).lower(*shapes)
-        return self._compile(lowered)
+        return functools.partial(self._compile, lowered)
 
-    def compile_update(self, state: TrainState) -> Any:
-        """Compiles the second half for a state on the mesh."""
+    def trace_update(self, state: TrainState) -> Compile:
+        """Traces the second half for a state on the mesh."""
         half = functools.partial(step.update, optimizer=self.optimizer, config=self.config, in_branch=True)
         specs = self._specs_of_totals()
         mapped = jax.shard_map(
@@ -110,7 +111,7 @@ class Halves:
                 self._placed(state.batch_stats, WHOLE),
             )
             lowered = jax.jit(mapped, donate_argnums=0).lower(shapes_of(state), totals)
-        return self._compile(lowered)
+        return functools.partial(self._compile, lowered)
 
     def joined(self, sum_gradients: Any, update: Any) -> StepInHalves:
         """The step of two compiled halves."""

@@ -1,5 +1,6 @@
 """Maps a step written for one device over all devices, and decides which device holds which arrays of the state."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -52,13 +53,20 @@ def compile_step(
     `cpu_kernels` is that of the step's network. A step mapped by pmap is returned as it is; it compiles at its first
     call.
     """
+    return trace_step(step, state, batch, mesh, cpu_kernels)()
+
+
+def trace_step(
+    step: StepFunction, state: TrainState, batch: Any, mesh: Mesh, cpu_kernels: CpuKernels
+) -> Callable[[], StepFunction]:
+    """The first part of `compile_step`, which holds Python up. Returns the second, which does not."""
     if not hasattr(step, "lower"):
-        return step
+        return lambda: step
     sharded = NamedSharding(mesh, P(mesh.axis_names))
     batch_shapes = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct((jax.process_count() * len(x), *x.shape[1:]), x.dtype, sharding=sharded), batch
     )
-    return compile_lowered(step.lower(shapes_of(state), batch_shapes), mesh, cpu_kernels)
+    return functools.partial(compile_lowered, step.lower(shapes_of(state), batch_shapes), mesh, cpu_kernels)
 
 
 def compile_lowered(lowered: jax.stages.Lowered, mesh: Mesh, cpu_kernels: CpuKernels) -> Any:
