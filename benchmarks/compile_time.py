@@ -88,24 +88,22 @@ def run_timed(checkout: Path, notes: Path, begin: float, arguments: list[str]) -
 def _timed_in_parts(
     original: Callable[..., Any], in_two: bool, note: Callable[[str, float, float], None]
 ) -> Callable[..., Any]:
-    """Times a function that compiles or, in two parts, traces and returns what compiles, on threads of their own."""
+    """Times a function that compiles or, in two parts, traces and returns what compiles later, on the same thread."""
     import jax
 
     def compile_step(*args: Any) -> Any:
+        own_thread, spent = threading.get_ident(), [0.0, 0.0]
         longest = dict.fromkeys(_EVENTS.values(), 0.0)  # the step's own, beside those of functions that it calls
-        spent = [0.0, 0.0]
+
+        def listen(event: str, duration_secs: float, **_: str | int) -> None:
+            if event in longest and threading.get_ident() == own_thread:
+                longest[event] = max(longest[event], duration_secs)
 
         def part(function: Callable[..., Any], *args: Any) -> Any:
-            own_thread = threading.get_ident()
-
-            def listen(event: str, duration_secs: float, **_: str | int) -> None:
-                if event in longest and threading.get_ident() == own_thread:
-                    longest[event] = max(longest[event], duration_secs)
-
-            jax.monitoring.register_event_duration_secs_listener(listen)
             clock, processor = time.time(), time.process_time()
             result = function(*args)
-            spent[:] = spent[0] + time.time() - clock, spent[1] + time.process_time() - processor
+            spent[0] += time.time() - clock
+            spent[1] += time.process_time() - processor
             return result
 
         def end(program: Any) -> Any:
@@ -114,6 +112,7 @@ def _timed_in_parts(
                 note(phase, longest[event], 0.0)
             return program
 
+        jax.monitoring.register_event_duration_secs_listener(listen)
         traced = part(original, *args)
         return (lambda: end(part(traced))) if in_two else end(traced)
 
