@@ -184,10 +184,7 @@ def _compile_ahead(
     predict = make_predict_of_runs(run.model, mesh, run.detect_config)
     args = predict, _joined_shapes(folded, len(runs)), run.size_hw, run.config.eval.batch_size, run.model.cpu_kernels
     compile_evaluation = functools.partial(compile_predict, *args)
-    in_order: compilation.ByKey = {
-        use: (lambda: compile_evaluation) if use == "predict" else functools.partial(trace_step, use) for use in uses
-    }
-    return compilation.Programs(in_order, late=["predict"])
+    return compilation.of_run(uses, trace_step, compile_evaluation)
 
 
 def _joined_shapes(tree: Any, num_runs: int) -> Any:

@@ -99,11 +99,9 @@ def compile_ahead(run: Run, train_state: TrainState, first_step: int) -> compila
         folded = folded_shapes(run.model, like.ema, platform_of(mesh))
         return prediction.compile_predict(predict, folded, run.size_hw, config.eval.batch_size, run.model.cpu_kernels)
 
-    in_order: compilation.ByKey = {
-        use: (lambda: compile_evaluation) if use == "predict" else functools.partial(trace_step, use) for use in uses
-    }
     update: compilation.ByKey = {"update": functools.partial(halves.trace_update, like)}
-    programs = compilation.Programs(in_order, update if in_halves and num_sizes else {}, late=["predict"])
+    beside_first = update if in_halves and num_sizes else {}
+    programs = compilation.of_run(uses, trace_step, compile_evaluation, beside_first)
     return programs
 
 

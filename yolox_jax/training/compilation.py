@@ -1,11 +1,12 @@
 """Compiles programs ahead of their first use in the background, and counts every compilation."""
 
+import functools
 import itertools
 import logging
 import os
 import sys
 import threading
-from collections.abc import Callable, Collection, Hashable, Mapping
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from concurrent import futures
 from typing import Any, Self
 
@@ -111,6 +112,19 @@ class Programs:
             hosts.barrier(f"program {key}")
             self._passed_barrier.add(key)
         return program
+
+
+def of_run(
+    uses: Sequence[Hashable],
+    trace_step: Callable[[Any], Compile],
+    compile_evaluation: Compile,
+    beside_first: ByKey | None = None,
+) -> Programs:
+    """Returns the programs of a run in the order of its uses: evaluation for "predict", else a step of that size."""
+    in_order: ByKey = {
+        use: (lambda: compile_evaluation) if use == "predict" else functools.partial(trace_step, use) for use in uses
+    }
+    return Programs(in_order, beside_first, late=["predict"])
 
 
 def is_compiling() -> bool:
